@@ -1,0 +1,218 @@
+"""Affine quantization: what integers mean, and how real numbers become integers.
+
+``real = scale * (quantized - zero_point)``, with the conventions of TensorFlow Lite's 8-bit quantization
+specification: a scale is a float32 number, zero is exactly representable, weights are symmetric in
+[-127, 127], activations asymmetric in [-128, 127] (int8) or symmetric (int16), biases int32 (int64 beside
+int16 activations).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+
+from featherweight.errors import DataError
+
+INTEGER_BITS = {"int2": 2, "int4": 4, "int8": 8, "uint8": 8, "int16": 16, "int32": 32, "int64": 64}
+_SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
+_LARGEST_SCALE = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True)
+class QuantParams:
+    """How the integers of one tensor stand for real numbers: ``real = scale * (q - zero_point)``.
+
+    `scale` and `zero_point` have one entry (per tensor) or ``shape[axis]`` entries (per channel). With a
+    `block_size` the last axis is cut into blocks of that many elements, each with its own scale; the scales
+    then live in a tensor of their own (`scale_tensor`), because there can be millions of them, and `scale`
+    is empty.
+    """
+
+    dtype: str
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
+    axis: int | None = None
+    block_size: int | None = None
+    scale_tensor: str | None = None
+
+    @property
+    def is_per_channel(self) -> bool:
+        """True where every index along `axis` has its own scale."""
+        return self.axis is not None and self.block_size is None
+
+
+def integer_range(dtype: str, *, narrow: bool = False) -> tuple[int, int]:
+    """Returns (qmin, qmax) of an integer type; `narrow` leaves out the lowest value, so that it is symmetric.
+
+    >>> integer_range("int8"), integer_range("int4", narrow=True)
+    ((-128, 127), (-7, 7))
+    """
+    bits = INTEGER_BITS[dtype]
+    if dtype.startswith("u"):
+        return 0, (1 << bits) - 1
+    qmax = (1 << (bits - 1)) - 1
+    return (-qmax if narrow else -qmax - 1), qmax
+
+
+def storage_dtype(dtype: str) -> np.dtype:
+    """Returns the NumPy type that holds values of a graph dtype, one element per value.
+
+    >>> storage_dtype("int8")
+    dtype('int8')
+    """
+    if dtype in {"bfloat16", "int4", "int2", "uint4"}:
+        return np.dtype(getattr(ml_dtypes, dtype))
+    return np.dtype(dtype)
+
+
+def round_half_away(x: np.ndarray) -> np.ndarray:
+    """Rounds to the nearest integer, ties away from zero, in the dtype of `x`.
+
+    Written with truncation and an exact remainder: ``floor(x + 0.5)`` is wrong for 0.49999997 in float32.
+
+    >>> round_half_away(np.array([0.5, -0.5, 1.5, 0.49999997], np.float32)).tolist()
+    [1.0, -1.0, 2.0, 0.0]
+    """
+    whole = np.trunc(x)
+    whole += np.copysign(np.abs(x - whole) >= 0.5, x)
+    return whole
+
+
+def check_scale(scale: float, where: str) -> float:
+    """Returns `scale` rounded to float32.
+
+    Raises:
+        DataError: if it is not a normal, finite, positive float32 number.
+    """
+    value = float(np.float32(scale)) if abs(scale) <= _LARGEST_SCALE else math.inf
+    if not _SMALLEST_SCALE <= value <= _LARGEST_SCALE:
+        raise DataError(
+            f"{where}: its range needs the scale {scale:g}, which float32 can't hold (allowed: "
+            f"{_SMALLEST_SCALE:.3g} to {_LARGEST_SCALE:.3g}). Rescale the values, or keep it float with a rule."
+        )
+    return value
+
+
+def params_from_range(
+    low: float, high: float, dtype: str, *, symmetric: bool = False, power_of_two: bool = False, where: str = "tensor"
+) -> QuantParams:
+    """Returns per-tensor parameters whose grid covers [low, high] and holds zero exactly.
+
+    Asymmetric: ``scale = (high - low) / (qmax - qmin)``, ``zero_point = round(qmin - low / scale)`` with the
+    range first widened to contain zero (Jacob et al., 1712.05877, section 3). Symmetric:
+    ``scale = max(|low|, |high|) / qmax``. A range of width zero gets the scale 1: all its values are zero.
+    With `power_of_two` the scale is the smallest power of two that covers the range.
+
+    Raises:
+        DataError: if a bound is NaN or infinite, or the scale under- or overflows float32.
+
+    >>> params_from_range(-1.0, 1.0, "int8")
+    QuantParams(dtype='int8', scale=(0.007843137718737125,), zero_point=(0,), axis=None, block_size=None, scale_tensor=None)
+    """
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise DataError(f"{where}: its range is [{low}, {high}]; both ends must be finite numbers.")
+    low, high = min(float(low), 0.0), max(float(high), 0.0)
+    qmin, qmax = integer_range(dtype)
+    if low == high:
+        return QuantParams(dtype, (1.0,), (0,))
+    real = max(-low, high) / qmax if symmetric else (high - low) / (qmax - qmin)
+    scale = check_scale(real, where)
+    if power_of_two:
+        scale = check_scale(2.0 ** math.ceil(math.log2(real)), where)
+    if symmetric:
+        return QuantParams(dtype, (scale,), (0,))
+    zero_point = _zero_point(low, high, scale if power_of_two else real, qmin, qmax)
+    return QuantParams(dtype, (scale,), (zero_point,))
+
+
+def _zero_point(low: float, high: float, scale: float, qmin: int, qmax: int) -> int:
+    """Rounds the zero point from the end of the range that gives the smaller rounding error."""
+    from_low, from_high = qmin - low / scale, qmax - high / scale
+    error_low, error_high = abs(qmin) + abs(low / scale), abs(qmax) + abs(high / scale)
+    exact = from_low if error_low < error_high else from_high
+    return min(max(math.floor(exact + 0.5), qmin), qmax)
+
+
+def weight_scales(
+    weight: np.ndarray, dtype: str, *, axis: int | None, power_of_two: bool = False, where: str = "weight"
+) -> np.ndarray:
+    """Returns symmetric scales ``max|w| / qmax``, float32: one, or one per index along `axis`.
+
+    A channel of zeros gets the scale 1. Computed in float64 and rounded once, as the TensorFlow converter does.
+
+    Raises:
+        DataError: if the weight holds NaN or infinity, or a scale under- or overflows float32.
+    """
+    reduced = None if axis is None else tuple(d for d in range(weight.ndim) if d != axis)
+    low = np.atleast_1d(weight.min(axis=reduced)) if weight.size else np.zeros(1, np.float32)
+    high = np.atleast_1d(weight.max(axis=reduced)) if weight.size else np.zeros(1, np.float32)
+    largest = np.maximum(-low.astype(np.float64), high.astype(np.float64))
+    return scales_from_largest(largest, dtype, power_of_two=power_of_two, where=where)
+
+
+def scales_from_largest(largest: np.ndarray, dtype: str, *, power_of_two: bool, where: str) -> np.ndarray:
+    """Returns float32 symmetric scales for the given largest magnitudes (float64, any shape).
+
+    Raises:
+        DataError: if a magnitude is NaN or infinite, or a scale under- or overflows float32.
+    """
+    if not np.isfinite(largest).all():
+        raise DataError(
+            f"{where}: it holds NaN or infinite values; quantization needs finite numbers. Repair the model's weights."
+        )
+    scales = np.where(largest > 0, largest / integer_range(dtype, narrow=True)[1], 1.0)
+    if power_of_two:
+        scales = np.exp2(np.ceil(np.log2(scales)))
+    for extreme in (scales.min(), scales.max()):
+        check_scale(float(extreme), where)
+    return scales.astype(np.float32)
+
+
+def _spread(values: tuple[float, ...] | tuple[int, ...], params: QuantParams, ndim: int, dtype: type) -> np.ndarray:
+    """Shapes scales or zero points so that they broadcast along the quantized axis."""
+    array = np.asarray(values, dtype)
+    if params.axis is None:
+        return array.reshape(())
+    return array.reshape([-1 if d == params.axis else 1 for d in range(ndim)])
+
+
+def quantize(x: np.ndarray, params: QuantParams, *, narrow: bool = False) -> np.ndarray:
+    """Returns ``clip(round_half_away(x * (1 / scale)) + zero_point)`` as integers of ``params.dtype``.
+
+    The reciprocal and the product are float32: this is what the TensorFlow converter and LiteRT's QUANTIZE
+    compute, bit for bit. int32 and int64 (biases) round in float64, where float32 can't hold the result.
+    """
+    qmin, qmax = integer_range(params.dtype, narrow=narrow)
+    x = np.asarray(x)
+    inverse = np.float32(1) / _spread(params.scale, params, x.ndim, np.float32)
+    scaled = np.atleast_1d(x.astype(np.float32, copy=False) * inverse)
+    if INTEGER_BITS[params.dtype] > 16:
+        scaled = scaled.astype(np.float64)
+    rounded = round_half_away(scaled)
+    if any(params.zero_point):
+        rounded += _spread(params.zero_point, params, x.ndim, np.float32)
+    if params.dtype == "int64":  # float64 can't hold 2**63 - 1: clip just below it
+        qmin, qmax = -(1 << 63), (1 << 63) - 1024
+    return np.clip(rounded, qmin, qmax, out=rounded).astype(storage_dtype(params.dtype)).reshape(x.shape)
+
+
+def dequantize(q: np.ndarray, params: QuantParams) -> np.ndarray:
+    """Returns ``scale * (q - zero_point)`` in float32.
+
+    >>> dequantize(np.array([-128, 127], np.int8), QuantParams("int8", (0.5,), (-128,))).tolist()
+    [0.0, 127.5]
+    """
+    q = np.asarray(q)
+    centred = q.astype(np.float32)
+    if any(params.zero_point):
+        centred = centred - _spread(params.zero_point, params, q.ndim, np.float32)
+    return centred * _spread(params.scale, params, q.ndim, np.float32)
+
+
+def bias_params(input_scale: float, scales: np.ndarray, dtype: str, *, axis: int | None) -> QuantParams:
+    """Returns int32 or int64 bias parameters: ``input_scale * weight_scale[c]`` in float32, zero point 0."""
+    product = np.float32(input_scale) * np.asarray(scales, np.float32)
+    return QuantParams(dtype, tuple(product.tolist()), (0,) * product.size, axis)

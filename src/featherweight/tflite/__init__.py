@@ -1,0 +1,8 @@
+"""The ``.tflite`` file format: `read` it into a `Model`, `write` a `Model` back, with no code per operator."""
+
+from __future__ import annotations
+
+from featherweight.tflite.reader import read, release_pages
+from featherweight.tflite.writer import save, write, write_atomically
+
+__all__ = ["read", "release_pages", "save", "write", "write_atomically"]

@@ -1,0 +1,234 @@
+"""Reads a .tflite file into a `Model`: memory-mapped, every field kept, no code per operator."""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from featherweight.errors import FormatError
+from featherweight.graph import Graph, Model, Node, Signature, Tensor, fresh_name
+from featherweight.numerics import QuantParams
+from featherweight.tflite import names
+
+_DAMAGE = (struct.error, IndexError, ValueError, TypeError, KeyError, OverflowError, MemoryError, RecursionError)
+
+
+def read(source: bytes | bytearray | memoryview | str | Path) -> Model:
+    """Returns the model that a ``.tflite`` file (or its bytes) holds; a file is mapped, not copied.
+
+    Raises:
+        FormatError: if the file is missing, empty, truncated, or not a ``.tflite`` model.
+    """
+    if isinstance(source, (str, Path)):
+        return _parse(_map(Path(source)), f"'{source}'")
+    return _parse(memoryview(source), "the given bytes")
+
+
+def _map(path: Path) -> mmap.mmap | bytes:
+    try:
+        with path.open("rb") as file:
+            if file.seek(0, 2) == 0:
+                return b""
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise FormatError(f"'{path}' can't be read: {error.strerror}. Give the path of a .tflite file.") from error
+
+
+def _parse(content: Any, where: str) -> Model:
+    size = len(content)
+    if size < 8 or bytes(content[4:8]) != b"TFL3":
+        found = "it is empty" if size == 0 else f"its {size} bytes carry no 'TFL3' identifier"
+        raise FormatError(f"{where} is not a .tflite model: {found}. Convert the model to .tflite first.")
+    try:
+        packed = schema.ModelT.InitFromPackedBuf(content, 0)
+        return _Reader(packed, content).model()
+    except FormatError as error:
+        raise FormatError(f"{where}: {error}") from None
+    except _DAMAGE as error:
+        raise FormatError(
+            f"{where} is damaged or truncated ({size} bytes; {type(error).__name__}: {error}). Copy or convert it again."
+        ) from error
+
+
+def release_pages(array: np.ndarray | None) -> None:
+    """Gives a memory-mapped constant's pages back to the system; they are read again when next needed."""
+    owner: Any = array
+    while owner is not None and not isinstance(owner, mmap.mmap):
+        owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
+    if array is None or owner is None or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    start = array.__array_interface__["data"][0] - np.frombuffer(owner, np.uint8).__array_interface__["data"][0]
+    first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = (start + array.nbytes - first) // mmap.PAGESIZE * mmap.PAGESIZE
+    if length > 0:
+        owner.madvise(mmap.MADV_DONTNEED, first, length)
+
+
+def _text(value: bytes | str | None) -> str:
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value or ""
+
+
+def _integers(values: Sequence[int] | None) -> tuple[int, ...]:
+    return () if values is None else tuple(int(v) for v in values)
+
+
+class _Reader:
+    """Holds what the parts of one file refer to by index, while they become parts that refer by name."""
+
+    def __init__(self, packed: Any, content: Any) -> None:
+        self.packed = packed
+        self.bytes = np.frombuffer(content, np.uint8)
+        self.buffers = [self.buffer(b) for b in packed.buffers or ()]
+        self.taken: set[str] = set()
+
+    def model(self) -> Model:
+        """Returns the whole file."""
+        packed = self.packed
+        if not packed.subgraphs:
+            raise FormatError("it has no subgraph. Convert the model again.")
+        tensor_names = [self.tensor_names(sub) for sub in packed.subgraphs]
+        graphs = tuple(self.graph(sub, own) for sub, own in zip(packed.subgraphs, tensor_names, strict=True))
+        metadata: dict[str, bytes] = {}
+        for entry in packed.metadata or ():
+            metadata[fresh_name(_text(entry.name), metadata)] = self.buffers[entry.buffer]
+        extras: dict[str, Any] = {"version": packed.version}
+        if packed.metadata:
+            extras["metadata_names"] = tuple(_text(entry.name) for entry in packed.metadata)
+        if packed.metadataBuffer is not None:
+            extras["metadata_buffer"] = tuple(self.buffers[i] for i in packed.metadataBuffer)
+        for field in ("externalBufferGroups", "externalBuffers"):
+            if getattr(packed, field) is not None:
+                extras[field] = getattr(packed, field)
+        signatures = tuple(self.signature(s, tensor_names) for s in packed.signatureDefs or ())
+        return Model(graphs, signatures, metadata, _text(packed.description), extras)
+
+    def buffer(self, packed: Any) -> np.ndarray | None:
+        """Returns a buffer's bytes, wherever the file keeps them, or None where it has none."""
+        if packed.offset > 1:
+            return self.outside(packed.offset, packed.size)
+        return packed.data if packed.data is None else np.asarray(packed.data, np.uint8)
+
+    def outside(self, offset: int, size: int) -> np.ndarray:
+        """Returns bytes that lie after the flatbuffer."""
+        if offset + size > self.bytes.size:
+            raise FormatError(
+                f"a buffer of {size} bytes at offset {offset} lies beyond the file's {self.bytes.size} bytes: it is "
+                "truncated. Copy it again."
+            )
+        return self.bytes[offset : offset + size]
+
+    def tensor_names(self, sub: Any) -> list[str]:
+        """Returns a unique name for every tensor of a subgraph, in order."""
+        result: list[str] = []
+        for index, tensor in enumerate(sub.tensors if sub.tensors is not None else ()):
+            name = fresh_name(_text(tensor.name) or f"tensor_{index}", self.taken)
+            self.taken.add(name)
+            result.append(name)
+        return result
+
+    def graph(self, sub: Any, own: list[str]) -> Graph:
+        """Returns one subgraph; `own` are its tensors' names."""
+        tensors = {name: self.tensor(t, name, own) for name, t in zip(own, sub.tensors or (), strict=True)}
+        nodes = tuple(self.node(operator, own) for operator in sub.operators or ())
+        extras = {"debug_metadata_index": sub.debugMetadataIndex} if sub.debugMetadataIndex != -1 else {}
+        return Graph(_text(sub.name), _named(sub.inputs, own), _named(sub.outputs, own), nodes, tensors, extras)
+
+    def tensor(self, packed: Any, name: str, own: list[str]) -> Tensor:
+        """Returns one tensor."""
+        if packed.type not in names.DTYPES:
+            raise FormatError(f"tensor '{name}' has the unknown type {packed.type}. Update featherweight to read it.")
+        extras: dict[str, Any] = {}
+        for field, empty in (("sparsity", None), ("variantTensors", None), ("hasRank", False), ("externalBuffer", 0)):
+            if getattr(packed, field) != empty:
+                extras[field] = getattr(packed, field)
+        dtype = names.DTYPES[packed.type]
+        quant = _quant(packed.quantization, dtype, own, extras)
+        file_name = _text(packed.name)
+        return Tensor(
+            name,
+            _integers(packed.shape),
+            dtype,
+            self.buffers[packed.buffer],
+            quant,
+            None if packed.shapeSignature is None else _integers(packed.shapeSignature),
+            bool(packed.isVariable),
+            None if file_name == name else file_name,
+            extras,
+        )
+
+    def node(self, packed: Any, own: list[str]) -> Node:
+        """Returns one operator."""
+        code = self.packed.operatorCodes[packed.opcodeIndex]
+        number = max(code.builtinCode, code.deprecatedBuiltinCode)
+        if number not in names.OPS:
+            raise FormatError(f"operator code {number} is unknown. Update featherweight to read it.")
+        extras: dict[str, Any] = {}
+        attrs: dict[str, Any] = {}
+        options = packed.builtinOptions if packed.builtinOptions is not None else packed.builtinOptions2
+        if options is not None:
+            extras["options"], attrs = names.options_to_attrs(options)
+        elif packed.builtinOptionsType or packed.builtinOptions2Type:
+            raise FormatError(f"{names.OPS[number]}: its options are of an unknown kind. Update featherweight to read it.")
+        if packed.largeCustomOptionsOffset > 1:
+            extras["custom_options"] = self.outside(packed.largeCustomOptionsOffset, packed.largeCustomOptionsSize)
+        elif packed.customOptions is not None:
+            extras["custom_options"] = packed.customOptions
+        if packed.intermediates is not None:
+            extras["intermediates"] = _named(packed.intermediates, own)
+        if packed.mutatingVariableInputs is not None:
+            extras["mutating_variable_inputs"] = tuple(bool(v) for v in packed.mutatingVariableInputs)
+        if packed.debugMetadataIndex != -1:
+            extras["debug_metadata_index"] = packed.debugMetadataIndex
+        custom_code = None if code.customCode is None else _text(code.customCode)
+        inputs, outputs = _named(packed.inputs, own), _named(packed.outputs, own)
+        return Node(names.OPS[number], inputs, outputs, attrs, code.version, custom_code, extras)
+
+    def signature(self, packed: Any, tensor_names: list[list[str]]) -> Signature:
+        """Returns one signature."""
+        own = tensor_names[packed.subgraphIndex]
+        pairs: Callable[[Any], tuple[tuple[str, str], ...]] = lambda maps: tuple(  # noqa: E731
+            (_text(m.name), own[m.tensorIndex]) for m in maps or ()
+        )
+        return Signature(_text(packed.signatureKey), pairs(packed.inputs), pairs(packed.outputs), packed.subgraphIndex)
+
+
+def _named(indices: Sequence[int] | None, own: list[str]) -> tuple[str, ...]:
+    return tuple("" if i < 0 else own[i] for i in _integers(indices))
+
+
+def _quant(packed: Any, dtype: str, own: list[str], extras: dict[str, Any]) -> QuantParams | None:
+    """Returns the tensor's parameters; what `QuantParams` does not model goes to `extras`."""
+    if packed is None:
+        return None
+    details = packed.details
+    if isinstance(details, schema.BlockwiseQuantizationT):
+        if details.zeroPoints > 0:
+            extras["block_zero_points"] = own[details.zeroPoints]
+        if details.blockShape is not None:
+            extras["block_shape"] = _integers(details.blockShape)
+        axis = packed.quantizedDimension
+        return QuantParams(dtype, (), (), axis, details.blockSize, own[details.scales])
+    if details is not None or packed.min is not None or packed.max is not None:
+        extras["quantization"] = _format_only(packed)
+    if packed.scale is None or not len(packed.scale):
+        return None
+    scale = tuple(np.asarray(packed.scale, np.float32).tolist())
+    zero_point = _integers(packed.zeroPoint) or (0,) * len(scale)
+    axis = packed.quantizedDimension if len(scale) > 1 or packed.quantizedDimension else None
+    return QuantParams(dtype, scale, zero_point, axis)
+
+
+def _format_only(packed: Any) -> Any:
+    """Returns the parts of a quantization record that only the file format knows: min, max and custom details."""
+    kept = schema.QuantizationParametersT()
+    kept.min, kept.max = packed.min, packed.max
+    kept.details, kept.detailsType = packed.details, packed.detailsType
+    return kept
+
+
