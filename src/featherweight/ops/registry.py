@@ -1,0 +1,77 @@
+"""What is known about one operator, in one record, and where to find it.
+
+A *form* says in which types an operator computes: ``"int8"`` for operators without weights,
+``"activation*weight"`` for those with (``"int8*int8"``, ``"int16*int8"``, ``"int8*int4"``; ``"float32*int8"`` is the
+hybrid, dynamic-range form, whose activations the kernel quantizes itself).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from featherweight.graph import Graph, Node
+
+Macs = Callable[[Node, Graph], int]
+
+
+def _none(node: Node, graph: Graph) -> int:
+    return 0
+
+
+@dataclass(frozen=True)
+class Op:
+    """Facts of one operator; positions count its inputs.
+
+    Attributes:
+        weight: position of the weight, the operand that is constant and quantized symmetrically.
+        axis: the weight's axis that has a scale per index; None where kernels want one scale.
+        bias: position of the bias, int32 at input scale × weight scale.
+        activation: position of the operand that the bias scale and the weight belong to.
+        same_scale: positions of inputs that must have the outputs' parameters.
+        fixed_output: output parameters that kernels assume, as dtype → (scale, zero point).
+        moves_data: its outputs hold values of its first float input and zeros only, so their range is implied.
+        versions: form → operator version that runtimes need at least.
+        calls: option fields that name other graphs (loops, branches).
+        macs: multiply-accumulates of one run.
+    """
+
+    name: str
+    weight: int | None = None
+    axis: int | None = None
+    bias: int | None = None
+    activation: int = 0
+    same_scale: tuple[int, ...] = ()
+    fixed_output: Mapping[str, tuple[float, int]] = field(default_factory=dict[str, tuple[float, int]])
+    moves_data: bool = False
+    versions: Mapping[str, int] = field(default_factory=dict[str, int])
+    calls: tuple[str, ...] = ()
+    macs: Macs = _none
+
+
+_OPS: dict[str, Op] = {}
+ALL_INPUTS = tuple(range(1024))
+
+
+def register(name: str, **facts: object) -> Op:
+    """Adds one operator's record; raises if it has one."""
+    if name in _OPS:
+        raise ValueError(f"operator {name} is registered twice")
+    _OPS[name] = op = Op(name, **facts)  # pyright: ignore[reportArgumentType]
+    return op
+
+
+def lookup(name: str) -> Op:
+    """Returns the record of an operator; one that nothing is known about gets a record without facts."""
+    return _OPS.get(name) or Op(name)
+
+
+def registered() -> tuple[Op, ...]:
+    """Returns all records, by name."""
+    return tuple(_OPS[name] for name in sorted(_OPS))
+
+
+def output_elements(node: Node, graph: Graph) -> int:
+    """Returns the number of elements of the node's first output."""
+    return math.prod(graph.tensors[node.outputs[0]].shape)

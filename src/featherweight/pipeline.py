@@ -1,0 +1,142 @@
+"""The main job from end to end: load a model from anywhere, quantize it, keep what was decided beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featherweight import recipe as recipes
+from featherweight import target as targets
+from featherweight import tflite
+from featherweight.calibration import RANGE_METHODS, calibrate, needs_histogram
+from featherweight.errors import FormatError, RecipeError, TargetViolation, listed
+from featherweight.graph import Model
+from featherweight.ptq import plan as plans
+from featherweight.ptq.planning import plan as make_plan
+from featherweight.ptq.rewrite import rewrite
+from featherweight.report import Report, make_report
+
+if TYPE_CHECKING:
+    from featherweight.lower import Source
+
+_FRAMEWORK_FILES = (".keras", ".h5")
+
+
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """A quantized model with the plan that it was made by and the report on it."""
+
+    model: Model
+    plan: plans.Plan
+    report: Report
+
+    def save(self, path: str | Path) -> int:
+        """Writes the model as a ``.tflite`` file, atomically, and returns its size in bytes."""
+        return tflite.save(self.model, path)
+
+
+def load(source: str | Path | bytes | Model | Source, *, unroll: bool = False) -> Model:
+    """Returns the float graph of a model: a ``.tflite`` file, a Keras file, or a live framework model.
+
+    Args:
+        source: a path (``.tflite``, ``.keras``, ``.h5``), the bytes of a ``.tflite`` file, a `Model`, or a live model.
+        unroll: write recurrent layers out step by step instead of as loops, which full-integer recipes need.
+
+    Raises:
+        FormatError: if a file can't be read as a model.
+        LoweringError: if a framework model can't be lowered, or the result differs from it.
+    """
+    if isinstance(source, Model):
+        return source
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return tflite.read(source)
+    if isinstance(source, (str, Path)):
+        path = Path(source)
+        if path.suffix not in _FRAMEWORK_FILES:
+            return tflite.read(path)
+        if not path.is_file():
+            raise FormatError(f"'{path}' can't be read: there is no such file. Give a .tflite, .keras or .h5 path.")
+    from featherweight.lower import lower  # noqa: PLC0415
+
+    return lower(source, unroll=unroll)
+
+
+def quantize(
+    source: str | Path | bytes | Model | Source,
+    recipe: str | Path | recipes.Recipe = "int8",
+    *,
+    calibration: Iterable[Any] | None = None,
+    target: str | Path | targets.Target = "litert",
+    io: str | None = None,
+    strict: bool = False,
+    ranges: str = "minmax",
+    plan: plans.Plan | str | Path | None = None,
+    samples: int | None = None,
+    progress: bool = True,
+) -> Quantized:
+    """Quantizes a model after training and returns it with its plan and report.
+
+    Args:
+        source: what `load` takes; recurrent layers are unrolled for recipes with integer activations.
+        recipe: a recipe's name, TOML file or value.
+        calibration: samples from the training split, any iterable; needed by recipes with integer activations.
+        target: the device, by name, TOML file or value.
+        io: ``float32`` or ``int8`` inputs and outputs; None takes the target's habit.
+        strict: raise if any operator but the border conversions computes in float.
+        ranges: ``minmax``, ``percentile``, ``mse`` or ``entropy``.
+        plan: a plan (or its JSON file) to carry out instead of making one.
+        samples: use at most so many samples.
+        progress: show progress on a terminal.
+
+    Raises:
+        RecipeError: for an unknown name or option, or missing samples.
+        DataError: for samples or weights that can't be used.
+        TargetViolation: if `strict` is broken, with every operator that stands in the way.
+    """
+    recipe, target = recipes.load(recipe), targets.load(target)
+    RANGE_METHODS.lookup(ranges)
+    given = plans.load(plan) if isinstance(plan, (str, Path)) else plan
+    if given is None and recipe.needs_ranges and calibration is None:
+        raise RecipeError(
+            f"Recipe '{recipe.name}' measures activation ranges: pass calibration samples from the training split "
+            "(calibration=…, --calibration DATA), or use 'dynamic', which needs none."
+        )
+    model = load(source, unroll=recipe.needs_ranges)
+    decided = given
+    if decided is None:
+        stats = None
+        if recipe.needs_ranges and calibration is not None:
+            histograms = any(needs_histogram(method) for method in _methods(recipe, ranges))
+            stats = calibrate(model, calibration, histograms=histograms, limit=samples, progress=progress)
+        decided = make_plan(model, stats, recipe, target, io=io, ranges=ranges)
+    result = rewrite(model, decided)
+    if strict:
+        require_integer(result, decided)
+    return Quantized(result, decided, make_report(model, result, decided, targets.check(result, target)))
+
+
+def _methods(recipe: recipes.Recipe, ranges: str) -> set[str]:
+    schemes = [rule.activation for rule in recipe.rules if rule.activation]
+    return {scheme.range_method or ranges for scheme in schemes}
+
+
+def require_integer(model: Model, plan: plans.Plan) -> None:
+    """Raises TargetViolation if an operator computes in float, naming each, with the plan's reason."""
+    found: list[str] = []
+    for graph in model.graphs:
+        for node in graph.nodes:
+            form = targets.form_of(node, graph)
+            if form is None and (targets.is_border(node, graph) or not targets.converts(node)):
+                continue
+            if form is None or form.startswith("float32"):
+                reason = plan.kept_float.get(node.name) or (
+                    "converts between float and integer operators" if form is None else f"computes in {form}"
+                )
+                found.append(f"{node.op} '{node.name}' ({reason.removeprefix(f'{node.op}: ')})")
+    if found:
+        raise TargetViolation(
+            f"strict: {len(found)} operators are not integer: {listed(found, 20)}. Choose another recipe or target, "
+            "change these layers, or leave `strict` out."
+        )

@@ -1,0 +1,193 @@
+"""Decides for every operator in which form it computes, and says why where it stays float."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from featherweight import ops
+from featherweight.errors import FormatError, listed
+from featherweight.graph import Graph, Model, Node, Tensor, consumers, producers
+from featherweight.numerics import INTEGER_BITS
+from featherweight.recipe import Recipe, Rule, resolve
+from featherweight.target import Target
+
+# Below this size a constant of an operator that has no weight is an operand (an epsilon, a mean), not a weight.
+_SMALLEST_TABLE_ELEMENTS = 1024
+
+
+@dataclass
+class Forms:
+    """The decisions for all operators of a model: each is in one of the three, or handles no real numbers."""
+
+    rules: Mapping[str, Rule]
+    forms: dict[str, str] = field(default_factory=dict[str, str])
+    kept_float: dict[str, str] = field(default_factory=dict[str, str])
+    dropped: dict[str, str] = field(default_factory=dict[str, str])
+    notes: list[str] = field(default_factory=list[str])
+
+    def activation(self, node: Node | None) -> str | None:
+        """Returns the integer type in which a node's activations live, or None for float."""
+        form = self.forms.get(node.name, "float32") if node else "float32"
+        dtype = form.split("*")[0].split("+")[0]
+        return None if dtype == "float32" else dtype
+
+    def keep(self, node: Node, reason: str) -> None:
+        """Notes that an operator stays float."""
+        self.forms.pop(node.name, None)
+        self.kept_float[node.name] = f"{node.op}: {reason}"
+
+
+def check_is_float(model: Model) -> None:
+    """Raises FormatError if the model is quantized already."""
+    for graph in model.graphs:
+        for tensor in graph.tensors.values():
+            if tensor.quant is not None and tensor.dtype in INTEGER_BITS:
+                raise FormatError(
+                    f"The model is already quantized: '{tensor.name}' holds {tensor.dtype} with a scale. Start from the "
+                    "float model it was made from."
+                )
+
+
+def choose_forms(model: Model, recipe: Recipe, target: Target) -> Forms:
+    """Returns the form of every operator under recipe and target."""
+    result = Forms(resolve(recipe, model))
+    for index, graph in enumerate(model.graphs):
+        for node in graph.nodes:
+            if _touches_float(node, graph):
+                _choose(result, node, graph, target, is_called=index > 0)
+    if recipe.needs_ranges:
+        _drop_final_softmax(result, model.main, target)
+        _keep_islands_float(result, model.main)
+    return result
+
+
+def _touches_float(node: Node, graph: Graph) -> bool:
+    return any(name and graph.tensors[name].is_float for name in (*node.inputs, *node.outputs))
+
+
+def weight_position(node: Node, graph: Graph) -> int | None:
+    """Returns the position of the operator's constant weight, if it has one.
+
+    An operator without a weight of its own, such as GATHER, has one where a constant operand is a large table.
+    """
+    op = ops.lookup(node.op)
+    if op.weight is not None:
+        is_weight = op.weight < len(node.inputs) and _is_constant(node.inputs[op.weight], graph)
+        return op.weight if is_weight else None
+    for position, tensor in graph.float_inputs(node):
+        if tensor.is_constant and tensor.elements >= _SMALLEST_TABLE_ELEMENTS:
+            return position
+    return None
+
+
+def _is_constant(name: str, graph: Graph) -> bool:
+    return bool(name) and graph.tensors[name].is_constant
+
+
+def _choose(result: Forms, node: Node, graph: Graph, target: Target, *, is_called: bool) -> None:
+    rule = result.rules.get(node.name)
+    if rule is None or (rule.weight is None and rule.activation is None):
+        result.keep(node, "the recipe keeps it float")
+    elif rule.activation is None:
+        _choose_weights(result, node, graph, rule, target)
+    elif is_called or ops.lookup(node.op).calls:
+        result.keep(
+            node,
+            "integers need fixed ranges, which a loop or branch has no place for; "
+            "lower the framework model with its recurrent layers unrolled",
+        )
+    else:
+        _choose_integers(result, node, graph, rule, target)
+
+
+def _choose_weights(result: Forms, node: Node, graph: Graph, rule: Rule, target: Target) -> None:
+    """Float activations: only the weights change."""
+    weight = rule.weight
+    if weight is None or weight_position(node, graph) is None:
+        result.keep(node, "it has no constant weights")
+        return
+    dtype = weight.dtype
+    if not target.is_float_allowed:
+        result.keep(node, f"target '{target.name}' runs integers only; choose the recipe int8")
+    elif dtype == "float16" or rule.weight_only:
+        result.forms[node.name] = f"float32+{dtype}"
+    elif target.runs(node.op, f"float32*{dtype}"):
+        result.forms[node.name] = f"float32*{dtype}"
+    else:
+        result.keep(node, f"target '{target.name}' has no kernel for {dtype} weights beside float activations")
+
+
+def _choose_integers(result: Forms, node: Node, graph: Graph, rule: Rule, target: Target) -> None:
+    op = ops.lookup(node.op)
+    activation = rule.activation.dtype if rule.activation else "int8"
+    form = activation
+    if op.weight is not None:
+        if weight_position(node, graph) is None:
+            result.keep(node, "its weight is computed, not constant")
+            return
+        if op.bias is not None and op.bias < len(node.inputs) and node.inputs[op.bias]:
+            if not _is_constant(node.inputs[op.bias], graph):
+                result.keep(node, "its bias is computed, not constant")
+                return
+        weight = rule.weight.dtype if rule.weight else "int8"
+        form = f"{activation}*{weight}"
+        if not target.runs(node.op, form) and target.runs(node.op, f"{activation}*int8"):
+            form = f"{activation}*int8"
+            result.notes.append(f"{node.op} '{node.name}': weights are int8, target '{target.name}' has no {weight} kernel")
+    if target.runs(node.op, form):
+        result.forms[node.name] = form
+        return
+    runs = target.forms.get(node.op, ())
+    has = f"it runs {listed(runs)}" if runs else "it runs none in integers"
+    result.keep(node, f"target '{target.name}' has no {form} kernel for it ({has})")
+
+
+def _drop_final_softmax(result: Forms, graph: Graph, target: Target) -> None:
+    """Leaves out a SOFTMAX at an output where the target's int8 kernel can abort (ECOSYSTEM: 512 classes and more)."""
+    if target.softmax_limit is None:
+        return
+    for node in graph.nodes:
+        if node.op != "SOFTMAX" or result.forms.get(node.name) != "int8":
+            continue
+        classes = graph.tensors[node.inputs[0]].shape[-1]
+        if classes < target.softmax_limit:
+            continue
+        reason = (
+            f"the int8 kernel of target '{target.name}' stops the device from {target.softmax_limit} classes on "
+            f"(it has {classes})"
+        )
+        if node.outputs[0] in graph.outputs and len(graph.nodes) > 1 and node.inputs[0] not in graph.inputs:
+            del result.forms[node.name]
+            result.dropped[node.name] = (
+                f"SOFTMAX: {reason}; the output is what went into it, whose largest class is the same"
+            )
+        else:
+            result.keep(node, reason)
+
+
+def _keep_islands_float(result: Forms, graph: Graph) -> None:
+    """Keeps data movement float where everything around it is float: two conversions would gain nothing."""
+    made, read = producers(graph), consumers(graph)
+
+    def is_island(node: Node) -> bool:
+        if node.name not in result.forms or not ops.lookup(node.op).moves_data:
+            return False
+        before = [made.get(t.name) for _, t in graph.float_inputs(node) if not t.is_constant]
+        if not before or any(n is None or result.activation(n) for n in before):
+            return False
+        after = [n for name in node.outputs for n in read.get(name, ())]
+        is_output = any(name in graph.outputs for name in node.outputs)
+        return not is_output and not any(result.activation(n) for n in after)
+
+    changed = True
+    while changed:
+        islands = [node for node in graph.nodes if is_island(node)]
+        for node in islands:
+            result.keep(node, "it only moves data, between float operators")
+        changed = bool(islands)
+
+
+def real_tensors(graph: Graph) -> list[Tensor]:
+    """Returns the float32 tensors of a graph that are fed or computed."""
+    return [t for t in graph.tensors.values() if t.is_float and not t.is_constant and not t.is_variable]

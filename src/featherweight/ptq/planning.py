@@ -1,0 +1,324 @@
+"""Makes the plan: forms, then ranges per group of tensors that must share a scale, then parameters.
+
+The rules are those of TensorFlow Lite's 8-bit quantization specification; where tensors must share parameters, the
+group's range is the union of its members' ranges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from featherweight import ops
+from featherweight import recipe as recipes
+from featherweight import target as targets
+from featherweight.calibration import RANGE_METHODS, Stats
+from featherweight.errors import DataError, RecipeError
+from featherweight.graph import Graph, Model, Node, Tensor, consumers, producers
+from featherweight.numerics import QuantParams, integer_range, params_from_range, scales_from_largest
+from featherweight.ptq.forms import Forms, check_is_float, choose_forms, real_tensors, weight_position
+from featherweight.ptq.plan import Plan, edge
+from featherweight.tflite import release_pages
+
+Range = tuple[float, float]
+
+# A bias must fit its integers with room for the accumulator that it is added to: int32 beside int8 activations;
+# beside int16 ones int64, of which NPUs keep 40 bits (Vela: "Int64 bias must be smaller than 1099511627775").
+_LARGEST_BIAS = {"int8": 2.0**30, "int16": 2.0**38}
+
+
+def plan(
+    model: Model,
+    stats: Stats | None,
+    recipe: str | recipes.Recipe = "int8",
+    target: str | targets.Target = "litert",
+    *,
+    io: str | None = None,
+    ranges: str = "minmax",
+) -> Plan:
+    """Returns the plan that the recipe gives for the model on the target.
+
+    Args:
+        model: a float model.
+        stats: what `calibrate` measured; needed by recipes with integer activations only.
+        io: ``float32`` or ``int8`` inputs and outputs; None takes the target's habit.
+        ranges: how ranges are chosen where the recipe does not say.
+
+    Raises:
+        RecipeError: for an unknown recipe, target, range method or `io`, or a rule that matches nothing.
+        FormatError: if the model is quantized already.
+        DataError: if ranges or weights are missing or unusable.
+    """
+    recipe, target = recipes.load(recipe), targets.load(target)
+    check_is_float(model)
+    forms = choose_forms(model, recipe, target)
+    is_integer = any(forms.activation(node) for node in model.main.nodes)
+    if io not in (None, "float32", "int8"):
+        raise RecipeError(f"io '{io}' is unknown (allowed: float32, int8).")
+    if io == "int8" and not recipe.needs_ranges:
+        raise RecipeError(f"io int8 needs integer activations, which recipe '{recipe.name}' has not. Use io float32.")
+    io = io or (target.io if recipe.needs_ranges else "float32")
+    if recipe.needs_ranges and stats is None:
+        raise RecipeError(f"Recipe '{recipe.name}' needs measured ranges. Pass calibration samples.")
+    planner = _Planner(model, stats, recipe, target, forms, io, ranges)
+    if is_integer or (io == "int8"):
+        planner.plan_activations()
+    for graph in model.graphs:
+        planner.plan_weights(graph)
+    return Plan(
+        recipe.name,
+        target.name,
+        target.profile,
+        io,
+        forms.forms,
+        planner.params,
+        planner.edges,
+        forms.kept_float,
+        forms.dropped,
+        tuple(forms.notes),
+    )
+
+
+class _Planner:
+    """Carries the decisions so far from step to step; `params` and `edges` are the result."""
+
+    def __init__(
+        self,
+        model: Model,
+        stats: Stats | None,
+        recipe: recipes.Recipe,
+        target: targets.Target,
+        forms: Forms,
+        io: str,
+        ranges: str,
+    ) -> None:
+        self.model, self.graph, self.stats, self.target, self.forms, self.io = model, model.main, stats, target, forms, io
+        self.default_dtype = next((r.activation.dtype for r in recipe.rules if r.activation), "int8")
+        self.ranges = ranges
+        self.made, self.read = producers(self.graph), consumers(self.graph)
+        self.params: dict[str, QuantParams] = {}
+        self.edges: dict[str, QuantParams] = {}
+        self.dtypes = {t.name: dtype for t in real_tensors(self.graph) if (dtype := self.dtype_of(t.name))}
+
+    def dtype_of(self, name: str) -> str | None:
+        """Returns the integer type of a tensor: its producer's, else its first integer consumer's, else None."""
+        dtype = self.forms.activation(self.made.get(name))
+        if dtype is None:
+            dtype = next((d for node in self.read.get(name, ()) if (d := self.forms.activation(node))), None)
+        is_border = self.io != "float32" and (name in self.graph.inputs or name in self.graph.outputs)
+        return dtype or (self.default_dtype if is_border else None)
+
+    def integer_nodes(self) -> Iterator[tuple[Node, ops.Op, str]]:
+        """Yields (node, its facts, its activation type) of all nodes that compute in integers."""
+        for node in self.graph.nodes:
+            if dtype := self.forms.activation(node):
+                yield node, ops.lookup(node.op), dtype
+
+    def plan_activations(self) -> None:
+        """Gives every tensor that is integer somewhere its parameters."""
+        fixed = self.fixed_outputs()
+        for members in self.groups(fixed):
+            params = self.group_params(members, fixed)
+            self.params |= dict.fromkeys(members, params)
+        self.params |= {name: params for name, params in fixed.items() if name not in self.params}
+        for node, op, dtype in self.integer_nodes():
+            self.plan_inputs(node, op, dtype)
+
+    def fixed_outputs(self) -> dict[str, QuantParams]:
+        """Returns the outputs whose parameters kernels prescribe."""
+        fixed: dict[str, QuantParams] = {}
+        for node, op, dtype in self.integer_nodes():
+            if dtype in op.fixed_output:
+                scale, zero_point = op.fixed_output[dtype]
+                fixed |= {name: QuantParams(dtype, (scale,), (zero_point,)) for name in node.outputs}
+        return fixed
+
+    def groups(self, fixed: dict[str, QuantParams]) -> list[list[str]]:
+        """Returns the tensors in groups that must share parameters; a fixed output only joins where it fits."""
+        parent = {name: name for name in self.dtypes}
+
+        def find(name: str) -> str:
+            while parent[name] != name:
+                parent[name] = name = parent[parent[name]]
+            return name
+
+        def members() -> dict[str, list[str]]:
+            found: dict[str, list[str]] = {}
+            for name in parent:
+                found.setdefault(find(name), []).append(name)
+            return found
+
+        links = [pair for node, op, dtype in self.integer_nodes() for pair in self.same_scale_pairs(node, op, dtype)]
+        for first, second in links:
+            if first not in fixed and second not in fixed:
+                parent[find(first)] = find(second)
+        # A fixed output passes its parameters on where the group's values fit into its range.
+        grouped = members()
+        for first, second in links:
+            for source, other in ((first, second), (second, first)):
+                if source in fixed and other not in fixed and self.fits(grouped[find(other)], fixed, fixed[source]):
+                    fixed |= dict.fromkeys(grouped[find(other)], fixed[source])
+        return [[n for n in names if n not in fixed] for names in members().values() if any(n not in fixed for n in names)]
+
+    def same_scale_pairs(self, node: Node, op: ops.Op, dtype: str) -> Iterator[tuple[str, str]]:
+        """Yields pairs of tensors that the node wants to share parameters."""
+        outputs = [name for name in node.outputs if self.dtypes.get(name) == dtype]
+        inputs = [t.name for i, t in self.graph.float_inputs(node) if i in op.same_scale]
+        tied = outputs + [name for name in inputs if self.dtypes.get(name) == dtype]
+        if op.same_scale and outputs:
+            yield from ((tied[0], other) for other in tied[1:])
+
+    def fits(self, names: list[str], fixed: dict[str, QuantParams], params: QuantParams) -> bool:
+        """True if the ranges of all tensors lie within what the parameters can hold, or they have none of their own."""
+        qmin, qmax = integer_range(params.dtype)
+        low = params.scale[0] * (qmin - params.zero_point[0])
+        high = params.scale[0] * (qmax - params.zero_point[0])
+        slack = params.scale[0]
+        measured = [self.measured(name) for name in names if name not in fixed]
+        return all(low - slack <= a and b <= high + slack for a, b in measured)
+
+    def measured(self, name: str) -> Range:
+        """Returns the range of a tensor, chosen by the method that its producer's rule names.
+
+        Raises:
+            DataError: if calibration did not measure it.
+        """
+        stats = self.stats.tensors.get(name) if self.stats else None
+        if stats is None:
+            raise DataError(f"No range was measured for '{name}'. Calibrate this very model again, with all its tensors.")
+        node = self.made.get(name) or next(iter(self.read.get(name, ())), None)
+        rule = self.forms.rules.get(node.name) if node else None
+        method = (rule.activation.range_method if rule and rule.activation else None) or self.ranges
+        return RANGE_METHODS.lookup(method)(stats, self.dtypes[name], self.dtypes[name] == "int16")
+
+    def group_params(self, names: list[str], fixed: dict[str, QuantParams]) -> QuantParams:
+        """Returns the parameters that hold the values of all tensors of a group."""
+        measured = [self.measured(name) for name in names]
+        low, high = min(a for a, _ in measured), max(b for _, b in measured)
+        return self.from_range(low, high, self.dtypes[names[0]], names[0])
+
+    def from_range(self, low: float, high: float, dtype: str, where: str) -> QuantParams:
+        """Returns per-tensor activation parameters in the target's kind of scale."""
+        return params_from_range(
+            low,
+            high,
+            dtype,
+            symmetric=dtype == "int16",
+            power_of_two=self.target.is_power_of_two,
+            where=f"tensor '{where}'",
+        )
+
+    def plan_inputs(self, node: Node, op: ops.Op, dtype: str) -> None:
+        """Decides what each real input of an integer node must be, where that is not the tensor's own choice."""
+        shared = next((self.params[name] for name in node.outputs if name in self.params), None)
+        weight = weight_position(node, self.graph) if op.weight is not None else None
+        for position, tensor in self.graph.float_inputs(node):
+            if position == weight or position == op.bias:
+                continue
+            if position in op.same_scale and shared is not None and shared.dtype == dtype:
+                wanted = shared
+            elif tensor.is_constant:
+                wanted = self.operand_params(tensor, dtype)
+            elif self.params[tensor.name].dtype != dtype:
+                own = self.params[tensor.name]
+                qmin, qmax = integer_range(own.dtype)
+                low, high = (own.scale[0] * (q - own.zero_point[0]) for q in (qmin, qmax))
+                wanted = self.from_range(low, high, dtype, tensor.name)
+            else:
+                continue
+            self.want(node, position, tensor.name, wanted)
+
+    def want(self, node: Node, position: int, name: str, wanted: QuantParams) -> None:
+        """Records the parameters of one input: as the tensor's, if it has none yet, else for this edge alone."""
+        if self.params.setdefault(name, wanted) != wanted:
+            self.edges[edge(node.name, position)] = wanted
+
+    def operand_params(self, tensor: Tensor, dtype: str) -> QuantParams:
+        """Returns the parameters of a constant that is no weight, from its own values."""
+        values = tensor.array
+        if values is None or values.size == 0:
+            return self.from_range(0.0, 0.0, dtype, tensor.name)
+        return self.from_range(float(values.min()), float(values.max()), dtype, tensor.name)
+
+    def plan_weights(self, graph: Graph) -> None:
+        """Gives every weight its parameters."""
+        for node in graph.nodes:
+            form = self.forms.forms.get(node.name)
+            position = weight_position(node, graph)
+            if form is None or position is None or not ("*" in form or "+" in form):
+                continue
+            tensor = graph.tensors[node.inputs[position]]
+            self.want(node, position, tensor.name, self.weight_params(node, graph, tensor, form))
+            release_pages(tensor.data)
+
+    def weight_params(self, node: Node, graph: Graph, tensor: Tensor, form: str) -> QuantParams:
+        """Returns the parameters of one weight under its rule."""
+        op, dtype = ops.lookup(node.op), form.replace("+", "*").split("*")[1]
+        where = f"{node.op} '{node.name}', weight '{tensor.name}'"
+        scheme = self.forms.rules[node.name].weight or recipes.Scheme("int8")
+        values = tensor.array
+        if values is None or values.size == 0:
+            raise DataError(f"{where} is empty. Remove the layer.")
+        if dtype == "float16":
+            _check_float16(values, where)
+            return QuantParams("float16", (), ())
+        axis = op.axis if scheme.per_channel and self.target.is_per_channel else None
+        largest = _largest_per_channel(values, axis)
+        if scheme.block_size and dtype == "int4" and form.startswith("float32*") and axis == 0:
+            scales_from_largest(largest, dtype, power_of_two=False, where=where)  # for its checks
+            if values.shape[-1] % scheme.block_size == 0:
+                return QuantParams(dtype, (), (), 0, scheme.block_size, f"{tensor.name}_scales")
+            self.forms.notes.append(
+                f"{where}: {values.shape[-1]} inputs are no multiple of the block of {scheme.block_size}; one scale per "
+                "channel instead"
+            )
+        scales = scales_from_largest(largest, dtype, power_of_two=self.target.is_power_of_two, where=where)
+        if self.forms.activation(node):
+            scales = self.with_room_for_bias(node, graph, op, scales, where)
+        return QuantParams(dtype, tuple(scales.tolist()), (0,) * scales.size, axis)
+
+    def with_room_for_bias(
+        self, node: Node, graph: Graph, op: ops.Op, scales: np.ndarray, where: str
+    ) -> np.ndarray:
+        """Widens weight scales of channels whose bias would overflow at input scale × weight scale."""
+        params = self.edges.get(edge(node.name, op.activation)) or self.params[node.inputs[op.activation]]
+        activation = params.scale[0]
+        smallest = float(np.finfo(np.float32).tiny) / activation
+        needed = np.full(scales.shape, smallest)
+        if op.bias is not None and op.bias < len(node.inputs) and node.inputs[op.bias]:
+            bias_name = node.inputs[op.bias]
+            bias = np.asarray(graph.tensors[bias_name].array, np.float64)
+            if not np.isfinite(bias).all():
+                raise DataError(f"{node.op} '{node.name}', bias '{bias_name}' holds NaN or infinite values. Repair it.")
+            if bias.size:
+                magnitude = np.abs(bias) if scales.size == bias.size else np.abs(bias).max()
+                needed = np.maximum(needed, magnitude / (_LARGEST_BIAS[params.dtype] * activation))
+        narrow = scales < needed
+        if not narrow.any():
+            return scales
+        self.forms.notes.append(
+            f"{where}: scales of {int(narrow.sum())} channels were widened so that their biases fit their integers"
+        )
+        if self.target.is_power_of_two:
+            needed = np.exp2(np.ceil(np.log2(needed)))
+        return np.where(narrow, needed * (1 + 2.0**-20), scales).astype(np.float32)
+
+
+def _largest_per_channel(values: np.ndarray, axis: int | None) -> np.ndarray:
+    """Returns max|w| in float64, per index of `axis` or for all; NaN and infinities show in it."""
+    if axis is None:
+        extremes = (np.atleast_1d(values.min()), np.atleast_1d(values.max()))
+    else:
+        reduced = tuple(d for d in range(values.ndim) if d != axis)
+        extremes = (values.min(axis=reduced), values.max(axis=reduced))
+    return np.maximum(-extremes[0].astype(np.float64), extremes[1].astype(np.float64))
+
+
+def _check_float16(values: np.ndarray, where: str) -> None:
+    largest = max(-float(values.min()), float(values.max()))
+    if not largest <= float(np.finfo(np.float16).max):
+        found = "NaN" if largest != largest else f"{largest:g}"
+        raise DataError(f"{where}: its largest value is {found}, float16 ends at 65504. Keep it float with a rule.")
+
+

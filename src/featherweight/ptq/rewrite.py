@@ -1,0 +1,267 @@
+"""Turns a float graph and a plan into integers: the only place that writes them.
+
+Tensors keep their names. A tensor that is integers on one side of an operator and real on the other gets a QUANTIZE
+or DEQUANTIZE and a second tensor, once for each set of parameters; constants are converted instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from featherweight import ops
+from featherweight.errors import RecipeError, UnsupportedOp, listed
+from featherweight.graph import Graph, Model, Node, Tensor, constant, fresh_name
+from featherweight.numerics import QuantParams, bias_params, integer_range, quantize, round_half_away
+from featherweight.ops.quantize import DEQUANTIZE, QUANTIZE
+from featherweight.ptq.plan import Plan, edge
+from featherweight.tflite import release_pages
+
+
+def rewrite(model: Model, plan: Plan) -> Model:
+    """Returns the model with the plan carried out.
+
+    Raises:
+        RecipeError: if the plan names operators or tensors that the model lacks, or lacks parameters it needs.
+    """
+    _check_fits(model, plan)
+    taken = {name for graph in model.graphs for name in graph.tensors}
+    rewriters = [
+        _Rewriter(graph, plan, plan.io if index == 0 else "float32", taken) for index, graph in enumerate(model.graphs)
+    ]
+    graphs = tuple(rewriter.rewritten() for rewriter in rewriters)
+    signatures = tuple(
+        replace(
+            signature,
+            inputs=tuple((name, rewriters[signature.graph].borders.get(t, t)) for name, t in signature.inputs),
+            outputs=tuple((name, rewriters[signature.graph].borders.get(t, t)) for name, t in signature.outputs),
+        )
+        for signature in model.signatures
+    )
+    return replace(model, graphs=graphs, signatures=signatures)
+
+
+def _check_fits(model: Model, plan: Plan) -> None:
+    nodes = {node.name for graph in model.graphs for node in graph.nodes}
+    tensors = {name for graph in model.graphs for name in graph.tensors}
+    planned = [*plan.forms, *plan.kept_float, *plan.dropped]
+    missing = [name for name in planned if name not in nodes] + [name for name in plan.params if name not in tensors]
+    if missing:
+        raise RecipeError(
+            f"The plan is for another model: this one has no {listed(repr(name) for name in missing)}. Plan it again."
+        )
+
+
+class _Rewriter:
+    """Rebuilds one graph node by node; `tensors` and `nodes` are the new graph."""
+
+    def __init__(self, graph: Graph, plan: Plan, io: str, taken: set[str]) -> None:
+        self.graph, self.plan, self.io, self.taken = graph, plan, io, taken
+        self.tensors: dict[str, Tensor] = {}
+        self.nodes: list[Node] = []
+        self.borders: dict[str, str] = {}
+        self.made: dict[tuple[str, QuantParams | None, str], str] = {}
+        self.dropped = {n.outputs[0]: n.inputs[0] for n in graph.nodes if n.name in plan.dropped}
+
+    def rewritten(self) -> Graph:
+        """Returns the new graph."""
+        inputs = tuple(self.input(name) for name in self.graph.inputs)
+        for node in self.graph.nodes:
+            if node.name not in self.plan.dropped:
+                self.node(node)
+        outputs = tuple(self.output(name) for name in self.graph.outputs)
+        used = {name for node in self.nodes for name in (*node.inputs, *node.outputs, *self.intermediates(node))}
+        used |= {*inputs, *outputs}
+        scales = {t.quant.scale_tensor for n, t in self.tensors.items() if n in used and t.quant}
+        tensors = {name: tensor for name, tensor in self.tensors.items() if name in used or name in scales}
+        return replace(self.graph, inputs=inputs, outputs=outputs, nodes=tuple(self.nodes), tensors=tensors)
+
+    def intermediates(self, node: Node) -> tuple[str, ...]:
+        """Returns the tensors that a node refers to besides inputs and outputs."""
+        return node.extras.get("intermediates", ())
+
+    def activation(self, node: Node) -> str | None:
+        """Returns the integer type that a node computes in, None for float."""
+        form = self.plan.forms.get(node.name, "float32")
+        return None if form.startswith("float32") else form.split("*")[0]
+
+    def input(self, name: str) -> str:
+        """Adds a graph input; a float one keeps its name, the integers made from it get their own."""
+        tensor = self.graph.tensors[name]
+        if self.io == "float32" or not tensor.is_float or name not in self.plan.params:
+            self.tensors[name] = tensor
+            return name
+        self.tensors[name] = _typed(tensor, self.plan.params[name])
+        return name
+
+    def output(self, name: str) -> str:
+        """Returns the tensor that stands for a graph output, converted to what the border wants."""
+        while name in self.dropped:
+            kept = self.dropped[name]
+            self.borders[name] = kept
+            name = kept
+        tensor = self.graph.tensors[name]
+        if name not in self.tensors:
+            self.tensors[name] = tensor
+        if not tensor.is_float or tensor.is_constant:
+            return name
+        wanted = None if self.io == "float32" else self.plan.params.get(name)
+        converted = self.converted(name, wanted)
+        for original, kept in list(self.borders.items()):
+            if kept == name:
+                self.borders[original] = converted
+        if converted != name:
+            self.borders[name] = converted
+        return converted
+
+    def node(self, node: Node) -> None:
+        """Adds one operator in its planned form."""
+        form = self.plan.forms.get(node.name, "float32")
+        inputs = tuple(self.operand(node, i, name, form) for i, name in enumerate(node.inputs))
+        dtype = self.activation(node)
+        for name in (*node.outputs, *self.intermediates(node)):
+            tensor = self.graph.tensors.get(name)
+            if tensor is not None and name not in self.tensors:
+                is_integer = dtype is not None and tensor.is_float
+                self.tensors[name] = _typed(tensor, self.params(name)) if is_integer else tensor
+        attrs: Mapping[str, Any] = node.attrs
+        if form.startswith("float32*") and "asymmetric_quantize_inputs" in attrs:
+            attrs = dict(attrs) | {"asymmetric_quantize_inputs": True}
+        version = max(node.version, ops.lookup(node.op).versions.get(form, 1))
+        self.nodes.append(replace(node, inputs=inputs, attrs=attrs, version=version))
+
+    def params(self, name: str) -> QuantParams:
+        """Returns a tensor's planned parameters."""
+        if name not in self.plan.params:
+            raise RecipeError(f"The plan has no parameters for '{name}', which an integer operator needs. Plan it again.")
+        return self.plan.params[name]
+
+    def operand(self, node: Node, position: int, name: str, form: str) -> str:
+        """Returns the tensor that stands for one input of a node in its planned form."""
+        if not name:
+            return name
+        name = self.dropped.get(name, name)
+        tensor = self.graph.tensors[name]
+        if not tensor.is_float or tensor.is_variable:
+            self.tensors.setdefault(name, tensor)
+            return name
+        op, dtype = ops.lookup(node.op), self.activation(node)
+        wanted = self.plan.edges.get(edge(node.name, position))
+        if dtype is not None:
+            if position == op.bias:
+                return self.bias(node, op, tensor, dtype)
+            return self.converted(name, wanted or self.params(name))
+        if tensor.is_constant and form != "float32" and name in self.plan.params:
+            stored = self.converted(name, wanted or self.params(name))
+            return stored if "*" in form else self.dequantized(stored)
+        return self.converted(name, None)
+
+    def converted(self, name: str, wanted: QuantParams | None) -> str:
+        """Returns a tensor that holds the values of `name` with the wanted parameters (None: as float)."""
+        tensor = self.graph.tensors[name]
+        if tensor.is_constant:
+            return self.stored(tensor, wanted)
+        have = self.tensors[name].quant if name in self.tensors else None
+        if have == wanted:
+            return name
+        key = (name, wanted, "")
+        if key not in self.made:
+            if wanted is None:
+                self.made[key] = self.conversion(DEQUANTIZE, name, None)
+            else:
+                self.made[key] = self.conversion(QUANTIZE, name, wanted)
+        return self.made[key]
+
+    def conversion(self, op: str, name: str, wanted: QuantParams | None) -> str:
+        """Adds a QUANTIZE or DEQUANTIZE and returns its output."""
+        source = self.tensors[name]
+        kind = "float32" if wanted is None else wanted.dtype
+        result = self.fresh(f"{name}_{kind}")
+        base = replace(self.graph.tensors[name], name=result, file_name=None) if name in self.graph.tensors else source
+        base = replace(base, name=result, data=None, quant=None, dtype="float32", file_name=None)
+        self.tensors[result] = base if wanted is None else _typed(base, wanted)
+        read = source.quant.dtype if source.quant else source.dtype
+        if op == DEQUANTIZE and source.quant is not None and source.quant.is_per_channel and read == "int8":
+            read = "channels"
+        version = ops.lookup(op).versions.get(read if wanted is None else wanted.dtype, 1)
+        self.nodes.append(Node(op, (name,), (result,), version=version))
+        return result
+
+    def stored(self, tensor: Tensor, wanted: QuantParams | None) -> str:
+        """Returns a constant with the wanted parameters; the first one takes over the tensor's name."""
+        key = (tensor.name, wanted, "")
+        if key in self.made:
+            return self.made[key]
+        name = tensor.name if tensor.name not in self.tensors else self.fresh(f"{tensor.name}_copy")
+        if wanted is None:
+            self.tensors[name] = replace(tensor, name=name)
+        else:
+            self.tensors |= {t.name: t for t in quantized_constant(tensor, wanted, name)}
+        self.made[key] = name
+        return name
+
+    def dequantized(self, name: str) -> str:
+        """Returns the float tensor that a DEQUANTIZE makes from a stored weight."""
+        key = (name, None, "weight")
+        if key not in self.made:
+            self.made[key] = self.conversion(DEQUANTIZE, name, None)
+        return self.made[key]
+
+    def bias(self, node: Node, op: ops.Op, tensor: Tensor, dtype: str) -> str:
+        """Returns the bias in int32 (int64 beside int16) at input scale × weight scale; one for each consumer."""
+        if not tensor.is_constant:
+            raise UnsupportedOp(f"{node.op} '{node.name}': its bias '{tensor.name}' is computed; keep the operator float.")
+        position = op.activation
+        activation = self.plan.edges.get(edge(node.name, position)) or self.params(node.inputs[position])
+        position = op.weight or 0
+        weight = self.plan.edges.get(edge(node.name, position)) or self.params(node.inputs[position])
+        wide = "int64" if dtype == "int16" else "int32"
+        axis = 0 if len(weight.scale) > 1 else None
+        wanted = bias_params(activation.scale[0], np.asarray(weight.scale, np.float32), wide, axis=axis)
+        return self.stored(tensor, wanted)
+
+    def fresh(self, wish: str) -> str:
+        """Returns a name that no tensor of the model has."""
+        name = fresh_name(wish, self.taken)
+        self.taken.add(name)
+        return name
+
+
+def _typed(tensor: Tensor, params: QuantParams) -> Tensor:
+    extras = {key: value for key, value in tensor.extras.items() if key != "quantization"}
+    return replace(tensor, dtype=params.dtype, quant=params, extras=extras)
+
+
+def quantized_constant(tensor: Tensor, params: QuantParams, name: str) -> tuple[Tensor, ...]:
+    """Returns a float constant as integers (or float16) under a name, and the tensor of its block scales if it has any."""
+    values = tensor.array
+    if values is None:
+        raise RecipeError(f"Tensor '{tensor.name}' is no constant; it can't be stored in {params.dtype}.")
+    if params.dtype == "float16":
+        stored = (constant(name, values.astype(np.float16)),)
+    elif params.block_size is not None:
+        stored = _in_blocks(values, params, name)
+    else:
+        narrow = not any(params.zero_point) and params.dtype in {"int8", "int4"}
+        stored = (constant(name, quantize(values, params, narrow=narrow), params.dtype, params),)
+    release_pages(tensor.data)
+    kept = replace(stored[0], shape_signature=tensor.shape_signature, file_name=None)
+    return (kept, *stored[1:])
+
+
+def _in_blocks(values: np.ndarray, params: QuantParams, name: str) -> tuple[Tensor, Tensor]:
+    """Quantizes rows in blocks, ``scale = max|w| / qmax`` of each, kept in float16 as LiteRT reads them."""
+    size = params.block_size or 1
+    qmax = integer_range(params.dtype, narrow=True)[1]
+    blocks = values.reshape(*values.shape[:-1], -1, size)
+    largest = np.maximum(-blocks.min(axis=-1), blocks.max(axis=-1))
+    scales = np.where(largest > 0, largest / qmax, 1.0).astype(np.float16)
+    scales = np.maximum(scales, np.finfo(np.float16).smallest_subnormal)
+    integers = round_half_away(blocks / scales[..., None].astype(np.float32))
+    integers = np.clip(integers, -qmax, qmax).reshape(values.shape)
+    scale_name = f"{name}_scales"
+    quant = replace(params, scale_tensor=scale_name)
+    return constant(name, integers.astype(np.int8), params.dtype, quant), constant(scale_name, scales)
