@@ -1,1 +1,115 @@
-"""Neural networks made small and fast."""
+"""Neural networks made small and fast: float models in, integer ``.tflite`` files out, with proof.
+
+>>> import featherweight as fw
+>>> "quantize" in dir(fw)
+True
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from featherweight.errors import (
+    DataError,
+    FeatherweightError,
+    FormatError,
+    LoweringError,
+    RecipeError,
+    TargetViolation,
+    UnsupportedOp,
+)
+
+if TYPE_CHECKING:
+    __version__: str
+    from featherweight.analysis import compare, evaluate, inspect, paired_difference
+    from featherweight.calibration import Stats, calibrate
+    from featherweight.graph import Graph, Model, Node, Tensor
+    from featherweight.numerics import QuantParams
+    from featherweight.pipeline import Quantized, load, quantize
+    from featherweight.ptq.plan import Plan
+    from featherweight.ptq.planning import plan
+    from featherweight.ptq.rewrite import rewrite
+    from featherweight.recipe import Recipe, Rule, Scheme
+    from featherweight.report import Report
+    from featherweight.runtime import benchmark, run
+    from featherweight.target import Target, check
+    from featherweight.tflite import read, save, write
+
+# Public names are imported when first used: importing the package costs next to nothing.
+_HOMES = {
+    "analysis": ("compare", "evaluate", "inspect", "paired_difference"),
+    "calibration": ("Stats", "calibrate"),
+    "graph": ("Graph", "Model", "Node", "Tensor"),
+    "numerics": ("QuantParams",),
+    "pipeline": ("Quantized", "load", "quantize"),
+    "ptq.plan": ("Plan",),
+    "ptq.planning": ("plan",),
+    "ptq.rewrite": ("rewrite",),
+    "recipe": ("Recipe", "Rule", "Scheme"),
+    "report": ("Report",),
+    "runtime": ("benchmark", "run"),
+    "target": ("Target", "check"),
+    "tflite": ("read", "save", "write"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "DataError",
+    "FeatherweightError",
+    "FormatError",
+    "Graph",
+    "LoweringError",
+    "Model",
+    "Node",
+    "Plan",
+    "QuantParams",
+    "Quantized",
+    "Recipe",
+    "RecipeError",
+    "Report",
+    "Rule",
+    "Scheme",
+    "Stats",
+    "Target",
+    "TargetViolation",
+    "Tensor",
+    "UnsupportedOp",
+    "__version__",
+    "benchmark",
+    "calibrate",
+    "check",
+    "compare",
+    "evaluate",
+    "inspect",
+    "load",
+    "paired_difference",
+    "plan",
+    "quantize",
+    "read",
+    "rewrite",
+    "run",
+    "save",
+    "write",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'featherweight' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"featherweight.{_HOME_OF[name]}"), name)
+
+
+def _version() -> str:
+    import importlib.metadata
+
+    try:
+        return importlib.metadata.version("featherweight")
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree that is not installed
+        return "0+unknown"
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

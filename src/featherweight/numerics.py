@@ -17,6 +17,12 @@ import numpy as np
 from featherweight.errors import DataError
 
 INTEGER_BITS = {"int2": 2, "int4": 4, "int8": 8, "uint8": 8, "int16": 16, "int32": 32, "int64": 64}
+# A bias leaves room for the accumulator that it is added to; of int64, NPUs keep 40 bits (Vela: "Int64 bias must be
+# smaller than 1099511627775").
+LARGEST_BIAS = {"int32": 2**30 - 1, "int64": 2**38}
+# Half of the smallest range that the TensorFlow converter gives a weight.
+_DEAD = 5e-7
+_BLOCK_ELEMENTS = 1 << 17
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 _LARGEST_SCALE = float(np.finfo(np.float32).max)
 
@@ -76,8 +82,10 @@ def round_half_away(x: np.ndarray) -> np.ndarray:
     >>> round_half_away(np.array([0.5, -0.5, 1.5, 0.49999997], np.float32)).tolist()
     [1.0, -1.0, 2.0, 0.0]
     """
-    whole = np.trunc(x)
-    whole += np.copysign(np.abs(x - whole) >= 0.5, x)
+    whole = np.asarray(np.trunc(x))
+    rest = x - whole
+    # Twice a remainder below one is exact, and truncating it gives -1, 0 or 1.
+    whole += np.trunc(rest + rest)
     return whole
 
 
@@ -136,25 +144,11 @@ def _zero_point(low: float, high: float, scale: float, qmin: int, qmax: int) -> 
     return min(max(math.floor(exact + 0.5), qmin), qmax)
 
 
-def weight_scales(
-    weight: np.ndarray, dtype: str, *, axis: int | None, power_of_two: bool = False, where: str = "weight"
-) -> np.ndarray:
-    """Returns symmetric scales ``max|w| / qmax``, float32: one, or one per index along `axis`.
-
-    A channel of zeros gets the scale 1. Computed in float64 and rounded once, as the TensorFlow converter does.
-
-    Raises:
-        DataError: if the weight holds NaN or infinity, or a scale under- or overflows float32.
-    """
-    reduced = None if axis is None else tuple(d for d in range(weight.ndim) if d != axis)
-    low = np.atleast_1d(weight.min(axis=reduced)) if weight.size else np.zeros(1, np.float32)
-    high = np.atleast_1d(weight.max(axis=reduced)) if weight.size else np.zeros(1, np.float32)
-    largest = np.maximum(-low.astype(np.float64), high.astype(np.float64))
-    return scales_from_largest(largest, dtype, power_of_two=power_of_two, where=where)
-
-
 def scales_from_largest(largest: np.ndarray, dtype: str, *, power_of_two: bool, where: str) -> np.ndarray:
     """Returns float32 symmetric scales for the given largest magnitudes (float64, any shape).
+
+    A dead channel (zeros, or nothing but rounding noise beside the others) gets the scale that a magnitude of 5e-7
+    would have, as in the TensorFlow converter: its bias, which takes its scale from it, must stay fine.
 
     Raises:
         DataError: if a magnitude is NaN or infinite, or a scale under- or overflows float32.
@@ -163,7 +157,8 @@ def scales_from_largest(largest: np.ndarray, dtype: str, *, power_of_two: bool, 
         raise DataError(
             f"{where}: it holds NaN or infinite values; quantization needs finite numbers. Repair the model's weights."
         )
-    scales = np.where(largest > 0, largest / integer_range(dtype, narrow=True)[1], 1.0)
+    is_dead = (largest < _DEAD) & ((largest == 0) | (largest.max(initial=0.0) >= 1000 * _DEAD))
+    scales = np.where(is_dead, _DEAD, largest) / integer_range(dtype, narrow=True)[1]
     if power_of_two:
         scales = np.exp2(np.ceil(np.log2(scales)))
     for extreme in (scales.min(), scales.max()):
@@ -185,18 +180,35 @@ def quantize(x: np.ndarray, params: QuantParams, *, narrow: bool = False) -> np.
     The reciprocal and the product are float32: this is what the TensorFlow converter and LiteRT's QUANTIZE
     compute, bit for bit. int32 and int64 (biases) round in float64, where float32 can't hold the result.
     """
-    qmin, qmax = integer_range(params.dtype, narrow=narrow)
     x = np.asarray(x)
     inverse = np.float32(1) / _spread(params.scale, params, x.ndim, np.float32)
-    scaled = np.atleast_1d(x.astype(np.float32, copy=False) * inverse)
-    if INTEGER_BITS[params.dtype] > 16:
-        scaled = scaled.astype(np.float64)
-    rounded = round_half_away(scaled)
-    if any(params.zero_point):
-        rounded += _spread(params.zero_point, params, x.ndim, np.float32)
-    if params.dtype == "int64":  # float64 can't hold 2**63 - 1: clip just below it
-        qmin, qmax = -(1 << 63), (1 << 63) - 1024
-    return np.clip(rounded, qmin, qmax, out=rounded).astype(storage_dtype(params.dtype)).reshape(x.shape)
+    zero_point = _spread(params.zero_point, params, x.ndim, np.float32)
+    result = np.empty(x.shape, storage_dtype(params.dtype))
+    rounded = _round_wide if INTEGER_BITS[params.dtype] > 16 else _round_scaled
+    for rows in row_blocks(x.shape):
+        part = rounded(x[rows], inverse[rows] if inverse.ndim and inverse.shape[0] > 1 else inverse)
+        if any(params.zero_point):
+            part += zero_point[rows] if zero_point.ndim and zero_point.shape[0] > 1 else zero_point
+        # float64 can't hold 2**63 - 1: clip int64 just below it
+        qmin, qmax = integer_range(params.dtype, narrow=narrow) if params.dtype != "int64" else (-(1 << 63), (1 << 63) - 1024)
+        result[rows] = np.clip(part, qmin, qmax, out=part)
+    return result
+
+
+def row_blocks(shape: tuple[int, ...]) -> list[tuple[slice, ...]]:
+    """Cuts an array into blocks of rows that fit into a processor's cache: less memory and time for large weights."""
+    if not shape or math.prod(shape) <= _BLOCK_ELEMENTS:
+        return [()]
+    step = max(1, _BLOCK_ELEMENTS // math.prod(shape[1:]))
+    return [(slice(start, start + step),) for start in range(0, shape[0], step)]
+
+
+def _round_scaled(x: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+    return np.asarray(round_half_away(np.asarray(x.astype(np.float32, copy=False) * inverse)))
+
+
+def _round_wide(x: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+    return np.asarray(round_half_away(np.asarray(x.astype(np.float32, copy=False) * inverse, np.float64)))
 
 
 def dequantize(q: np.ndarray, params: QuantParams) -> np.ndarray:
@@ -212,7 +224,14 @@ def dequantize(q: np.ndarray, params: QuantParams) -> np.ndarray:
     return centred * _spread(params.scale, params, q.ndim, np.float32)
 
 
-def bias_params(input_scale: float, scales: np.ndarray, dtype: str, *, axis: int | None) -> QuantParams:
-    """Returns int32 or int64 bias parameters: ``input_scale * weight_scale[c]`` in float32, zero point 0."""
+def bias_params(bias: np.ndarray, input_scale: float, scales: np.ndarray, dtype: str) -> QuantParams:
+    """Returns int32 or int64 bias parameters: ``input_scale * weight_scale[c]`` in float32, zero point 0.
+
+    Where that makes the bias as large as `LARGEST_BIAS` (the weight's scale was widened for it), the scale is exactly
+    the one that gives this integer, as in the TensorFlow converter.
+    """
     product = np.float32(input_scale) * np.asarray(scales, np.float32)
-    return QuantParams(dtype, tuple(product.tolist()), (0,) * product.size, axis)
+    if product.size == bias.size:
+        limit = (np.abs(bias.reshape(-1).astype(np.float64)) / LARGEST_BIAS[dtype]).astype(np.float32)
+        product = np.where(np.isclose(product, limit, rtol=1e-6, atol=0.0), limit, product)
+    return QuantParams(dtype, tuple(product.tolist()), (0,) * product.size, 0 if product.size > 1 else None)

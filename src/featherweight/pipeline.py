@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from featherweight import recipe as recipes
 from featherweight import target as targets
 from featherweight import tflite
-from featherweight.calibration import RANGE_METHODS, calibrate, needs_histogram
+from featherweight.calibration import calibrate, needs_histogram
 from featherweight.errors import FormatError, RecipeError, TargetViolation, listed
 from featherweight.graph import Model
 from featherweight.ptq import plan as plans
@@ -96,7 +96,7 @@ def quantize(
         TargetViolation: if `strict` is broken, with every operator that stands in the way.
     """
     recipe, target = recipes.load(recipe), targets.load(target)
-    RANGE_METHODS.lookup(ranges)
+    histograms = any([needs_histogram(method) for method in (ranges, *_methods(recipe))])
     given = plans.load(plan) if isinstance(plan, (str, Path)) else plan
     if given is None and recipe.needs_ranges and calibration is None:
         raise RecipeError(
@@ -108,7 +108,6 @@ def quantize(
     if decided is None:
         stats = None
         if recipe.needs_ranges and calibration is not None:
-            histograms = any(needs_histogram(method) for method in _methods(recipe, ranges))
             stats = calibrate(model, calibration, histograms=histograms, limit=samples, progress=progress)
         decided = make_plan(model, stats, recipe, target, io=io, ranges=ranges)
     result = rewrite(model, decided)
@@ -117,9 +116,9 @@ def quantize(
     return Quantized(result, decided, make_report(model, result, decided, targets.check(result, target)))
 
 
-def _methods(recipe: recipes.Recipe, ranges: str) -> set[str]:
-    schemes = [rule.activation for rule in recipe.rules if rule.activation]
-    return {scheme.range_method or ranges for scheme in schemes}
+def _methods(recipe: recipes.Recipe) -> list[str]:
+    """Returns the range methods that a recipe's rules name."""
+    return [r.activation.range_method for r in recipe.rules if r.activation and r.activation.range_method]
 
 
 def require_integer(model: Model, plan: plans.Plan) -> None:

@@ -16,7 +16,9 @@ register("NEG")
 register("RSQRT", versions={"int8": 2, "int16": 3})
 for _name in ("EXP", "SQRT", "LOG"):
     register(_name, versions={"int8": 2, "int16": 2})
-for _name in ("EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL"):
-    register(_name, versions={"int8": 2, "int16": {"EQUAL": 5, "NOT_EQUAL": 4}.get(_name, 3)})
+for _name, _int16 in (("EQUAL", 5), ("NOT_EQUAL", 4), ("GREATER_EQUAL", 3), ("LESS", 3)):
+    register(_name, versions={"int8": 2, "int16": _int16})
+for _name in ("GREATER", "LESS_EQUAL"):
+    register(_name, versions={"int8": 2})
 for _name in ("SELECT", "SELECT_V2"):
     register(_name, same_scale=(1, 2), versions={"int8": 2 if _name == "SELECT" else 1, "int16": 1})

@@ -6,26 +6,22 @@ group's range is the union of its members' ranges.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from featherweight import ops
 from featherweight import recipe as recipes
 from featherweight import target as targets
-from featherweight.calibration import RANGE_METHODS, Stats
+from featherweight.calibration import Stats, find_range
 from featherweight.errors import DataError, RecipeError
 from featherweight.graph import Graph, Model, Node, Tensor, consumers, producers
-from featherweight.numerics import QuantParams, integer_range, params_from_range, scales_from_largest
+from featherweight.numerics import LARGEST_BIAS, QuantParams, integer_range, params_from_range, scales_from_largest
 from featherweight.ptq.forms import Forms, check_is_float, choose_forms, real_tensors, weight_position
 from featherweight.ptq.plan import Plan, edge
 from featherweight.tflite import release_pages
 
 Range = tuple[float, float]
-
-# A bias must fit its integers with room for the accumulator that it is added to: int32 beside int8 activations;
-# beside int16 ones int64, of which NPUs keep 40 bits (Vela: "Int64 bias must be smaller than 1099511627775").
-_LARGEST_BIAS = {"int8": 2.0**30, "int16": 2.0**38}
 
 
 def plan(
@@ -36,6 +32,7 @@ def plan(
     *,
     io: str | None = None,
     ranges: str = "minmax",
+    given: Mapping[str, QuantParams] | None = None,
 ) -> Plan:
     """Returns the plan that the recipe gives for the model on the target.
 
@@ -44,6 +41,7 @@ def plan(
         stats: what `calibrate` measured; needed by recipes with integer activations only.
         io: ``float32`` or ``int8`` inputs and outputs; None takes the target's habit.
         ranges: how ranges are chosen where the recipe does not say.
+        given: parameters of activations that are known already (trained, or another tool's) and stand as they are.
 
     Raises:
         RecipeError: for an unknown recipe, target, range method or `io`, or a rule that matches nothing.
@@ -59,9 +57,9 @@ def plan(
     if io == "int8" and not recipe.needs_ranges:
         raise RecipeError(f"io int8 needs integer activations, which recipe '{recipe.name}' has not. Use io float32.")
     io = io or (target.io if recipe.needs_ranges else "float32")
-    if recipe.needs_ranges and stats is None:
+    if recipe.needs_ranges and stats is None and given is None:
         raise RecipeError(f"Recipe '{recipe.name}' needs measured ranges. Pass calibration samples.")
-    planner = _Planner(model, stats, recipe, target, forms, io, ranges)
+    planner = _Planner(model, stats, recipe, target, forms, io, ranges, given or {})
     if is_integer or (io == "int8"):
         planner.plan_activations()
     for graph in model.graphs:
@@ -92,10 +90,11 @@ class _Planner:
         forms: Forms,
         io: str,
         ranges: str,
+        given: Mapping[str, QuantParams],
     ) -> None:
         self.model, self.graph, self.stats, self.target, self.forms, self.io = model, model.main, stats, target, forms, io
         self.default_dtype = next((r.activation.dtype for r in recipe.rules if r.activation), "int8")
-        self.ranges = ranges
+        self.ranges, self.given = ranges, given
         self.made, self.read = producers(self.graph), consumers(self.graph)
         self.params: dict[str, QuantParams] = {}
         self.edges: dict[str, QuantParams] = {}
@@ -190,10 +189,14 @@ class _Planner:
         node = self.made.get(name) or next(iter(self.read.get(name, ())), None)
         rule = self.forms.rules.get(node.name) if node else None
         method = (rule.activation.range_method if rule and rule.activation else None) or self.ranges
-        return RANGE_METHODS.lookup(method)(stats, self.dtypes[name], self.dtypes[name] == "int16")
+        dtype = self.dtypes[name]
+        return find_range(stats, method, dtype, symmetric=dtype == "int16", where=f"tensor '{name}'")
 
     def group_params(self, names: list[str], fixed: dict[str, QuantParams]) -> QuantParams:
         """Returns the parameters that hold the values of all tensors of a group."""
+        for name in names:
+            if name in self.given and self.given[name].dtype == self.dtypes[name]:
+                return self.given[name]
         measured = [self.measured(name) for name in names]
         low, high = min(a for a, _ in measured), max(b for _, b in measured)
         return self.from_range(low, high, self.dtypes[names[0]], names[0])
@@ -293,7 +296,7 @@ class _Planner:
                 raise DataError(f"{node.op} '{node.name}', bias '{bias_name}' holds NaN or infinite values. Repair it.")
             if bias.size:
                 magnitude = np.abs(bias) if scales.size == bias.size else np.abs(bias).max()
-                needed = np.maximum(needed, magnitude / (_LARGEST_BIAS[params.dtype] * activation))
+                needed = np.maximum(needed, magnitude / (LARGEST_BIAS["int64" if params.dtype == "int16" else "int32"] * activation))
         narrow = scales < needed
         if not narrow.any():
             return scales
@@ -302,7 +305,7 @@ class _Planner:
         )
         if self.target.is_power_of_two:
             needed = np.exp2(np.ceil(np.log2(needed)))
-        return np.where(narrow, needed * (1 + 2.0**-20), scales).astype(np.float32)
+        return np.where(narrow, needed, scales).astype(np.float32)
 
 
 def _largest_per_channel(values: np.ndarray, axis: int | None) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 from featherweight import ops
 from featherweight.errors import RecipeError, UnsupportedOp, listed
 from featherweight.graph import Graph, Model, Node, Tensor, constant, fresh_name
-from featherweight.numerics import QuantParams, bias_params, integer_range, quantize, round_half_away
+from featherweight.numerics import QuantParams, bias_params, integer_range, quantize, round_half_away, row_blocks
 from featherweight.ops.quantize import DEQUANTIZE, QUANTIZE
 from featherweight.ptq.plan import Plan, edge
 from featherweight.tflite import release_pages
@@ -219,9 +219,8 @@ class _Rewriter:
         position = op.weight or 0
         weight = self.plan.edges.get(edge(node.name, position)) or self.params(node.inputs[position])
         wide = "int64" if dtype == "int16" else "int32"
-        axis = 0 if len(weight.scale) > 1 else None
-        wanted = bias_params(activation.scale[0], np.asarray(weight.scale, np.float32), wide, axis=axis)
-        return self.stored(tensor, wanted)
+        values = np.asarray(tensor.array)
+        return self.stored(tensor, bias_params(values, activation.scale[0], np.asarray(weight.scale), wide))
 
     def fresh(self, wish: str) -> str:
         """Returns a name that no tensor of the model has."""
@@ -260,8 +259,11 @@ def _in_blocks(values: np.ndarray, params: QuantParams, name: str) -> tuple[Tens
     largest = np.maximum(-blocks.min(axis=-1), blocks.max(axis=-1))
     scales = np.where(largest > 0, largest / qmax, 1.0).astype(np.float16)
     scales = np.maximum(scales, np.finfo(np.float16).smallest_subnormal)
-    integers = round_half_away(blocks / scales[..., None].astype(np.float32))
-    integers = np.clip(integers, -qmax, qmax).reshape(values.shape)
+    integers = np.empty(blocks.shape, np.int8)
+    inverse = np.float32(1) / scales.astype(np.float32)[..., None]
+    for rows in row_blocks(blocks.shape):
+        integers[rows] = np.clip(round_half_away(blocks[rows] * inverse[rows]), -qmax, qmax)
+    integers = integers.reshape(values.shape)
     scale_name = f"{name}_scales"
     quant = replace(params, scale_tensor=scale_name)
-    return constant(name, integers.astype(np.int8), params.dtype, quant), constant(scale_name, scales)
+    return constant(name, integers, params.dtype, quant), constant(scale_name, scales)

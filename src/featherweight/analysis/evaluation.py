@@ -1,0 +1,248 @@
+"""Measures how well a model does its task, on the real runtime, with standard errors and paired differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featherweight import tflite
+from featherweight.analysis.datasets import Dataset
+from featherweight.analysis.metrics import METRICS, Metric, standard_error
+from featherweight.analysis.ports import batch_size, dequantized, integer_feeds, real_feeds
+from featherweight.analysis.references import find_function, is_reference
+from featherweight.errors import DataError, listed
+from featherweight.graph import Model, io_names
+from featherweight.runtime.litert import Session
+
+MetricLike = str | Callable[[Any, Any], float]
+_JACKKNIFE_GROUPS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The value of a task metric over `count` examples.
+
+    Attributes:
+        standard_error: of the value; NaN where it can't be told (fewer than two examples).
+        scores: numbers whose mean is the value, float64: one per example, or, for metrics of one's own, one per group of
+            examples (jackknife pseudo-values). `paired_difference` works on them.
+    """
+
+    metric: str
+    value: float
+    standard_error: float
+    count: int
+    higher_is_better: bool | None
+    scores: np.ndarray = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns value, standard error (None where unknown), count and metric, without the scores."""
+        error = self.standard_error if math.isfinite(self.standard_error) else None
+        return {"metric": self.metric, "value": self.value, "standard_error": error, "count": self.count}
+
+    def __str__(self) -> str:
+        error = f" ± {self.standard_error:.2g}" if math.isfinite(self.standard_error) else ""
+        return f"{self.metric} {self.value:.6g}{error} ({self.count} examples)"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The difference of two evaluations on the same examples, with its standard error.
+
+    Attributes:
+        changed: fraction (0..1) of examples (or groups) whose score differs.
+        is_significant: true beyond two standard errors.
+    """
+
+    value: float
+    standard_error: float
+    changed: float
+    is_significant: bool
+
+
+def evaluate(
+    model: Model | str | Path | bytes,
+    data: Dataset | tuple[Iterable[Any], Any],
+    metric: MetricLike = "accuracy",
+    *,
+    limit: int | None = None,
+    output: str | None = None,
+    threads: int | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Returns a task metric of the model on LiteRT; integer inputs and outputs are converted from and to real numbers.
+
+    Args:
+        model: a model, or the path or bytes of a ``.tflite`` file.
+        data: a `Dataset`, or the pair (samples, labels).
+        metric: the name of a metric (see `metrics.METRICS`), ``"pkg.module:function"``, or a function
+            (y_true, y_pred) -> number. A function gets every output by name if the model has several.
+        limit: use at most so many samples.
+        output: the output to score, where the model has several.
+        threads: threads of the runtime.
+        progress: show a progress bar.
+
+    Raises:
+        DataError: if metric, labels and predictions do not fit together, or samples do not fit the model.
+        FormatError: if the model can't be read.
+    """
+    model = model if isinstance(model, Model) else tflite.read(model)
+    chosen = resolve_metric(metric)
+    dataset = data if isinstance(data, Dataset) else _dataset(data)
+    if dataset.labels is None:
+        raise DataError(
+            f"{dataset.source} has no labels, which a metric needs. Give the pair (samples, labels)."
+        )
+    predictions = predict(model, dataset.samples, limit=limit, threads=threads, progress=progress)
+    count = len(next(iter(predictions.values())))
+    labels = np.asarray(dataset.labels)
+    if limit is not None:
+        labels = labels[:limit]
+    if len(labels) != count:
+        raise DataError(
+            f"{dataset.source}: there are {count} samples, but {len(labels)} labels. Give one label per sample."
+        )
+    if isinstance(chosen, Metric):
+        scores = chosen.scores(labels, _one_output(predictions, output, chosen.name))
+        value, error = float(scores.mean()), standard_error(scores)
+        return Evaluation(chosen.name, value, error, count, chosen.higher_is_better, scores)
+    name = metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
+    several = len(predictions) > 1 and output is None
+    y_pred = predictions if several else _one_output(predictions, output, name)
+    return _own_metric(name, chosen, labels, y_pred, count)
+
+
+def _dataset(data: Any) -> Dataset:
+    if not isinstance(data, tuple) or len(data) != 2:
+        raise DataError(
+            f"evaluate takes the pair (samples, labels) or a Dataset, but got a {type(data).__name__}. "
+            "Give both, for example (x_test, y_test)."
+        )
+    return Dataset(data[0], np.asarray(data[1]), "evaluate")
+
+
+def resolve_metric(metric: MetricLike) -> Metric | Callable[[Any, Any], float]:
+    """Returns a known metric's record, or the function itself.
+
+    Raises:
+        DataError: if there is no such metric or function.
+
+    >>> resolve_metric("accuracy").higher_is_better
+    True
+    """
+    if not isinstance(metric, str):
+        if not callable(metric):
+            raise DataError(f"A metric is a name or a function (y_true, y_pred) -> number, not {metric!r}.")
+        return metric
+    if metric in METRICS:
+        return METRICS[metric]
+    if is_reference(metric):
+        return find_function(metric, "Metric")
+    raise DataError(
+        f"Unknown metric '{metric}'. Choose one of {listed(METRICS)}, or give 'pkg.module:function'."
+    )
+
+
+def predict(
+    model: Model,
+    samples: Iterable[Any],
+    *,
+    limit: int | None = None,
+    threads: int | None = None,
+    progress: bool = False,
+) -> dict[str, np.ndarray]:
+    """Returns the model's outputs for all samples by public name, (n, ...), as real numbers.
+
+    Raises:
+        DataError: if samples do not fit the model.
+    """
+    outputs = io_names(model)[1]
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
+    size = batch_size(model, outputs.values())
+    with Session(model, threads=threads) as session:
+        for feeds in real_feeds(
+            samples, model, limit=limit, batch=size, label="Evaluating", progress=progress
+        ):
+            for name, values in session.run(integer_feeds(feeds, model)).items():
+                parts[name].append(dequantized(values, model.main.tensors[outputs[name]]))
+    return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def _one_output(predictions: dict[str, np.ndarray], output: str | None, metric: str) -> np.ndarray:
+    if output is None and len(predictions) == 1:
+        return next(iter(predictions.values()))
+    if output not in predictions:
+        wish = (
+            f"there is no output '{output}'"
+            if output
+            else f"{metric} scores one output, but the model has several"
+        )
+        raise DataError(f"{wish} (the outputs are {listed(predictions)}). Choose one of them.")
+    return predictions[output]
+
+
+def _own_metric(
+    name: str, function: Callable[[Any, Any], float], labels: np.ndarray, predictions: Any, count: int
+) -> Evaluation:
+    """Value on all examples; scores are delete-a-group jackknife pseudo-values, whose spread gives the error."""
+
+    def value_of(keep: Any) -> float:
+        chosen = (
+            {k: v[keep] for k, v in predictions.items()}
+            if isinstance(predictions, dict)
+            else predictions[keep]
+        )
+        return float(function(labels[keep], chosen))
+
+    try:
+        value = value_of(slice(None))
+    except Exception as error:
+        raise DataError(f"Metric '{name}' raised {type(error).__name__}: {error}.") from error
+    if not math.isfinite(value):
+        raise DataError(f"Metric '{name}' returned {value}; it must return a finite number.")
+    groups = min(_JACKKNIFE_GROUPS, count)
+    group = np.arange(count) % groups
+    try:
+        left_out = (
+            np.array([value_of(group != g) for g in range(groups)]) if groups > 1 else np.array([value])
+        )
+    except Exception:  # a metric that needs all examples has no standard error
+        left_out = np.array([math.nan])
+    pseudo = groups * value - (groups - 1) * left_out
+    error = standard_error(pseudo) if np.isfinite(pseudo).all() else math.nan
+    # Pseudo-values average to the bias-corrected value; the value itself is what is reported.
+    return Evaluation(name, value, error, count, None, pseudo - pseudo.mean() + value)
+
+
+def paired_difference(after: Evaluation, before: Evaluation) -> Difference:
+    """Returns ``after - before`` over the same examples in the same order, with the standard error of the difference.
+
+    Paired scores cancel what both models find hard, so the error is far smaller than those of the two values.
+
+    Raises:
+        DataError: if the two are of different metrics or different numbers of examples.
+
+    >>> a = Evaluation("accuracy", 0.5, 0.3, 4, True, np.array([1.0, 0.0, 1.0, 0.0]))
+    >>> b = Evaluation("accuracy", 0.75, 0.25, 4, True, np.array([1.0, 1.0, 1.0, 0.0]))
+    >>> paired_difference(a, b)
+    Difference(value=-0.25, standard_error=0.25, changed=0.25, is_significant=False)
+    """
+    if (
+        after.metric != before.metric
+        or after.count != before.count
+        or len(after.scores) != len(before.scores)
+    ):
+        raise DataError(
+            f"A paired difference needs one metric over the same examples; got {after.metric} over {after.count} and "
+            f"{before.metric} over {before.count}."
+        )
+    delta = after.scores - before.scores
+    value, error = after.value - before.value, standard_error(delta)
+    changed = float(np.mean(delta != 0)) if delta.size else 0.0
+    is_significant = bool(math.isfinite(error) and abs(value) > 2 * error and value != 0)
+    return Difference(value, error, changed, is_significant)

@@ -1,0 +1,21 @@
+"""Calibration: what a model's tensors hold over samples, and the ranges that follow from it."""
+
+from __future__ import annotations
+
+from featherweight.calibration.collect import calibrate, measurable
+from featherweight.calibration.histogram import Histogram
+from featherweight.calibration.ranges import RANGE_METHODS, find_range, needs_histogram, register_range_method
+from featherweight.calibration.stats import ChannelMoments, Stats, TensorStats
+
+__all__ = [
+    "RANGE_METHODS",
+    "ChannelMoments",
+    "Histogram",
+    "Stats",
+    "TensorStats",
+    "calibrate",
+    "find_range",
+    "measurable",
+    "needs_histogram",
+    "register_range_method",
+]

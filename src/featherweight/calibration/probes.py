@@ -1,0 +1,100 @@
+"""A copy of a graph that measures itself: the extremes of its tensors are reduced where they are computed.
+
+The values are then still in the processor's cache, every thread of the runtime takes part, and no tensor has to
+outlive its use: calibration takes hardly longer than inference, and no more memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from featherweight.graph import Model, Node, Tensor, constant, fresh_name
+from featherweight.ops import lookup
+
+# SUM is there for NaN, which the runtime's minimum and maximum skip; a sum can't lose one.
+_REDUCTIONS = ("REDUCE_MIN", "REDUCE_MAX", "SUM")
+_LARGEST_RANK = 6  # XNNPACK's
+
+
+@dataclass(frozen=True, eq=False)
+class Probed:
+    """A model with probes.
+
+    Attributes:
+        outputs: what to read, one reduction after another: minima of `tensors`, then maxima, then sums.
+    """
+
+    model: Model
+    tensors: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def can_probe(tensor: Tensor) -> bool:
+    """True where reductions work on a tensor: it has axes, and values."""
+    return 1 <= len(tensor.shape) <= _LARGEST_RANK and tensor.elements > 0
+
+
+def with_probes(model: Model, tensors: Sequence[str]) -> Probed:
+    """Returns the model with each given tensor's minimum, maximum and sum as its only outputs."""
+    graph = model.main
+    taken = {name for each in model.graphs for name in each.tensors}
+    added = dict(graph.tensors)
+    reductions: dict[str, list[Node]] = {}
+    outputs: dict[str, list[str]] = {op: [] for op in _REDUCTIONS}
+    axes: dict[int, str] = {}
+
+    def add(tensor: Tensor) -> str:
+        name = fresh_name(tensor.name, taken)
+        taken.add(name)
+        added[name] = replace(tensor, name=name)
+        return name
+
+    for name in tensors:
+        rank = len(graph.tensors[name].shape)
+        if rank not in axes:
+            axes[rank] = add(constant(f"probe_axes_{rank}", np.arange(rank, dtype=np.int32)))
+        for op in _REDUCTIONS:
+            output = add(Tensor(f"{name}/{op.lower()}", (1,) * rank, "float32"))
+            outputs[op].append(output)
+            node = Node(
+                op, (name, axes[rank]), (output,), {"keep_dims": True}, extras={"options": "ReducerOptions"}
+            )
+            reductions.setdefault(name, []).append(node)
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        nodes.append(node)
+        nodes += [probe for name in node.outputs for probe in reductions.get(name, ())]
+    flat = tuple(output for op in _REDUCTIONS for output in outputs[op])
+    probed = replace(graph, nodes=tuple(nodes), tensors=added, outputs=flat)
+    signatures = tuple(replace(s, outputs=()) for s in model.signatures if s.graph == 0)[:1]
+    return Probed(
+        replace(model, graphs=(probed, *model.graphs[1:]), signatures=signatures), tuple(tensors), flat
+    )
+
+
+def implied(model: Model, tensors: Sequence[str], *, same_size: bool) -> dict[str, str]:
+    """Maps each tensor whose values are another's, only moved, to the first in that chain; others to themselves.
+
+    With `same_size`, only where every value occurs exactly as often.
+    """
+    graph = model.main
+    wanted = set(tensors)
+    origin = {name: name for name in tensors}
+    for node in graph.nodes:
+        source = next((tensor.name for _, tensor in graph.float_inputs(node)), "")
+        if not lookup(node.op).moves_data or source not in wanted:
+            continue
+        for name in node.outputs:
+            if name in wanted and _same_batch_and(
+                graph.tensors[source], graph.tensors[name], same_size=same_size
+            ):
+                origin[name] = origin[source]
+    return origin
+
+
+def _same_batch_and(source: Tensor, result: Tensor, *, same_size: bool) -> bool:
+    """True where both have values, and with `same_size` equally many."""
+    return bool(source.elements and result.elements) and (not same_size or source.elements == result.elements)

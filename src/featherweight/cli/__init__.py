@@ -1,0 +1,23 @@
+"""The command line: ``featherweight COMMAND``; see ``featherweight --help``."""
+
+from __future__ import annotations
+
+import sys
+
+from featherweight.cli import listing, making, proof
+from featherweight.cli.shell import app
+
+__all__ = ["app", "main"]
+
+_MODULES = (making, proof, listing)
+_ORDER = ("demo", "inspect", "lower", "quantize", "compare", "evaluate", "benchmark", "check", "recipes", "targets")
+app.registered_commands.sort(key=lambda info: _ORDER.index(info.callback.__name__ if info.callback else ""))
+
+
+def main() -> None:
+    """Runs the command line and exits: 0 only on success, 1 on an error, 2 on a usage error, 130 on Ctrl-C."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.stderr.write("featherweight: interrupted.\n")
+        sys.exit(130)

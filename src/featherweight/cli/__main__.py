@@ -1,0 +1,7 @@
+"""``python -m featherweight.cli``."""
+
+from __future__ import annotations
+
+from featherweight.cli import main
+
+main()

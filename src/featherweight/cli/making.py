@@ -1,0 +1,177 @@
+"""Commands that write models: demo, lower, quantize."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from featherweight.cli.shell import check_outputs, check_report, command, open_data, open_model, print_table, say, working
+
+if TYPE_CHECKING:
+    from featherweight.graph import Model
+    from featherweight.pipeline import Quantized
+
+_IMPROVEMENTS = ("none", "equalize", "bias", "gptq", "adaround", "smooth", "auto")
+# Evidence for the report: enough to rank tensors, in little time.
+_REPORT_SAMPLES = 32
+
+Source = Annotated[Path, typer.Argument(metavar="MODEL", help="A .tflite, .keras or .h5 file.")]
+Output = Annotated[Path, typer.Option("-o", "--output", metavar="OUT.tflite", help="The file to write.")]
+
+
+class Io(str, Enum):
+    """Types of inputs and outputs."""
+
+    int8 = "int8"
+    float32 = "float32"
+
+
+@command("featherweight demo --out demo-output")
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write into.")] = Path("demo-output"),
+    seed: Annotated[int, typer.Option(help="Decides the training.")] = 0,
+) -> None:
+    """Train, quantize and measure a small convnet.
+
+    The whole story on real data that comes with the package; every file is kept.
+    """
+    from featherweight import demo as story
+
+    say(str(story.run(out, seed)))
+
+
+@command("featherweight lower model.keras -o model.tflite")
+def lower(
+    model: Source,
+    output: Output,
+    unroll: Annotated[
+        bool, typer.Option("--unroll", help="Write recurrent layers out step by step instead of as loops.")
+    ] = False,
+) -> None:
+    """Turn a Keras model into a float .tflite file.
+
+    Its outputs are verified against the source's.
+    """
+    if model.suffix.lower() == ".tflite":
+        raise typer.BadParameter(f"'{model}' is a .tflite file already; `quantize` takes it as it is.", param_hint="MODEL")
+    check_outputs(output, sources=[model])
+    graph = open_model(model, unroll=unroll)
+    from featherweight import tflite
+
+    size = tflite.save(graph, output)
+    say(f"{output}: {size:,} bytes, {len(graph.main.nodes)} operators; its outputs agree with {model.name}.")
+
+
+def _improve(value: str) -> str:
+    wishes = [part.strip() for part in value.split(",")]
+    for wish in wishes:
+        if wish not in _IMPROVEMENTS:
+            raise typer.BadParameter(f"unknown improvement '{wish}' (allowed: {', '.join(_IMPROVEMENTS)}).")
+    if wishes != ["none"]:
+        raise typer.BadParameter(f"'{value}' comes with a later version; this one has only 'none'.")
+    return value
+
+
+def _engine(value: str) -> str:
+    if value == "ray":
+        raise typer.BadParameter("'ray' comes with a later version; this one has only 'local'.")
+    if value != "local":
+        raise typer.BadParameter(f"unknown engine '{value}' (allowed: local).")
+    return value
+
+
+@command("featherweight quantize model.tflite -o model_int8.tflite --recipe int8 --calibration train.npz")
+def quantize(
+    model: Source,
+    output: Output,
+    recipe: Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="See `featherweight recipes`.")] = "int8",
+    target: Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="See `featherweight targets`.")] = "litert",
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA", help="Samples of the training split: .npz, .npy, folder of images, or pkg.module:function."
+        ),
+    ] = None,
+    preprocess: Annotated[
+        str | None, typer.Option(metavar="SCALE,OFFSET", help="For folders of images: input = pixel × scale + offset.")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Use at most so many samples.")] = None,
+    ranges: Annotated[str, typer.Option(metavar="METHOD", help="minmax, percentile, mse or entropy.")] = "minmax",
+    improve: Annotated[
+        str, typer.Option(metavar="LIST", callback=_improve, help="Accuracy recovery; only 'none' in this version.")
+    ] = "none",
+    io: Annotated[Io | None, typer.Option(help="Type of inputs and outputs; default: the target's habit.")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a result in which any operator but the borders is float.")
+    ] = False,
+    plan_in: Annotated[Path | None, typer.Option(metavar="P.json", help="Carry out this plan.")] = None,
+    plan_out: Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="R.html|R.json|R.txt", help="Write a report in the form of its suffix.")
+    ] = None,
+    engine: Annotated[str, typer.Option(callback=_engine, help="Where to work; only 'local' in this version.")] = "local",
+    seed: Annotated[int, typer.Option(help="For what draws random numbers; nothing in this version does.")] = 0,
+) -> None:
+    """Quantize a model after training, by any recipe."""
+    from featherweight import pipeline
+    from featherweight import recipe as recipes
+    from featherweight import target as targets
+    from featherweight.ptq import plan as plans
+
+    check_report(report)
+    check_outputs(output, plan_out, report, sources=[path for path in (model, plan_in) if path])
+    wish, device = recipes.load(recipe), targets.load(target)
+    plan = None if plan_in is None else plans.load(plan_in)
+    measured = calibration is not None and (wish.needs_ranges or report is not None)
+    if plan is None and wish.needs_ranges and calibration is None:
+        pipeline.quantize(model, wish, target=device)  # raises, and says what is missing
+    graph = open_model(model, unroll=wish.needs_ranges)
+    data = open_data(calibration, graph, preprocess=preprocess).samples if measured and calibration else None
+    result = pipeline.quantize(
+        graph,
+        wish,
+        calibration=data if plan is None else None,
+        target=device,
+        io=None if io is None else io.value,
+        strict=strict,
+        ranges=ranges,
+        plan=plan,
+        samples=samples,
+        progress=True,
+    )
+    summary = result.report
+    if report is not None and calibration is not None:
+        from featherweight.analysis import compare
+
+        data = open_data(calibration, graph, preprocess=preprocess).samples
+        limit = min(samples or _REPORT_SAMPLES, _REPORT_SAMPLES)
+        summary = replace(summary, errors=tuple(compare(graph, result.model, data, limit=limit, progress=True)))
+    result.save(output)
+    if plan_out is not None:
+        result.plan.save(plan_out)
+    if report is not None:
+        with working("Writing the report"):
+            summary.save(report)
+    _print_result(output, result, graph)
+
+
+def _print_result(output: Path, result: Quantized, graph: Model) -> None:
+    before, after = result.report.before.file_bytes, output.stat().st_size
+    say(f"{output}: {after:,} bytes, {100 * after / before:.0f} % of the float graph's {before:,}.")
+    nodes = ", ".join(f"{count} {kind}" for kind, count in result.report.nodes.items())
+    say(f"Operators: {nodes}.")
+    kept = [(n.op, n.name, n.reason) for n in result.report.kept_float]
+    if kept:
+        print_table(f"{len(kept)} operators stay float", ("operator", "name", "reason"), kept)
+    dropped = [(n.op, n.name, n.reason) for n in result.report.dropped]
+    if dropped:
+        print_table(f"{len(dropped)} operators were left out", ("operator", "name", "reason"), dropped)
+    for note in result.report.notes:
+        say(f"Note: {note}")
+    if result.report.violations:
+        rows = [(v.op, v.node, v.message) for v in result.report.violations]
+        print_table(f"{len(rows)} violations of {result.report.target}", ("operator", "name", "what"), rows)

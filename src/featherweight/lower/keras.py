@@ -1,0 +1,237 @@
+"""Reads a Keras 3 model as a `Source`: a pure JAX function over its named inputs, with its weights inside."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featherweight.errors import LoweringError
+from featherweight.lower.source import Input, Source, shape_list, unique_names, with_input_shapes
+
+SUFFIXES = (".keras", ".h5", ".hdf5")
+
+
+def is_keras_model(source: object) -> bool:
+    """Whether `source` is a live Keras model, without importing Keras for the question."""
+    keras = sys.modules.get("keras")
+    return keras is not None and isinstance(source, keras.Model)
+
+
+def backend() -> str:
+    """The backend of Keras in this process; Keras is imported, on JAX unless the caller chose another.
+
+    Raises:
+        LoweringError: if Keras, or the backend, is not installed.
+    """
+    chosen = os.environ.get("KERAS_BACKEND")
+    try:
+        if "keras" not in sys.modules and not chosen:
+            os.environ["KERAS_BACKEND"] = "jax"
+        import keras
+    except ImportError as error:
+        raise LoweringError(
+            f"Lowering a Keras model needs Keras and JAX, which can't be imported ({error}). "
+            "Install them with: pip install 'featherweight[keras]'."
+        ) from error
+    finally:
+        if not chosen:
+            os.environ.pop("KERAS_BACKEND", None)
+    return str(keras.config.backend())
+
+
+def load(path: str | Path) -> Any:
+    """Loads a saved model for inference.
+
+    Raises:
+        LoweringError: if the file is missing, damaged, or needs a class that is not known here.
+    """
+    import keras
+
+    if not Path(path).is_file():
+        raise LoweringError(f"There is no file '{path}'.")
+    try:
+        with _cheap_initial_weights():
+            return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras raises ValueError, TypeError, KeyError, OSError and zipfile's errors.
+        said = " ".join(str(error).split())[:400].rstrip(".")
+        raise LoweringError(
+            f"Keras can't load '{path}': {said}. If it holds classes or functions of your own, load it yourself "
+            "(with custom_objects, or safe_mode=False for lambdas) and pass the model instead of the path."
+        ) from error
+
+
+def read(model: Any, samples: Sequence[Any] | None = None, input_shapes: Any = None) -> Source:
+    """Reads a live model of the JAX backend; the model stays as it is.
+
+    Args:
+        model: built, or buildable from `input_shapes` or the shapes of `samples`.
+        samples: inputs as `lower` takes them.
+        input_shapes: shapes with batch: a dict by input name, a list in order, or one shape.
+
+    Raises:
+        LoweringError: if the shapes of its inputs are nowhere to be found.
+    """
+    inputs, pack = _inputs(model, samples, input_shapes)
+    if not model.built:
+        _build(model, inputs, pack)
+    trainable = [variable.value for variable in model.trainable_variables]
+    fixed = [variable.value for variable in model.non_trainable_variables]
+    names: list[str] = []
+
+    def call(*arrays: Any) -> list[Any]:
+        import keras
+
+        outputs, _ = model.stateless_call(trainable, fixed, *pack(arrays), training=False)
+        names[:] = _declared_outputs(model) or _output_names(outputs)
+        return keras.tree.flatten(outputs)
+
+    return Source(call, inputs, outputs=names, title=f"Keras model '{model.name}'")
+
+
+_Inputs = tuple[tuple[Input, ...], Callable[[Sequence[Any]], tuple[Any, ...]]]
+
+
+def _inputs(model: Any, samples: Sequence[Any] | None, input_shapes: Any) -> _Inputs:
+    """Returns the inputs in order, and what packs flat arrays into the arguments that the model is called with."""
+    import keras
+
+    structure = getattr(model, "_inputs_struct", None)
+    structure = getattr(model, "inputs", None) if structure is None else structure
+    if structure is not None and len(keras.tree.flatten(structure)):
+        tensors = keras.tree.flatten(structure)
+        named = unique_names(tensor.name for tensor in tensors)
+        known = tuple(Input(n, tuple(t.shape), t.dtype) for n, t in zip(named, tensors, strict=True))
+        single = len(tensors) == 1 and not isinstance(structure, Mapping)
+        pack = _pack_single if single else lambda flat: (keras.tree.pack_sequence_as(structure, list(flat)),)
+        return with_input_shapes(known, input_shapes), pack
+    if samples:
+        return _from_sample(model, samples[0], input_shapes)
+    shapes = input_shapes if input_shapes is not None else _shapes_seen(model)
+    if shapes is None:
+        raise LoweringError(
+            f"Keras model '{model.name}' does not say the shapes of its inputs (it is subclassed, or not built). "
+            "Pass input_shapes=(None, …), or samples=."
+        )
+    if isinstance(shapes, Mapping):
+        keys = list(shapes)
+        inputs = tuple(Input(key, tuple(shapes[key]), model.compute_dtype) for key in keys)
+        return inputs, lambda flat: (dict(zip(keys, flat, strict=True)),)
+    listed = shape_list(shapes)
+    return _unnamed(model, listed, [model.compute_dtype] * len(listed))
+
+
+def _pack_single(flat: Sequence[Any]) -> tuple[Any, ...]:
+    return (flat[0],)
+
+
+def _from_sample(model: Any, sample: Any, input_shapes: Any) -> _Inputs:
+    """Inputs as a sample has them; its first dimension is the batch."""
+    if isinstance(sample, Mapping):
+        keys = list(sample)
+        arrays = [np.asarray(sample[key]) for key in keys]
+        found = tuple(Input(k, (None, *a.shape[1:]), a.dtype.name) for k, a in zip(keys, arrays, strict=True))
+        return with_input_shapes(found, input_shapes), lambda flat: (dict(zip(keys, flat, strict=True)),)
+    arrays = [np.asarray(a) for a in (sample if isinstance(sample, (tuple, list)) else [sample])]
+    found, pack = _unnamed(model, [(None, *a.shape[1:]) for a in arrays], [a.dtype.name for a in arrays])
+    return with_input_shapes(found, input_shapes), pack
+
+
+def _unnamed(model: Any, shapes: Sequence[Sequence[int | None]], dtypes: Sequence[str]) -> _Inputs:
+    """Several inputs are the arguments of `call`, where it has that many, else one list."""
+    arguments = [p.name for p in inspect.signature(model.call).parameters.values() if p.kind <= p.POSITIONAL_OR_KEYWORD]
+    arguments = [name for name in arguments if name not in {"training", "mask"}]
+    if len(shapes) == 1:
+        names, pack = ["input"], _pack_single
+    elif len(arguments) >= len(shapes):
+        names, pack = arguments[: len(shapes)], tuple
+    else:
+        names, pack = [f"input_{i}" for i in range(len(shapes))], lambda flat: (list(flat),)
+    return tuple(Input(n, tuple(s), d) for n, s, d in zip(names, shapes, dtypes, strict=True)), pack
+
+
+def _shapes_seen(model: Any) -> Any:
+    """The shapes that a subclassed model was built with, its batch made free; None if Keras kept none."""
+    config = model.get_build_config() if model.built else None
+    shapes = (config or {}).get("input_shape") or (config or {}).get("shapes_dict")
+    if shapes is None:
+        return None
+    if isinstance(shapes, Mapping) and "shapes_dict" not in (config or {}):
+        return {key: (None, *shape[1:]) for key, shape in shapes.items()}
+    return [(None, *shape[1:]) for shape in shape_list(list(shapes.values()) if isinstance(shapes, Mapping) else shapes)]
+
+
+def _build(model: Any, inputs: Sequence[Input], pack: Callable[[Sequence[Any]], tuple[Any, ...]]) -> None:
+    import keras
+
+    arrays = [keras.KerasTensor((item.shape[0] or 1, *item.shape[1:]), item.dtype) for item in inputs]
+    try:
+        model(*pack(arrays))
+    except Exception as error:  # Whatever the model's own code raises.
+        said = " ".join(str(error).split())[:300].rstrip(".")
+        raise LoweringError(f"Keras model '{model.name}' can't be built on {_listed_shapes(inputs)}: {said}.") from error
+
+
+def _listed_shapes(inputs: Sequence[Input]) -> str:
+    """The inputs with their shapes, for a message."""
+    return ", ".join(f"{item.name}: {list(item.shape)}" for item in inputs)
+
+
+def _declared_outputs(model: Any) -> list[str]:
+    """Output names of a functional model whose outputs are a list or a single tensor."""
+    structure = getattr(model, "_outputs_struct", None)
+    names = getattr(model, "output_names", None)
+    if names is None or isinstance(structure, Mapping):
+        return []
+    return list(unique_names(names))
+
+
+def _output_names(outputs: Any) -> list[str]:
+    """Names from the structure of outputs: dict keys, else numbers."""
+    import keras
+
+    paths = [path for path, _ in keras.tree.flatten_with_path(outputs)]
+    if paths == [()]:
+        return ["output"]
+    named = ["_".join(str(part) for part in path) for path in paths]
+    return list(unique_names(f"output_{name}" if name[:1].isdigit() else name for name in named))
+
+
+@contextlib.contextmanager
+def _cheap_initial_weights() -> Iterator[None]:
+    """Lets initializers return plain zeros and ones while a model is loaded on JAX.
+
+    The file's weights replace them at once; JAX would compile one program per shape of weight (13 s of the 15 s that
+    loading a MobileNetV2 took).
+    """
+    import jax
+    from keras.src import backend as keras_backend
+
+    def filled(value: int) -> Callable[..., Any]:
+        def fill(shape: Any, *_: Any, dtype: Any = None, **__: Any) -> Any:
+            return jax.device_put(np.full(shape, value, jax.numpy.dtype(keras_backend.standardize_dtype(dtype))))
+
+        return fill
+
+    def constant(shape: Any, dtype: Any = None) -> Any:
+        return filled(0)(shape, dtype=dtype)
+
+    def ones(shape: Any, dtype: Any = None) -> Any:
+        return filled(1)(shape, dtype=dtype)
+
+    replaced = [(keras_backend.random, name, filled(0)) for name in ("normal", "uniform", "truncated_normal")]
+    replaced += [(keras_backend.numpy, "zeros", constant), (keras_backend.numpy, "ones", ones)]
+    saved = [(module, name, getattr(module, name)) for module, name, _ in replaced]
+    try:
+        for module, name, function in replaced:
+            setattr(module, name, function)
+        yield
+    finally:
+        for module, name, function in saved:
+            setattr(module, name, function)

@@ -1,0 +1,73 @@
+"""Names for the tensors of a lowered graph: the layer and operation they come from, not the tracer's spelling."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from featherweight.graph import Graph, Model, Node, Signature, Tensor
+
+# What tracing puts before and around every name: "jit(main)/", "jit(main):", "vmap(", …
+_TRACER = re.compile(r"(?:jit|pjit)\([^()]*\)[/:]?")
+# Names that come from no layer: callees of the tracer and their like.
+_NAMELESS = re.compile(r"^(?:main|call|jaxpr|unknown|arith\.constant\d*|tfl\.[a-z_0-9.]+)?\d*$")
+
+
+def renamed(model: Model) -> Model:
+    """Returns the model with the tracer's decoration cut from tensor names, still unique.
+
+    A name fused from several operations, ``a/mul;b/conv;a/add``, keeps its last part, the operation that was written
+    last. Inputs and outputs take their public names; computed tensors come before constants where both want a name.
+    """
+    public = {tensor: name for s in model.signatures for name, tensor in (*s.outputs, *s.inputs)}
+    raw = {name for graph in model.graphs for name in graph.tensors}
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    every = [(old, tensor) for graph in model.graphs for old, tensor in graph.tensors.items()]
+    for old, _ in sorted(every, key=lambda item: (item[0] not in public, item[1].is_constant)):
+        names[old] = _free(public.get(old) or cleaned(_unnumbered(old, raw)) or "tensor", taken)
+        taken.add(names[old])
+    signatures = tuple(
+        Signature(s.key, _mapped(s.inputs, names), _mapped(s.outputs, names), s.graph) for s in model.signatures
+    )
+    return replace(model, graphs=tuple(_renamed(g, names) for g in model.graphs), signatures=signatures)
+
+
+def _unnumbered(name: str, raw: Collection[str]) -> str:
+    """Cuts the number that the exporter appends to a name that is taken."""
+    base = name.rstrip("0123456789")
+    return base if base in raw else name
+
+
+def cleaned(name: str) -> str:
+    """Cuts one name down to layer and operation.
+
+    >>> cleaned("jit(main)/bn/mul;jit(main)/conv/conv_general_dilated1")
+    'conv/conv_general_dilated1'
+    """
+    parts = [_TRACER.sub("", part).strip("/:") for part in name.split(";")]
+    parts = [part for part in parts if not _NAMELESS.match(part)]
+    return parts[-1] if parts else ""
+
+
+def _renamed(graph: Graph, names: Mapping[str, str]) -> Graph:
+    def of(tensors: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(names.get(name, name) for name in tensors)
+
+    tensors: dict[str, Tensor] = {
+        names[old]: replace(tensor, name=names[old], file_name=None) for old, tensor in graph.tensors.items()
+    }
+    nodes: list[Node] = [replace(n, inputs=of(n.inputs), outputs=of(n.outputs)) for n in graph.nodes]
+    return replace(graph, inputs=of(graph.inputs), outputs=of(graph.outputs), nodes=tuple(nodes), tensors=tensors)
+
+
+def _mapped(pairs: tuple[tuple[str, str], ...], names: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple((public, names.get(tensor, tensor)) for public, tensor in pairs)
+
+
+def _free(wish: str, taken: set[str]) -> str:
+    name, number = wish, 1
+    while name in taken:
+        name, number = f"{wish}_{number}", number + 1
+    return name

@@ -1,0 +1,241 @@
+"""The report: what was done to a model, with the evidence, as one frozen record."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import platform
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from featherweight.analysis.comparison import TensorError
+from featherweight.analysis.evaluation import Evaluation
+from featherweight.analysis.inspection import (
+    constant_bytes,
+    node_counts,
+    op_name,
+    quantization_text,
+    sizes_bytes,
+)
+from featherweight.errors import FeatherweightError
+from featherweight.graph import Model, producers
+from featherweight.ptq.plan import Plan
+from featherweight.runtime.benchmark import Latency
+from featherweight.target import Violation
+from featherweight.tflite import write_atomically
+
+SUFFIXES = (".json", ".txt", ".html")
+
+_VERSIONED = ("featherweight", "ai-edge-litert", "numpy", "ml_dtypes", "flatbuffers")
+
+
+@dataclass(frozen=True, eq=False)
+class FileSize:
+    """How large a model is as a file, measured when first asked: packing and deflating large models takes time."""
+
+    model: Model = field(repr=False)
+
+    @cached_property
+    def file_bytes(self) -> int:
+        """Bytes of the file."""
+        return sizes_bytes(self.model, compress=False)[0]
+
+    @cached_property
+    def compressed_bytes(self) -> int:
+        """Bytes of the file once deflated, as in a zip."""
+        return sizes_bytes(self.model)[1] or 0
+
+    @cached_property
+    def constant_bytes(self) -> Mapping[str, int]:
+        """Bytes of all constants by dtype."""
+        return constant_bytes(self.model)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the three figures."""
+        names = ("file_bytes", "compressed_bytes", "constant_bytes")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class QuantizedTensor:
+    """One tensor that holds integers (or float16) now; `op` writes it: empty for inputs and constants."""
+
+    name: str
+    op: str
+    shape: tuple[int, ...]
+    dtype: str
+    quantization: str
+
+
+@dataclass(frozen=True)
+class NodeNote:
+    """A node and what is to be said about it: why it stays float, why it is left out."""
+
+    name: str
+    op: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What happened to a model: wish (recipe, target), decision (tensors, kept_float, notes) and evidence.
+
+    Attributes:
+        profile: the integer arithmetic that bit-exact claims refer to.
+        nodes: how many nodes compute in which arithmetic now (see `analysis.inspection.ARITHMETICS`).
+        forms: how many nodes the plan gives which form.
+        notes: what else the user should know: fallbacks, widened scales, clipped biases.
+        errors: per-tensor errors, worst first, where they were measured.
+        evaluations: task metrics by the name of what was evaluated, where they were measured.
+        latency: where it was measured.
+    """
+
+    recipe: str
+    target: str
+    profile: str
+    io: str
+    before: FileSize
+    after: FileSize
+    nodes: Mapping[str, int]
+    forms: Mapping[str, int]
+    tensors: tuple[QuantizedTensor, ...] = ()
+    kept_float: tuple[NodeNote, ...] = ()
+    dropped: tuple[NodeNote, ...] = ()
+    notes: tuple[str, ...] = ()
+    violations: tuple[Violation, ...] = ()
+    errors: tuple[TensorError, ...] = ()
+    evaluations: Mapping[str, Evaluation] = field(default_factory=dict[str, Evaluation])
+    latency: tuple[Latency, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __str__(self) -> str:
+        from featherweight.report.text import render
+
+        return render(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the report as plain lists, dicts, strings, numbers and None (also for infinite numbers)."""
+        return to_plain(self)
+
+    def text(self, path: str | Path) -> None:
+        """Writes the report as plain text.
+
+        Raises:
+            FeatherweightError: if the file can't be written; one that was there stays.
+        """
+        write_atomically(path, [f"{self}\n".encode()])
+
+    def json(self, path: str | Path) -> None:
+        """Writes the report as JSON.
+
+        Raises:
+            FeatherweightError: if the file can't be written; one that was there stays.
+        """
+        content = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+        write_atomically(path, [f"{content}\n".encode()])
+
+    def html(self, path: str | Path) -> None:
+        """Writes the report as one HTML file that needs nothing else.
+
+        Raises:
+            FeatherweightError: if the file can't be written; one that was there stays.
+        """
+        from featherweight.report.html import render
+
+        write_atomically(path, [render(self).encode()])
+
+    def save(self, path: str | Path) -> None:
+        """Writes the report in the form that the path's suffix says: .json, .txt or .html.
+
+        Raises:
+            FeatherweightError: for another suffix, or if the file can't be written; one that was there stays.
+        """
+        suffix = check_suffix(path)
+        {".json": self.json, ".txt": self.text, ".html": self.html}[suffix](path)
+
+
+def check_suffix(path: str | Path) -> str:
+    """Returns the report form that a path asks for.
+
+    Raises:
+        FeatherweightError: if there is none of that suffix.
+
+    >>> check_suffix("out/report.HTML")
+    '.html'
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise FeatherweightError(
+            f"Report '{path}': the suffix '{suffix}' names no form of report (allowed: {', '.join(SUFFIXES)})."
+        )
+    return suffix
+
+
+def make_report(before: Model, after: Model, plan: Plan, violations: Iterable[Violation] = ()) -> Report:
+    """Returns the report on a quantized model, as far as it follows from the two graphs and the plan.
+
+    Sizes are measured when first read. Measured evidence is added with
+    ``dataclasses.replace(report, errors=..., evaluations=..., latency=...)``.
+    """
+    ops = {node.name: op_name(node) for graph in before.graphs for node in graph.nodes}
+    return Report(
+        recipe=plan.recipe,
+        target=plan.target,
+        profile=plan.profile,
+        io=plan.io,
+        before=FileSize(before),
+        after=FileSize(after),
+        nodes=node_counts(after),
+        forms=dict(Counter(plan.forms.values()).most_common()),
+        tensors=tuple(_quantized_tensors(after)),
+        kept_float=tuple(NodeNote(n, ops.get(n, ""), reason) for n, reason in plan.kept_float.items()),
+        dropped=tuple(NodeNote(n, ops.get(n, ""), reason) for n, reason in plan.dropped.items()),
+        notes=tuple(plan.notes),
+        violations=tuple(violations),
+        environment=environment(),
+    )
+
+
+def _quantized_tensors(model: Model) -> Iterable[QuantizedTensor]:
+    for graph in model.graphs:
+        written = producers(graph)
+        for tensor in graph.tensors.values():
+            text = quantization_text(tensor.quant)
+            if text is not None:
+                op = op_name(written[tensor.name]) if tensor.name in written else ""
+                yield QuantizedTensor(tensor.name, op, tensor.shape, tensor.dtype, text)
+
+
+def to_plain(value: Any) -> Any:
+    """Returns records, mappings and sequences as dicts and lists fit for strict JSON; infinities become None.
+
+    >>> to_plain({"sqnr_db": math.inf, "shape": (1, 2)})
+    {'sqnr_db': None, 'shape': [1, 2]}
+    """
+    if isinstance(value, (FileSize, Evaluation)):
+        value = value.to_json()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def environment() -> dict[str, str]:
+    """Returns the versions of what computed: Python, platform, and the packages that matter."""
+    found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
+    for package in _VERSIONED:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

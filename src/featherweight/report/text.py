@@ -1,0 +1,149 @@
+"""The report as plain text: no colours, no control characters, columns aligned with spaces."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from featherweight.report.summary import NodeNote, Report
+
+_WIDEST_NAME = 60
+_MOST_ROWS = 40
+
+
+def render(report: Report) -> str:
+    """Returns the report as text, without a newline at the end."""
+    sections = [
+        _head(report),
+        _sizes(report),
+        _evaluations(report),
+        _latency(report),
+        _node_notes("Kept float", report.kept_float),
+        _node_notes("Left out", report.dropped),
+        _lines("Notes", report.notes),
+        _lines(f"Violations of target {report.target}", [v.message for v in report.violations]),
+        _errors(report),
+        _tensors(report),
+        _lines("Environment", [f"{name} {version}" for name, version in report.environment.items()]),
+    ]
+    return "\n\n".join(section for section in sections if section)
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: Iterable[int] = ()) -> str:
+    """Returns rows in aligned columns under their headers; columns in `right` are aligned to the right.
+
+    >>> print(table(("name", "bytes"), [("a", 5), ("bb", 10)], right=[1]))
+    name  bytes
+    a         5
+    bb       10
+    """
+    cells = [[str(cell) for cell in row] for row in (headers, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
+    right = set(right)
+
+    def aligned(row: Sequence[str]) -> str:
+        parts = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        return "  ".join(parts).rstrip()
+
+    return "\n".join(aligned(row) for row in cells)
+
+
+def shortened(name: str, width: int = _WIDEST_NAME) -> str:
+    """Returns a name cut in its middle where it is too long: the two ends tell tensors apart.
+
+    >>> shortened("block_1/conv/kernel", 11)
+    'block…ernel'
+    """
+    if len(name) <= width:
+        return name
+    front = (width - 1) // 2
+    return f"{name[:front]}…{name[len(name) - (width - 1 - front) :]}"
+
+
+def decibels(value: float | None) -> str:
+    """Returns a level for a table.
+
+    >>> decibels(31.416), decibels(math.inf), decibels(None)
+    ('31.4', 'exact', '-')
+    """
+    if value is None:
+        return "-"
+    if math.isinf(value):
+        return "exact" if value > 0 else "-inf"
+    return f"{value:.1f}"
+
+
+def percent(part: float, whole: float) -> str:
+    """Returns part / whole in per cent for a table; '-' where the whole is zero."""
+    if whole == 0 or not math.isfinite(part / whole):
+        return "-"
+    return f"{100 * part / whole:.0f} %"
+
+
+def _section(title: str, body: str) -> str:
+    return f"{title}\n{'-' * len(title)}\n{body}" if body else ""
+
+
+def _lines(title: str, lines: Sequence[str]) -> str:
+    return _section(title, "\n".join(lines))
+
+
+def _head(report: Report) -> str:
+    nodes = ", ".join(f"{count} {kind}" for kind, count in report.nodes.items())
+    title = f"Recipe {report.recipe} for target {report.target}"
+    body = f"arithmetic {report.profile}, inputs and outputs {report.io}\noperators: {nodes}"
+    return f"{title}\n{'=' * len(title)}\n{body}"
+
+
+def _sizes(report: Report) -> str:
+    before, after = report.before, report.after
+    rows = [
+        ("file", f"{before.file_bytes:,}", f"{after.file_bytes:,}", percent(after.file_bytes, before.file_bytes)),
+        (
+            "compressed (deflate)",
+            f"{before.compressed_bytes:,}",
+            f"{after.compressed_bytes:,}",
+            percent(after.compressed_bytes, before.compressed_bytes),
+        ),
+    ]
+    dtypes = dict.fromkeys([*before.constant_bytes, *after.constant_bytes])
+    for dtype in dtypes:
+        old, new = before.constant_bytes.get(dtype, 0), after.constant_bytes.get(dtype, 0)
+        rows.append((f"{dtype} constants", f"{old:,}", f"{new:,}", ""))
+    return _section("Sizes in bytes", table(("", "before", "after", "left"), rows, right=(1, 2, 3)))
+
+
+def _evaluations(report: Report) -> str:
+    rows = [
+        (name, e.metric, f"{e.value:.6g}", f"{e.standard_error:.2g}", e.count) for name, e in report.evaluations.items()
+    ]
+    return _section("Task", table(("model", "metric", "value", "± error", "n"), rows, (2, 3, 4))) if rows else ""
+
+
+def _latency(report: Report) -> str:
+    rows = [
+        (row.name, f"{row.median_ms:.3f}", f"{row.low_ms:.3f}", f"{row.high_ms:.3f}", f"{row.ratio:.2f}")
+        for row in report.latency
+    ]
+    headers = ("model", "median", "10 %", "90 %", "ratio")
+    return _section("Latency in ms", table(headers, rows, (1, 2, 3, 4))) if rows else ""
+
+
+def _node_notes(title: str, notes: Sequence[NodeNote]) -> str:
+    rows = [(shortened(note.name), note.op, note.reason) for note in notes]
+    return _section(title, table(("operator", "type", "reason"), rows)) if rows else ""
+
+
+def _errors(report: Report) -> str:
+    rows = [
+        (shortened(e.name), e.kind, e.op, e.dtype, decibels(e.sqnr_db), percent(e.clipping_mse, e.mse), f"{e.max_abs_error:.4g}")
+        for e in report.errors[:_MOST_ROWS]
+    ]
+    headers = ("tensor", "kind", "operator", "dtype", "SQNR dB", "clipping", "largest")
+    return _section("Errors, worst first", table(headers, rows, (4, 5, 6))) if rows else ""
+
+
+def _tensors(report: Report) -> str:
+    rows = [(shortened(t.name), t.op or "-", t.dtype, list(t.shape), t.quantization) for t in report.tensors]
+    headers = ("tensor", "written by", "dtype", "shape", "quantization")
+    return _section("Quantized tensors", table(headers, rows)) if rows else ""

@@ -1,0 +1,284 @@
+"""Runs models on LiteRT's interpreter; nothing else imports it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from featherweight import tflite
+from featherweight.errors import DataError, FeatherweightError, RecipeError, UnsupportedOp, listed
+from featherweight.graph import Model, Tensor, io_names
+from featherweight.runtime.samples import checked_arrays, input_tensors, split
+
+# LiteRT's names of its op resolvers: with the XNNPACK delegate, with optimized kernels only, with reference kernels.
+RESOLVERS = {"auto": "AUTO", "no_delegate": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "reference": "BUILTIN_REF"}
+_MOST_THREADS = 8
+# From this many classes on, the sum of the reference kernel's int8 SOFTMAX can leave its fixed-point range, and it
+# aborts the process (tensorflow/lite/kernels/internal/reference/softmax.h).
+_SOFTMAX_ABORT_CLASSES = 512
+_NOTICE = re.compile(rb"^INFO: Created TensorFlow Lite XNNPACK delegate for CPU\.\s*$")
+_notice_lock = threading.Lock()
+_notice_seen = False
+
+
+def default_threads() -> int:
+    """Returns the number of threads to use: the processors that this process may use, at most 8."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable, _MOST_THREADS)
+
+
+class Session:
+    """A model loaded into LiteRT, ready to run; a context manager.
+
+    Args:
+        model: a `Model`, the bytes of a ``.tflite`` file, or its path (which LiteRT then maps instead of copying).
+        threads: for the kernels; default as `default_threads`.
+        resolver: ``auto`` (XNNPACK, what devices run), ``no_delegate`` or ``reference``.
+        outputs: tensors of the main graph to return instead of the model's outputs.
+        content: what `tflite.write(model)` gives, where it is at hand: sessions can share it.
+
+    Raises:
+        FormatError: if it is no model.
+        FeatherweightError: if LiteRT can't load it, or if an argument is wrong.
+    """
+
+    def __init__(
+        self,
+        model: Model | bytes | str | Path,
+        *,
+        threads: int | None = None,
+        resolver: str = "auto",
+        outputs: Sequence[str] | None = None,
+        content: bytes | None = None,
+    ) -> None:
+        if resolver not in RESOLVERS:
+            raise RecipeError(f"resolver '{resolver}' is unknown (allowed: {listed(RESOLVERS)}).")
+        if threads is not None and threads < 1:
+            raise RecipeError(f"threads is {threads}; it must be at least 1 (or left out).")
+        self.model = model if isinstance(model, Model) else tflite.read(model)
+        if outputs is not None:
+            self.model = model = with_outputs(self.model, outputs)
+        if resolver == "reference":
+            _refuse_abort(self.model)
+        self.inputs = input_tensors(self.model)
+        self.outputs = {n: self.model.main.tensors[t] for n, t in io_names(self.model)[1].items()}
+        self._index = {name: index for index, name in enumerate(self.model.main.tensors)}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self.is_stateful = any(tensor.is_variable for tensor in self.model.main.tensors.values())
+        self._interpreter = _create(content or model, threads or default_threads(), resolver)
+        self._shapes = {name: tensor.shape for name, tensor in self.inputs.items()}
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees the interpreter; the session can't run any more."""
+        self._interpreter = None
+
+    def run(self, inputs: Any) -> dict[str, np.ndarray]:
+        """Runs the model once on a sample and returns public output name → array (with a batch dimension).
+
+        `inputs` is an array, a tuple in the order of the inputs, or a dict by input name. A batch larger than the
+        model's fixed one is run in parts.
+
+        Raises:
+            DataError: if the inputs don't fit the model.
+            FeatherweightError: if LiteRT fails.
+        """
+        parts = split(checked_arrays(inputs, self.inputs, finite=False), self.inputs)
+        results: list[dict[str, np.ndarray]] = []
+        for part in parts:
+            self.invoke(part)
+            results.append({name: self.read(tensor.name) for name, tensor in self.outputs.items()})
+        if len(results) == 1:
+            return results[0]
+        rows = next(iter(parts[0].values())).shape[0]
+        for name, array in results[0].items():
+            if array.ndim == 0 or array.shape[0] != rows:
+                raise DataError(
+                    f"output '{name}' of shape {list(array.shape)} has no batch dimension, so {len(parts)} runs can't be "
+                    f"joined. Give {rows} example(s) at a time."
+                )
+        return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
+
+    def invoke(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Runs the model on arrays that `samples` has checked; results are then there for `read` and `view`.
+
+        Raises:
+            FeatherweightError: if LiteRT fails.
+        """
+        interpreter = self._running()
+        shapes = {name: array.shape for name, array in arrays.items()}
+        if shapes != self._shapes:
+            self._resize(shapes)
+        with _reported("run the model"):
+            for name, array in arrays.items():
+                interpreter.set_tensor(self._index[self.inputs[name].name], array)
+            interpreter.invoke()
+
+    def read(self, tensor: str) -> np.ndarray:
+        """Returns a copy of an output tensor, by tensor name."""
+        interpreter = self._running()
+        with _reported(f"read tensor '{tensor}'"):
+            return interpreter.get_tensor(self._index[tensor])
+
+    def view(self, tensor: str) -> np.ndarray:
+        """Returns an output tensor without a copy; let go of it before the session runs again."""
+        interpreter = self._running()
+        with _reported(f"read tensor '{tensor}'"):
+            return interpreter.tensor(self._index[tensor])()
+
+    def viewer(self, tensor: str) -> Callable[[], np.ndarray]:
+        """Returns a function that does as `view` does, for reading the same tensor after many runs."""
+        return self._running().tensor(self._index[tensor])
+
+    def reset(self) -> None:
+        """Sets variable tensors (the state of recurrent layers) back to zero."""
+        self._running().reset_all_variables()
+
+    def _running(self) -> Any:
+        if self._interpreter is None:
+            raise FeatherweightError("the session is closed. Open a new one.")
+        return self._interpreter
+
+    def _resize(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        interpreter = self._running()
+        changed = {name: shape for name, shape in shapes.items() if shape != self._shapes.get(name)}
+        self._shapes = {}  # until it has worked: what a failed attempt leaves is unknown
+        with _reported("resize the inputs to " + listed(f"{name}: {list(s)}" for name, s in changed.items())):
+            for name, shape in changed.items():
+                interpreter.resize_tensor_input(self._index[self.inputs[name].name], shape)
+            interpreter.allocate_tensors()
+        self._shapes = shapes
+
+
+def run(
+    model: Model | bytes | str | Path,
+    inputs: Any,
+    *,
+    runtime: str = "litert",
+    resolver: str = "auto",
+    threads: int | None = None,
+) -> np.ndarray | dict[str, np.ndarray]:
+    """Runs a model once; returns one array for a model with one output, else a dict by output name.
+
+    Raises:
+        FeatherweightError: as `Session`, or if the runtime is unknown.
+    """
+    if runtime != "litert":
+        raise RecipeError(f"runtime '{runtime}' is unknown (allowed: litert).")
+    with Session(model, threads=threads, resolver=resolver) as session:
+        results = session.run(inputs)
+    return next(iter(results.values())) if len(results) == 1 else results
+
+
+def with_outputs(model: Model, outputs: Sequence[str]) -> Model:
+    """Returns the model with other tensors of its main graph as outputs; its inputs keep their public names.
+
+    Raises:
+        RecipeError: if the main graph has no such tensor, or it is a constant.
+    """
+    graph = model.main
+    for name in outputs:
+        if name not in graph.tensors or graph.tensors[name].is_constant:
+            raise RecipeError(
+                f"tensor '{name}' is not computed by the model's main graph; it can't be an output."
+            )
+    inputs = tuple((public, tensor) for public, tensor in io_names(model)[0].items())
+    kept = tuple(replace(s, inputs=inputs, outputs=()) for s in model.signatures if s.graph == 0)[:1]
+    graphs = (replace(graph, outputs=tuple(outputs)), *model.graphs[1:])
+    return replace(model, graphs=graphs, signatures=kept)
+
+
+def _create(model: Model | bytes | str | Path, threads: int, resolver: str) -> Any:
+    """Returns an interpreter with its tensors allocated."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    if isinstance(model, (str, Path)):
+        source: dict[str, Any] = {"model_path": os.fspath(model)}
+    else:
+        source = {"model_content": tflite.write(model) if isinstance(model, Model) else bytes(model)}
+    with _reported("load the model"), _without_notice():
+        interpreter = Interpreter(
+            **source, num_threads=threads, experimental_op_resolver_type=OpResolverType[RESOLVERS[resolver]]
+        )
+        interpreter.allocate_tensors()
+    return interpreter
+
+
+@contextlib.contextmanager
+def _reported(what: str) -> Iterator[None]:
+    """Turns LiteRT's errors into ours."""
+    try:
+        yield
+    except (ValueError, RuntimeError, MemoryError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise FeatherweightError(f"LiteRT can't {what}: {reason}") from error
+
+
+@contextlib.contextmanager
+def _without_notice() -> Iterator[None]:
+    """Keeps LiteRT's one notice about XNNPACK off the terminal; whatever else it writes there is passed on.
+
+    LiteRT writes it from C++, once per process, and no setting reachable from Python stops it: until it has been
+    seen, file descriptor 2 points to a temporary file.
+    """
+    global _notice_seen
+    with _notice_lock:
+        saved, captured = -1, None
+        if not _notice_seen:
+            with contextlib.suppress(OSError):  # no stderr, or no temporary folder: then it is printed
+                captured = tempfile.TemporaryFile()  # noqa: SIM115 (closed below)
+                saved = os.dup(2)
+        if captured is None or saved < 0:
+            yield
+            return
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            sys.stderr.flush()
+        os.dup2(captured.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            captured.seek(0)
+            for line in captured:
+                if _NOTICE.match(line):
+                    _notice_seen = True
+                else:
+                    os.write(2, line)
+            captured.close()
+
+
+def _refuse_abort(model: Model) -> None:
+    """Raises where LiteRT's reference kernels may abort the process."""
+    for graph in model.graphs:
+        for node in graph.nodes:
+            tensor: Tensor = (
+                graph.tensors[node.inputs[0]] if node.inputs and node.inputs[0] else Tensor("", (), "")
+            )
+            if (
+                node.op == "SOFTMAX"
+                and tensor.dtype == "int8"
+                and tensor.shape[-1:] >= (_SOFTMAX_ABORT_CLASSES,)
+            ):
+                raise UnsupportedOp(
+                    f"SOFTMAX '{node.name}': LiteRT's int8 reference kernel can abort the process with "
+                    f"{tensor.shape[-1]} classes (allowed: fewer than {_SOFTMAX_ABORT_CLASSES}). Use resolver 'auto'."
+                )
