@@ -14,6 +14,7 @@ from featherweight.calibration import calibrate, needs_histogram
 from featherweight.errors import FormatError, RecipeError, TargetViolation, listed
 from featherweight.graph import Model
 from featherweight.ptq import plan as plans
+from featherweight.ptq.passes import prepare
 from featherweight.ptq.planning import plan as make_plan
 from featherweight.ptq.rewrite import rewrite
 from featherweight.report import Report, make_report
@@ -40,6 +41,8 @@ class Quantized:
 def load(source: str | Path | bytes | Model | Source, *, unroll: bool = False) -> Model:
     """Returns the float graph of a model: a ``.tflite`` file, a Keras file, or a live framework model.
 
+    Operators without integer kernels are written in ones that have them (`featherweight.ptq.passes`).
+
     Args:
         source: a path (``.tflite``, ``.keras``, ``.h5``), the bytes of a ``.tflite`` file, a `Model`, or a live model.
         unroll: write recurrent layers out step by step instead of as loops, which full-integer recipes need.
@@ -48,6 +51,10 @@ def load(source: str | Path | bytes | Model | Source, *, unroll: bool = False) -
         FormatError: if a file can't be read as a model.
         LoweringError: if a framework model can't be lowered, or the result differs from it.
     """
+    return prepare(_read_or_lower(source, unroll=unroll))
+
+
+def _read_or_lower(source: str | Path | bytes | Model | Source, *, unroll: bool) -> Model:
     if isinstance(source, Model):
         return source
     if isinstance(source, (bytes, bytearray, memoryview)):

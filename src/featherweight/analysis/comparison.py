@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from featherweight.runtime.litert import Session
 
 from featherweight import tflite
 from featherweight.analysis.inspection import arithmetic, op_name
@@ -17,6 +16,7 @@ from featherweight.analysis.ports import batch_size, dequantized, integer_feeds,
 from featherweight.errors import DataError, listed
 from featherweight.graph import Graph, Model, Node, Tensor, io_names, producers
 from featherweight.numerics import INTEGER_BITS, QuantParams, dequantize, quantize
+from featherweight.runtime.litert import Session
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,8 @@ def load(
     """Returns the samples (and labels) that DATA names, for a model with these inputs (public name → shape).
 
     Args:
+        data: the path of a .npz or .npy file or of a folder of images, or ``pkg.module:function``.
+        inputs: public input name → shape with batch; -1 is a free size.
         preprocess: ``"scale,offset"`` for pixels 0..255 of an image folder: ``pixel * scale + offset``.
         labels: true if labels are needed: the array `y` of a .npz, the names of the image folder's subfolders
             (in alphabetical order: 0, 1, …), or the second half of the pair that a function returns.
@@ -152,10 +154,11 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise DataError(f"Data '{path}': there is no such file (allowed: {_FORMS}).") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        if "allow_pickle" in str(error):
+        if str(error).startswith("Object arrays"):
             raise DataError(f"Data '{path}' holds Python objects; it must hold arrays of numbers.") from error
+        reason = "its content is something else" if "pickle" in str(error) else error
         raise DataError(
-            f"Data '{path}' can't be read as a {path.suffix} file: {error}. Save it again."
+            f"Data '{path}' can't be read as a {path.suffix} file: {reason}. Save it again with NumPy."
         ) from error
     for name, array in arrays.items():
         if array.dtype.kind not in "fiub":

@@ -206,7 +206,8 @@ def _own_metric(
     if not math.isfinite(value):
         raise DataError(f"Metric '{name}' returned {value}; it must return a finite number.")
     groups = min(_JACKKNIFE_GROUPS, count)
-    group = np.arange(count) % groups
+    # Shuffled, so that an order in the data does not look like spread; the same groups for every model.
+    group = np.random.default_rng(0).permutation(count) % groups
     try:
         left_out = (
             np.array([value_of(group != g) for g in range(groups)]) if groups > 1 else np.array([value])

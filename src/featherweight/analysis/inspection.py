@@ -15,6 +15,7 @@ from featherweight import ops, tflite
 from featherweight.errors import FormatError
 from featherweight.graph import Graph, Model, Node, Tensor, io_names
 from featherweight.numerics import INTEGER_BITS, QuantParams
+from featherweight.runtime.progress import track
 
 ARITHMETICS = ("integer", "hybrid", "float", "conversion", "control", "plain")
 """How a node computes.
@@ -267,20 +268,21 @@ def sizes_bytes(
     if isinstance(source, Model):
         source = tflite.write(source)
     if isinstance(source, bytes):
-        return len(source), _deflated_bytes(memoryview(source), progress) if compress else None
+        return len(source), _deflated_bytes(np.frombuffer(source, np.uint8), progress) if compress else None
     path = Path(source)
     try:
         if not compress:
             return path.stat().st_size, None
-        content = np.memmap(path, np.uint8, "r")
+        content: np.ndarray = np.memmap(path, np.uint8, "r")
     except (OSError, ValueError) as error:
         raise FormatError(f"'{path}' can't be read: {error}. Give the path of a .tflite file.") from error
-    return content.size, _deflated_bytes(memoryview(content), progress)
+    return content.size, _deflated_bytes(content, progress)
 
 
-def _deflated_bytes(content: memoryview, progress: bool) -> int:
+def _deflated_bytes(content: np.ndarray, progress: bool) -> int:
     compressor = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
     total = 0
-    for start in range(0, len(content), _COPY_BYTES):
-        total += len(compressor.compress(content[start : start + _COPY_BYTES]))
+    starts = range(0, content.size, _COPY_BYTES)
+    for start in track(starts, "Measuring the compressed size", total=len(starts), enabled=progress):
+        total += len(compressor.compress(content[start : start + _COPY_BYTES].tobytes()))
     return total + len(compressor.flush())

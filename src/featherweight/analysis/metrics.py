@@ -73,6 +73,7 @@ def error_sums(x: np.ndarray, y: np.ndarray, params: QuantParams | None = None) 
     return sums
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def _chunk_sums(x: np.ndarray, y: np.ndarray, low: Any, high: Any) -> ErrorSums:
     error = x - y
     signal, noise = _dot(x, x), _dot(error, error)

@@ -24,8 +24,8 @@ from featherweight.runtime import Feed, Session, default_threads, feeds, track
 from featherweight.runtime.litert import with_outputs
 from featherweight.runtime.samples import input_tensors, known_length
 
-# Two interpreters side by side keep all processors busy while NumPy counts; each holds the weights packed and all
-# measured tensors. Above this size memory matters more.
+# Two interpreters side by side keep all processors busy while NumPy counts; each holds the weights packed and
+# all measured tensors. Above this size memory matters more.
 _LARGEST_TWICE_BYTES = 128 << 20
 # Operators that only unpack a constant: the runtime folds them away, unless their output must be kept.
 _UNPACKING = frozenset({"DEQUANTIZE", "DENSIFY"})
@@ -45,7 +45,8 @@ def calibrate(
     """Returns the statistics of a float model's tensors over samples: exact, whatever the samples' order.
 
     Args:
-        samples: any iterable of arrays, tuples or dicts (see `runtime.samples`); a generator is consumed once.
+        model: its main graph is measured; tensors inside of loops are not.
+        samples: any iterable of arrays, tuples or dicts (`runtime.samples`); a generator is consumed once.
         tensors: names in the main graph; default: every float32 tensor that is fed or computed there.
         histograms: collect distributions too, for range methods other than minmax.
         channels: collect sums and sums of squares per index along the last axis too.
@@ -77,7 +78,7 @@ def calibrate(
 
 
 def measurable(model: Model) -> tuple[str, ...]:
-    """Returns the float32 tensors that the main graph is fed or computes, in order; unpacked constants left out."""
+    """Returns the float32 tensors that the main graph is fed or computes, but unpacked constants."""
     graph = model.main
     names = list(graph.inputs)
     for node in graph.nodes:
@@ -102,7 +103,7 @@ def _asked(model: Model, tensors: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(tensors))
 
 
-# ------------------------------------------------------------------------------------- minima and maxima, by probes
+# ------------------------------------------------------------------------------------- minima and maxima, by
 
 
 def _by_probes(model: Model, names: Sequence[str], incoming: Iterator[Feed], *, threads: int) -> Stats:
@@ -160,7 +161,7 @@ def _explain(model: Model, computed: Sequence[str], feed: Feed, threads: int) ->
             _check(bool(np.isfinite(values).all()), values, name, feed)
 
 
-# --------------------------------------------------------------------------------- distributions and moments, by value
+# --------------------------------------------------------------------------------- distributions and moments,
 
 
 def _by_values(
@@ -261,7 +262,7 @@ def _share(shards: Sequence[_Shard], incoming: Iterator[Feed]) -> None:
             future.result()
 
 
-# --------------------------------------------------------------------------------------------------------------- both
+# ------------------------------------------------------------------------------------------------------------
 
 
 def _run(session: Session, feed: Feed) -> None:
@@ -276,6 +277,6 @@ def _check(finite: bool, values: np.ndarray, name: str, feed: Feed) -> None:
     if not finite:
         found = "NaN" if np.isnan(values).any() else "infinity"
         raise DataError(
-            f"tensor '{name}' holds {found} when the model runs on {feed.label}, although the sample itself is finite. "
+            f"tensor '{name}' holds {found} when the model runs on {feed.label}, which is finite itself. "
             "Repair the model (an overflow, a division by zero?) or leave this sample out."
         )

@@ -1,7 +1,8 @@
-"""Histograms whose merge is exact: the same values give the same bits, in whatever order and shards they come.
+"""Histograms whose merge is exact: the same values give the same bits, in whatever order and shards.
 
-Bins are ``2**exponent`` wide and aligned to zero, and the exponent depends on the largest magnitude alone. Halving
-the resolution joins whole bins, so counting finely first and joining later equals counting coarsely from the start.
+Bins are ``2**exponent`` wide and aligned to zero, and the exponent depends on the largest magnitude alone.
+Halving the resolution joins whole bins, so counting finely first and joining later equals counting coarsely
+from the start.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Bins on either side of zero. Between half and all of them are in use: 2048 is what KL calibration was designed with.
+# Bins on either side of zero. Between half and all of them are in use: 2048 is what KL calibration was
+# designed with.
 BINS = 2048
 # The smallest width: its reciprocal must be a float32 number. Magnitudes below it fall into the middle bin.
 _FINEST = -126
-# Values that are worked on at a time: few enough for the cache, enough to keep threads from waiting for each other.
+# Values that are worked on at a time: few enough for the cache, enough that threads don't wait for each
+# other.
 _CHUNK = 1 << 17
 
 
@@ -25,8 +28,9 @@ class Histogram:
 
     Attributes:
         exponent: bins are ``w = 2**exponent`` wide.
-        counts: int64, ``2 * BINS - 1`` bins. Bin ``BINS - 1 + i`` counts values in ``[i * w, (i + 1) * w)`` for i > 0,
-            ``(-w, w)`` for i = 0, and ``((i - 1) * w, i * w]`` for i < 0.
+        counts: int64, ``2 * BINS - 1`` bins. Bin ``BINS - 1 + i`` counts values in ``[i * w, (i + 1) * w)``
+        for
+            i > 0, ``(-w, w)`` for i = 0, and ``((i - 1) * w, i * w]`` for i < 0.
         zeros: values that are exactly zero; they are not in `counts`.
     """
 
@@ -59,7 +63,7 @@ class Histogram:
     def pieces(self, low: float, high: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns (left, right, count) of all bins that hold something, cut to the known extremes; float64.
 
-        Within a piece nothing is known: take the values as spread evenly over [left, right], which may be one point.
+        Within a piece nothing is known: take the values as spread evenly over [left, right], maybe one point.
         """
         used = np.flatnonzero(self.counts)
         index = (used - (BINS - 1)).astype(np.float64)
@@ -137,8 +141,8 @@ class Accumulator:
         scaled, short, index = (each[: chunk.size] for each in (scratch.scaled, scratch.short, scratch.index))
         is_zero = np.equal(chunk, 0, out=scratch.is_zero[: chunk.size])
         zeros = int(np.count_nonzero(is_zero))
-        # The product is exact (or so small that it belongs to the middle bin); the cast cuts towards zero. Two casts,
-        # because only those are vectorized.
+        # The product is exact (or so small that it belongs to the middle bin); the cast cuts towards zero.
+        # Two casts, because only those are vectorized.
         np.multiply(chunk, np.float32(math.ldexp(1.0, -exponent)), out=scaled)
         np.copyto(short, scaled, casting="unsafe")
         first = 0 if low < 0 else BINS - 1

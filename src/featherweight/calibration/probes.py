@@ -1,7 +1,7 @@
 """A copy of a graph that measures itself: the extremes of its tensors are reduced where they are computed.
 
-The values are then still in the processor's cache, every thread of the runtime takes part, and no tensor has to
-outlive its use: calibration takes hardly longer than inference, and no more memory.
+The values are then still in the processor's cache, every thread of the runtime takes part, and no tensor has
+to outlive its use: calibration takes hardly longer than inference, and no more memory.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def with_probes(model: Model, tensors: Sequence[str]) -> Probed:
 
 
 def implied(model: Model, tensors: Sequence[str], *, same_size: bool) -> dict[str, str]:
-    """Maps each tensor whose values are another's, only moved, to the first in that chain; others to themselves.
+    """Maps tensors whose values are another's, only moved, to the first in that chain, others to themselves.
 
     With `same_size`, only where every value occurs exactly as often.
     """

@@ -1,12 +1,11 @@
 """Range methods: from what a tensor held to the range that its integers shall cover.
 
-A method is a function ``(stats, dtype, symmetric) -> (low, high)``; every range contains zero and lies within the
-extremes (widened to zero). Zeros are exact on every grid, so they carry no error and distort nothing.
+A method is a function ``(stats, dtype, symmetric) -> (low, high)``; every range contains zero and lies within
+the extremes (widened to zero). Zeros are exact on every grid, so they carry no error and distort nothing.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -90,7 +89,8 @@ def _resolved(method: str) -> _Entry:
     name, colon, argument = method.partition(":")
     if name not in RANGE_METHODS or (colon and name != "percentile"):
         raise RecipeError(
-            f"range method '{method}' is unknown (allowed: {listed(RANGE_METHODS)}, percentile:NUMBER). Choose one of them."
+            f"range method '{method}' is unknown (allowed: {listed(RANGE_METHODS)}, percentile:NUMBER). "
+            "Choose one of them."
         )
     if not colon:
         return RANGE_METHODS[name]
@@ -102,7 +102,7 @@ def _resolved(method: str) -> _Entry:
         raise RecipeError(
             f"range method '{method}': the percentile must be a number above 50, at most 100, as in 99.99."
         )
-    return _Entry(functools.partial(percentile, percent=percent), True)
+    return _Entry(lambda stats, dtype, symmetric: percentile_range(stats, percent), True)
 
 
 def _extremes(stats: TensorStats) -> tuple[float, float]:
@@ -122,9 +122,12 @@ def minmax(stats: TensorStats, dtype: str, symmetric: bool) -> tuple[float, floa
 
 
 @register_range_method("percentile", needs_histogram=True)
-def percentile(
-    stats: TensorStats, dtype: str, symmetric: bool, percent: float = DEFAULT_PERCENTILE
-) -> tuple[float, float]:
+def percentile(stats: TensorStats, dtype: str, symmetric: bool) -> tuple[float, float]:
+    """Returns `percentile_range` at 99.99 %."""
+    return percentile_range(stats, DEFAULT_PERCENTILE)
+
+
+def percentile_range(stats: TensorStats, percent: float) -> tuple[float, float]:
     """Returns the range beyond which, on either side, lie at most ``100 - percent`` per cent of all values.
 
     Within a bin, values count as evenly spread. With 100 it is minmax.
@@ -178,9 +181,9 @@ def squared_error(
 ) -> float:
     """Returns the sum of squared errors that the grid of [low, high] makes on a histogram's pieces.
 
-    Exact for values spread evenly within each piece: ``∫ (x − Q(x))² dx`` has a closed form, in units of the scale
-    u = x / s: each grid cell contributes 1/12, a part of a cell (e³ + 1/8) / 3 with e the distance from its grid
-    point, and beyond the outermost grid point p the error is (u − p)².
+    Exact for values spread evenly within each piece: ``∫ (x − Q(x))² dx`` has a closed form, in units of the
+    scale, u = x / s: each grid cell contributes 1/12, a part of a cell (e³ + 1/8) / 3 with e the distance
+    from its grid point, and beyond the outermost grid point p the error is (u − p)².
     """
     params = params_from_range(low, high, dtype, symmetric=symmetric)
     scale, zero_point = params.scale[0], params.zero_point[0]
@@ -207,11 +210,12 @@ def squared_error(
 
 @register_range_method("entropy", needs_histogram=True)
 def entropy(stats: TensorStats, dtype: str, symmetric: bool) -> tuple[float, float]:
-    """Returns the clipping with the least Kullback–Leibler divergence between the distribution and its quantized form.
+    """Returns the clipping with the least Kullback–Leibler divergence of the quantized distribution.
 
-    After Migacz, "8-bit inference with TensorRT" (2017), on 1024 to 2048 bins on either side of zero: P is the
-    histogram with what is clipped added to its outermost bins; Q spreads each grid cell's count over the cell's
-    occupied bins. Grids finer than the bins are not tried: they would look perfect. Wider wins a tie.
+    After Migacz, "8-bit inference with TensorRT" (2017), on 1024 to 2048 bins either side of zero: P is the
+    histogram with what is clipped added to its outermost bins; Q spreads each grid cell's count over the
+    occupied bins of the cell. Grids finer than the bins are not tried: they would look perfect. Wider wins a
+    tie.
     """
     left, right, count = _histogram(stats).pieces(stats.low, stats.high)
     width = math.ldexp(1.0, _histogram(stats).exponent)

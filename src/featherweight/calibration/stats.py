@@ -11,8 +11,9 @@ import numpy as np
 from featherweight.calibration.histogram import Histogram
 from featherweight.errors import DataError, listed
 
-# Exact sums keep one int64 per 32 bits: the digit k counts units of 2**(32 * k + _LOWEST). They reach from 2**-192 to
-# 2**320: a sum over 2**60 squares of float32 numbers fits; per run, what lies below 2**-192 is dropped.
+# Exact sums keep one int64 per 32 bits: digit k counts units of 2**(32 * k + _LOWEST). They reach from
+# 2**-192 to 2**320: a sum over 2**60 squares of float32 numbers fits; per example, what lies below 2**-192
+# is dropped.
 _DIGITS, _DIGIT_BITS, _LOWEST = 16, 32, -192
 
 
@@ -132,15 +133,15 @@ class Stats:
         ]
         if only:
             raise DataError(
-                f"statistics of different tensors can't be merged: {listed(only)} occur in one of them only. Collect "
-                "both from the same model."
+                f"statistics of different tensors can't be merged: {listed(only)} occur in one of them only. "
+                "Collect both from the same model."
             )
         merged = {name: stats.merge(other.tensors[name]) for name, stats in self.tensors.items()}
         return Stats(self.samples + other.samples, merged)
 
 
 def channel_moments(values: np.ndarray, rows: int) -> ChannelMoments:
-    """Returns the moments of float32 values of shape (rows, …, channels); each row adds as if it came alone."""
+    """Returns the moments of float32 values of shape (rows, …, channels); each row adds as if alone."""
     channels = values.shape[-1] if values.ndim else 1
     parts = values if values.ndim > 1 and values.shape[0] == rows else [values]
     sums = np.zeros((_DIGITS, channels), np.int64)

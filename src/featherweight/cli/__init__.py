@@ -10,7 +10,18 @@ from featherweight.cli.shell import app
 __all__ = ["app", "main"]
 
 _MODULES = (making, proof, listing)
-_ORDER = ("demo", "inspect", "lower", "quantize", "compare", "evaluate", "benchmark", "check", "recipes", "targets")
+_ORDER = (
+    "demo",
+    "inspect",
+    "lower",
+    "quantize",
+    "compare",
+    "evaluate",
+    "benchmark",
+    "check",
+    "recipes",
+    "targets",
+)
 app.registered_commands.sort(key=lambda info: _ORDER.index(info.callback.__name__ if info.callback else ""))
 
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from featherweight.cli.shell import check_outputs, check_report, command, open_data, open_model, print_table, say, working
+from featherweight.cli.shell import (
+    check_outputs,
+    check_report,
+    command,
+    open_data,
+    open_model,
+    print_table,
+    say,
+    working,
+)
 
 if TYPE_CHECKING:
     from featherweight.graph import Model
@@ -23,7 +32,7 @@ Source = Annotated[Path, typer.Argument(metavar="MODEL", help="A .tflite, .keras
 Output = Annotated[Path, typer.Option("-o", "--output", metavar="OUT.tflite", help="The file to write.")]
 
 
-class Io(str, Enum):
+class Io(StrEnum):
     """Types of inputs and outputs."""
 
     int8 = "int8"
@@ -57,7 +66,9 @@ def lower(
     Its outputs are verified against the source's.
     """
     if model.suffix.lower() == ".tflite":
-        raise typer.BadParameter(f"'{model}' is a .tflite file already; `quantize` takes it as it is.", param_hint="MODEL")
+        raise typer.BadParameter(
+            f"'{model}' is a .tflite file already; `quantize` takes it as it is.", param_hint="MODEL"
+        )
     check_outputs(output, sources=[model])
     graph = open_model(model, unroll=unroll)
     from featherweight import tflite
@@ -88,33 +99,51 @@ def _engine(value: str) -> str:
 def quantize(
     model: Source,
     output: Output,
-    recipe: Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="See `featherweight recipes`.")] = "int8",
-    target: Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="See `featherweight targets`.")] = "litert",
+    recipe: Annotated[
+        str, typer.Option(metavar="NAME|FILE.toml", help="See `featherweight recipes`.")
+    ] = "int8",
+    target: Annotated[
+        str, typer.Option(metavar="NAME|FILE.toml", help="See `featherweight targets`.")
+    ] = "litert",
     calibration: Annotated[
         str | None,
         typer.Option(
-            metavar="DATA", help="Samples of the training split: .npz, .npy, folder of images, or pkg.module:function."
+            metavar="DATA",
+            help="Samples of the training split: .npz, .npy, folder of images, or pkg.module:function.",
         ),
     ] = None,
     preprocess: Annotated[
-        str | None, typer.Option(metavar="SCALE,OFFSET", help="For folders of images: input = pixel × scale + offset.")
+        str | None,
+        typer.Option(metavar="SCALE,OFFSET", help="For folders of images: input = pixel × scale + offset."),
     ] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Use at most so many samples.")] = None,
-    ranges: Annotated[str, typer.Option(metavar="METHOD", help="minmax, percentile, mse or entropy.")] = "minmax",
+    ranges: Annotated[
+        str, typer.Option(metavar="METHOD", help="minmax, percentile, mse or entropy.")
+    ] = "minmax",
     improve: Annotated[
-        str, typer.Option(metavar="LIST", callback=_improve, help="Accuracy recovery; only 'none' in this version.")
+        str,
+        typer.Option(
+            metavar="LIST", callback=_improve, help="Accuracy recovery; only 'none' in this version."
+        ),
     ] = "none",
-    io: Annotated[Io | None, typer.Option(help="Type of inputs and outputs; default: the target's habit.")] = None,
+    io: Annotated[
+        Io | None, typer.Option(help="Type of inputs and outputs; default: the target's habit.")
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse a result in which any operator but the borders is float.")
     ] = False,
     plan_in: Annotated[Path | None, typer.Option(metavar="P.json", help="Carry out this plan.")] = None,
     plan_out: Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan.")] = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="R.html|R.json|R.txt", help="Write a report in the form of its suffix.")
+        Path | None,
+        typer.Option(metavar="R.html|R.json|R.txt", help="Write a report in the form of its suffix."),
     ] = None,
-    engine: Annotated[str, typer.Option(callback=_engine, help="Where to work; only 'local' in this version.")] = "local",
-    seed: Annotated[int, typer.Option(help="For what draws random numbers; nothing in this version does.")] = 0,
+    engine: Annotated[
+        str, typer.Option(callback=_engine, help="Where to work; only 'local' in this version.")
+    ] = "local",
+    seed: Annotated[
+        int, typer.Option(help="For what draws random numbers; nothing in this version does.")
+    ] = 0,
 ) -> None:
     """Quantize a model after training, by any recipe."""
     from featherweight import pipeline
@@ -149,7 +178,9 @@ def quantize(
 
         data = open_data(calibration, graph, preprocess=preprocess).samples
         limit = min(samples or _REPORT_SAMPLES, _REPORT_SAMPLES)
-        summary = replace(summary, errors=tuple(compare(graph, result.model, data, limit=limit, progress=True)))
+        summary = replace(
+            summary, errors=tuple(compare(graph, result.model, data, limit=limit, progress=True))
+        )
     result.save(output)
     if plan_out is not None:
         result.plan.save(plan_out)

@@ -66,7 +66,7 @@ def _remarks(result: DemoResult) -> list[str]:
     runtime = result.environment.get("ai-edge-litert", "")
     remarks = [
         f"Measured on LiteRT {runtime}, one thread, batch 1, {result.test_images} test images; ± is the",
-        "standard error of the paired difference; latency is the median of interleaved rounds (0.50x: twice as",
-        "fast).",
+        "standard error of the paired difference; latency is the median of interleaved rounds; 0.50x",
+        "is twice as fast.",
     ]
     return remarks + [f"{row.name}: {note}" for row in result.rows for note in row.notes]

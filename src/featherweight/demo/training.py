@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Filters and stride of the first convolution, then of every depthwise-separable block (Howard et al., 2017).
 STEM = (24, 2)
-BLOCKS = ((48, 2), (64, 1), (96, 2), (128, 1))
+BLOCKS = ((48, 2), (96, 1), (128, 2), (256, 1))
 
 BATCH = 64
 STEPS = 2500
@@ -64,7 +64,8 @@ def build_network(depthwise: type[keras.layers.DepthwiseConv2D] | None = None) -
     for number, (filters, strides) in enumerate(BLOCKS, start=1):
         name = f"block_{number}"
         x = activated(
-            depthwise(3, strides, padding="same", use_bias=False, name=f"{name}_depthwise")(x), f"{name}_a"
+            depthwise_layer(3, strides, padding="same", use_bias=False, name=f"{name}_depthwise")(x),
+            f"{name}_a",
         )
         x = activated(layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_pointwise")(x), f"{name}_b")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
@@ -117,7 +118,7 @@ def _quick_depthwise(keras: Any) -> Any:
 
 
 def _batches(dataset: Dataset, steps: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields `steps` batches, each epoch in a new order, images mirrored by chance, batches shifted by up to a pixel."""
+    """Yields `steps` batches, every epoch in a new order, mirrored by chance and shifted by up to a pixel."""
     random = np.random.default_rng(seed)
     order = np.empty(0, np.int64)
     for _ in range(steps):

@@ -16,7 +16,7 @@ from featherweight.graph import Model
 from featherweight.lower import jax as _jax
 from featherweight.lower import keras as _keras
 from featherweight.lower import worker as _worker
-from featherweight.lower.jax import Lowered
+from featherweight.lower.checking import Lowered
 
 __all__ = ["Lowered", "lower", "lower_with_notes"]
 

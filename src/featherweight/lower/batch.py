@@ -102,6 +102,8 @@ def _freed_node(node: Node, tensors: dict[str, Tensor], dynamic: set[str], batch
     if len(free) > 1 and node.op == "RESHAPE":
         raise LoweringError(f"RESHAPE '{node.name}' spreads the batch over {len(free)} dimensions")
     attrs = dict(node.attrs)
+    if node.op == "SLICE":
+        return _strided(node, tensors, entries, free)
     if node.op == "STRIDED_SLICE":
         attrs["end_mask"] = int(attrs.get("end_mask", 0)) | sum(1 << i for i in free)
         return replace(node, attrs=attrs)
@@ -112,6 +114,21 @@ def _freed_node(node: Node, tensors: dict[str, Tensor], dynamic: set[str], batch
     tensors[name] = constant(name, entries.astype(values.dtype))
     inputs = tuple(name if i == position else old for i, old in enumerate(node.inputs))
     return replace(node, inputs=inputs, attrs=attrs)
+
+
+def _strided(node: Node, tensors: dict[str, Tensor], sizes: np.ndarray, free: Sequence[int]) -> Node:
+    """A SLICE as STRIDED_SLICE: LiteRT can't resize a SLICE whose size is "the rest" (-1), but this takes a mask."""
+    begin = tensors[node.inputs[1]].array
+    if begin is None:
+        raise LoweringError(f"SLICE '{node.name}' begins where the graph computes it")
+    values = {"begin": begin.reshape(-1), "end": begin.reshape(-1) + sizes, "strides": np.ones_like(sizes)}
+    names: list[str] = []
+    for what, value in values.items():
+        names.append(fresh_name(f"{node.name}/{what}", tensors))
+        tensors[names[-1]] = constant(names[-1], value.astype(np.int32))
+    mask = sum(1 << i for i in free)
+    attrs = {"begin_mask": mask, "end_mask": mask, "ellipsis_mask": 0, "new_axis_mask": 0, "shrink_axis_mask": 0}
+    return Node("STRIDED_SLICE", (node.inputs[0], *names), node.outputs, {**attrs, "offset": False})
 
 
 def _is_batch(entry: int, index: int, batch: int, output: Sequence[int]) -> bool:

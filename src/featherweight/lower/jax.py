@@ -3,40 +3,24 @@
 from __future__ import annotations
 
 import io
-import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from featherweight.errors import FeatherweightError, LoweringError
+from featherweight.errors import LoweringError
 from featherweight.graph import Model, Signature
-from featherweight.lower import batch, names, verify
+from featherweight.lower import names
+from featherweight.lower.checking import SEVERAL, Check, Lowered, checked
 from featherweight.lower.converter import SIGNATURE, convert
 from featherweight.lower.rewriting import rewritten
 from featherweight.lower.rules import RULES
 from featherweight.lower.source import Input, Source, first_samples, unique_names
-from featherweight.runtime.litert import Session
 
-_log = logging.getLogger("featherweight")
-# The batch at which a freed graph is checked against its source, besides 1.
-_SEVERAL = 3
 # The source runs a few times only: compiling it must not take longer than all the rest.
 _QUICK_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-_WAY_OUT = (
-    "This is a defect of the conversion: nothing was returned. Please report it with the layers of the model; "
-    "lowering through TensorFlow (route='tensorflow') may work."
-)
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """A verified float model, and notes on what the caller should know (a batch that had to stay fixed …)."""
-
-    model: Model
-    notes: tuple[str, ...] = ()
 
 
 def lower_function(
@@ -87,98 +71,31 @@ def lower_source(source: Source, *, unroll: bool = False, samples: Iterable[Any]
         )
     named = replace(source, outputs=unique_names(outputs))
     is_free = any(item.has_free_batch for item in named.inputs)
+    limits = _integer_limits(trace.jaxpr.jaxpr, named.inputs)
     with ThreadPoolExecutor(1) as pool:
-        check = _Check(named, _integer_limits(trace.jaxpr.jaxpr, named.inputs), given, pool)
-        check.prepare(_SEVERAL if is_free else 1)  # XLA compiles the source while the converter works.
-        model = _converted(named, trace, unroll)
-        if is_free:
-            return _with_free_batch(named, model, check, unroll)
-        check.at_fixed_batch(model)
-        return Lowered(model)
+        compiled = _Compiled(named, pool)
+        compiled.prepare(SEVERAL if is_free else 1)
+        check = Check(named.title, named.inputs, named.outputs, compiled, limits, given)
+        return checked(check, lambda size: _converted(named, trace if size == 1 else _traced(named, size), unroll))
 
 
-@dataclass(frozen=True)
-class _Check:
-    """Compares models with their source; the source is compiled and run once per batch."""
+class _Compiled:
+    """The source compiled by XLA for each batch that is asked for, in the background while the converter works."""
 
-    source: Source
-    limits: Mapping[str, int]
-    samples: Sequence[Sequence[np.ndarray]]
-    pool: Executor
-    compiled: dict[int, Future[Any]] = field(default_factory=dict)
-    known: dict[int, tuple[list[np.ndarray], list[np.ndarray]]] = field(default_factory=dict)
+    def __init__(self, source: Source, pool: Executor) -> None:
+        self._source, self._pool = source, pool
+        self._compiled: dict[int, Future[Any]] = {}
 
     def prepare(self, size: int) -> None:
-        """Starts to compile the source, as it is, for a batch."""
-        lowered = _traced(self.source, size).lower(lowering_platforms=("cpu",))
-        self.compiled[size] = self.pool.submit(lowered.compile, _QUICK_COMPILE)
+        """Starts to compile for a batch."""
+        lowered = _traced(self._source, size).lower(lowering_platforms=("cpu",))
+        self._compiled[size] = self._pool.submit(lowered.compile, _QUICK_COMPILE)
 
-    def expected(self, size: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """(inputs, the source's outputs) at a batch: random inputs whose outputs are finite, or the samples."""
-        if size not in self.known:
-            self.known[size] = self._computed(size)
-        return self.known[size]
-
-    def _computed(self, size: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        if size not in self.compiled:
+    def __call__(self, inputs: Sequence[np.ndarray], size: int) -> list[np.ndarray]:
+        """Runs the source on inputs of a batch."""
+        if size not in self._compiled:
             self.prepare(size)
-        run = self.compiled[size].result()
-        inputs = _batch_of(self.samples, self.source.inputs, size)
-        if inputs is not None:
-            return inputs, [np.asarray(a) for a in run(*inputs)]
-        for positive in (False, True):
-            inputs = verify.random_inputs(self.source.inputs, size, self.limits, positive=positive)
-            outputs = [np.asarray(a) for a in run(*inputs)]
-            if all(np.isfinite(o).all() for o in outputs if o.dtype.kind == "f"):
-                return inputs, outputs
-        raise LoweringError(
-            f"The {self.source.title} itself returns NaN or infinite values for random inputs, so its lowering can't "
-            "be verified. Pass inputs for which it is finite as samples=, or look for NaN in its weights."
-        )
-
-    def at_fixed_batch(self, model: Model) -> None:
-        """Raises where the model differs from its source at batch 1."""
-        inputs, outputs = self.expected(1)
-        try:
-            with Session(model) as session:
-                got = verify.outputs_of(session, inputs)
-        except FeatherweightError as error:
-            raise LoweringError(f"The lowered {self.source.title} does not run: {error}. {_WAY_OUT}") from error
-        found = verify.differences(self.source.outputs, outputs, got)
-        verify.require_equal(found, self.source.title, _WAY_OUT)
-
-    def at_free_batch(self, model: Model) -> Model:
-        """Returns the model with its free sizes marked; raises where it differs at several samples or at one."""
-        inputs, outputs = self.expected(_SEVERAL)
-        free = [item.has_free_batch for item in self.source.inputs]
-        one = [array[:1] if is_free else array for array, is_free in zip(inputs, free, strict=True)]
-        with Session(model) as session:
-            single = verify.outputs_of(session, one)
-            several = verify.outputs_of(session, inputs)
-        found = verify.differences(self.source.outputs, outputs, several)
-        verify.require_equal(found, f"{self.source.title} at batch {_SEVERAL}", _WAY_OUT)
-        marked = batch.with_signatures(model, verify.shapes_at(model, inputs), _SEVERAL)
-        first = [o[:1] if o.shape != g.shape else o for o, g in zip(outputs, single, strict=True)]
-        if not all(d.is_tolerable for d in verify.differences(self.source.outputs, first, single)):
-            self.at_fixed_batch(model)  # The samples of a batch depend on each other: ask the source itself.
-        return marked
-
-
-def _with_free_batch(source: Source, model: Model, check: _Check, unroll: bool) -> Lowered:
-    """Frees the batch: from the graph lowered at batch 1, else from one at a batch that stands out, else not."""
-    public = [item.name for item in source.inputs if item.has_free_batch]
-    reasons: list[str] = []
-    for size in (1, batch.telling_batch(model)):
-        try:
-            lowered = model if size == 1 else _converted(source, _traced(source, size), unroll)
-            tensors = [tensor for name, tensor in lowered.signatures[0].inputs if name in public]
-            return Lowered(check.at_free_batch(batch.freed(lowered, tensors, size)))
-        except FeatherweightError as error:
-            reasons.append(str(error))
-    check.at_fixed_batch(model)
-    note = f"The batch of the {source.title} stays fixed at 1: {reasons[-1].split('. ')[0].rstrip('.')}."
-    _log.warning(note)
-    return Lowered(model, (note,))
+        return [np.asarray(array) for array in self._compiled[size].result()(*inputs)]
 
 
 def _traced(source: Source, size: int) -> Any:
@@ -247,31 +164,6 @@ def _collect_limits(jaxpr: Any, reach: dict[Any, frozenset[str]], limits: dict[s
         for var in equation.outvars:
             if reached and np.issubdtype(var.aval.dtype, np.integer):
                 reach[var] = reached
-
-
-def _batch_of(
-    samples: Sequence[Sequence[np.ndarray]], inputs: Sequence[Input], size: int
-) -> list[np.ndarray] | None:
-    """Makes a batch of `size` from samples, with or without their own batch dimension; None without samples."""
-    if not samples:
-        return None
-    arrays: list[np.ndarray] = []
-    for position, item in enumerate(inputs):
-        rows = [np.asarray(sample[position], item.dtype) for sample in samples]
-        if not item.has_free_batch:
-            arrays.append(_fitting(rows[0], item.at(1), item))
-            continue
-        shape = item.at(1)[1:]
-        stacked = np.concatenate([row if row.shape[1:] == shape else row[None] for row in rows])
-        stacked = np.concatenate([stacked] * -(-size // len(stacked)))[:size]
-        arrays.append(_fitting(stacked, item.at(size), item))
-    return arrays
-
-
-def _fitting(array: np.ndarray, shape: tuple[int, ...], item: Input) -> np.ndarray:
-    if array.shape == shape:
-        return array
-    raise LoweringError(f"A sample for input '{item.name}' has shape {list(array.shape)}; it must be {list(shape)}.")
 
 
 def _path(path: Sequence[Any]) -> str:

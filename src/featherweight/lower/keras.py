@@ -7,6 +7,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,44 @@ def read(model: Any, samples: Sequence[Any] | None = None, input_shapes: Any = N
         return keras.tree.flatten(outputs)
 
     return Source(call, inputs, outputs=names, title=f"Keras model '{model.name}'")
+
+
+@dataclass(frozen=True)
+class Live:
+    """A live model of any backend: `call` takes and returns arrays, `trace` the backend's tensors, both flat."""
+
+    title: str
+    inputs: tuple[Input, ...]
+    outputs: Sequence[str]
+    call: Callable[..., list[np.ndarray]]
+    trace: Callable[..., list[Any]]
+    variables: Sequence[Any]
+
+
+def read_live(model: Any, samples: Sequence[Any] | None = None, input_shapes: Any = None) -> Live:
+    """Reads a live model of any backend, to convert or to compare with; arguments and errors as `read`.
+
+    The list of output names fills when it is called first.
+    """
+    import keras
+
+    inputs, pack = _inputs(model, samples, input_shapes)
+    if not model.built:
+        _build(model, inputs, pack)
+    names = _declared_outputs(model)
+
+    def trace(*tensors: Any) -> list[Any]:
+        outputs = model(*pack(tensors), training=False)
+        names[:] = _declared_outputs(model) or _output_names(outputs)
+        return keras.tree.flatten(outputs)
+
+    def call(*arrays: np.ndarray) -> list[np.ndarray]:
+        with keras.device("cpu"):
+            tensors = [keras.ops.convert_to_tensor(array) for array in arrays]
+            return [np.asarray(keras.ops.convert_to_numpy(value)) for value in trace(*tensors)]
+
+    variables = [variable.value for variable in model.variables]
+    return Live(f"Keras model '{model.name}'", inputs, names, call, trace, variables)
 
 
 _Inputs = tuple[tuple[Input, ...], Callable[[Sequence[Any]], tuple[Any, ...]]]
@@ -185,6 +224,7 @@ def _listed_shapes(inputs: Sequence[Input]) -> str:
 
 def _declared_outputs(model: Any) -> list[str]:
     """Output names of a functional model whose outputs are a list or a single tensor."""
+    model = getattr(model, "_functional", None) or model  # What a Sequential model is inside.
     structure = getattr(model, "_outputs_struct", None)
     names = getattr(model, "output_names", None)
     if names is None or isinstance(structure, Mapping):
@@ -210,8 +250,12 @@ def _cheap_initial_weights() -> Iterator[None]:
     The file's weights replace them at once; JAX would compile one program per shape of weight (13 s of the 15 s that
     loading a MobileNetV2 took).
     """
-    import jax
     from keras.src import backend as keras_backend
+
+    if keras_backend.backend() != "jax":
+        yield
+        return
+    import jax
 
     def filled(value: int) -> Callable[..., Any]:
         def fill(shape: Any, *_: Any, dtype: Any = None, **__: Any) -> Any:

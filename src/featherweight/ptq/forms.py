@@ -90,7 +90,7 @@ def _choose(result: Forms, node: Node, graph: Graph, target: Target, *, is_calle
     if rule is None or (rule.weight is None and rule.activation is None):
         result.keep(node, "the recipe keeps it float")
     elif rule.activation is None:
-        _choose_weights(result, node, graph, rule, target)
+        _choose_weights(result, node, graph, rule, target, is_called=is_called)
     elif is_called or ops.lookup(node.op).calls:
         result.keep(
             node,
@@ -101,7 +101,15 @@ def _choose(result: Forms, node: Node, graph: Graph, target: Target, *, is_calle
         _choose_integers(result, node, graph, rule, target)
 
 
-def _choose_weights(result: Forms, node: Node, graph: Graph, rule: Rule, target: Target) -> None:
+def _picks_rows(node: Node, graph: Graph) -> bool:
+    """True for an operator that copies out of a constant table: it can do so in integers without any calibration."""
+    position = weight_position(node, graph)
+    return ops.lookup(node.op).weight is None and position in ops.lookup(node.op).same_scale
+
+
+def _choose_weights(
+    result: Forms, node: Node, graph: Graph, rule: Rule, target: Target, *, is_called: bool
+) -> None:
     """Float activations: only the weights change."""
     weight = rule.weight
     if weight is None or weight_position(node, graph) is None:
@@ -114,6 +122,8 @@ def _choose_weights(result: Forms, node: Node, graph: Graph, rule: Rule, target:
         result.forms[node.name] = f"float32+{dtype}"
     elif target.runs(node.op, f"float32*{dtype}"):
         result.forms[node.name] = f"float32*{dtype}"
+    elif _picks_rows(node, graph) and target.runs(node.op, dtype) and not is_called:
+        result.forms[node.name] = dtype
     else:
         result.keep(node, f"target '{target.name}' has no kernel for {dtype} weights beside float activations")
 

@@ -183,6 +183,9 @@ class _Planner:
         Raises:
             DataError: if calibration did not measure it.
         """
+        table = self.table_of(name)
+        if table is not None:
+            return float(table.min()), float(table.max())
         stats = self.stats.tensors.get(name) if self.stats else None
         if stats is None:
             raise DataError(f"No range was measured for '{name}'. Calibrate this very model again, with all its tensors.")
@@ -191,6 +194,13 @@ class _Planner:
         method = (rule.activation.range_method if rule and rule.activation else None) or self.ranges
         dtype = self.dtypes[name]
         return find_range(stats, method, dtype, symmetric=dtype == "int16", where=f"tensor '{name}'")
+
+    def table_of(self, name: str) -> np.ndarray | None:
+        """Returns the constant that a tensor's values are copied out of, if they are."""
+        node = self.made.get(name)
+        if node is None or weight_position(node, self.graph) not in ops.lookup(node.op).same_scale:
+            return None
+        return self.graph.tensors[node.inputs[weight_position(node, self.graph) or 0]].array
 
     def group_params(self, names: list[str], fixed: dict[str, QuantParams]) -> QuantParams:
         """Returns the parameters that hold the values of all tensors of a group."""

@@ -130,6 +130,9 @@ class _Rewriter:
         attrs: Mapping[str, Any] = node.attrs
         if form.startswith("float32*") and "asymmetric_quantize_inputs" in attrs:
             attrs = dict(attrs) | {"asymmetric_quantize_inputs": True}
+        if dtype == "int16" and "pot_scale_int16" in attrs:
+            # The older kernel behind this flag takes power-of-two scales only, and fails on most of those.
+            attrs = dict(attrs) | {"pot_scale_int16": False}
         version = max(node.version, ops.lookup(node.op).versions.get(form, 1))
         self.nodes.append(replace(node, inputs=inputs, attrs=attrs, version=version))
 

@@ -42,7 +42,9 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: Itera
     right = set(right)
 
     def aligned(row: Sequence[str]) -> str:
-        parts = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        parts = [
+            c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ]
         return "  ".join(parts).rstrip()
 
     return "\n".join(aligned(row) for row in cells)
@@ -98,7 +100,12 @@ def _head(report: Report) -> str:
 def _sizes(report: Report) -> str:
     before, after = report.before, report.after
     rows = [
-        ("file", f"{before.file_bytes:,}", f"{after.file_bytes:,}", percent(after.file_bytes, before.file_bytes)),
+        (
+            "file",
+            f"{before.file_bytes:,}",
+            f"{after.file_bytes:,}",
+            percent(after.file_bytes, before.file_bytes),
+        ),
         (
             "compressed (deflate)",
             f"{before.compressed_bytes:,}",
@@ -115,9 +122,12 @@ def _sizes(report: Report) -> str:
 
 def _evaluations(report: Report) -> str:
     rows = [
-        (name, e.metric, f"{e.value:.6g}", f"{e.standard_error:.2g}", e.count) for name, e in report.evaluations.items()
+        (name, e.metric, f"{e.value:.6g}", f"{e.standard_error:.2g}", e.count)
+        for name, e in report.evaluations.items()
     ]
-    return _section("Task", table(("model", "metric", "value", "± error", "n"), rows, (2, 3, 4))) if rows else ""
+    return (
+        _section("Task", table(("model", "metric", "value", "± error", "n"), rows, (2, 3, 4))) if rows else ""
+    )
 
 
 def _latency(report: Report) -> str:
@@ -136,7 +146,15 @@ def _node_notes(title: str, notes: Sequence[NodeNote]) -> str:
 
 def _errors(report: Report) -> str:
     rows = [
-        (shortened(e.name), e.kind, e.op, e.dtype, decibels(e.sqnr_db), percent(e.clipping_mse, e.mse), f"{e.max_abs_error:.4g}")
+        (
+            shortened(e.name),
+            e.kind,
+            e.op,
+            e.dtype,
+            decibels(e.sqnr_db),
+            percent(e.clipping_mse, e.mse),
+            f"{e.max_abs_error:.4g}",
+        )
         for e in report.errors[:_MOST_ROWS]
     ]
     headers = ("tensor", "kind", "operator", "dtype", "SQNR dB", "clipping", "largest")

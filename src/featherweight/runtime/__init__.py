@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from featherweight.runtime.batches import Feed
 from featherweight.runtime.benchmark import Latency, benchmark
 from featherweight.runtime.litert import RESOLVERS, Session, default_threads, run
 from featherweight.runtime.progress import track
-from featherweight.runtime.samples import Feed, as_feeds, feeds
+from featherweight.runtime.samples import as_feeds, feeds
 
 __all__ = [
     "RESOLVERS",

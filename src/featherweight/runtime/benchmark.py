@@ -52,10 +52,10 @@ def benchmark(
     seed: int = 0,
     progress: bool = False,
 ) -> list[Latency]:
-    """Times models on LiteRT in interleaved rounds, on the same kind of random inputs, and returns one row each.
+    """Times models on LiteRT in interleaved rounds, on the same kind of random inputs; returns one row each.
 
-    In each of `runs` rounds every model runs once (very fast ones several times), in an order that changes from
-    round to round; the first `warmup` rounds are not counted. Paths may be given without names.
+    In each of `runs` rounds every model runs once (very fast ones several times), in an order that changes
+    from round to round; the first `warmup` rounds are not counted. Paths may be given without names.
 
     Raises:
         RecipeError: if there are no models, or numbers are below 1.

@@ -8,7 +8,7 @@ import re
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -19,13 +19,15 @@ import numpy as np
 from featherweight import tflite
 from featherweight.errors import DataError, FeatherweightError, RecipeError, UnsupportedOp, listed
 from featherweight.graph import Model, Tensor, io_names
-from featherweight.runtime.samples import checked_arrays, input_tensors, split
+from featherweight.runtime.batches import split
+from featherweight.runtime.samples import checked_arrays, input_tensors
 
-# LiteRT's names of its op resolvers: with the XNNPACK delegate, with optimized kernels only, with reference kernels.
+# LiteRT's names of its op resolvers: with the XNNPACK delegate, with optimized kernels, with reference
+# kernels.
 RESOLVERS = {"auto": "AUTO", "no_delegate": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "reference": "BUILTIN_REF"}
 _MOST_THREADS = 8
-# From this many classes on, the sum of the reference kernel's int8 SOFTMAX can leave its fixed-point range, and it
-# aborts the process (tensorflow/lite/kernels/internal/reference/softmax.h).
+# From this many classes on, the sum of the reference kernel's int8 SOFTMAX can leave its fixed-point range,
+# and it aborts the process (tensorflow/lite/kernels/internal/reference/softmax.h).
 _SOFTMAX_ABORT_CLASSES = 512
 _NOTICE = re.compile(rb"^INFO: Created TensorFlow Lite XNNPACK delegate for CPU\.\s*$")
 _notice_lock = threading.Lock()
@@ -42,7 +44,7 @@ class Session:
     """A model loaded into LiteRT, ready to run; a context manager.
 
     Args:
-        model: a `Model`, the bytes of a ``.tflite`` file, or its path (which LiteRT then maps instead of copying).
+        model: a `Model`, the bytes of a ``.tflite`` file, or its path (which LiteRT maps instead of copying).
         threads: for the kernels; default as `default_threads`.
         resolver: ``auto`` (XNNPACK, what devices run), ``no_delegate`` or ``reference``.
         outputs: tensors of the main graph to return instead of the model's outputs.
@@ -94,8 +96,8 @@ class Session:
     def run(self, inputs: Any) -> dict[str, np.ndarray]:
         """Runs the model once on a sample and returns public output name → array (with a batch dimension).
 
-        `inputs` is an array, a tuple in the order of the inputs, or a dict by input name. A batch larger than the
-        model's fixed one is run in parts.
+        `inputs` is an array, a tuple in the order of the inputs, or a dict by input name. A batch larger than
+        the model's fixed one is run in parts.
 
         Raises:
             DataError: if the inputs don't fit the model.
@@ -112,8 +114,8 @@ class Session:
         for name, array in results[0].items():
             if array.ndim == 0 or array.shape[0] != rows:
                 raise DataError(
-                    f"output '{name}' of shape {list(array.shape)} has no batch dimension, so {len(parts)} runs can't be "
-                    f"joined. Give {rows} example(s) at a time."
+                    f"output '{name}' of shape {list(array.shape)} has no batch dimension: {len(parts)} runs "
+                    f"can't be joined. Give {rows} example(s) at a time."
                 )
         return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
 
@@ -223,7 +225,7 @@ def _create(model: Model | bytes | str | Path, threads: int, resolver: str) -> A
 
 
 @contextlib.contextmanager
-def _reported(what: str) -> Iterator[None]:
+def _reported(what: str) -> Generator[None]:
     """Turns LiteRT's errors into ours."""
     try:
         yield
@@ -233,11 +235,11 @@ def _reported(what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _without_notice() -> Iterator[None]:
-    """Keeps LiteRT's one notice about XNNPACK off the terminal; whatever else it writes there is passed on.
+def _without_notice() -> Generator[None]:
+    """Keeps LiteRT's one notice about XNNPACK off the terminal; whatever else it writes is passed on.
 
-    LiteRT writes it from C++, once per process, and no setting reachable from Python stops it: until it has been
-    seen, file descriptor 2 points to a temporary file.
+    LiteRT writes it from C++, once per process, and no setting reachable from Python stops it: until it has
+    been seen, file descriptor 2 points to a temporary file.
     """
     global _notice_seen
     with _notice_lock:
@@ -280,5 +282,6 @@ def _refuse_abort(model: Model) -> None:
             ):
                 raise UnsupportedOp(
                     f"SOFTMAX '{node.name}': LiteRT's int8 reference kernel can abort the process with "
-                    f"{tensor.shape[-1]} classes (allowed: fewer than {_SOFTMAX_ABORT_CLASSES}). Use resolver 'auto'."
+                    f"{tensor.shape[-1]} classes (allowed: fewer than {_SOFTMAX_ABORT_CLASSES}). "
+                    "Use resolver 'auto'."
                 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 _Item = TypeVar("_Item")
 _PATIENCE_S = 1.0
@@ -38,7 +38,7 @@ def track(
             bar.stop()
 
 
-def _bar(description: str, total: int | None):  # noqa: ANN202 (rich is imported only when needed)
+def _bar(description: str, total: int | None) -> Any:
     from rich import progress
     from rich.console import Console
 

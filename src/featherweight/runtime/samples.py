@@ -1,14 +1,13 @@
 """What users feed to models: checks every sample, and turns it into arrays that the model takes.
 
-A sample is an array, a tuple (or list) of arrays in the order of the model's inputs, or a dict by input name; its
-arrays may come from NumPy, JAX, torch or TensorFlow. An array of the model's own rank is a batch, one of a rank
-less is a single example. All complaints about user data are raised here.
+A sample is an array, a tuple (or list) of arrays in the order of the model's inputs, or a dict by input name;
+its arrays may come from NumPy, JAX, torch or TensorFlow. An array of the model's own rank is a batch, one of
+a rank less is a single example. All complaints about user data are raised here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +16,9 @@ import numpy as np
 from featherweight.errors import DataError, listed
 from featherweight.graph import Model, Tensor, io_names
 from featherweight.numerics import storage_dtype
+from featherweight.runtime.batches import Feed, cut, has_free_batch, regrouped, rows_of, unit_of
 
 _FLOATS = {"float16", "bfloat16", "float32", "float64"}
-
-
-@dataclass(frozen=True, eq=False)
-class Feed:
-    """What one run of the model takes.
-
-    Attributes:
-        arrays: public input name → array with a batch dimension, in the input's dtype.
-        rows: examples in it.
-        first: number of the first sample in it, counted from 0 as the user's iterable gave them.
-        last: number of the last one.
-    """
-
-    arrays: dict[str, np.ndarray]
-    rows: int
-    first: int
-    last: int
-
-    @property
-    def label(self) -> str:
-        """What it is, for messages: ``sample 3`` or ``samples 4 to 7``."""
-        return f"sample {self.first}" if self.first == self.last else f"samples {self.first} to {self.last}"
 
 
 def as_feeds(
@@ -48,8 +26,9 @@ def as_feeds(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields what to feed to the model, run by run: public input name → array with a batch dimension.
 
-    A model of fixed batch gets exactly its batch in each run: larger samples are split, smaller ones joined. Where
-    the batch is free, samples go as they come, or regrouped to `batch` examples. At most `limit` examples are used.
+    A model of fixed batch gets exactly its batch in each run: larger samples are split, smaller ones joined.
+    Where the batch is free, samples go as they come, or regrouped to `batch` examples. At most `limit`
+    examples are used.
 
     Raises:
         DataError: if a sample does not fit the model or holds NaN or infinity, or if there are none.
@@ -75,12 +54,12 @@ def feeds(
         if value is not None and value < 1:
             raise DataError(f"{name} is {value}; it must be at least 1 (or left out).")
     inputs = input_tensors(model)
-    unit = _unit(inputs, batch)
+    unit = unit_of(inputs, batch)
     checked = _checked(_iterable(samples), inputs, finite=finite)
     left = limit
-    for feed in checked if unit is None else _regrouped(checked, unit, inputs, left):
+    for feed in checked if unit is None else regrouped(checked, unit, inputs, left):
         if left is not None and feed.rows > left and unit is None:
-            feed = _cut(feed, left, inputs)
+            feed = cut(feed, left, inputs)
         yield feed
         if left is not None:
             left -= feed.rows
@@ -91,15 +70,6 @@ def feeds(
 def input_tensors(model: Model) -> dict[str, Tensor]:
     """Returns public input name → tensor of the main graph."""
     return {name: model.main.tensors[tensor] for name, tensor in io_names(model)[0].items()}
-
-
-def has_free_batch(tensor: Tensor) -> bool:
-    """True where the file leaves the first dimension open."""
-    return (
-        bool(tensor.shape_signature)
-        and tensor.shape_signature is not None
-        and tensor.shape_signature[0] == -1
-    )
 
 
 def known_length(samples: object) -> int | None:
@@ -130,30 +100,11 @@ def checked_arrays(
             place = np.unravel_index(int(np.argmin(np.isfinite(array))), array.shape)
             found = "NaN" if np.isnan(array[place]) else "infinity"
             raise DataError(
-                f"{where}: it holds {found} (first at {[int(i) for i in place]}); samples must be finite numbers. "
-                "Remove or repair this sample."
+                f"{where}: it holds {found} (first at {[int(i) for i in place]}); samples must be finite "
+                "numbers. Remove or repair this sample."
             )
         arrays[name] = array
     return arrays
-
-
-def split(
-    arrays: Mapping[str, np.ndarray], inputs: Mapping[str, Tensor], where: str = ""
-) -> list[dict[str, np.ndarray]]:
-    """Cuts checked arrays into what fits the model's batch; where the batch is free, nothing is cut.
-
-    Raises:
-        DataError: if the inputs disagree about the batch, or the batch does not divide by the model's.
-    """
-    rows = _rows(arrays, inputs, where)
-    unit = _unit(inputs, None)
-    if unit is None or rows == unit:
-        return [dict(arrays)]
-    if rows % unit:
-        raise DataError(
-            f"{where}a batch of {rows} does not fit the model's fixed batch of {unit}; give a multiple of {unit}."
-        )
-    return [{n: a[i : i + unit] for n, a in arrays.items()} for i in range(0, rows, unit)]
 
 
 def _sample(number: int | None) -> str:
@@ -170,8 +121,8 @@ def _iterable(samples: Any) -> Iterator[Any]:
         iterator = iter([samples] if isinstance(samples, Mapping) else samples)
     except TypeError:
         raise DataError(
-            f"samples are a {type(samples).__name__}, which can't be iterated over. Pass a list, an array or a "
-            "generator of samples."
+            f"samples are a {type(samples).__name__}, which can't be iterated over. Pass a list, an array or "
+            "a generator of samples."
         ) from None
     none_yet = True
     for sample in iterator:
@@ -179,7 +130,8 @@ def _iterable(samples: Any) -> Iterator[Any]:
         yield sample
     if none_yet and iterator is samples:
         raise DataError(
-            "the iterator gave no samples: it is empty, or something consumed it before. Pass a fresh one, or a list."
+            "the iterator gave no samples: it is empty, or something consumed it before. "
+            "Pass a fresh one, or a list."
         )
     if none_yet:
         raise DataError("there are no samples: the collection is empty. At least one is needed.")
@@ -188,7 +140,7 @@ def _iterable(samples: Any) -> Iterator[Any]:
 def _checked(samples: Iterator[Any], inputs: Mapping[str, Tensor], *, finite: bool) -> Iterator[Feed]:
     for number, sample in enumerate(samples):
         arrays = checked_arrays(sample, inputs, number, finite=finite)
-        rows = _rows(arrays, inputs, f"sample {number}: ")
+        rows = rows_of(arrays, inputs, f"sample {number}: ")
         yield Feed(arrays, rows, number, number)
 
 
@@ -198,7 +150,9 @@ def _parts(sample: Any, inputs: Mapping[str, Tensor], number: int | None) -> dic
     wanted = f"the model takes {len(inputs)} ({listed(inputs)})"
     if isinstance(sample, Mapping):
         aliases = {tensor.name: name for name, tensor in inputs.items()}
-        named = {key if key in inputs else aliases.get(key, key): value for key, value in sample.items()}
+        named: dict[str, Any] = {}
+        for key, value in sample.items():
+            named[str(key) if key in inputs else aliases.get(str(key), str(key))] = value
         wrong = [key for key in named if key not in inputs] or [name for name in inputs if name not in named]
         if wrong:
             verdict = "is not an input of the model" if wrong[0] in named else "is missing"
@@ -213,7 +167,7 @@ def _parts(sample: Any, inputs: Mapping[str, Tensor], number: int | None) -> dic
         return dict(zip(inputs, sample, strict=True))
     if len(inputs) != 1:
         raise DataError(
-            f"{what} is a single {type(sample).__name__}, but {wanted}. Give a tuple, or a dict by input name."
+            f"{what} is one {type(sample).__name__}, but {wanted}. Give a tuple, or a dict by input name."
         )
     return {next(iter(inputs)): sample}
 
@@ -275,79 +229,6 @@ def _cast(array: np.ndarray, tensor: Tensor, where: str) -> np.ndarray:
     result = array.astype(storage_dtype(wanted), copy=False)
     if found != wanted and not np.array_equal(result.astype(array.dtype), array):
         raise DataError(
-            f"{where}: its values from {array.min()} to {array.max()} don't fit {wanted}, which the model takes."
+            f"{where}: its values from {array.min()} to {array.max()} don't fit {wanted}, the model's dtype."
         )
     return result
-
-
-def _unit(inputs: Mapping[str, Tensor], batch: int | None) -> int | None:
-    """Returns the number of examples that every run takes, or None where runs take what comes."""
-    free = [has_free_batch(tensor) for tensor in inputs.values()]
-    if inputs and all(free):
-        return batch
-    if any(free) or not inputs or any(not tensor.shape for tensor in inputs.values()):
-        return None
-    sizes = {tensor.shape[0] for tensor in inputs.values()}
-    return sizes.pop() if len(sizes) == 1 else None
-
-
-def _rows(arrays: Mapping[str, np.ndarray], inputs: Mapping[str, Tensor], where: str) -> int:
-    """Returns the number of examples in checked arrays; raises if the inputs disagree or can't take as many."""
-    unit, free = _unit(inputs, None), {n: has_free_batch(t) for n, t in inputs.items()}
-    counted = {n: a.shape[0] for n, a in arrays.items() if a.ndim and (unit is not None or free[n])}
-    if len(set(counted.values())) > 1:
-        found = listed(f"{name}: {rows}" for name, rows in counted.items())
-        raise DataError(f"{where}its inputs differ in batch size ({found}); they must be the same.")
-    for name, array in arrays.items():
-        if name not in counted and array.ndim and array.shape[0] != inputs[name].shape[0]:
-            raise DataError(
-                f"{where}input '{name}' has the batch {array.shape[0]}, but the model's is fixed at {inputs[name].shape[0]}."
-            )
-    return next(iter(counted.values()), 1)
-
-
-def _cut(feed: Feed, rows: int, inputs: Mapping[str, Tensor]) -> Feed:
-    """Returns the feed's first rows where the batch is free, else the feed as it is."""
-    if not any(has_free_batch(tensor) for tensor in inputs.values()):
-        return feed
-    arrays = {n: a[:rows] if has_free_batch(inputs[n]) else a for n, a in feed.arrays.items()}
-    return Feed(arrays, rows, feed.first, feed.last)
-
-
-def _regrouped(
-    checked: Iterator[Feed], unit: int, inputs: Mapping[str, Tensor], limit: int | None
-) -> Iterator[Feed]:
-    """Splits and joins feeds so that each has `unit` rows; where the batch is free, the last may have fewer."""
-    pending: list[Feed] = []
-    waiting, left = 0, limit
-    free = any(has_free_batch(tensor) for tensor in inputs.values())
-    for feed in checked:
-        if free and left is not None:
-            feed = _cut(feed, left, inputs) if feed.rows > left else feed
-            left -= feed.rows
-        pending.append(feed)
-        waiting += feed.rows
-        if waiting >= unit:
-            whole = _joined(pending)
-            for start in range(0, waiting - unit + 1, unit):
-                part = {name: array[start : start + unit] for name, array in whole.arrays.items()}
-                yield Feed(part, unit, whole.first if start == 0 else feed.first, feed.last)
-            rest = waiting % unit
-            remainder = {name: array[waiting - rest :] for name, array in whole.arrays.items()}
-            pending = [Feed(remainder, rest, feed.first, feed.last)] if rest else []
-            waiting = rest
-        if left is not None and left <= 0:
-            break
-    if waiting and not free:
-        raise DataError(
-            f"the last {waiting} examples don't fill the model's fixed batch of {unit}; give a multiple of {unit}."
-        )
-    if waiting:
-        yield _joined(pending)
-
-
-def _joined(parts: list[Feed]) -> Feed:
-    if len(parts) == 1:
-        return parts[0]
-    arrays = {name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays}
-    return Feed(arrays, sum(part.rows for part in parts), parts[0].first, parts[-1].last)

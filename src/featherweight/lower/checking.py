@@ -1,0 +1,165 @@
+"""Checks what was lowered against its source, and frees its batch where the result is still right."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from featherweight.errors import FeatherweightError, LoweringError
+from featherweight.graph import Model
+from featherweight.lower import batch, verify
+from featherweight.lower.source import Input
+from featherweight.runtime.litert import Session
+
+_log = logging.getLogger("featherweight")
+# The batch at which a freed graph is checked against its source, besides 1.
+SEVERAL = 3
+_WAY_OUT = (
+    "This is a defect of the conversion; nothing was returned. Lower it another way (route='tensorflow' for a Keras "
+    "model), replace the layer, and please report it."
+)
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A verified float model, and notes on what the caller should know (a batch that had to stay fixed …)."""
+
+    model: Model
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Check:
+    """Compares models with their source.
+
+    Attributes:
+        title: what messages call the source.
+        inputs: in the order of the model's.
+        outputs: their public names, in the order of the model's.
+        run: the source: (arrays, batch) → outputs in order.
+        limits: for integer inputs, the number that their values must stay below, where one is known.
+        samples: inputs to use instead of random ones.
+    """
+
+    title: str
+    inputs: Sequence[Input]
+    outputs: Sequence[str]
+    run: Callable[[Sequence[np.ndarray], int], list[np.ndarray]]
+    limits: Mapping[str, int] = field(default_factory=dict)
+    samples: Sequence[Sequence[np.ndarray]] = ()
+    known: dict[int, tuple[list[np.ndarray], list[np.ndarray]]] = field(default_factory=dict)
+
+    def expected(self, size: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """(inputs, the source's outputs) at a batch; computed once.
+
+        Raises:
+            LoweringError: if the source's outputs are not finite for random inputs.
+        """
+        if size not in self.known:
+            self.known[size] = self._computed(size)
+        return self.known[size]
+
+    def _computed(self, size: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        inputs = batch_of(self.samples, self.inputs, size)
+        if inputs is not None:
+            return inputs, self.run(inputs, size)
+        for positive in (False, True):
+            inputs = verify.random_inputs(self.inputs, size, self.limits, positive=positive)
+            outputs = self.run(inputs, size)
+            if all(np.isfinite(o).all() for o in outputs if o.dtype.kind == "f"):
+                return inputs, outputs
+        raise LoweringError(
+            f"The {self.title} itself returns NaN or infinite values for random inputs, so its lowering can't be "
+            "verified. Pass inputs for which it is finite as samples=, or look for NaN in its weights."
+        )
+
+    def at_fixed_batch(self, model: Model) -> None:
+        """Compares at the batch of the source, or at batch 1 where that is free.
+
+        Raises:
+            LoweringError: if the model does not run, or differs from its source.
+        """
+        inputs, outputs = self.expected(1)
+        try:
+            with Session(model) as session:
+                got = verify.outputs_of(session, inputs)
+        except FeatherweightError as error:
+            raise LoweringError(f"The lowered {self.title} does not run: {error}. {_WAY_OUT}") from error
+        verify.require_equal(verify.differences(self.outputs, outputs, got), self.title, _WAY_OUT)
+
+    def at_free_batch(self, model: Model) -> Model:
+        """Compares at several samples and at one; returns the model with its free sizes marked.
+
+        Raises:
+            FeatherweightError: if the model does not run at both batches, or differs from its source.
+        """
+        inputs, outputs = self.expected(SEVERAL)
+        free = [item.has_free_batch for item in self.inputs]
+        one = [array[:1] if is_free else array for array, is_free in zip(inputs, free, strict=True)]
+        with Session(model) as session:
+            single = verify.outputs_of(session, one)
+            several = verify.outputs_of(session, inputs)
+        where = f"{self.title} at batch {SEVERAL}"
+        verify.require_equal(verify.differences(self.outputs, outputs, several), where, _WAY_OUT)
+        marked = batch.with_signatures(model, verify.shapes_at(model, inputs), SEVERAL)
+        first = [o[:1] if o.shape != g.shape else o for o, g in zip(outputs, single, strict=True)]
+        if not all(d.is_tolerable for d in verify.differences(self.outputs, first, single)):
+            self.at_fixed_batch(model)  # The samples of a batch depend on each other: ask the source itself.
+        return marked
+
+
+def checked(check: Check, lowered_at: Callable[[int], Model]) -> Lowered:
+    """Lowers with `lowered_at(batch)`, frees the batch where the source's is free, and verifies the result.
+
+    The batch is freed in the graph lowered at batch 1, else in one lowered at a batch that stands out from all other
+    sizes, else it stays fixed, with a note.
+
+    Raises:
+        LoweringError: if the model can't be lowered, or differs from its source.
+    """
+    model = lowered_at(1)
+    public = [item.name for item in check.inputs if item.has_free_batch]
+    if not public:
+        check.at_fixed_batch(model)
+        return Lowered(model)
+    reason = ""
+    for size in (1, batch.telling_batch(model)):
+        try:
+            candidate = model if size == 1 else lowered_at(size)
+            tensors = [tensor for name, tensor in candidate.signatures[0].inputs if name in public]
+            return Lowered(check.at_free_batch(batch.freed(candidate, tensors, size)))
+        except FeatherweightError as error:
+            _log.debug("batch not freed at %d: %s", size, error)
+            reason = str(error).split(". ")[0].rstrip(".")
+    check.at_fixed_batch(model)
+    note = f"The batch of the {check.title} stays fixed at 1: {reason}."
+    _log.warning(note)
+    return Lowered(model, (note,))
+
+
+def batch_of(
+    samples: Sequence[Sequence[np.ndarray]], inputs: Sequence[Input], size: int
+) -> list[np.ndarray] | None:
+    """Makes a batch of `size` from samples, with or without their own batch dimension; None without samples."""
+    if not samples:
+        return None
+    arrays: list[np.ndarray] = []
+    for position, item in enumerate(inputs):
+        rows = [np.asarray(sample[position], item.dtype) for sample in samples]
+        if not item.has_free_batch:
+            arrays.append(_fitting(rows[0], item.at(1), item))
+            continue
+        shape = item.at(1)[1:]
+        stacked = np.concatenate([row if row.shape[1:] == shape else row[None] for row in rows])
+        stacked = np.concatenate([stacked] * -(-size // len(stacked)))[:size]
+        arrays.append(_fitting(stacked, item.at(size), item))
+    return arrays
+
+
+def _fitting(array: np.ndarray, shape: tuple[int, ...], item: Input) -> np.ndarray:
+    if array.shape == shape:
+        return array
+    raise LoweringError(f"A sample for input '{item.name}' has shape {list(array.shape)}; it must be {list(shape)}.")

@@ -1,0 +1,111 @@
+"""The second route for Keras models, where TensorFlow is installed: its own converter."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featherweight.errors import LoweringError
+from featherweight.graph import Model, Signature
+from featherweight.lower import names
+from featherweight.lower.checking import Check, Lowered, checked
+from featherweight.lower.converter import SIGNATURE
+from featherweight.lower.keras import Live
+from featherweight.lower.source import Input, first_samples
+
+
+def lower_keras(model: Any, *, unroll: bool, samples: Sequence[Any] | None, input_shapes: Any) -> Lowered:
+    """Lowers a live Keras model through `tf.lite.TFLiteConverter`, verified against the model.
+
+    Like everywhere, it is lowered at a fixed batch that is freed afterwards. A model on another backend is saved and lowered in a process with the TensorFlow backend.
+
+    Raises:
+        LoweringError: if TensorFlow is not installed or its converter fails, or if the result differs.
+    """
+    from featherweight.lower import keras as keras_models
+    from featherweight.lower import worker
+
+    if keras_models.backend() != "tensorflow":
+        with tempfile.TemporaryDirectory(prefix="featherweight-") as folder:
+            path = Path(folder) / "model.keras"
+            model.save(path)
+            return worker.lower_file(
+                path, unroll=unroll, samples=samples, input_shapes=input_shapes, route="tensorflow"
+            )
+    source = keras_models.read_live(model, samples, input_shapes)
+    source.call(*[np.zeros(item.at(1), item.dtype) for item in source.inputs])  # Names the outputs.
+    given = first_samples(samples, source.inputs)
+    check = Check(source.title, source.inputs, source.outputs, lambda arrays, _: source.call(*arrays), samples=given)
+    with _unrolled(model) if unroll else contextlib.nullcontext():
+        return checked(check, lambda size: _converted(source, size))
+
+
+def _converted(source: Live, size: int) -> Model:
+    from featherweight.tflite import read
+
+    tf = _tensorflow()
+    specs = [tf.TensorSpec(item.at(size), item.dtype, name=f"input_{i}") for i, item in enumerate(source.inputs)]
+
+    def call(*arrays: Any) -> dict[str, Any]:
+        return {f"output_{i}": output for i, output in enumerate(source.trace(*arrays))}
+
+    module = tf.Module()
+    module.held = list(source.variables)  # A saved function may use only what its module holds.
+    module.call = tf.function(call, input_signature=specs, autograph=False)
+    with tempfile.TemporaryDirectory(prefix="featherweight-") as folder:
+        try:
+            tf.saved_model.save(module, folder, signatures=module.call.get_concrete_function())
+            converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+            data = converter.convert()
+        except Exception as error:  # The converter raises several types, none of them documented.
+            said = " ".join(str(error).split())[:400].rstrip(".")
+            raise LoweringError(
+                f"TensorFlow's converter refused the {source.title}: {said}. Use route='jax', or unroll=True for loops."
+            ) from error
+    return _named(read(data), source.inputs, source.outputs)
+
+
+def _named(model: Model, inputs: Sequence[Input], outputs: Sequence[str]) -> Model:
+    """Puts the public names into the signature, in order."""
+    found = model.signatures[0]
+    by_name, results = dict(found.inputs), dict(found.outputs)
+    named_inputs = tuple((item.name, by_name[f"input_{i}"]) for i, item in enumerate(inputs))
+    named_outputs = tuple((name, results[f"output_{i}"]) for i, name in enumerate(outputs))
+    graph = replace(
+        model.main,
+        inputs=tuple(tensor for _, tensor in named_inputs),
+        outputs=tuple(tensor for _, tensor in named_outputs),
+    )
+    signature = Signature(SIGNATURE, named_inputs, named_outputs)
+    return names.renamed(replace(model, graphs=(graph, *model.graphs[1:]), signatures=(signature,)))
+
+
+@contextlib.contextmanager
+def _unrolled(model: Any) -> Iterator[None]:
+    """Sets `unroll` on the recurrent layers while the model is traced."""
+    layers = [layer for layer in model._flatten_layers() if hasattr(layer, "unroll")]
+    saved = [layer.unroll for layer in layers]
+    try:
+        for layer in layers:
+            layer.unroll = True
+        yield
+    finally:
+        for layer, value in zip(layers, saved, strict=True):
+            layer.unroll = value
+
+
+def _tensorflow() -> Any:
+    try:
+        import tensorflow
+    except ImportError as error:
+        raise LoweringError(
+            f"route='tensorflow' needs TensorFlow, which can't be imported ({error}). "
+            "Install it with: pip install 'featherweight[tensorflow]', or leave the route out."
+        ) from error
+    return tensorflow

@@ -1,0 +1,186 @@
+"""Lowers PyTorch modules through `litert-torch`; inputs stay as the module has them (images: channels first)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import inspect
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from featherweight.errors import LoweringError
+from featherweight.graph import Model, Signature
+from featherweight.lower import names
+from featherweight.lower.checking import Check, Lowered, batch_of, checked
+from featherweight.lower.converter import SIGNATURE
+from featherweight.lower.source import Input, first_samples, unique_names
+
+
+def lower_module(module: Any, samples: Sequence[Any] | None) -> Lowered:
+    """Lowers a `torch.nn.Module` in evaluation mode, verified against it; the module stays as it is.
+
+    Args:
+        module: takes tensors, as positional arguments.
+        samples: examples of its inputs, an array or a tuple each; the first dimension is the batch, and is freed
+            where the module allows it.
+
+    Raises:
+        LoweringError: if there is no sample, if litert-torch is not installed or fails, or if the result differs.
+    """
+    if not samples:
+        raise LoweringError(
+            f"The module {type(module).__name__} does not say the shapes of its inputs. "
+            "Pass an example of them, with a batch dimension: samples=[x], or samples=[(x, y)]."
+        )
+    sample = samples[0]
+    arrays = _arrays(sample)
+    named = _argument_names(module, sample, len(arrays))
+    inputs = tuple(
+        Input(n, (None, *a.shape[1:]) if a.ndim else (), _narrow(a.dtype)) for n, a in zip(named, arrays, strict=True)
+    )
+    title = f"torch module {type(module).__name__}"
+    return _lower(module, inputs, first_samples([_arrays(s) for s in samples], inputs), title)
+
+
+def lower_keras(model: Any, *, unroll: bool, samples: Sequence[Any] | None, input_shapes: Any) -> Lowered:
+    """Lowers a Keras model that lives on the torch backend, as a module.
+
+    Raises:
+        LoweringError: as `lower_module`, or if loops are to be unrolled.
+    """
+    import torch
+
+    from featherweight.lower import keras as keras_models
+
+    if unroll:
+        raise LoweringError("The torch converter can't unroll. Set unroll=True on the recurrent layers themselves.")
+    live = keras_models.read_live(model, samples, input_shapes)
+
+    class Module(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *tensors: Any) -> Any:
+            return tuple(live.trace(*tensors))
+
+    given = first_samples(samples, live.inputs)
+    return _lower(Module(), live.inputs, given, live.title, outputs=live.outputs)
+
+
+def _lower(
+    module: Any, inputs: Sequence[Input], given: Sequence[Sequence[np.ndarray]], title: str, outputs: Sequence[str] = ()
+) -> Lowered:
+    import torch
+
+    with _evaluating(module):
+
+        def run(arrays: Sequence[np.ndarray], _: int) -> list[np.ndarray]:
+            with torch.no_grad():
+                return [np.asarray(value.cpu()) for value in _flat(module(*_tensors(arrays)))]
+
+        example = batch_of(given, inputs, 1) or [np.zeros(item.at(1), item.dtype) for item in inputs]
+        with torch.no_grad():
+            produced = module(*_tensors(example))
+        public = unique_names(outputs or _output_names(produced))
+        check = Check(title, inputs, public, run, samples=given)
+        return checked(check, lambda size: _converted(module, inputs, public, _resized(example, inputs, size), title))
+
+
+def _converted(
+    module: Any, inputs: Sequence[Input], outputs: Sequence[str], arrays: Sequence[np.ndarray], title: str
+) -> Model:
+    from featherweight.tflite import read
+
+    try:
+        import litert_torch
+    except ImportError as error:
+        raise LoweringError(
+            f"Lowering a torch module needs litert-torch, which can't be imported ({error}). "
+            "Install it with: pip install 'featherweight[torch]'."
+        ) from error
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():  # It reports every step.
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            data = litert_torch.convert(module, tuple(_tensors(arrays))).model_content()
+    except Exception as error:  # Whatever torch.export and the converter raise.
+        said = " ".join(str(error).split())[:400].rstrip(".")
+        raise LoweringError(
+            f"litert-torch can't convert the {title}: {type(error).__name__}: {said}. "
+            "The module must be exportable by torch.export (no control flow on values)."
+        ) from error
+    model = read(data)
+    signature = Signature(
+        SIGNATURE,
+        tuple(zip((item.name for item in inputs), model.main.inputs, strict=True)),
+        tuple(zip(outputs, model.main.outputs, strict=True)),
+    )
+    return names.renamed(replace(model, signatures=(signature,)))
+
+
+@contextlib.contextmanager
+def _evaluating(module: Any) -> Iterator[None]:
+    """Puts a module and its parts into evaluation mode for a while."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def _tensors(arrays: Sequence[np.ndarray]) -> list[Any]:
+    """Arrays as tensors; 32-bit integers become the 64-bit ones that torch indexes with."""
+    import torch
+
+    tensors = [torch.from_numpy(np.array(array)) for array in arrays]
+    return [t.long() if t.dtype == torch.int32 else t for t in tensors]
+
+
+def _resized(arrays: Sequence[np.ndarray], inputs: Sequence[Input], size: int) -> list[np.ndarray]:
+    return [
+        np.concatenate([array[:1]] * size) if item.has_free_batch else array
+        for array, item in zip(arrays, inputs, strict=True)
+    ]
+
+
+def _arrays(sample: Any) -> list[np.ndarray]:
+    parts = list(sample.values()) if isinstance(sample, Mapping) else sample
+    parts = parts if isinstance(parts, (tuple, list)) else [parts]
+    arrays = [np.asarray(part.detach().cpu() if hasattr(part, "detach") else part) for part in parts]
+    return [array.astype(_narrow(array.dtype), copy=False) for array in arrays]
+
+
+def _narrow(dtype: np.dtype[Any]) -> str:
+    """The dtype on the device: the converter has no 64-bit inputs."""
+    return {"int64": "int32", "float64": "float32"}.get(dtype.name, dtype.name)
+
+
+def _argument_names(module: Any, sample: Any, count: int) -> tuple[str, ...]:
+    if isinstance(sample, Mapping):
+        return tuple(str(key) for key in sample)
+    parameters = [p for p in inspect.signature(module.forward).parameters.values() if p.kind <= p.POSITIONAL_OR_KEYWORD]
+    if len(parameters) >= count:
+        return tuple(p.name for p in parameters[:count])
+    return tuple(f"input_{i}" for i in range(count))
+
+
+def _flat(outputs: Any) -> list[Any]:
+    from torch.utils import _pytree
+
+    return list(_pytree.tree_flatten(outputs)[0])
+
+
+def _output_names(outputs: Any) -> list[str]:
+    if isinstance(outputs, Mapping):
+        return [str(key) for key in outputs]
+    count = len(_flat(outputs))
+    return ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
+
+

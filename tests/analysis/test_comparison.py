@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from featherweight import pipeline, tflite
+from featherweight.analysis import compare
+from featherweight.errors import DataError
+from featherweight.graph import constant, replace_graph
+from featherweight.numerics import dequantize, quantize
+from featherweight.runtime import run
+from tests.analysis.small_models import CLASSES, FEATURES, classifier, features, two_headed
+
+
+@pytest.fixture(scope="module")
+def quantized():
+    return pipeline.quantize(classifier(), "int8", calibration=features(), progress=False).model
+
+
+def by_name(rows):
+    return {(row.kind, row.name): row for row in rows}
+
+
+def test_a_model_equals_itself():
+    rows = compare(classifier(), classifier(), features(8))
+    assert {row.sqnr_db for row in rows} == {math.inf}
+    assert {row.max_abs_error for row in rows} == {0.0}
+    assert {row.kind for row in rows} == {"output", "activation", "weight"}
+
+
+def test_rows_agree_with_their_definitions(quantized):
+    x = features(50, seed=3)
+    rows = by_name(compare(classifier(), quantized, x))
+    expected, got = run(classifier(), x), run(quantized, x)
+    row = rows["output", "scores"]
+    error = np.float64(expected) - got
+    assert row.sqnr_db == pytest.approx(10 * math.log10(np.square(np.float64(expected)).sum() / np.square(error).sum()))
+    assert row.max_abs_error == np.abs(error).max()
+    assert row.mse == pytest.approx(np.square(error).mean())
+    assert row.rounding_mse + row.clipping_mse == pytest.approx(row.mse)
+    assert row.dtype == "int8"  # what is behind the DEQUANTIZE at the border
+    assert row.count == 50 * CLASSES
+    assert 0.99 < row.cosine < 1
+    hidden = rows["activation", "hidden"]
+    assert (hidden.op, hidden.dtype, hidden.shape) == ("FULLY_CONNECTED", "int8", (1, 16))
+    assert hidden.own_sqnr_db is not None
+    assert hidden.own_sqnr_db > hidden.sqnr_db - 1
+
+
+def test_weights_are_compared_as_stored(quantized):
+    rows = by_name(compare(classifier(), quantized, features(4)))
+    weight = classifier().main.tensors["one/kernel"].array
+    stored = quantized.main.tensors["one/kernel"]
+    row = rows["weight", "one/kernel"]
+    assert row.dtype == "int8"
+    assert row.max_abs_error == pytest.approx(np.abs(weight - dequantize(stored.array, stored.quant)).max(), rel=1e-6)
+    assert rows["weight", "one/bias"].dtype == "int32"
+    assert rows["weight", "one/bias"].sqnr_db > 60
+
+
+def test_worst_first(quantized):
+    levels = [row.sqnr_db for row in compare(classifier(), quantized, features(16))]
+    assert levels == sorted(levels)
+
+
+def test_clipping_shows_where_samples_leave_the_calibrated_range():
+    narrow = pipeline.quantize(classifier(), "int8", calibration=features() * 0.1, progress=False).model
+    row = by_name(compare(classifier(), narrow, features(50)))["activation", "hidden"]
+    assert row.clipped_fraction > 0.1
+    assert row.clipping_mse > 10 * row.rounding_mse
+
+
+def test_batches_do_not_change_the_result(quantized):
+    x = features(70)
+    at_once = compare(classifier(), quantized, [x])
+    singly = compare(classifier(), quantized, (row[np.newaxis] for row in x))
+    for one, other in zip(by_name(at_once).items(), by_name(singly).items(), strict=True):
+        assert one[0] == other[0]
+        assert one[1].mse == pytest.approx(other[1].mse, rel=1e-6)
+
+
+def test_limit(quantized):
+    rows = by_name(compare(classifier(), quantized, features(50), limit=5))
+    assert rows["output", "scores"].count == 5 * CLASSES
+
+
+def test_integer_inputs_and_outputs_are_compared_as_real_numbers():
+    model = pipeline.quantize(classifier(), "int8", calibration=features(), io="int8", progress=False).model
+    rows = by_name(compare(classifier(), model, features(50)))
+    assert rows["output", "scores"].sqnr_db > 25
+
+
+@pytest.mark.parametrize("recipe", ["float16", "dynamic", "weights8", "weights4"])
+def test_recipes_that_leave_activations_float(recipe):
+    model = pipeline.quantize(classifier(), recipe).model
+    rows = by_name(compare(classifier(), model, features(20)))
+    assert 15 < rows["output", "scores"].sqnr_db < 120
+    assert rows["output", "scores"].own_sqnr_db is None
+    stored = rows["weight", "one/kernel"]
+    assert stored.dtype != "float32"
+    assert 15 < stored.sqnr_db < 120
+
+
+def test_several_inputs_and_outputs():
+    random = np.random.default_rng(0)
+    samples = [{n: random.normal(size=(1, FEATURES)).astype(np.float32) for n in ("left", "right")} for _ in range(30)]
+    model = pipeline.quantize(two_headed(), "int8", calibration=samples, progress=False).model
+    rows = by_name(compare(two_headed(), model, samples))
+    assert {name for kind, name in rows if kind == "output"} == {"small", "large"}
+    assert min(rows["output", "small"].sqnr_db, rows["output", "large"].sqnr_db) > 25
+
+
+def test_files_and_bytes_are_models_too(tmp_path, quantized):
+    tflite.save(quantized, tmp_path / "q.tflite")
+    rows = compare(tflite.write(classifier()), tmp_path / "q.tflite", features(4))
+    assert any(row.name == "scores" for row in rows)
+
+
+def test_models_that_are_not_two_versions_of_one():
+    with pytest.raises(DataError, match=r"The float model has 1 outputs \(scores\), the other 2 \(small, large\)"):
+        compare(classifier(), two_headed(), features(4))
+    narrow = classifier()
+    graph = narrow.main
+    tensors = dict(graph.tensors) | {"x": replace(graph.tensors["x"], shape=(1, 5), shape_signature=(-1, 5))}
+    tensors["one/kernel"] = constant("one/kernel", np.zeros((16, 5), np.float32))
+    other = replace_graph(narrow, 0, replace(graph, tensors=tensors))
+    with pytest.raises(DataError, match=r"Input 'features' has the shape \[1, 8\] in the float model, but \[1, 5\]"):
+        compare(narrow, other, features(4))
+
+
+def test_samples_that_do_not_fit(quantized):
+    with pytest.raises(DataError, match=r"sample 0, input 'features': its shape is \[7\]"):
+        compare(classifier(), quantized, np.zeros((4, 7), np.float32))
+    with pytest.raises(DataError, match="no samples"):
+        compare(classifier(), quantized, iter(()))
+
+
+def test_own_error_is_that_of_quantizing_the_float_values(quantized):
+    x = features(40)
+    row = by_name(compare(classifier(), quantized, x))["output", "scores"]
+    params = next(t.quant for t in quantized.main.tensors.values() if t.quant and t.shape == (1, CLASSES))
+    values = run(classifier(), x)
+    error = np.float64(values) - dequantize(quantize(values, params), params)
+    expected = 10 * math.log10(np.square(np.float64(values)).sum() / np.square(error).sum())
+    assert row.own_sqnr_db == pytest.approx(expected, rel=1e-6)

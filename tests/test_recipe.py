@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from featherweight import recipe as recipes
+from featherweight.errors import RecipeError
+from featherweight.graph import Graph, Model, Node, Tensor
+from featherweight.recipe import Recipe, Rule, Scheme
+
+NAMES = ("dynamic", "float16", "int16x8", "int8", "w4a8", "weights4", "weights8")
+
+
+def chain(*nodes: tuple[str, str]) -> Model:
+    """Returns a chain of operators, each with a weight `<output>/kernel`: (operator, output) pairs."""
+    tensors = {"x": Tensor("x", (1, 4), "float32")}
+    made: list[Node] = []
+    before = "x"
+    for op, output in nodes:
+        weight = f"{output.split(';')[0]}/kernel"
+        tensors[output] = Tensor(output, (1, 4), "float32")
+        tensors[weight] = Tensor(weight, (4, 4), "float32")
+        made.append(Node(op, (before, weight), (output,)))
+        before = output
+    return Model((Graph("main", ("x",), (before,), tuple(made), tensors),))
+
+
+MODEL = chain(("CONV_2D", "stem/conv"), ("FULLY_CONNECTED", "block_1/dense;block_1/relu"), ("FULLY_CONNECTED", "head"))
+INT8 = Rule(weight=Scheme("int8"), activation=Scheme("int8"))
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, "utf-8")
+    return path
+
+
+def parsed(tmp_path: Path, text: str) -> Recipe:
+    return recipes.load(write(tmp_path / "mine.toml", text))
+
+
+# ------------------------------------------------------------------------------------------------ shipped recipes
+
+
+def test_the_shipped_recipes() -> None:
+    assert recipes.available() == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_shipped_recipe_loads_and_says_what_it_is(name: str) -> None:
+    recipe = recipes.load(name)
+    assert recipe.name == name
+    assert 10 < len(recipe.description) < 120
+    assert recipe.rules
+    assert recipe.needs_ranges == (name in {"int8", "int16x8", "w4a8"})
+    assert ("needs samples" in recipe.description) == recipe.needs_ranges
+
+
+def test_activations_are_asymmetric_in_int8_and_symmetric_in_int16() -> None:
+    (int8,), (int16,) = recipes.load("int8").rules, recipes.load("int16x8").rules
+    assert int8.activation == Scheme("int8", symmetric=False, per_channel=False, narrow_range=False)
+    assert int16.activation == Scheme("int16", symmetric=True, per_channel=False, narrow_range=False)
+    assert int8.weight == Scheme("int8", symmetric=True, per_channel=True, narrow_range=True)
+
+
+def test_a_recipe_is_returned_as_it_is() -> None:
+    recipe = Recipe("mine", (INT8,))
+    assert recipes.load(recipe) is recipe
+
+
+def test_unknown_names_list_what_there_is() -> None:
+    with pytest.raises(RecipeError, match=rf"^Unknown recipe 'int7'\. Choose one of {', '.join(NAMES)}, or give the path"):
+        recipes.load("int7")
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+
+def test_a_recipe_from_a_file(tmp_path: Path) -> None:
+    recipe = parsed(
+        tmp_path,
+        """
+        description = "most of it"
+        [[rule]]
+        match = "head"
+        [[rule]]
+        op = "FULLY_CONNECTED"
+        weight = { dtype = "int4", block_size = 32 }
+        [[rule]]
+        weight = { dtype = "int8", per_channel = false }
+        activation = { dtype = "int8", range_method = "mse" }
+        """,
+    )
+    assert recipe.name == "mine"
+    assert recipe.description == "most of it"
+    assert recipe.rules[0] == Rule("head")
+    assert recipe.rules[1] == Rule(op="FULLY_CONNECTED", weight=Scheme("int4", block_size=32))
+    assert recipe.rules[2].weight == Scheme("int8", per_channel=False)
+    assert recipe.rules[2].activation == Scheme(
+        "int8", symmetric=False, per_channel=False, narrow_range=False, range_method="mse"
+    )
+
+
+def test_a_base_comes_after_the_rules_of_the_file(tmp_path: Path) -> None:
+    recipe = parsed(tmp_path, 'base = "int8"\n[[rule]]\nmatch = "head"')
+    assert recipe.rules == (Rule("head"), *recipes.load("int8").rules)
+
+
+def test_float32_says_the_same_as_nothing(tmp_path: Path) -> None:
+    recipe = parsed(tmp_path, '[[rule]]\nweight = "float32"\nactivation = "float32"')
+    assert recipe.rules == (Rule(),)
+
+
+def test_a_missing_file() -> None:
+    with pytest.raises(RecipeError, match=r"^Recipe 'missing\.toml' can't be read: .*No such file.* Compare it with a shipped"):
+        recipes.load("missing.toml")
+
+
+@pytest.mark.parametrize("content", [b"[[rule]\n", b"rule = \n", b"\xff\xfe\x00"])
+def test_a_file_that_is_no_toml(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError, match=rf"^Recipe '{path}' can't be read: .* Compare it with a shipped recipe"):
+        recipes.load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"has no rules\. Add a \[\[rule\]\], or a base such as"),
+        ("rules = []", r"unknown key rules \(allowed: base, description, name, rule\)"),
+        ('[[rule]]\nweigth = "int8"', r"rule 1: unknown key weigth \(allowed: activation, match, op, weight, weight_only\)"),
+        ('[[rule]]\n[[rule]]\nweight = "int7"', r"rule 2, weight: dtype 'int7' is not one of float16, int8, int4, float32"),
+        ('[[rule]]\nactivation = "int4"', r"rule 1, activation: dtype 'int4' is not one of int8, int16, float32"),
+        ('[[rule]]\nweight = { bits = 8 }', r"rule 1, weight: bits is not understood \(allowed: a dtype, or a table of"),
+        ("[[rule]]\nweight = 8", r"rule 1, weight: 8 is not understood \(allowed: a dtype, or a table of"),
+        ("[[rule]]\nweight = {}", r"rule 1, weight: dtype None is not one of float16, int8, int4, float32"),
+        ('[[rule]]\nweight = "float16"\nactivation = "int8"', "rule 1: integer activations need integer weights"),
+        ('[[rule]]\nweight_only = true\nactivation = "int8"', "rule 1: integer activations need integer weights"),
+        ('base = "int7"', "^Unknown recipe 'int7'"),
+    ],
+)
+def test_files_that_are_no_recipes(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        parsed(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rule = 5",
+        'rule = "int8"',
+        "rule = [1]",
+        '[rule]\nweight = "int8"',
+        "[[rule]]\nmatch = 5",
+        "[[rule]]\nop = 5",
+        '[[rule]]\nop = ["CONV_2D"]',
+        '[[rule]]\nweight = ["int8"]',
+        '[[rule]]\nweight_only = "yes"\nweight = "int8"',
+        '[[rule]]\nweight = { dtype = ["int8"] }',
+        '[[rule]]\nweight = { dtype = "int8", per_channel = "no" }',
+        '[[rule]]\nweight = { dtype = "int4", block_size = 0 }',
+        '[[rule]]\nweight = { dtype = "int4", block_size = -32 }',
+        '[[rule]]\nweight = { dtype = "int4", block_size = "32" }',
+        '[[rule]]\nactivation = { dtype = "int8", range_method = "median" }',
+        'name = 5\n[[rule]]\nweight = "int8"',
+        'description = 5\n[[rule]]\nweight = "int8"',
+        "base = 5",
+    ],
+)
+def test_values_of_the_wrong_kind(tmp_path: Path, text: str) -> None:
+    with pytest.raises(RecipeError, match=r"mine\.toml|'5'"):
+        parsed(tmp_path, text)
+
+
+@pytest.mark.parametrize("text", ['base = "{}"\n[[rule]]\nweight = "int8"', 'base = "{}"'])
+def test_a_recipe_that_is_its_own_base(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "mine.toml"
+    with pytest.raises(RecipeError, match="base"):
+        recipes.load(write(path, text.format(path)))
+
+
+@pytest.mark.parametrize("op", ["CONV2D", "conv_2d", "Conv2D"])
+def test_an_operator_that_does_not_exist(tmp_path: Path, op: str) -> None:
+    with pytest.raises(RecipeError, match=f"'{op}'"):
+        recipes.resolve(parsed(tmp_path, f'base = "int8"\n[[rule]]\nop = "{op}"\nweight = "int4"\nactivation = "int8"'), MODEL)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'weight = { dtype = "int8", block_size = 32 }',  # blocks exist for int4 only
+        'weight = { dtype = "int8", range_method = "mse" }',  # weights are not measured
+        'weight = "int8"\nactivation = { dtype = "int8", block_size = 32 }',
+        'weight = "int8"\nactivation = { dtype = "int8", per_channel = true }',
+    ],
+)
+def test_settings_without_effect_are_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(RecipeError, match="rule 1"):
+        parsed(tmp_path, f"[[rule]]\n{text}")
+
+
+# ------------------------------------------------------------------------------------------------ matching
+
+
+def resolved(*rules: Rule) -> dict[str, Rule]:
+    return recipes.resolve(Recipe("mine", rules), MODEL)
+
+
+def test_the_first_match_wins() -> None:
+    keep, conv = Rule("head"), Rule(op="CONV_2D", weight=Scheme("int4"))
+    assert resolved(keep, conv, INT8) == {"stem/conv": conv, "block_1/dense;block_1/relu": INT8, "head": keep}
+    assert set(resolved(INT8, keep).values()) == {INT8}
+
+
+def test_nodes_without_a_rule_are_left_out() -> None:
+    assert resolved(Rule("stem/*")) == {"stem/conv": Rule("stem/*")}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("block_1/dense;block_1/relu", {"block_1/dense;block_1/relu"}),  # the whole name
+        ("block_1/relu", {"block_1/dense;block_1/relu"}),  # one of its parts
+        ("block_1/*", {"block_1/dense;block_1/relu"}),
+        ("*/kernel", {"stem/conv", "block_1/dense;block_1/relu", "head"}),  # the weight's name
+        ("head/kernel", {"head"}),
+        ("*conv*", {"stem/conv"}),
+        ("[sh]*", {"stem/conv", "head"}),
+        ("*", {"stem/conv", "block_1/dense;block_1/relu", "head"}),
+    ],
+)
+def test_patterns(pattern: str, expected: set[str]) -> None:
+    assert set(resolved(Rule(pattern))) == expected
+
+
+def test_patterns_tell_upper_from_lower_case() -> None:
+    with pytest.raises(RecipeError, match="matches no operator"):
+        resolved(Rule("Head"))
+
+
+def test_pattern_and_operator_must_both_match() -> None:
+    assert set(resolved(Rule("*e*", op="FULLY_CONNECTED"))) == {"block_1/dense;block_1/relu", "head"}
+    with pytest.raises(RecipeError, match=r"rule 1 \(match='head', op='CONV_2D'\) matches no operator"):
+        resolved(Rule("head", op="CONV_2D"))
+
+
+def test_a_rule_that_matches_nothing() -> None:
+    message = (
+        r"^Recipe 'mine': rule 2 \(match='blok_1/\*'\) matches no operator\. The model's operators are named stem/conv, "
+        r"block_1/dense;block_1/relu, head; `featherweight inspect` lists them\.$"
+    )
+    with pytest.raises(RecipeError, match=message):
+        resolved(INT8, Rule("blok_1/*"))
+
+
+def test_a_rule_behind_another_has_matched() -> None:
+    assert resolved(INT8, Rule("head"))["head"] is INT8
+
+
+def test_an_operator_type_that_the_model_lacks_is_no_error() -> None:
+    # The shipped recipes have rules for operators that few models have.
+    assert len(recipes.resolve(recipes.load("w4a8"), MODEL)) == 3
+
+
+def test_rules_match_in_loop_bodies() -> None:
+    body = chain(("FULLY_CONNECTED", "body/dense")).main
+    rule = Rule("body/*")
+    assert recipes.resolve(Recipe("mine", (rule,)), Model((MODEL.main, body))) == {"body/dense": rule}
+
+
+def test_rules_put_before_others_win() -> None:
+    recipe = recipes.with_rules(recipes.load("int8"), [Rule("head")])
+    assert recipe.name == "int8"
+    assert recipe.rules == (Rule("head"), *recipes.load("int8").rules)
+    assert recipes.resolve(recipe, MODEL)["head"] == Rule("head")

@@ -1,0 +1,243 @@
+"""`.tflite` files built with the schema's own objects (not with featherweight's writer), and models compared in full."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from featherweight import tflite
+from featherweight.graph import Graph, Model, Node, Signature, Tensor, constant
+from tests import single_ops
+
+
+def packed_tensor(name: str | None, shape: tuple[int, ...], dtype: str = "FLOAT32", buffer: int = 0, **more: Any) -> Any:
+    """Returns a schema tensor."""
+    tensor = schema.TensorT()
+    tensor.name, tensor.shape, tensor.type, tensor.buffer = name, list(shape), getattr(schema.TensorType, dtype), buffer
+    for key, value in more.items():
+        setattr(tensor, key, value)
+    return tensor
+
+
+def packed_buffer(data: np.ndarray | bytes | None) -> Any:
+    """Returns a schema buffer."""
+    buffer = schema.BufferT()
+    if data is not None:
+        buffer.data = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else data.reshape(-1).view(np.uint8)
+    return buffer
+
+
+def packed_operator(code: int, inputs: list[int], outputs: list[int], options: Any = None, **more: Any) -> Any:
+    """Returns a schema operator that uses the operator code number `code`."""
+    operator = schema.OperatorT()
+    operator.opcodeIndex, operator.inputs, operator.outputs = code, inputs, outputs
+    if options is not None:
+        operator.builtinOptions = options
+        operator.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
+    for key, value in more.items():
+        setattr(operator, key, value)
+    return operator
+
+
+def packed_code(op: str, version: int = 1, custom_code: str | None = None) -> Any:
+    """Returns a schema operator code."""
+    code = schema.OperatorCodeT()
+    code.builtinCode = getattr(schema.BuiltinOperator, op)
+    code.deprecatedBuiltinCode = min(code.builtinCode, 127)
+    code.version, code.customCode = version, custom_code
+    return code
+
+
+def packed_graph(tensors: list[Any], operators: list[Any], inputs: list[int], outputs: list[int], name: str = "main") -> Any:
+    """Returns a schema subgraph."""
+    graph = schema.SubGraphT()
+    graph.tensors, graph.operators, graph.inputs, graph.outputs, graph.name = tensors, operators, inputs, outputs, name
+    return graph
+
+
+def packed_model(graphs: list[Any], codes: list[Any], buffers: list[Any], **more: Any) -> Any:
+    """Returns a schema model."""
+    model = schema.ModelT()
+    model.version, model.subgraphs, model.operatorCodes, model.buffers = 3, graphs, codes, buffers
+    for key, value in more.items():
+        setattr(model, key, value)
+    return model
+
+
+def to_bytes(packed: Any) -> bytes:
+    """Returns the file of a schema model."""
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(packed.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def unpacked(content: bytes) -> Any:
+    """Returns the schema model of a file."""
+    return schema.ModelT.InitFromPackedBuf(content, 0)
+
+
+# ------------------------------------------------------------------------------------------------ models
+
+
+def dense_model(rows: int = 4, columns: int = 8, seed: int = 0) -> Model:
+    """Returns a model of two dense layers that share no weights, with a signature and metadata."""
+    random = np.random.default_rng(seed)
+
+    def weights(*shape: int) -> np.ndarray:
+        return random.normal(0, 0.5, shape).astype(np.float32)
+
+    constants = {
+        "w1": constant("w1", weights(rows, columns)),
+        "b1": constant("b1", weights(rows)),
+        "w2": constant("w2", weights(3, rows)),
+    }
+    tensors = constants | {
+        "x": Tensor("x", (1, columns), "float32", shape_signature=(-1, columns)),
+        "h": Tensor("h", (1, rows), "float32", shape_signature=(-1, rows)),
+        "y": Tensor("y", (1, 3), "float32", shape_signature=(-1, 3)),
+    }
+    options = {"extras": {"options": "FullyConnectedOptions"}}
+    nodes = (
+        Node("FULLY_CONNECTED", ("x", "w1", "b1"), ("h",), {"fused_activation_function": "RELU"}, **options),
+        Node("FULLY_CONNECTED", ("h", "w2", ""), ("y",), {"fused_activation_function": "NONE"}, **options),
+    )
+    signature = Signature("serving_default", (("frame", "x"),), (("score", "y"),))
+    graph = Graph("main", ("x",), ("y",), nodes, tensors)
+    return Model((graph,), (signature,), {"author": b"tests"}, "two dense layers")
+
+
+def while_model() -> Model:
+    """Returns a loop: three times x = x @ w + b, counted in a second loop variable."""
+    w = np.eye(4, dtype=np.float32)[::-1] * np.float32(0.5)
+
+    def tensors(tag: str, *outputs: str) -> dict[str, Tensor]:
+        made = {f"{tag}_n": Tensor(f"{tag}_n", (), "int32"), f"{tag}_x": Tensor(f"{tag}_x", (1, 4), "float32")}
+        return made | {name: Tensor(name, (1, 4) if "x" in name else (), "float32") for name in outputs}
+
+    cond = Graph(
+        "cond",
+        ("cond_n", "cond_x"),
+        ("again",),
+        (Node("LESS", ("cond_n", "three"), ("again",), extras={"options": "LessOptions"}),),
+        tensors("cond") | {"three": constant("three", np.array(3, np.int32)), "again": Tensor("again", (), "bool")},
+    )
+    body = Graph(
+        "body",
+        ("body_n", "body_x"),
+        ("next_n", "next_x"),
+        (
+            Node("ADD", ("body_n", "one"), ("next_n",), extras={"options": "AddOptions"}),
+            Node("FULLY_CONNECTED", ("body_x", "w", "b"), ("next_x",), extras={"options": "FullyConnectedOptions"}),
+        ),
+        tensors("body")
+        | {
+            "one": constant("one", np.array(1, np.int32)),
+            "w": constant("w", w),
+            "b": constant("b", np.full(4, 0.25, np.float32)),
+            "next_n": Tensor("next_n", (), "int32"),
+            "next_x": Tensor("next_x", (1, 4), "float32"),
+        },
+    )
+    main = Graph(
+        "main",
+        ("x",),
+        ("y",),
+        (
+            Node(
+                "WHILE",
+                ("zero", "x"),
+                ("n", "y"),
+                {"cond_subgraph_index": 1, "body_subgraph_index": 2},
+                extras={"options": "WhileOptions"},
+            ),
+        ),
+        {
+            "zero": constant("zero", np.array(0, np.int32)),
+            "x": Tensor("x", (1, 4), "float32"),
+            "n": Tensor("n", (), "int32"),
+            "y": Tensor("y", (1, 4), "float32"),
+        },
+    )
+    return Model((main, cond, body))
+
+
+def if_model() -> Model:
+    """Returns a branch: -x where c is true, else abs(x)."""
+
+    def branch(name: str, op: str, options: str) -> Graph:
+        x, y = f"{name}_x", f"{name}_y"
+        tensors = {n: Tensor(n, (3,), "float32") for n in (x, y)}
+        return Graph(name, (x,), (y,), (Node(op, (x,), (y,), extras={"options": options}),), tensors)
+
+    attrs = {"then_subgraph_index": 1, "else_subgraph_index": 2}
+    tensors = {"c": Tensor("c", (1,), "bool"), "x": Tensor("x", (3,), "float32"), "y": Tensor("y", (3,), "float32")}
+    node = Node("IF", ("c", "x"), ("y",), attrs, extras={"options": "IfOptions"})
+    main = Graph("main", ("c", "x"), ("y",), (node,), tensors)
+    return Model((main, branch("then", "NEG", "NegOptions"), branch("else", "ABS", "AbsOptions")))
+
+
+@functools.cache
+def every_file() -> dict[str, bytes]:
+    """Returns files by name: those in installed packages, and one built for each operator and control structure."""
+    found: dict[str, bytes] = {}
+    for package in ("ai_edge_litert", "tflite_micro", "openvino", "ethosu", "litert_converter", "keras"):
+        spec = importlib.util.find_spec(package)
+        for root in (spec.submodule_search_locations or []) if spec else []:
+            for path in sorted(Path(root).rglob("*.tflite")):
+                found[f"{package}/{path.name}"] = path.read_bytes()
+    for op, make in single_ops.FACTORIES.items():
+        found[op] = tflite.write(make())
+    for make in (dense_model, while_model, if_model):
+        found[make.__name__] = tflite.write(make())
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ comparison
+
+
+def plain(value: Any) -> Any:
+    """Returns a value as plain Python data that == compares in full: arrays by type and bytes, objects by fields."""
+    if isinstance(value, np.ndarray):
+        return (str(value.dtype), value.shape, value.tobytes())
+    if isinstance(value, (tuple, list)):
+        return [plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if dataclasses.is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if type(value).__module__ == schema.__name__:
+        return {key: plain(item) for key, item in vars(value).items()}
+    return value
+
+
+def sharing(model: Model) -> list[list[str]]:
+    """Returns the groups of tensors that share one buffer."""
+    groups: dict[int, list[str]] = {}
+    for graph in model.graphs:
+        for tensor in graph.tensors.values():
+            if tensor.data is not None:
+                groups.setdefault(id(tensor.data), []).append(tensor.name)
+    return sorted(groups.values())
+
+
+def litert_outputs(content: bytes, seed: int = 0) -> list[np.ndarray]:
+    """Runs a file on LiteRT with random inputs."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=content, num_threads=1)
+    interpreter.allocate_tensors()
+    random = np.random.default_rng(seed)
+    for detail in interpreter.get_input_details():
+        shape, dtype = detail["shape"], detail["dtype"]
+        drawn = random.uniform(0.5, 4, shape) if np.dtype(dtype).kind == "f" else random.integers(0, 2, shape)
+        interpreter.set_tensor(detail["index"], np.asarray(drawn).astype(dtype))
+    interpreter.invoke()
+    return [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
