@@ -201,8 +201,8 @@ def io_names(model: Model) -> tuple[dict[str, str], dict[str, str]]:
     named_outputs = {tensor: name for name, tensor in signature.outputs} if signature else {}
     inputs = {named_inputs.get(tensor, tensor): tensor for tensor in model.main.inputs}
     if signature is None:
-        return inputs, {tensor: tensor for tensor in model.main.outputs}
-    outputs = {name: tensor for name, tensor in signature.outputs}
+        return inputs, dict(zip(model.main.outputs, model.main.outputs, strict=True))
+    outputs = dict(signature.outputs)
     outputs |= {tensor: tensor for tensor in model.main.outputs if tensor not in named_outputs}
     return inputs, outputs
 

@@ -105,7 +105,13 @@ def check_scale(scale: float, where: str) -> float:
 
 
 def params_from_range(
-    low: float, high: float, dtype: str, *, symmetric: bool = False, power_of_two: bool = False, where: str = "tensor"
+    low: float,
+    high: float,
+    dtype: str,
+    *,
+    symmetric: bool = False,
+    power_of_two: bool = False,
+    where: str = "tensor",
 ) -> QuantParams:
     """Returns per-tensor parameters whose grid covers [low, high] and holds zero exactly.
 
@@ -117,8 +123,9 @@ def params_from_range(
     Raises:
         DataError: if a bound is NaN or infinite, or the scale under- or overflows float32.
 
-    >>> params_from_range(-1.0, 1.0, "int8")
-    QuantParams(dtype='int8', scale=(0.007843137718737125,), zero_point=(0,), axis=None, block_size=None, scale_tensor=None)
+    >>> params = params_from_range(0.0, 2.55, "int8")
+    >>> params.scale, params.zero_point
+    ((0.009999999776482582,), (-128,))
     """
     if not (math.isfinite(low) and math.isfinite(high)):
         raise DataError(f"{where}: its range is [{low}, {high}]; both ends must be finite numbers.")
@@ -190,7 +197,9 @@ def quantize(x: np.ndarray, params: QuantParams, *, narrow: bool = False) -> np.
         if any(params.zero_point):
             part += zero_point[rows] if zero_point.ndim and zero_point.shape[0] > 1 else zero_point
         # float64 can't hold 2**63 - 1: clip int64 just below it
-        qmin, qmax = integer_range(params.dtype, narrow=narrow) if params.dtype != "int64" else (-(1 << 63), (1 << 63) - 1024)
+        qmin, qmax = (
+            integer_range(params.dtype, narrow=narrow) if params.dtype != "int64" else (-(1 << 63), (1 << 63) - 1024)
+        )
         result[rows] = np.clip(part, qmin, qmax, out=part)
     return result
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from featherweight import recipe as recipes
 from featherweight import target as targets
@@ -18,9 +18,6 @@ from featherweight.ptq.passes import prepare
 from featherweight.ptq.planning import plan as make_plan
 from featherweight.ptq.rewrite import rewrite
 from featherweight.report import Report, make_report
-
-if TYPE_CHECKING:
-    from featherweight.lower import Source
 
 _FRAMEWORK_FILES = (".keras", ".h5")
 
@@ -38,7 +35,7 @@ class Quantized:
         return tflite.save(self.model, path)
 
 
-def load(source: str | Path | bytes | Model | Source, *, unroll: bool = False) -> Model:
+def load(source: Any, *, unroll: bool = False) -> Model:
     """Returns the float graph of a model: a ``.tflite`` file, a Keras file, or a live framework model.
 
     Operators without integer kernels are written in ones that have them (`featherweight.ptq.passes`).
@@ -54,7 +51,7 @@ def load(source: str | Path | bytes | Model | Source, *, unroll: bool = False) -
     return prepare(_read_or_lower(source, unroll=unroll))
 
 
-def _read_or_lower(source: str | Path | bytes | Model | Source, *, unroll: bool) -> Model:
+def _read_or_lower(source: Any, *, unroll: bool) -> Model:
     if isinstance(source, Model):
         return source
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -65,13 +62,13 @@ def _read_or_lower(source: str | Path | bytes | Model | Source, *, unroll: bool)
             return tflite.read(path)
         if not path.is_file():
             raise FormatError(f"'{path}' can't be read: there is no such file. Give a .tflite, .keras or .h5 path.")
-    from featherweight.lower import lower  # noqa: PLC0415
+    from featherweight.lower import lower
 
     return lower(source, unroll=unroll)
 
 
 def quantize(
-    source: str | Path | bytes | Model | Source,
+    source: Any,
     recipe: str | Path | recipes.Recipe = "int8",
     *,
     calibration: Iterable[Any] | None = None,
@@ -103,7 +100,7 @@ def quantize(
         TargetViolation: if `strict` is broken, with every operator that stands in the way.
     """
     recipe, target = recipes.load(recipe), targets.load(target)
-    histograms = any([needs_histogram(method) for method in (ranges, *_methods(recipe))])
+    histograms = True in {needs_histogram(method) for method in (ranges, *_methods(recipe))}
     given = plans.load(plan) if isinstance(plan, (str, Path)) else plan
     if given is None and recipe.needs_ranges and calibration is None:
         raise RecipeError(

@@ -134,18 +134,22 @@ def _parse_rule(row: dict[str, Any], where: str) -> Rule:
         is_int16 = activation.dtype == "int16"
         activation = replace(activation, symmetric=is_int16, narrow_range=False, per_channel=False)
     if activation is not None and (row.get("weight_only") or (weight and weight.dtype == "float16")):
-        raise RecipeError(f"{where}: integer activations need integer weights. Drop `activation`, or use weight = 'int8'.")
+        raise RecipeError(
+            f"{where}: integer activations need integer weights. Drop `activation`, or use weight = 'int8'."
+        )
     return Rule(row.get("match", "*"), row.get("op"), weight, activation, bool(row.get("weight_only", False)))
 
 
 def _parse_scheme(value: Any, allowed: tuple[str, ...], where: str) -> Scheme | None:
     if value is None or value == "float32":
         return None
-    table = {"dtype": value} if isinstance(value, str) else value
+    table: dict[str, Any] = {"dtype": value} if isinstance(value, str) else value
     fields = ("dtype", "per_channel", "block_size", "range_method")
-    if not isinstance(table, dict) or (unknown := sorted(set(table) - set(fields))):
-        found = listed(unknown) if isinstance(table, dict) else repr(value)
-        raise RecipeError(f"{where}: {found} is not understood (allowed: a dtype, or a table of {listed(fields)}).")
+    unknown = sorted(set(table) - set(fields)) if isinstance(table, dict) else [repr(value)]
+    if unknown:
+        raise RecipeError(
+            f"{where}: {listed(unknown)} is not understood (allowed: a dtype, or a table of {listed(fields)})."
+        )
     if table.get("dtype") not in allowed:
         raise RecipeError(f"{where}: dtype {table.get('dtype')!r} is not one of {listed((*allowed, 'float32'))}.")
     return Scheme(**table)

@@ -22,6 +22,7 @@ from featherweight.graph import Graph, Model, Node
 from featherweight.numerics import INTEGER_BITS
 from featherweight.ops.quantize import DEQUANTIZE, QUANTIZE
 
+_KEYS = set("name description profile io float per_channel power_of_two softmax_limit ops constraint".split())
 _CONVERSIONS = (QUANTIZE, DEQUANTIZE)
 
 
@@ -120,11 +121,8 @@ def _content(name: str) -> dict[str, Any]:
 
 
 def _parse(table: dict[str, Any], name: str) -> Target:
-    known = {
-        "name", "description", "profile", "io", "float", "per_channel", "power_of_two", "softmax_limit", "ops", "constraint"
-    }  # fmt: skip
-    if unknown := sorted(set(table) - known):
-        raise RecipeError(f"Target '{name}': unknown key {listed(unknown)} (allowed: {listed(sorted(known), 20)}).")
+    if unknown := sorted(set(table) - _KEYS):
+        raise RecipeError(f"Target '{name}': unknown key {listed(unknown)} (allowed: {listed(sorted(_KEYS), 20)}).")
     try:
         constraints = tuple(
             Constraint(tuple(row.pop("ops", ())), row.pop("check"), row.pop("text"), row)
@@ -144,7 +142,9 @@ def _parse(table: dict[str, Any], name: str) -> Target:
             constraints,
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise RecipeError(f"Target '{name}' lacks or misuses the key {error}. Compare it with a shipped target.") from error
+        raise RecipeError(
+            f"Target '{name}' lacks or misuses the key {error}. Compare it with a shipped target."
+        ) from error
     for constraint in constraints:
         if constraint.check not in _CHECKS:
             raise RecipeError(
@@ -161,7 +161,10 @@ def form_of(node: Node, graph: Graph) -> str | None:
     quantized = [
         graph.tensors[name].dtype
         for name in (*node.inputs, *node.outputs)
-        if name and name != weight and graph.tensors[name].quant and graph.tensors[name].dtype in {"int8", "int16", "uint8"}
+        if name
+        and name != weight
+        and graph.tensors[name].quant
+        and graph.tensors[name].dtype in {"int8", "int16", "uint8"}
     ]
     if converts(node):
         return None
@@ -192,7 +195,9 @@ def is_border(node: Node, graph: Graph) -> bool:
 def check(model: Model, target: str | Path | Target) -> tuple[Violation, ...]:
     """Returns every operator of the model that the target does not run, with the constraint that it breaks."""
     target = load(target)
-    return tuple(violation for graph in model.graphs for node in graph.nodes for violation in _check(node, graph, target))
+    return tuple(
+        violation for graph in model.graphs for node in graph.nodes for violation in _check(node, graph, target)
+    )
 
 
 def _check(node: Node, graph: Graph, target: Target) -> Iterator[Violation]:
@@ -200,7 +205,9 @@ def _check(node: Node, graph: Graph, target: Target) -> Iterator[Violation]:
     if form is not None:
         yield from _check_form(node, form, target)
     elif not converts(node) and node.op not in target.forms and not target.is_float_allowed:
-        yield Violation(node.name, node.op, "operators", f"{node.op} '{node.name}' is not run by target '{target.name}'.")
+        yield Violation(
+            node.name, node.op, "operators", f"{node.op} '{node.name}' is not run by target '{target.name}'."
+        )
     for name in (*node.inputs, *node.outputs):
         quant = graph.tensors[name].quant if name else None
         if quant is None:
@@ -224,7 +231,9 @@ def _check_form(node: Node, form: str, target: Target) -> Iterator[Violation]:
     if target.runs(node.op, form) or (form == "float32" and target.is_float_allowed):
         return
     allowed = listed(target.forms[node.op]) if node.op in target.forms else "nothing: the operator is unknown to it"
-    message = f"{node.op} '{node.name}' computes in {form}, which target '{target.name}' does not run (allowed: {allowed})."
+    message = (
+        f"{node.op} '{node.name}' computes in {form}, which target '{target.name}' does not run (allowed: {allowed})."
+    )
     yield Violation(node.name, node.op, "forms", message)
 
 

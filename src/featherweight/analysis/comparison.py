@@ -107,9 +107,7 @@ def compare(
         Session(before, threads=threads, outputs=fetched) as first,
         Session(after, threads=threads, outputs=other_fetched) as second,
     ):
-        for feeds in real_feeds(
-            samples, before, limit=limit, batch=size, label="Comparing", progress=progress
-        ):
+        for feeds in real_feeds(samples, before, limit=limit, batch=size, label="Comparing", progress=progress):
             first.invoke(integer_feeds(feeds, before))
             second.invoke(integer_feeds({names[n]: values for n, values in feeds.items()}, after))
             for index, pair in enumerate(pairs):
@@ -174,9 +172,7 @@ def _pairs(before: Model, after: Model) -> tuple[list[_Pair], list[_Pair]]:
 
 def _is_real(tensor: Tensor, other: Tensor) -> bool:
     """True where the float model holds floats and the other floats or quantized integers."""
-    is_number = other.is_float or (
-        other.quant is not None and bool(other.quant.scale) and other.dtype in INTEGER_BITS
-    )
+    is_number = other.is_float or (other.quant is not None and bool(other.quant.scale) and other.dtype in INTEGER_BITS)
     return tensor.is_float and is_number
 
 

@@ -64,9 +64,7 @@ class ImageSamples:
                 with Image.open(path) as image:
                     pixels = image.convert("L" if channels == 1 else "RGB")
             except (OSError, UnidentifiedImageError, ValueError) as error:
-                raise DataError(
-                    f"'{path}' can't be read as an image: {error}. Repair or remove it."
-                ) from error
+                raise DataError(f"'{path}' can't be read as an image: {error}. Repair or remove it.") from error
             if pixels.size != (width, height):
                 pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
             array = np.asarray(pixels, np.float32).reshape(height, width, channels)
@@ -95,9 +93,7 @@ def load(
     text = str(data)
     path = Path(text)
     if preprocess is not None and not path.is_dir():
-        raise DataError(
-            f"--preprocess is for folders of images, but '{text}' is none. Scale the arrays beforehand."
-        )
+        raise DataError(f"--preprocess is for folders of images, but '{text}' is none. Scale the arrays beforehand.")
     if path.is_dir():
         dataset = _load_images(path, inputs, preprocess)
     elif path.suffix in {".npz", ".npy"}:
@@ -122,17 +118,13 @@ def _load_arrays(path: Path, inputs: Mapping[str, tuple[int, ...]]) -> Dataset:
     labels = None if "y" in inputs else arrays.pop("y", None)
     for name, array in {**arrays, **({} if labels is None else {"y": labels})}.items():
         if array.ndim == 0 or len(array) == 0:
-            raise DataError(
-                f"Data '{path}': the array '{name}' holds no samples (shape {list(array.shape)})."
-            )
+            raise DataError(f"Data '{path}': the array '{name}' holds no samples (shape {list(array.shape)}).")
     counts = {name: len(array) for name, array in arrays.items()}
     if labels is not None:
         counts["y"] = len(labels)
     if len(set(counts.values())) > 1:
         found = listed(f"'{name}' {count}" for name, count in counts.items())
-        raise DataError(
-            f"Data '{path}': its arrays differ in the number of samples ({found}). Make them equal."
-        )
+        raise DataError(f"Data '{path}': its arrays differ in the number of samples ({found}). Make them equal.")
     if len(inputs) == 1 and set(arrays) in ({"x"}, set(inputs)):
         return Dataset(next(iter(arrays.values())), labels, str(path))
     if set(arrays) != set(inputs):
@@ -154,7 +146,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise DataError(f"Data '{path}': there is no such file (allowed: {_FORMS}).") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        if str(error).startswith("Object arrays"):
+        if "Object arrays" in str(error) or "Python objects" in str(error):
             raise DataError(f"Data '{path}' holds Python objects; it must hold arrays of numbers.") from error
         reason = "its content is something else" if "pickle" in str(error) else error
         raise DataError(
@@ -162,9 +154,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
         ) from error
     for name, array in arrays.items():
         if array.dtype.kind not in "fiub":
-            raise DataError(
-                f"Data '{path}': the array '{name}' is of type {array.dtype}; it must hold numbers."
-            )
+            raise DataError(f"Data '{path}': the array '{name}' is of type {array.dtype}; it must hold numbers.")
     return arrays
 
 
@@ -225,9 +215,7 @@ def parse_preprocess(text: str) -> tuple[float, float]:
     except ValueError:
         scale = offset = np.nan
     if not (np.isfinite(scale) and np.isfinite(offset)):
-        raise DataError(
-            f"--preprocess '{text}' is not of the form scale,offset: two numbers, such as 0.00392157,0."
-        )
+        raise DataError(f"--preprocess '{text}' is not of the form scale,offset: two numbers, such as 0.00392157,0.")
     return scale, offset
 
 
@@ -254,9 +242,7 @@ def _call(reference: str, labels: bool) -> Dataset:
     else:
         dataset = Dataset(result, None, reference)
     if labels and dataset.labels is None:
-        raise DataError(
-            f"Data '{reference}' has no labels, which a metric needs. Return the pair (samples, labels)."
-        )
+        raise DataError(f"Data '{reference}' has no labels, which a metric needs. Return the pair (samples, labels).")
     if not isinstance(dataset.samples, Iterable):
         kind = type(dataset.samples).__name__
         raise DataError(f"Data '{reference}' returned a {kind}; it must return an iterable of samples.")

@@ -95,9 +95,7 @@ def evaluate(
     chosen = resolve_metric(metric)
     dataset = data if isinstance(data, Dataset) else _dataset(data)
     if dataset.labels is None:
-        raise DataError(
-            f"{dataset.source} has no labels, which a metric needs. Give the pair (samples, labels)."
-        )
+        raise DataError(f"{dataset.source} has no labels, which a metric needs. Give the pair (samples, labels).")
     predictions = predict(model, dataset.samples, limit=limit, threads=threads, progress=progress)
     count = len(next(iter(predictions.values())))
     labels = np.asarray(dataset.labels)
@@ -143,9 +141,7 @@ def resolve_metric(metric: MetricLike) -> Metric | Callable[[Any, Any], float]:
         return METRICS[metric]
     if is_reference(metric):
         return find_function(metric, "Metric")
-    raise DataError(
-        f"Unknown metric '{metric}'. Choose one of {listed(METRICS)}, or give 'pkg.module:function'."
-    )
+    raise DataError(f"Unknown metric '{metric}'. Choose one of {listed(METRICS)}, or give 'pkg.module:function'.")
 
 
 def predict(
@@ -165,9 +161,7 @@ def predict(
     parts: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
     size = batch_size(model, outputs.values())
     with Session(model, threads=threads) as session:
-        for feeds in real_feeds(
-            samples, model, limit=limit, batch=size, label="Evaluating", progress=progress
-        ):
+        for feeds in real_feeds(samples, model, limit=limit, batch=size, label="Evaluating", progress=progress):
             for name, values in session.run(integer_feeds(feeds, model)).items():
                 parts[name].append(dequantized(values, model.main.tensors[outputs[name]]))
     return {name: np.concatenate(values) for name, values in parts.items()}
@@ -177,11 +171,7 @@ def _one_output(predictions: dict[str, np.ndarray], output: str | None, metric: 
     if output is None and len(predictions) == 1:
         return next(iter(predictions.values()))
     if output not in predictions:
-        wish = (
-            f"there is no output '{output}'"
-            if output
-            else f"{metric} scores one output, but the model has several"
-        )
+        wish = f"there is no output '{output}'" if output else f"{metric} scores one output, but the model has several"
         raise DataError(f"{wish} (the outputs are {listed(predictions)}). Choose one of them.")
     return predictions[output]
 
@@ -192,11 +182,7 @@ def _own_metric(
     """Value on all examples; scores are delete-a-group jackknife pseudo-values, whose spread gives the error."""
 
     def value_of(keep: Any) -> float:
-        chosen = (
-            {k: v[keep] for k, v in predictions.items()}
-            if isinstance(predictions, dict)
-            else predictions[keep]
-        )
+        chosen = {k: v[keep] for k, v in predictions.items()} if isinstance(predictions, dict) else predictions[keep]
         return float(function(labels[keep], chosen))
 
     try:
@@ -209,9 +195,7 @@ def _own_metric(
     # Shuffled, so that an order in the data does not look like spread; the same groups for every model.
     group = np.random.default_rng(0).permutation(count) % groups
     try:
-        left_out = (
-            np.array([value_of(group != g) for g in range(groups)]) if groups > 1 else np.array([value])
-        )
+        left_out = np.array([value_of(group != g) for g in range(groups)]) if groups > 1 else np.array([value])
     except Exception:  # a metric that needs all examples has no standard error
         left_out = np.array([math.nan])
     pseudo = groups * value - (groups - 1) * left_out
@@ -233,11 +217,7 @@ def paired_difference(after: Evaluation, before: Evaluation) -> Difference:
     >>> paired_difference(a, b)
     Difference(value=-0.25, standard_error=0.25, changed=0.25, is_significant=False)
     """
-    if (
-        after.metric != before.metric
-        or after.count != before.count
-        or len(after.scores) != len(before.scores)
-    ):
+    if after.metric != before.metric or after.count != before.count or len(after.scores) != len(before.scores):
         raise DataError(
             f"A paired difference needs one metric over the same examples; got {after.metric} over {after.count} and "
             f"{before.metric} over {before.count}."

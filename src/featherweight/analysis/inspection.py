@@ -98,9 +98,7 @@ class Inspection:
         return asdict(self) | {"is_integer": self.is_integer}
 
 
-def inspect(
-    source: Model | str | Path | bytes, *, compress: bool = True, progress: bool = False
-) -> Inspection:
+def inspect(source: Model | str | Path | bytes, *, compress: bool = True, progress: bool = False) -> Inspection:
     """Returns what is in a model: a `Model`, or the path or bytes of a ``.tflite`` file.
 
     With `compress` false the compressed size is left out (None): it takes about a second per 30 MB.
@@ -226,9 +224,7 @@ def quantization_text(params: QuantParams | None) -> str | None:
 
 
 def _port(name: str, tensor: Tensor) -> PortRow:
-    return PortRow(
-        name, tensor.shape_signature or tensor.shape, tensor.dtype, quantization_text(tensor.quant)
-    )
+    return PortRow(name, tensor.shape_signature or tensor.shape, tensor.dtype, quantization_text(tensor.quant))
 
 
 def _operator_rows(nodes: Iterable[tuple[Node, str]]) -> tuple[OperatorRow, ...]:

@@ -45,9 +45,7 @@ def real_samples(samples: Iterable[Any], model: Model) -> Iterator[Any]:
     inputs = {name: model.main.tensors[tensor] for name, tensor in io_names(model)[0].items()}
 
     def real(value: Any, tensor: Tensor | None) -> Any:
-        is_own = (
-            tensor is not None and takes_integers(tensor) and str(getattr(value, "dtype", "")) == tensor.dtype
-        )
+        is_own = tensor is not None and takes_integers(tensor) and str(getattr(value, "dtype", "")) == tensor.dtype
         return dequantized(np.asarray(value), tensor) if tensor is not None and is_own else value
 
     ordered = list(inputs.values())
@@ -70,9 +68,7 @@ def real_feeds(
     """
     if progress:
         length = known_length(samples)
-        samples = track(
-            samples, label, total=length if limit is None or length is None else min(limit, length)
-        )
+        samples = track(samples, label, total=length if limit is None or length is None else min(limit, length))
     if any(takes_integers(model.main.tensors[name]) for name in model.main.inputs):
         samples, model = real_samples(samples, model), real_view(model)
     return as_feeds(samples, model, limit=limit, batch=batch)

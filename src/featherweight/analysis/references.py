@@ -18,9 +18,7 @@ def is_reference(text: str) -> bool:
     (True, False, False)
     """
     module, separator, function = text.partition(":")
-    return (
-        bool(separator) and function.isidentifier() and all(part.isidentifier() for part in module.split("."))
-    )
+    return bool(separator) and function.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
 def find_function(reference: str, what: str) -> Callable[..., Any]:
@@ -43,10 +41,6 @@ def find_function(reference: str, what: str) -> Callable[..., Any]:
         sys.path.remove(here)
     function = getattr(module, name, None)
     if not callable(function):
-        found = (
-            "has no such name"
-            if function is None
-            else f"'{name}' is a {type(function).__name__}, not a function"
-        )
+        found = "has no such name" if function is None else f"'{name}' is a {type(function).__name__}, not a function"
         raise DataError(f"{what} '{reference}': the module '{module_name}' {found}. Name a function in it.")
     return function

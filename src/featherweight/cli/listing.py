@@ -28,9 +28,7 @@ def targets(as_json: bool = Json) -> None:
 
     found = [target.load(name) for name in target.available()]
     if as_json:
-        print_json(
-            [{"name": t.name, "description": t.description, "profile": t.profile, "io": t.io} for t in found]
-        )
+        print_json([{"name": t.name, "description": t.description, "profile": t.profile, "io": t.io} for t in found])
     else:
         rows = [(t.name, t.description, t.profile, t.io) for t in found]
         print_table("Targets", ("name", "device", "arithmetic", "inputs and outputs"), rows)

@@ -99,12 +99,8 @@ def _engine(value: str) -> str:
 def quantize(
     model: Source,
     output: Output,
-    recipe: Annotated[
-        str, typer.Option(metavar="NAME|FILE.toml", help="See `featherweight recipes`.")
-    ] = "int8",
-    target: Annotated[
-        str, typer.Option(metavar="NAME|FILE.toml", help="See `featherweight targets`.")
-    ] = "litert",
+    recipe: Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="See `featherweight recipes`.")] = "int8",
+    target: Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="See `featherweight targets`.")] = "litert",
     calibration: Annotated[
         str | None,
         typer.Option(
@@ -117,18 +113,12 @@ def quantize(
         typer.Option(metavar="SCALE,OFFSET", help="For folders of images: input = pixel × scale + offset."),
     ] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Use at most so many samples.")] = None,
-    ranges: Annotated[
-        str, typer.Option(metavar="METHOD", help="minmax, percentile, mse or entropy.")
-    ] = "minmax",
+    ranges: Annotated[str, typer.Option(metavar="METHOD", help="minmax, percentile, mse or entropy.")] = "minmax",
     improve: Annotated[
         str,
-        typer.Option(
-            metavar="LIST", callback=_improve, help="Accuracy recovery; only 'none' in this version."
-        ),
+        typer.Option(metavar="LIST", callback=_improve, help="Accuracy recovery; only 'none' in this version."),
     ] = "none",
-    io: Annotated[
-        Io | None, typer.Option(help="Type of inputs and outputs; default: the target's habit.")
-    ] = None,
+    io: Annotated[Io | None, typer.Option(help="Type of inputs and outputs; default: the target's habit.")] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse a result in which any operator but the borders is float.")
     ] = False,
@@ -141,9 +131,7 @@ def quantize(
     engine: Annotated[
         str, typer.Option(callback=_engine, help="Where to work; only 'local' in this version.")
     ] = "local",
-    seed: Annotated[
-        int, typer.Option(help="For what draws random numbers; nothing in this version does.")
-    ] = 0,
+    seed: Annotated[int, typer.Option(help="For what draws random numbers; nothing in this version does.")] = 0,
 ) -> None:
     """Quantize a model after training, by any recipe."""
     from featherweight import pipeline
@@ -178,9 +166,7 @@ def quantize(
 
         data = open_data(calibration, graph, preprocess=preprocess).samples
         limit = min(samples or _REPORT_SAMPLES, _REPORT_SAMPLES)
-        summary = replace(
-            summary, errors=tuple(compare(graph, result.model, data, limit=limit, progress=True))
-        )
+        summary = replace(summary, errors=tuple(compare(graph, result.model, data, limit=limit, progress=True)))
     result.save(output)
     if plan_out is not None:
         result.plan.save(plan_out)

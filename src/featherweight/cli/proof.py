@@ -55,18 +55,14 @@ def _print_inspection(name: str, found: Inspection, rows: int) -> None:
     constants = ", ".join(f"{count:,} {dtype}" for dtype, count in found.constant_bytes.items())
     if not found.float_nodes:
         verdict = (
-            "integers from end to end (but conversions)"
-            if "conversion" in found.nodes
-            else "integers from end to end"
+            "integers from end to end (but conversions)" if "conversion" in found.nodes else "integers from end to end"
         )
     else:
         verdict = f"{len(found.float_nodes)} of {sum(found.nodes.values())} operators compute with floats"
     say(name)
     say(f"  size        {found.size_bytes:,} bytes, {found.compressed_bytes or 0:,} compressed (deflate)")
     say(f"  constants   {constants or 'none'} (bytes)")
-    say(
-        f"  sparsity    {'no weights' if found.sparsity is None else f'{found.sparsity:.4f} of the weights are zero'}"
-    )
+    say(f"  sparsity    {'no weights' if found.sparsity is None else f'{found.sparsity:.4f} of the weights are zero'}")
     say(f"  work        {found.macs:,} multiply-accumulates")
     say(f"  arithmetic  {arithmetic or 'no operators'}: {verdict}")
     ports = [("input", p) for p in found.inputs] + [("output", p) for p in found.outputs]
@@ -163,9 +159,7 @@ def compare(
         "cosine",
         "largest",
     )
-    print_table(
-        f"{other} against {float_model}, worst first", headers, _shown(cells, rows), right=range(4, 10)
-    )
+    print_table(f"{other} against {float_model}, worst first", headers, _shown(cells, rows), right=range(4, 10))
     _say_rest(len(cells), rows)
 
 
@@ -175,9 +169,7 @@ def evaluate(
     data: Data,
     metric: Annotated[
         str,
-        typer.Option(
-            help="accuracy, top5, auc, mse, mae, or pkg.module:function (y_true, y_pred) -> number."
-        ),
+        typer.Option(help="accuracy, top5, auc, mse, mae, or pkg.module:function (y_true, y_pred) -> number."),
     ] = "accuracy",
     preprocess: Preprocess = None,
     samples: Samples = None,
@@ -214,9 +206,7 @@ def benchmark(
     if as_json:
         print_json(found)
         return
-    cells = [
-        (r.name, f"{r.median_ms:.3f}", f"{r.low_ms:.3f}", f"{r.high_ms:.3f}", f"{r.ratio:.3f}") for r in found
-    ]
+    cells = [(r.name, f"{r.median_ms:.3f}", f"{r.low_ms:.3f}", f"{r.high_ms:.3f}", f"{r.ratio:.3f}") for r in found]
     title = f"Latency in ms, {runs} rounds, threads: {threads}"
     print_table(title, ("model", "median", "10 %", "90 %", "ratio"), cells, right=range(1, 5))
 
@@ -239,9 +229,7 @@ def check(
         print_json({"target": chosen.name, "violations": found})
     elif found:
         rows = [(v.op, v.node, v.constraint, v.message) for v in found]
-        print_table(
-            f"{len(found)} violations of {chosen.name}", ("operator", "name", "constraint", "what"), rows
-        )
+        print_table(f"{len(found)} violations of {chosen.name}", ("operator", "name", "constraint", "what"), rows)
     else:
         say(f"{model} runs on {chosen.name}: no violations.")
     if found:

@@ -44,9 +44,7 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _root(  # pyright: ignore[reportUnusedFunction] (typer calls it)
-    version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Print the version."
-    ),
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
     pass
 
@@ -80,9 +78,7 @@ def _paragraph(error: Exception) -> str:
         return f"error: {' '.join(str(error).split())}"
     text = " ".join(str(error).split()) or "no message"
     if isinstance(error, ModuleNotFoundError) and error.name:
-        return (
-            f"error: the package '{error.name}' is not installed, which this command needs. Install it first."
-        )
+        return f"error: the package '{error.name}' is not installed, which this command needs. Install it first."
     if isinstance(error, MemoryError):
         return f"error: there is not enough memory ({text}). Use a smaller model, or fewer samples."
     return (
@@ -115,9 +111,7 @@ def print_table(
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(
-        width=None if sys.stdout.isatty() else _WIDE, markup=False, highlight=False, emoji=False
-    )
+    console = Console(width=None if sys.stdout.isatty() else _WIDE, markup=False, highlight=False, emoji=False)
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="bold")
     for index, header in enumerate(headers):
         is_right = index in right
@@ -159,9 +153,7 @@ def check_outputs(*outputs: Path | None, sources: Sequence[Path] = ()) -> None:
         if path.resolve() in {other.resolve() for other in given[:index]}:
             raise typer.BadParameter(f"'{path}' is named twice as an output.")
         if any(path.resolve() == source.resolve() for source in sources):
-            raise typer.BadParameter(
-                f"'{path}' is an input as well; writing it would destroy it. Choose another."
-            )
+            raise typer.BadParameter(f"'{path}' is an input as well; writing it would destroy it. Choose another.")
         if path.is_dir():
             raise FeatherweightError(f"'{path}' can't be written: it is a folder. Give the path of a file.")
         if not path.parent.is_dir():
@@ -205,7 +197,6 @@ def open_data(data: str, model: Model, *, preprocess: str | None = None, labels:
 
     tensors = model.main.tensors
     inputs = {
-        name: tensors[tensor].shape_signature or tensors[tensor].shape
-        for name, tensor in io_names(model)[0].items()
+        name: tensors[tensor].shape_signature or tensors[tensor].shape for name, tensor in io_names(model)[0].items()
     }
     return datasets.load(data, inputs, preprocess=preprocess, labels=labels)

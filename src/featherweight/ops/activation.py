@@ -5,11 +5,15 @@ from __future__ import annotations
 from featherweight.ops.registry import register
 
 register(
-    "SOFTMAX", fixed_output={"int8": (1 / 256, -128), "int16": (1 / 32768, 0)}, versions={"int8": 2, "int16": 3}
+    "SOFTMAX",
+    fixed_output={"int8": (1 / 256, -128), "int16": (1 / 32768, 0)},
+    versions={"int8": 2, "int16": 3},
 )
 register("LOG_SOFTMAX", fixed_output={"int8": (16 / 256, 127)}, versions={"int8": 2})
 register(
-    "LOGISTIC", fixed_output={"int8": (1 / 256, -128), "int16": (1 / 32768, 0)}, versions={"int8": 2, "int16": 3}
+    "LOGISTIC",
+    fixed_output={"int8": (1 / 256, -128), "int16": (1 / 32768, 0)},
+    versions={"int8": 2, "int16": 3},
 )
 register("TANH", fixed_output={"int8": (1 / 128, 0), "int16": (1 / 32768, 0)}, versions={"int8": 2, "int16": 3})
 register("L2_NORMALIZATION", fixed_output={"int8": (1 / 128, 0)}, versions={"int8": 2})

@@ -44,8 +44,8 @@ def check_is_float(model: Model) -> None:
         for tensor in graph.tensors.values():
             if tensor.quant is not None and tensor.dtype in INTEGER_BITS:
                 raise FormatError(
-                    f"The model is already quantized: '{tensor.name}' holds {tensor.dtype} with a scale. Start from the "
-                    "float model it was made from."
+                    f"The model is already quantized: '{tensor.name}' holds {tensor.dtype} with a scale. Start from "
+                    "the float model it was made from."
                 )
 
 
@@ -107,9 +107,7 @@ def _picks_rows(node: Node, graph: Graph) -> bool:
     return ops.lookup(node.op).weight is None and position in ops.lookup(node.op).same_scale
 
 
-def _choose_weights(
-    result: Forms, node: Node, graph: Graph, rule: Rule, target: Target, *, is_called: bool
-) -> None:
+def _choose_weights(result: Forms, node: Node, graph: Graph, rule: Rule, target: Target, *, is_called: bool) -> None:
     """Float activations: only the weights change."""
     weight = rule.weight
     if weight is None or weight_position(node, graph) is None:
@@ -136,15 +134,17 @@ def _choose_integers(result: Forms, node: Node, graph: Graph, rule: Rule, target
         if weight_position(node, graph) is None:
             result.keep(node, "its weight is computed, not constant")
             return
-        if op.bias is not None and op.bias < len(node.inputs) and node.inputs[op.bias]:
-            if not _is_constant(node.inputs[op.bias], graph):
-                result.keep(node, "its bias is computed, not constant")
-                return
+        bias = node.inputs[op.bias] if op.bias is not None and op.bias < len(node.inputs) else ""
+        if bias and not _is_constant(bias, graph):
+            result.keep(node, "its bias is computed, not constant")
+            return
         weight = rule.weight.dtype if rule.weight else "int8"
         form = f"{activation}*{weight}"
         if not target.runs(node.op, form) and target.runs(node.op, f"{activation}*int8"):
             form = f"{activation}*int8"
-            result.notes.append(f"{node.op} '{node.name}': weights are int8, target '{target.name}' has no {weight} kernel")
+            result.notes.append(
+                f"{node.op} '{node.name}': weights are int8, target '{target.name}' has no {weight} kernel"
+            )
     if target.runs(node.op, form):
         result.forms[node.name] = form
         return

@@ -27,7 +27,14 @@ def add_of_negative(graph: Graph) -> Graph:
                 if negated is not None and negated.op == "NEG":
                     attrs = {key: value for key, value in node.attrs.items() if key != "pot_scale_int16"}
                     extras = dict(node.extras) | {"options": "SubOptions"}
-                    node = replace(node, op="SUB", inputs=(first, negated.inputs[0]), attrs=attrs, extras=extras, version=1)
+                    node = replace(
+                        node,
+                        op="SUB",
+                        inputs=(first, negated.inputs[0]),
+                        attrs=attrs,
+                        extras=extras,
+                        version=1,
+                    )
                     break
         nodes.append(node)
     return without_unused(replace(graph, nodes=tuple(nodes)))

@@ -10,6 +10,7 @@ from typing import Any
 
 from featherweight.errors import RecipeError, listed
 from featherweight.numerics import INTEGER_BITS, QuantParams
+from featherweight.tflite import write_atomically
 
 FORMAT = 1
 
@@ -52,8 +53,6 @@ class Plan:
 
     def save(self, path: str | Path) -> None:
         """Writes the plan as JSON, atomically."""
-        from featherweight.tflite import write_atomically  # noqa: PLC0415
-
         write_atomically(path, [self.to_json().encode()])
 
 
@@ -72,14 +71,18 @@ def from_json(text: str, where: str = "the plan") -> Plan:
         table = json.loads(text)
         version = table.pop("format")
         if version != FORMAT:
-            raise RecipeError(f"{where}: plan format {version} can't be read (allowed: {FORMAT}). Plan the model again.")
+            raise RecipeError(
+                f"{where}: plan format {version} can't be read (allowed: {FORMAT}). Plan the model again."
+            )
         if unknown := sorted(set(table) - {f.name for f in fields(Plan)}):
             raise RecipeError(f"{where}: unknown key {listed(unknown)}. Compare it with a written plan.")
         for section in ("params", "edges"):
             table[section] = {name: _params(row, f"{where}, '{name}'") for name, row in table[section].items()}
         return Plan(**table | {"notes": tuple(table["notes"])})
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise RecipeError(f"{where} is not a plan: {type(error).__name__} {error}. Write one with --plan-out.") from error
+        raise RecipeError(
+            f"{where} is not a plan: {type(error).__name__} {error}. Write one with --plan-out."
+        ) from error
 
 
 def load(path: str | Path) -> Plan:
@@ -100,7 +103,8 @@ def _params_to_table(params: QuantParams) -> dict[str, Any]:
 
 
 def _params(row: dict[str, Any], where: str) -> QuantParams:
-    params = QuantParams(**row | {"scale": tuple(map(float, row["scale"])), "zero_point": tuple(row["zero_point"])})
+    fields: dict[str, Any] = row | {"scale": tuple(map(float, row["scale"])), "zero_point": tuple(row["zero_point"])}
+    params = QuantParams(**fields)
     if params.dtype != "float16" and params.dtype not in INTEGER_BITS:
         raise RecipeError(f"{where}: dtype '{params.dtype}' is unknown (allowed: float16, {listed(INTEGER_BITS)}).")
     if any(not 0 < scale < float("inf") for scale in params.scale):

@@ -16,7 +16,13 @@ from featherweight import target as targets
 from featherweight.calibration import Stats, find_range
 from featherweight.errors import DataError, RecipeError
 from featherweight.graph import Graph, Model, Node, Tensor, consumers, producers
-from featherweight.numerics import LARGEST_BIAS, QuantParams, integer_range, params_from_range, scales_from_largest
+from featherweight.numerics import (
+    LARGEST_BIAS,
+    QuantParams,
+    integer_range,
+    params_from_range,
+    scales_from_largest,
+)
 from featherweight.ptq.forms import Forms, check_is_float, choose_forms, real_tensors, weight_position
 from featherweight.ptq.plan import Plan, edge
 from featherweight.tflite import release_pages
@@ -38,6 +44,8 @@ def plan(
 
     Args:
         model: a float model.
+        recipe: a recipe's name, TOML file or value.
+        target: the device, by name, TOML file or value.
         stats: what `calibrate` measured; needed by recipes with integer activations only.
         io: ``float32`` or ``int8`` inputs and outputs; None takes the target's habit.
         ranges: how ranges are chosen where the recipe does not say.
@@ -92,7 +100,14 @@ class _Planner:
         ranges: str,
         given: Mapping[str, QuantParams],
     ) -> None:
-        self.model, self.graph, self.stats, self.target, self.forms, self.io = model, model.main, stats, target, forms, io
+        self.model, self.graph, self.stats, self.target, self.forms, self.io = (
+            model,
+            model.main,
+            stats,
+            target,
+            forms,
+            io,
+        )
         self.default_dtype = next((r.activation.dtype for r in recipe.rules if r.activation), "int8")
         self.ranges, self.given = ranges, given
         self.made, self.read = producers(self.graph), consumers(self.graph)
@@ -158,7 +173,9 @@ class _Planner:
             for source, other in ((first, second), (second, first)):
                 if source in fixed and other not in fixed and self.fits(grouped[find(other)], fixed, fixed[source]):
                     fixed |= dict.fromkeys(grouped[find(other)], fixed[source])
-        return [[n for n in names if n not in fixed] for names in members().values() if any(n not in fixed for n in names)]
+        return [
+            [n for n in names if n not in fixed] for names in members().values() if any(n not in fixed for n in names)
+        ]
 
     def same_scale_pairs(self, node: Node, op: ops.Op, dtype: str) -> Iterator[tuple[str, str]]:
         """Yields pairs of tensors that the node wants to share parameters."""
@@ -188,7 +205,9 @@ class _Planner:
             return float(table.min()), float(table.max())
         stats = self.stats.tensors.get(name) if self.stats else None
         if stats is None:
-            raise DataError(f"No range was measured for '{name}'. Calibrate this very model again, with all its tensors.")
+            raise DataError(
+                f"No range was measured for '{name}'. Calibrate this very model again, with all its tensors."
+            )
         node = self.made.get(name) or next(iter(self.read.get(name, ())), None)
         rule = self.forms.rules.get(node.name) if node else None
         method = (rule.activation.range_method if rule and rule.activation else None) or self.ranges
@@ -283,17 +302,15 @@ class _Planner:
             if values.shape[-1] % scheme.block_size == 0:
                 return QuantParams(dtype, (), (), 0, scheme.block_size, f"{tensor.name}_scales")
             self.forms.notes.append(
-                f"{where}: {values.shape[-1]} inputs are no multiple of the block of {scheme.block_size}; one scale per "
-                "channel instead"
+                f"{where}: {values.shape[-1]} inputs are no multiple of the block of {scheme.block_size}; one scale "
+                "per channel instead"
             )
         scales = scales_from_largest(largest, dtype, power_of_two=self.target.is_power_of_two, where=where)
         if self.forms.activation(node):
             scales = self.with_room_for_bias(node, graph, op, scales, where)
         return QuantParams(dtype, tuple(scales.tolist()), (0,) * scales.size, axis)
 
-    def with_room_for_bias(
-        self, node: Node, graph: Graph, op: ops.Op, scales: np.ndarray, where: str
-    ) -> np.ndarray:
+    def with_room_for_bias(self, node: Node, graph: Graph, op: ops.Op, scales: np.ndarray, where: str) -> np.ndarray:
         """Widens weight scales of channels whose bias would overflow at input scale × weight scale."""
         params = self.edges.get(edge(node.name, op.activation)) or self.params[node.inputs[op.activation]]
         activation = params.scale[0]
@@ -306,7 +323,10 @@ class _Planner:
                 raise DataError(f"{node.op} '{node.name}', bias '{bias_name}' holds NaN or infinite values. Repair it.")
             if bias.size:
                 magnitude = np.abs(bias) if scales.size == bias.size else np.abs(bias).max()
-                needed = np.maximum(needed, magnitude / (LARGEST_BIAS["int64" if params.dtype == "int16" else "int32"] * activation))
+                needed = np.maximum(
+                    needed,
+                    magnitude / (LARGEST_BIAS["int64" if params.dtype == "int16" else "int32"] * activation),
+                )
         narrow = scales < needed
         if not narrow.any():
             return scales
@@ -333,5 +353,3 @@ def _check_float16(values: np.ndarray, where: str) -> None:
     if not largest <= float(np.finfo(np.float16).max):
         found = "NaN" if largest != largest else f"{largest:g}"
         raise DataError(f"{where}: its largest value is {found}, float16 ends at 65504. Keep it float with a rule.")
-
-

@@ -15,7 +15,14 @@ import numpy as np
 from featherweight import ops
 from featherweight.errors import RecipeError, UnsupportedOp, listed
 from featherweight.graph import Graph, Model, Node, Tensor, constant, fresh_name
-from featherweight.numerics import QuantParams, bias_params, integer_range, quantize, round_half_away, row_blocks
+from featherweight.numerics import (
+    QuantParams,
+    bias_params,
+    integer_range,
+    quantize,
+    round_half_away,
+    row_blocks,
+)
 from featherweight.ops.quantize import DEQUANTIZE, QUANTIZE
 from featherweight.ptq.plan import Plan, edge
 from featherweight.tflite import release_pages
@@ -139,7 +146,9 @@ class _Rewriter:
     def params(self, name: str) -> QuantParams:
         """Returns a tensor's planned parameters."""
         if name not in self.plan.params:
-            raise RecipeError(f"The plan has no parameters for '{name}', which an integer operator needs. Plan it again.")
+            raise RecipeError(
+                f"The plan has no parameters for '{name}', which an integer operator needs. Plan it again."
+            )
         return self.plan.params[name]
 
     def operand(self, node: Node, position: int, name: str, form: str) -> str:
@@ -216,7 +225,9 @@ class _Rewriter:
     def bias(self, node: Node, op: ops.Op, tensor: Tensor, dtype: str) -> str:
         """Returns the bias in int32 (int64 beside int16) at input scale × weight scale; one for each consumer."""
         if not tensor.is_constant:
-            raise UnsupportedOp(f"{node.op} '{node.name}': its bias '{tensor.name}' is computed; keep the operator float.")
+            raise UnsupportedOp(
+                f"{node.op} '{node.name}': its bias '{tensor.name}' is computed; keep the operator float."
+            )
         position = op.activation
         activation = self.plan.edges.get(edge(node.name, position)) or self.params(node.inputs[position])
         position = op.weight or 0
@@ -238,7 +249,7 @@ def _typed(tensor: Tensor, params: QuantParams) -> Tensor:
 
 
 def quantized_constant(tensor: Tensor, params: QuantParams, name: str) -> tuple[Tensor, ...]:
-    """Returns a float constant as integers (or float16) under a name, and the tensor of its block scales if it has any."""
+    """Returns a float constant as integers or float16 under a name, and the tensor of its block scales, if any."""
     values = tensor.array
     if values is None:
         raise RecipeError(f"Tensor '{tensor.name}' is no constant; it can't be stored in {params.dtype}.")

@@ -51,13 +51,10 @@ def render(report: Report) -> str:
     return "\n".join(part for part in parts if part) + "\n"
 
 
-def _table(
-    title: str, headers: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = ()
-) -> str:
+def _table(title: str, headers: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> str:
     """A section with a table; cells are HTML already. Nothing where there are no rows."""
     body = "\n".join(
-        "<tr>" + "".join(f"<td{_number(i, right)}>{cell}</td>" for i, cell in enumerate(row)) + "</tr>"
-        for row in rows
+        "<tr>" + "".join(f"<td{_number(i, right)}>{cell}</td>" for i, cell in enumerate(row)) + "</tr>" for row in rows
     )
     head = "".join(f"<th{_number(i, right)}>{escape(header)}</th>" for i, header in enumerate(headers))
     return (

@@ -42,9 +42,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: Itera
     right = set(right)
 
     def aligned(row: Sequence[str]) -> str:
-        parts = [
-            c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        ]
+        parts = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
         return "  ".join(parts).rstrip()
 
     return "\n".join(aligned(row) for row in cells)
@@ -122,12 +120,9 @@ def _sizes(report: Report) -> str:
 
 def _evaluations(report: Report) -> str:
     rows = [
-        (name, e.metric, f"{e.value:.6g}", f"{e.standard_error:.2g}", e.count)
-        for name, e in report.evaluations.items()
+        (name, e.metric, f"{e.value:.6g}", f"{e.standard_error:.2g}", e.count) for name, e in report.evaluations.items()
     ]
-    return (
-        _section("Task", table(("model", "metric", "value", "± error", "n"), rows, (2, 3, 4))) if rows else ""
-    )
+    return _section("Task", table(("model", "metric", "value", "± error", "n"), rows, (2, 3, 4))) if rows else ""
 
 
 def _latency(report: Report) -> str:

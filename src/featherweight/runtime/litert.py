@@ -138,13 +138,19 @@ class Session:
         """Returns a copy of an output tensor, by tensor name."""
         interpreter = self._running()
         with _reported(f"read tensor '{tensor}'"):
-            return interpreter.get_tensor(self._index[tensor])
+            try:
+                return interpreter.get_tensor(self._index[tensor])
+            except ValueError:
+                return self._empty(tensor)
 
     def view(self, tensor: str) -> np.ndarray:
         """Returns an output tensor without a copy; let go of it before the session runs again."""
         interpreter = self._running()
         with _reported(f"read tensor '{tensor}'"):
-            return interpreter.tensor(self._index[tensor])()
+            try:
+                return interpreter.tensor(self._index[tensor])()
+            except ValueError:
+                return self._empty(tensor)
 
     def viewer(self, tensor: str) -> Callable[[], np.ndarray]:
         """Returns a function that does as `view` does, for reading the same tensor after many runs."""
@@ -153,6 +159,13 @@ class Session:
     def reset(self) -> None:
         """Sets variable tensors (the state of recurrent layers) back to zero."""
         self._running().reset_all_variables()
+
+    def _empty(self, tensor: str) -> np.ndarray:
+        """Returns a tensor without elements, which LiteRT refuses to read; re-raises for any other tensor."""
+        details = self._running()._get_tensor_details(self._index[tensor], 0)
+        if 0 not in details["shape"]:
+            raise  # noqa: PLE0704 (called while an exception is handled)
+        return np.zeros(details["shape"], details["dtype"])
 
     def _running(self) -> Any:
         if self._interpreter is None:

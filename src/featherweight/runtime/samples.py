@@ -18,6 +18,8 @@ from featherweight.graph import Model, Tensor, io_names
 from featherweight.numerics import storage_dtype
 from featherweight.runtime.batches import Feed, cut, has_free_batch, regrouped, rows_of, unit_of
 
+__all__ = ["Feed", "as_feeds", "checked_arrays", "feeds", "has_free_batch", "input_tensors", "known_length"]
+
 _FLOATS = {"float16", "bfloat16", "float32", "float64"}
 
 
@@ -94,8 +96,7 @@ def checked_arrays(
     arrays: dict[str, np.ndarray] = {}
     for name, tensor in inputs.items():
         where = f"{_sample(number)}input '{name}'"
-        array = _with_batch(_array(parts[name], where), tensor, where)
-        array = _cast(array, tensor, where)
+        array = _with_batch(_cast(_array(parts[name], where), tensor, where), tensor, where)
         if finite and tensor.dtype in _FLOATS and not np.isfinite(array).all():
             place = np.unravel_index(int(np.argmin(np.isfinite(array))), array.shape)
             found = "NaN" if np.isnan(array[place]) else "infinity"

@@ -6,7 +6,10 @@ import functools
 import re
 from typing import Any
 
-from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert import schema_py_generated
+
+# The generated classes declare lists of int where they take arrays and bytes as well.
+schema: Any = schema_py_generated
 
 
 def _enumeration(name: str) -> dict[int, str]:
@@ -21,7 +24,10 @@ OPTIONS = {name: code for code, name in _enumeration("BuiltinOptions").items() i
 OPTIONS_2 = {name: code for code, name in _enumeration("BuiltinOptions2").items() if code}
 
 # Option fields that hold an enumeration wherever they occur with an integer value.
-_NAMED_FIELDS = {"padding": _enumeration("Padding"), "fused_activation_function": _enumeration("ActivationFunctionType")}
+_NAMED_FIELDS = {
+    "padding": _enumeration("Padding"),
+    "fused_activation_function": _enumeration("ActivationFunctionType"),
+}
 _NAMED_CODES = {field: {name: code for code, name in names.items()} for field, names in _NAMED_FIELDS.items()}
 
 

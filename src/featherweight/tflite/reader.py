@@ -9,14 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
 from featherweight.errors import FormatError
 from featherweight.graph import Graph, Model, Node, Signature, Tensor, fresh_name
 from featherweight.numerics import QuantParams
 from featherweight.tflite import names
+from featherweight.tflite.names import schema
 
-_DAMAGE = (struct.error, IndexError, ValueError, TypeError, KeyError, OverflowError, MemoryError, RecursionError)
+_DAMAGE = (
+    struct.error,
+    IndexError,
+    ValueError,
+    TypeError,
+    KeyError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+)
 
 
 def read(source: bytes | bytearray | memoryview | str | Path) -> Model:
@@ -52,7 +61,8 @@ def _parse(content: Any, where: str) -> Model:
         raise FormatError(f"{where}: {error}") from None
     except _DAMAGE as error:
         raise FormatError(
-            f"{where} is damaged or truncated ({size} bytes; {type(error).__name__}: {error}). Copy or convert it again."
+            f"{where} is damaged or truncated ({size} bytes; {type(error).__name__}: {error}). Copy or convert it "
+            "again."
         ) from error
 
 
@@ -144,7 +154,12 @@ class _Reader:
         if packed.type not in names.DTYPES:
             raise FormatError(f"tensor '{name}' has the unknown type {packed.type}. Update featherweight to read it.")
         extras: dict[str, Any] = {}
-        for field, empty in (("sparsity", None), ("variantTensors", None), ("hasRank", False), ("externalBuffer", 0)):
+        for field, empty in (
+            ("sparsity", None),
+            ("variantTensors", None),
+            ("hasRank", False),
+            ("externalBuffer", 0),
+        ):
             if getattr(packed, field) != empty:
                 extras[field] = getattr(packed, field)
         dtype = names.DTYPES[packed.type]
@@ -174,7 +189,9 @@ class _Reader:
         if options is not None:
             extras["options"], attrs = names.options_to_attrs(options)
         elif packed.builtinOptionsType or packed.builtinOptions2Type:
-            raise FormatError(f"{names.OPS[number]}: its options are of an unknown kind. Update featherweight to read it.")
+            raise FormatError(
+                f"{names.OPS[number]}: its options are of an unknown kind. Update featherweight to read it."
+            )
         if packed.largeCustomOptionsOffset > 1:
             extras["custom_options"] = self.outside(packed.largeCustomOptionsOffset, packed.largeCustomOptionsSize)
         elif packed.customOptions is not None:
@@ -230,5 +247,3 @@ def _format_only(packed: Any) -> Any:
     kept.min, kept.max = packed.min, packed.max
     kept.details, kept.detailsType = packed.details, packed.detailsType
     return kept
-
-

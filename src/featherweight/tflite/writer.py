@@ -17,11 +17,11 @@ from typing import Any
 
 import flatbuffers
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
 from featherweight.errors import FeatherweightError, FormatError
 from featherweight.graph import Graph, Model, Node, Signature, Tensor
 from featherweight.tflite import names
+from featherweight.tflite.names import schema
 
 # Flatbuffer offsets are 31 bits; leave room for everything that is not a constant.
 _LARGEST_INLINE_BYTES = (1 << 31) - (64 << 20)
@@ -45,7 +45,7 @@ def save(model: Model, path: str | Path, *, inline_limit_bytes: int = _LARGEST_I
     return write_atomically(path, _chunks(model, inline_limit_bytes))
 
 
-def write_atomically(path: str | Path, chunks: Iterable[bytes | memoryview | np.ndarray]) -> int:
+def write_atomically(path: str | Path, chunks: Iterable[Any]) -> int:
     """Writes bytes to a temporary file beside `path`, syncs it, and renames it; returns the number of bytes.
 
     Raises:
@@ -67,7 +67,8 @@ def write_atomically(path: str | Path, chunks: Iterable[bytes | memoryview | np.
         os.replace(temporary, path)
     except OSError as error:
         raise FeatherweightError(
-            f"'{path}' can't be written: {error.strerror or error}. Nothing was changed; choose another path or make room."
+            f"'{path}' can't be written: {error.strerror or error}. Nothing was changed; choose another path or "
+            "make room."
         ) from error
     finally:
         if temporary is not None:
@@ -76,7 +77,7 @@ def write_atomically(path: str | Path, chunks: Iterable[bytes | memoryview | np.
     return size
 
 
-def _chunks(model: Model, inline_limit_bytes: int) -> Iterator[bytes | np.ndarray]:
+def _chunks(model: Model, inline_limit_bytes: int) -> Iterator[Any]:
     """Yields the file piece by piece: the flatbuffer, then padding and constants in turn."""
     packed, buffers = _Writer(model).pack()
     inline = sum(b.size for b in buffers if b is not None) <= inline_limit_bytes
@@ -263,7 +264,12 @@ def _quantization(tensor: Tensor, index: dict[str, int]) -> Any:
         return packed
     kept, packed = packed, schema.QuantizationParametersT()
     if kept is not None:
-        packed.min, packed.max, packed.details, packed.detailsType = kept.min, kept.max, kept.details, kept.detailsType
+        packed.min, packed.max, packed.details, packed.detailsType = (
+            kept.min,
+            kept.max,
+            kept.details,
+            kept.detailsType,
+        )
     packed.quantizedDimension = quant.axis or 0
     if quant.scale_tensor is None:
         packed.scale = np.asarray(quant.scale, np.float32)
