@@ -21,7 +21,7 @@ INTEGER_BITS = {"int2": 2, "int4": 4, "int8": 8, "uint8": 8, "int16": 16, "int32
 # smaller than 1099511627775").
 LARGEST_BIAS = {"int32": 2**30 - 1, "int64": 2**38}
 # Half of the smallest range that the TensorFlow converter gives a weight.
-_DEAD = 5e-7
+DEAD_WEIGHT = 5e-7
 _BLOCK_ELEMENTS = 1 << 17
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 _LARGEST_SCALE = float(np.finfo(np.float32).max)
@@ -164,8 +164,8 @@ def scales_from_largest(largest: np.ndarray, dtype: str, *, power_of_two: bool, 
         raise DataError(
             f"{where}: it holds NaN or infinite values; quantization needs finite numbers. Repair the model's weights."
         )
-    is_dead = (largest < _DEAD) & ((largest == 0) | (largest.max(initial=0.0) >= 1000 * _DEAD))
-    scales = np.where(is_dead, _DEAD, largest) / integer_range(dtype, narrow=True)[1]
+    is_dead = (largest < DEAD_WEIGHT) & ((largest == 0) | (largest.max(initial=0.0) >= 1000 * DEAD_WEIGHT))
+    scales = np.where(is_dead, DEAD_WEIGHT, largest) / integer_range(dtype, narrow=True)[1]
     if power_of_two:
         scales = np.exp2(np.ceil(np.log2(scales)))
     for extreme in (scales.min(), scales.max()):

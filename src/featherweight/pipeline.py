@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from featherweight.ptq.rewrite import rewrite
 from featherweight.report import Report, make_report
 
 _FRAMEWORK_FILES = (".keras", ".h5")
+# Samples that a lowered model is verified with.
+_LOWERED_WITH = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +38,7 @@ class Quantized:
         return tflite.save(self.model, path)
 
 
-def load(source: Any, *, unroll: bool = False) -> Model:
+def load(source: Any, *, unroll: bool = False, samples: Iterable[Any] | None = None) -> Model:
     """Returns the float graph of a model: a ``.tflite`` file, a Keras file, or a live framework model.
 
     Operators without integer kernels are written in ones that have them (`featherweight.ptq.passes`).
@@ -43,15 +46,16 @@ def load(source: Any, *, unroll: bool = False) -> Model:
     Args:
         source: a path (``.tflite``, ``.keras``, ``.h5``), the bytes of a ``.tflite`` file, a `Model`, or a live model.
         unroll: write recurrent layers out step by step instead of as loops, which full-integer recipes need.
+        samples: inputs to verify a lowered model with; a PyTorch module or JAX function needs at least one.
 
     Raises:
         FormatError: if a file can't be read as a model.
         LoweringError: if a framework model can't be lowered, or the result differs from it.
     """
-    return prepare(_read_or_lower(source, unroll=unroll))
+    return prepare(_read_or_lower(source, unroll, samples))
 
 
-def _read_or_lower(source: Any, *, unroll: bool) -> Model:
+def _read_or_lower(source: Any, unroll: bool, samples: Iterable[Any] | None) -> Model:
     if isinstance(source, Model):
         return source
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -64,7 +68,7 @@ def _read_or_lower(source: Any, *, unroll: bool) -> Model:
             raise FormatError(f"'{path}' can't be read: there is no such file. Give a .tflite, .keras or .h5 path.")
     from featherweight.lower import lower
 
-    return lower(source, unroll=unroll)
+    return lower(source, unroll=unroll, samples=samples)
 
 
 def quantize(
@@ -107,7 +111,8 @@ def quantize(
             f"Recipe '{recipe.name}' measures activation ranges: pass calibration samples from the training split "
             "(calibration=…, --calibration DATA), or use 'dynamic', which needs none."
         )
-    model = load(source, unroll=recipe.needs_ranges)
+    first, calibration = _peeked(calibration)
+    model = load(source, unroll=recipe.needs_ranges, samples=first)
     decided = given
     if decided is None:
         stats = None
@@ -118,6 +123,17 @@ def quantize(
     if strict:
         require_integer(result, decided)
     return Quantized(result, decided, make_report(model, result, decided, targets.check(result, target)))
+
+
+def _peeked(samples: Iterable[Any] | None) -> tuple[list[Any] | None, Iterable[Any] | None]:
+    """Returns the first samples, to lower with, and all of them: an iterator is consumed once only."""
+    if samples is None or isinstance(samples, (str, bytes, Path, Mapping)) or not isinstance(samples, Iterable):
+        return None, samples  # what calibration will say of it stands
+    iterator = iter(samples)
+    first = list(islice(iterator, _LOWERED_WITH))
+    if iterator is samples and first:
+        samples = chain(first, iterator)
+    return first or None, samples
 
 
 def _methods(recipe: recipes.Recipe) -> list[str]:

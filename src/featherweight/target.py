@@ -22,7 +22,18 @@ from featherweight.graph import Graph, Model, Node
 from featherweight.numerics import INTEGER_BITS
 from featherweight.ops.quantize import DEQUANTIZE, QUANTIZE
 
-_KEYS = set("name description profile io float per_channel power_of_two softmax_limit ops constraint".split())
+_KEYS = {
+    "name",
+    "description",
+    "profile",
+    "io",
+    "float",
+    "per_channel",
+    "power_of_two",
+    "softmax_limit",
+    "ops",
+    "constraint",
+}
 _CONVERSIONS = (QUANTIZE, DEQUANTIZE)
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.analysis.small_models import CLASSES, FEATURES, classifier, features, two_headed
 
 from featherweight import pipeline, tflite
 from featherweight.analysis import compare
@@ -12,7 +13,6 @@ from featherweight.errors import DataError
 from featherweight.graph import constant, replace_graph
 from featherweight.numerics import dequantize, quantize
 from featherweight.runtime import run
-from tests.analysis.small_models import CLASSES, FEATURES, classifier, features, two_headed
 
 
 @pytest.fixture(scope="module")

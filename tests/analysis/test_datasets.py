@@ -119,7 +119,7 @@ def test_subfolders_are_classes(tmp_path):
     write_images(tmp_path, ["dog/1.png", "cat/1.png", "cat/2.png"])
     assert load(tmp_path, ONE, preprocess="1,0", labels=True).labels.tolist() == [0, 0, 1]
     write_images(tmp_path, ["stray.png"])
-    with pytest.raises(DataError, match="has no labels.*subfolders named after the classes"):
+    with pytest.raises(DataError, match=r"has no labels.*subfolders named after the classes"):
         load(tmp_path, ONE, preprocess="1,0", labels=True)
 
 
@@ -167,7 +167,11 @@ def test_functions(tmp_path, monkeypatch):
     for name, labels, message in [
         ("broken", False, "raised RuntimeError: no disk"),
         ("number", False, "returned a int; it must return an iterable of samples"),
-        ("samples", True, r"returned a generator, but a metric needs labels as well: return the pair \(samples, labels\)"),
+        (
+            "samples",
+            True,
+            r"returned a generator, but a metric needs labels as well: return the pair \(samples, labels\)",
+        ),
         ("missing", False, "the module 'own_data_module' has no such name"),
     ]:
         with pytest.raises(DataError, match=message):

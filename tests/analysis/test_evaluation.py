@@ -4,13 +4,13 @@ import math
 
 import numpy as np
 import pytest
+from tests.analysis.small_models import classifier, features, two_headed
 
 from featherweight import pipeline
 from featherweight.analysis import Dataset, evaluate, paired_difference, predict
 from featherweight.analysis.evaluation import Evaluation
 from featherweight.errors import DataError
 from featherweight.runtime import run
-from tests.analysis.small_models import classifier, features, two_headed
 
 X = features(200, seed=5)
 TRUE = run(classifier(), X).argmax(axis=1)
@@ -96,7 +96,9 @@ def test_own_metric_gets_all_outputs_by_name():
 
 def test_several_outputs_need_a_choice():
     samples = [{"left": row, "right": row} for row in X[:20]]
-    with pytest.raises(DataError, match=r"accuracy scores one output, but the model has several \(the outputs are small, large\)"):
+    with pytest.raises(
+        DataError, match=r"accuracy scores one output, but the model has several \(the outputs are small, large\)"
+    ):
         evaluate(two_headed(), (samples, np.zeros(20)))
     assert evaluate(two_headed(), (samples, np.zeros(20)), output="large").count == 20
     with pytest.raises(DataError, match="there is no output 'huge'"):
@@ -106,7 +108,11 @@ def test_several_outputs_need_a_choice():
 @pytest.mark.parametrize(
     ("data", "metric", "message"),
     [
-        ((X, LABELS), "f1", r"Unknown metric 'f1'\. Choose one of accuracy, top5, auc, mse, mae, or give 'pkg\.module:function'"),
+        (
+            (X, LABELS),
+            "f1",
+            r"Unknown metric 'f1'\. Choose one of accuracy, top5, auc, mse, mae, or give 'pkg\.module:function'",
+        ),
         ((X, LABELS), 3, r"A metric is a name or a function \(y_true, y_pred\) -> number, not 3"),
         ((X, LABELS[:-1]), "accuracy", "there are 200 samples, but 199 labels"),
         (X, "accuracy", r"evaluate takes the pair \(samples, labels\) or a Dataset, but got a ndarray"),
@@ -154,5 +160,3 @@ def test_paired_difference_needs_the_same_examples():
 def test_json_has_no_scores_and_no_nan():
     found = evaluate(classifier(), (X[:1], LABELS[:1]))
     assert found.to_json() == {"metric": "accuracy", "value": 0.0, "standard_error": None, "count": 1}
-
-

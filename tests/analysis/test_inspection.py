@@ -7,6 +7,7 @@ from dataclasses import replace
 import ml_dtypes
 import numpy as np
 import pytest
+from tests.analysis.small_models import classifier, features
 
 from featherweight import pipeline, tflite
 from featherweight.analysis import inspect
@@ -14,13 +15,14 @@ from featherweight.analysis.inspection import arithmetic, quantization_text, siz
 from featherweight.errors import FormatError
 from featherweight.graph import Graph, Node, Tensor, constant
 from featherweight.numerics import QuantParams
-from tests.analysis.small_models import classifier, features
 
 
 def test_a_float_model():
     found = inspect(classifier())
     assert found.nodes == {"float": 2}
-    assert [(row.op, row.count, dict(row.arithmetic)) for row in found.operators] == [("FULLY_CONNECTED", 2, {"float": 2})]
+    assert [(row.op, row.count, dict(row.arithmetic)) for row in found.operators] == [
+        ("FULLY_CONNECTED", 2, {"float": 2})
+    ]
     assert found.float_nodes == (("FULLY_CONNECTED", "hidden"), ("FULLY_CONNECTED", "logits"))
     assert not found.is_integer
     assert found.macs == 8 * 16 + 16 * 6

@@ -45,7 +45,10 @@ def test_sums_over_parts_are_the_sums_over_the_whole(seed, parts):
     random = np.random.default_rng(seed)
     x, y = random.normal(size=(2, 70_000 if seed % 7 == 0 else 50))
     params = params_from_range(-1, 1, "int8")
-    total = sum((error_sums(a, b, params) for a, b in zip(np.array_split(x, parts), np.array_split(y, parts), strict=True)), ErrorSums())
+    total = sum(
+        (error_sums(a, b, params) for a, b in zip(np.array_split(x, parts), np.array_split(y, parts), strict=True)),
+        ErrorSums(),
+    )
     whole = error_sums(x, y, params)
     assert (total.count, total.clipped, total.largest) == (whole.count, whole.clipped, whole.largest)
     for field in ("signal", "other_signal", "product", "noise", "clipping_noise"):
@@ -99,10 +102,22 @@ def test_top5():
 @pytest.mark.parametrize(
     ("labels", "predictions", "message"),
     [
-        (np.array([0, 3]), np.zeros((2, 3)), r"label 1 is 3, which is not a class number .* 3 classes \(allowed: 0 to 2\)"),
+        (
+            np.array([0, 3]),
+            np.zeros((2, 3)),
+            r"label 1 is 3, which is not a class number .* 3 classes \(allowed: 0 to 2\)",
+        ),
         (np.array([0, 0.5]), np.zeros((2, 3)), r"label 1 is 0\.5, which is not a class number"),
-        (np.zeros((2, 4)), np.zeros((2, 3)), r"labels have the shape \[2, 4\].* \[2\] \(class numbers\) or \[2, 3\] \(one-hot\)"),
-        (np.array([0, 1]), np.zeros((2, 1)), r"top-1 accuracy needs one score for each of more than 1 classes.*\[2, 1\]"),
+        (
+            np.zeros((2, 4)),
+            np.zeros((2, 3)),
+            r"labels have the shape \[2, 4\].* \[2\] \(class numbers\) or \[2, 3\] \(one-hot\)",
+        ),
+        (
+            np.array([0, 1]),
+            np.zeros((2, 1)),
+            r"top-1 accuracy needs one score for each of more than 1 classes.*\[2, 1\]",
+        ),
     ],
 )
 def test_labels_that_do_not_fit(labels, predictions, message):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from tests.analysis.small_models import classifier, features
 
 from featherweight import pipeline, tflite
 from featherweight.analysis import compare, evaluate
@@ -14,7 +15,6 @@ from featherweight.report import to_plain
 from featherweight.report.text import decibels, percent, shortened
 from featherweight.runtime import benchmark
 from featherweight.target import Violation
-from tests.analysis.small_models import classifier, features
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,9 @@ def test_html_is_well_formed_escaped_and_needs_nothing_else(full_report, tmp_pat
 def test_save_goes_by_suffix(quantized, tmp_path):
     quantized.report.save(tmp_path / "r.txt")
     assert (tmp_path / "r.txt").read_text("utf-8") == f"{quantized.report}\n"
-    with pytest.raises(FeatherweightError, match=r"the suffix '\.pdf' names no form of report \(allowed: \.json, \.txt, \.html\)"):
+    with pytest.raises(
+        FeatherweightError, match=r"the suffix '\.pdf' names no form of report \(allowed: \.json, \.txt, \.html\)"
+    ):
         quantized.report.save(tmp_path / "r.pdf")
 
 

@@ -25,9 +25,10 @@ class TensorError:
 
     With x the float value and e its error: `sqnr_db` is 10 log10(Σx²/Σe²), inf without error; `mse` is the mean
     of e², and is `rounding_mse + clipping_mse`: clipping is the part at values outside of the range that the
-    tensor's integers can hold, rounding all the rest, error inherited from earlier tensors included. `own_sqnr_db` is the
-    SQNR of just quantizing x with the tensor's parameters: where it is far above `sqnr_db`, the error came
-    from upstream. None where the tensor has no integers behind it.
+    tensor's integers can hold, rounding all the rest, error inherited from earlier tensors included.
+    `own_sqnr_db` is the SQNR of just quantizing x with the tensor's parameters: where it is far above `sqnr_db`,
+    the error came from upstream. It is None where the tensor has no integers behind it, and for weights, where
+    it would be `sqnr_db` itself.
 
     Attributes:
         kind: ``output`` (name is the public one), ``activation`` or ``weight``.

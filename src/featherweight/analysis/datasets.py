@@ -19,7 +19,7 @@ _FORMS = "a .npz or .npy file, a folder of images, or 'pkg.module:function'"
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Samples without a batch axis, in the forms that `featherweight.calibrate` takes, and one label for each or None."""
+    """Samples in the forms that `featherweight.calibrate` takes, with one label for each, or None."""
 
     samples: Iterable[Any]
     labels: np.ndarray | None = None

@@ -29,8 +29,8 @@ class Evaluation:
 
     Attributes:
         standard_error: of the value; NaN where it can't be told (fewer than two examples).
-        scores: numbers whose mean is the value, float64: one per example, or, for metrics of one's own, one per group of
-            examples (jackknife pseudo-values). `paired_difference` works on them.
+        scores: numbers whose mean is the value, float64: one per example, or, for metrics of one's own, one per
+            group of examples (jackknife pseudo-values). `paired_difference` works on them.
     """
 
     metric: str

@@ -165,8 +165,8 @@ class Metric:
 def top_k_scores(labels: np.ndarray, predictions: np.ndarray, k: int) -> np.ndarray:
     """Returns per example the fraction (0..1) of its positions where the label is among the k largest scores.
 
-    `predictions` is (n, ..., classes); `labels` is (n, ...) class numbers or one-hot, of the predictions' shape. Of equal
-    scores the one of the lower class number wins, as in argmax.
+    `predictions` is (n, ..., classes); `labels` is (n, ...) class numbers, or one-hot of the predictions' shape. Of
+    equal scores the one of the lower class number wins, as in argmax.
 
     Raises:
         DataError: if shapes do not match, a label is not a class number, or there are no more than k classes.

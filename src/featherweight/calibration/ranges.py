@@ -82,7 +82,7 @@ def find_range(
     if low == high or not stats.count:
         return low, high
     found = entry.method(stats, dtype, symmetric)
-    return min(max(found[0], low), 0.0), max(min(found[1], high), 0.0)
+    return min(max(float(found[0]), low), 0.0), max(min(float(found[1]), high), 0.0)
 
 
 def _resolved(method: str) -> _Entry:
@@ -187,7 +187,7 @@ def squared_error(
     """
     params = params_from_range(low, high, dtype, symmetric=symmetric)
     scale, zero_point = params.scale[0], params.zero_point[0]
-    qmin, qmax = integer_range(dtype, narrow=symmetric)
+    qmin, qmax = integer_range(dtype)
     bottom, top = qmin - zero_point, qmax - zero_point
     left, right, count = pieces[0] / scale, pieces[1] / scale, pieces[2]
 
@@ -220,7 +220,7 @@ def entropy(stats: TensorStats, dtype: str, symmetric: bool) -> tuple[float, flo
     left, right, count = _histogram(stats).pieces(stats.low, stats.high)
     width = math.ldexp(1.0, _histogram(stats).exponent)
     low, high = _extremes(stats)
-    qmin, qmax = integer_range(dtype, narrow=symmetric)
+    qmin, qmax = integer_range(dtype)
     centre = (left + right) / 2
     candidates: list[tuple[float, float]] = []
     for fraction in FRACTIONS:
@@ -236,7 +236,7 @@ def _divergence(
     """Returns KL(P ‖ Q) in nats for one clipping; bins ascend."""
     params = params_from_range(low, high, dtype, symmetric=symmetric)
     scale, zero_point = params.scale[0], params.zero_point[0]
-    qmin, qmax = integer_range(dtype, narrow=symmetric)
+    qmin, qmax = integer_range(dtype)
     bottom, top = (qmin - zero_point) * scale, (qmax - zero_point) * scale
     kept = (centre >= bottom) & (centre <= top)
     if not kept.any():

@@ -20,7 +20,7 @@ Data = Annotated[
     typer.Option(
         "--data",
         metavar="DATA",
-        help="A .npz (arrays named after the inputs, or 'x'; labels 'y'), .npy, folder of images, or pkg.module:function.",
+        help="A .npz (arrays named after inputs, or 'x'; labels 'y'), .npy, folder of images, or pkg.module:function.",
     ),
 ]
 Preprocess = Annotated[

@@ -90,9 +90,7 @@ def read_idx_folder(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
     images = _read_idx(images_file, _IMAGES_MAGIC)
     labels = _read_idx(labels_file, _LABELS_MAGIC)
     if len(images) != len(labels):
-        raise DataError(
-            f"{images_file} holds {len(images)} images but {labels_file} holds {len(labels)} labels."
-        )
+        raise DataError(f"{images_file} holds {len(images)} images but {labels_file} holds {len(labels)} labels.")
     return images, labels
 
 
@@ -107,20 +105,14 @@ def _read_idx(path: Path, magic: int) -> np.ndarray:
         content = gzip.decompress(path.read_bytes())
         found, *_ = struct.unpack_from(">i", content)
         if found != magic:
-            raise DataError(
-                f"{path} is not the IDX file its name says: its magic number is {found}, not {magic}."
-            )
+            raise DataError(f"{path} is not the IDX file its name says: its magic number is {found}, not {magic}.")
         shape = struct.unpack_from(f">{magic & 0xFF}i", content, 4)
         return np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
     except (OSError, EOFError, zlib.error, struct.error, ValueError) as error:
-        raise DataError(
-            f"{path} can't be read as a gzipped IDX file: {error}. Install the data set again."
-        ) from error
+        raise DataError(f"{path} can't be read as a gzipped IDX file: {error}. Install the data set again.") from error
 
 
-def _dataset(
-    x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_test: np.ndarray, where: str
-) -> Dataset:
+def _dataset(x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_test: np.ndarray, where: str) -> Dataset:
     def scaled(images: np.ndarray) -> np.ndarray:
         return (images[..., np.newaxis] / np.float32(255)).astype(np.float32)
 

@@ -94,16 +94,12 @@ def run(
     network = training.train(data, seed, steps=steps, progress=progress)
     network.save(folder / "model.keras")
     baseline = pipeline.load(network)
-    samples = data.x_train[:: max(len(data.x_train) // CALIBRATION_SAMPLES, 1)][
-        :CALIBRATION_SAMPLES, np.newaxis
-    ]
+    samples = data.x_train[:: max(len(data.x_train) // CALIBRATION_SAMPLES, 1)][:CALIBRATION_SAMPLES, np.newaxis]
 
     models: dict[str, Model] = {BASELINE: baseline}
     notes: dict[str, tuple[str, ...]] = {}
     for recipe in RECIPES:
-        quantized = pipeline.quantize(
-            baseline, recipe, calibration=samples, target="litert", progress=progress
-        )
+        quantized = pipeline.quantize(baseline, recipe, calibration=samples, target="litert", progress=progress)
         quantized.plan.save(folder / f"{recipe}.plan.json")
         quantized.report.text(folder / f"{recipe}.report.txt")
         models[recipe] = quantized.model
@@ -167,7 +163,6 @@ def _writable_folder(out: str | Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FeatherweightError(
-            f"The demo can't write into '{folder}': {error.strerror or error}. "
-            "Choose another folder with --out."
+            f"The demo can't write into '{folder}': {error.strerror or error}. Choose another folder with --out."
         ) from error
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -64,9 +65,8 @@ def _cells(row: Row, first: Row) -> tuple[str, ...]:
 
 def _remarks(result: DemoResult) -> list[str]:
     runtime = result.environment.get("ai-edge-litert", "")
-    remarks = [
-        f"Measured on LiteRT {runtime}, one thread, batch 1, {result.test_images} test images; ± is the",
-        "standard error of the paired difference; latency is the median of interleaved rounds; 0.50x",
-        "is twice as fast.",
-    ]
-    return remarks + [f"{row.name}: {note}" for row in result.rows for note in row.notes]
+    remark = (
+        f"Measured on LiteRT {runtime}, one thread, batch 1, {result.test_images} test images; ± is the standard "
+        "error of the paired difference; latency is the median of interleaved rounds, and 0.50x is twice as fast."
+    )
+    return textwrap.wrap(remark, WIDTH - 8) + [f"{row.name}: {note}" for row in result.rows for note in row.notes]

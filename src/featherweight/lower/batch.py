@@ -22,6 +22,10 @@ _NEED_SIZES = {"TRANSPOSE_CONV": 0, "CONV_3D_TRANSPOSE": 0, "BROADCAST_TO": 1, "
 _REGION_OPS = {"WHILE": "a loop", "IF": "a branch", "CALL": "a call", "STABLEHLO_WHILE": "a loop"}
 
 
+class FixedBatchError(LoweringError):
+    """The graph holds an operator that needs a fixed batch, however the graph was lowered."""
+
+
 def freed(model: Model, inputs: Sequence[str], batch: int) -> Model:
     """Returns the model with the batch of `inputs` (tensor names) free, restated at batch 1.
 
@@ -32,7 +36,8 @@ def freed(model: Model, inputs: Sequence[str], batch: int) -> Model:
             model, so that it can be told from them anywhere.
 
     Raises:
-        LoweringError: naming the operator that needs a fixed batch.
+        FixedBatchError: naming an operator that needs a fixed batch.
+        LoweringError: if this graph's batch can't be told from its other sizes.
     """
     graph = model.main
     dynamic = _depending_on(graph, inputs)
@@ -86,7 +91,7 @@ def _freed_node(node: Node, tensors: dict[str, Tensor], dynamic: set[str], batch
     if not any(name in dynamic for name in node.inputs):
         return node
     if node.op in _REGION_OPS:
-        raise LoweringError(f"{node.op} '{node.name}' is {_REGION_OPS[node.op]}, made for a fixed batch")
+        raise FixedBatchError(f"{node.op} '{node.name}' is {_REGION_OPS[node.op]}, made for a fixed batch")
     position = _SHAPE_OPERAND.get(node.op, _NEED_SIZES.get(node.op))
     shape = tensors.get(node.inputs[position]) if position is not None and position < len(node.inputs) else None
     values = shape.array if shape is not None and shape.is_constant else None
@@ -98,7 +103,7 @@ def _freed_node(node: Node, tensors: dict[str, Tensor], dynamic: set[str], batch
     if not free:
         return node
     if node.op in _NEED_SIZES:
-        raise LoweringError(f"{node.op} '{node.name}' needs its output's batch as a constant")
+        raise FixedBatchError(f"{node.op} '{node.name}' needs its output's batch as a constant")
     if len(free) > 1 and node.op == "RESHAPE":
         raise LoweringError(f"RESHAPE '{node.name}' spreads the batch over {len(free)} dimensions")
     attrs = dict(node.attrs)

@@ -134,6 +134,8 @@ def checked(check: Check, lowered_at: Callable[[int], Model]) -> Lowered:
         except FeatherweightError as error:
             _log.debug("batch not freed at %d: %s", size, error)
             reason = str(error).split(". ")[0].rstrip(".")
+            if isinstance(error, batch.FixedBatchError):
+                break
     check.at_fixed_batch(model)
     note = f"The batch of the {check.title} stays fixed at 1: {reason}."
     _log.warning(note)

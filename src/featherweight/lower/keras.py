@@ -82,14 +82,13 @@ def read(model: Any, samples: Sequence[Any] | None = None, input_shapes: Any = N
     inputs, pack = _inputs(model, samples, input_shapes)
     if not model.built:
         _build(model, inputs, pack)
-    trainable = [variable.value for variable in model.trainable_variables]
-    fixed = [variable.value for variable in model.non_trainable_variables]
-    names: list[str] = []
+    names = _declared_outputs(model)
 
     def call(*arrays: Any) -> list[Any]:
         import keras
 
-        outputs, _ = model.stateless_call(trainable, fixed, *pack(arrays), training=False)
+        with keras.StatelessScope():  # Whatever the call would assign (seeds, counters) is dropped.
+            outputs = model(*pack(arrays), training=False)
         names[:] = _declared_outputs(model) or _output_names(outputs)
         return keras.tree.flatten(outputs)
 

@@ -17,14 +17,13 @@ from featherweight.calibration import Stats, find_range
 from featherweight.errors import DataError, RecipeError
 from featherweight.graph import Graph, Model, Node, Tensor, consumers, producers
 from featherweight.numerics import (
-    LARGEST_BIAS,
     QuantParams,
     integer_range,
     params_from_range,
-    scales_from_largest,
 )
 from featherweight.ptq.forms import Forms, check_is_float, choose_forms, real_tensors, weight_position
 from featherweight.ptq.plan import Plan, edge
+from featherweight.ptq.weights import weight_params
 from featherweight.tflite import release_pages
 
 Range = tuple[float, float]
@@ -281,75 +280,12 @@ class _Planner:
             if form is None or position is None or not ("*" in form or "+" in form):
                 continue
             tensor = graph.tensors[node.inputs[position]]
-            self.want(node, position, tensor.name, self.weight_params(node, graph, tensor, form))
+            activation = None
+            if self.forms.activation(node):
+                source = ops.lookup(node.op).activation
+                activation = self.edges.get(edge(node.name, source)) or self.params[node.inputs[source]]
+            scheme = self.forms.rules[node.name].weight or recipes.Scheme("int8")
+            params, notes = weight_params(node, graph, form, scheme, self.target, activation)
+            self.forms.notes += notes
+            self.want(node, position, tensor.name, params)
             release_pages(tensor.data)
-
-    def weight_params(self, node: Node, graph: Graph, tensor: Tensor, form: str) -> QuantParams:
-        """Returns the parameters of one weight under its rule."""
-        op, dtype = ops.lookup(node.op), form.replace("+", "*").split("*")[1]
-        where = f"{node.op} '{node.name}', weight '{tensor.name}'"
-        scheme = self.forms.rules[node.name].weight or recipes.Scheme("int8")
-        values = tensor.array
-        if values is None or values.size == 0:
-            raise DataError(f"{where} is empty. Remove the layer.")
-        if dtype == "float16":
-            _check_float16(values, where)
-            return QuantParams("float16", (), ())
-        axis = op.axis if scheme.per_channel and self.target.is_per_channel else None
-        largest = _largest_per_channel(values, axis)
-        if scheme.block_size and dtype == "int4" and form.startswith("float32*") and axis == 0:
-            scales_from_largest(largest, dtype, power_of_two=False, where=where)  # for its checks
-            if values.shape[-1] % scheme.block_size == 0:
-                return QuantParams(dtype, (), (), 0, scheme.block_size, f"{tensor.name}_scales")
-            self.forms.notes.append(
-                f"{where}: {values.shape[-1]} inputs are no multiple of the block of {scheme.block_size}; one scale "
-                "per channel instead"
-            )
-        scales = scales_from_largest(largest, dtype, power_of_two=self.target.is_power_of_two, where=where)
-        if self.forms.activation(node):
-            scales = self.with_room_for_bias(node, graph, op, scales, where)
-        return QuantParams(dtype, tuple(scales.tolist()), (0,) * scales.size, axis)
-
-    def with_room_for_bias(self, node: Node, graph: Graph, op: ops.Op, scales: np.ndarray, where: str) -> np.ndarray:
-        """Widens weight scales of channels whose bias would overflow at input scale × weight scale."""
-        params = self.edges.get(edge(node.name, op.activation)) or self.params[node.inputs[op.activation]]
-        activation = params.scale[0]
-        smallest = float(np.finfo(np.float32).tiny) / activation
-        needed = np.full(scales.shape, smallest)
-        if op.bias is not None and op.bias < len(node.inputs) and node.inputs[op.bias]:
-            bias_name = node.inputs[op.bias]
-            bias = np.asarray(graph.tensors[bias_name].array, np.float64)
-            if not np.isfinite(bias).all():
-                raise DataError(f"{node.op} '{node.name}', bias '{bias_name}' holds NaN or infinite values. Repair it.")
-            if bias.size:
-                magnitude = np.abs(bias) if scales.size == bias.size else np.abs(bias).max()
-                needed = np.maximum(
-                    needed,
-                    magnitude / (LARGEST_BIAS["int64" if params.dtype == "int16" else "int32"] * activation),
-                )
-        narrow = scales < needed
-        if not narrow.any():
-            return scales
-        self.forms.notes.append(
-            f"{where}: scales of {int(narrow.sum())} channels were widened so that their biases fit their integers"
-        )
-        if self.target.is_power_of_two:
-            needed = np.exp2(np.ceil(np.log2(needed)))
-        return np.where(narrow, needed, scales).astype(np.float32)
-
-
-def _largest_per_channel(values: np.ndarray, axis: int | None) -> np.ndarray:
-    """Returns max|w| in float64, per index of `axis` or for all; NaN and infinities show in it."""
-    if axis is None:
-        extremes = (np.atleast_1d(values.min()), np.atleast_1d(values.max()))
-    else:
-        reduced = tuple(d for d in range(values.ndim) if d != axis)
-        extremes = (values.min(axis=reduced), values.max(axis=reduced))
-    return np.maximum(-extremes[0].astype(np.float64), extremes[1].astype(np.float64))
-
-
-def _check_float16(values: np.ndarray, where: str) -> None:
-    largest = max(-float(values.min()), float(values.max()))
-    if not largest <= float(np.finfo(np.float16).max):
-        found = "NaN" if largest != largest else f"{largest:g}"
-        raise DataError(f"{where}: its largest value is {found}, float16 ends at 65504. Keep it float with a rule.")

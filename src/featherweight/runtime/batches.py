@@ -35,11 +35,7 @@ class Feed:
 
 def has_free_batch(tensor: Tensor) -> bool:
     """True where the file leaves the first dimension open."""
-    return (
-        bool(tensor.shape_signature)
-        and tensor.shape_signature is not None
-        and tensor.shape_signature[0] == -1
-    )
+    return bool(tensor.shape_signature) and tensor.shape_signature is not None and tensor.shape_signature[0] == -1
 
 
 def split(
@@ -96,9 +92,7 @@ def cut(feed: Feed, rows: int, inputs: Mapping[str, Tensor]) -> Feed:
     return Feed(arrays, rows, feed.first, feed.last)
 
 
-def regrouped(
-    checked: Iterator[Feed], unit: int, inputs: Mapping[str, Tensor], limit: int | None
-) -> Iterator[Feed]:
+def regrouped(checked: Iterator[Feed], unit: int, inputs: Mapping[str, Tensor], limit: int | None) -> Iterator[Feed]:
     """Splits and joins feeds so that each has `unit` rows; where the batch is free, the last may be less."""
     pending: list[Feed] = []
     waiting, left = 0, limit
@@ -121,9 +115,7 @@ def regrouped(
         if left is not None and left <= 0:
             break
     if waiting and not free:
-        raise DataError(
-            f"the last {waiting} examples don't fill the model's fixed batch of {unit}; give a multiple."
-        )
+        raise DataError(f"the last {waiting} examples don't fill the model's fixed batch of {unit}; give a multiple.")
     if waiting:
         yield _joined(pending)
 

@@ -68,9 +68,7 @@ def benchmark(
     if runs < 1 or warmup < 0:
         raise RecipeError(f"benchmark: runs is {runs} (at least 1), warmup is {warmup} (at least 0).")
     with contextlib.ExitStack() as stack:
-        sessions = [
-            stack.enter_context(Session(m, threads=threads, resolver=resolver)) for m in models.values()
-        ]
+        sessions = [stack.enter_context(Session(m, threads=threads, resolver=resolver)) for m in models.values()]
         feeds = [random_inputs(session.inputs, seed) for session in sessions]
         repeats = [_repeats(session, feed) for session, feed in zip(sessions, feeds, strict=True)]
         rounds = np.empty((runs, len(sessions)))

@@ -136,21 +136,12 @@ class Session:
 
     def read(self, tensor: str) -> np.ndarray:
         """Returns a copy of an output tensor, by tensor name."""
-        interpreter = self._running()
-        with _reported(f"read tensor '{tensor}'"):
-            try:
-                return interpreter.get_tensor(self._index[tensor])
-            except ValueError:
-                return self._empty(tensor)
+        return self._fetch(tensor, self._running().get_tensor)
 
     def view(self, tensor: str) -> np.ndarray:
         """Returns an output tensor without a copy; let go of it before the session runs again."""
         interpreter = self._running()
-        with _reported(f"read tensor '{tensor}'"):
-            try:
-                return interpreter.tensor(self._index[tensor])()
-            except ValueError:
-                return self._empty(tensor)
+        return self._fetch(tensor, lambda index: interpreter.tensor(index)())
 
     def viewer(self, tensor: str) -> Callable[[], np.ndarray]:
         """Returns a function that does as `view` does, for reading the same tensor after many runs."""
@@ -160,12 +151,17 @@ class Session:
         """Sets variable tensors (the state of recurrent layers) back to zero."""
         self._running().reset_all_variables()
 
-    def _empty(self, tensor: str) -> np.ndarray:
-        """Returns a tensor without elements, which LiteRT refuses to read; re-raises for any other tensor."""
-        details = self._running()._get_tensor_details(self._index[tensor], 0)
-        if 0 not in details["shape"]:
-            raise  # noqa: PLE0704 (called while an exception is handled)
-        return np.zeros(details["shape"], details["dtype"])
+    def _fetch(self, tensor: str, fetch: Callable[[int], np.ndarray]) -> np.ndarray:
+        """Returns an output's array; one without elements too, which LiteRT refuses to hand out."""
+        index = self._index[tensor]
+        with _reported(f"read tensor '{tensor}'"):
+            try:
+                return fetch(index)
+            except ValueError:
+                details = next(d for d in self._running().get_output_details() if d["index"] == index)
+                if 0 not in details["shape"]:
+                    raise
+                return np.zeros(details["shape"], details["dtype"])
 
     def _running(self) -> Any:
         if self._interpreter is None:
@@ -212,9 +208,7 @@ def with_outputs(model: Model, outputs: Sequence[str]) -> Model:
     graph = model.main
     for name in outputs:
         if name not in graph.tensors or graph.tensors[name].is_constant:
-            raise RecipeError(
-                f"tensor '{name}' is not computed by the model's main graph; it can't be an output."
-            )
+            raise RecipeError(f"tensor '{name}' is not computed by the model's main graph; it can't be an output.")
     inputs = tuple((public, tensor) for public, tensor in io_names(model)[0].items())
     kept = tuple(replace(s, inputs=inputs, outputs=()) for s in model.signatures if s.graph == 0)[:1]
     graphs = (replace(graph, outputs=tuple(outputs)), *model.graphs[1:])
@@ -285,14 +279,8 @@ def _refuse_abort(model: Model) -> None:
     """Raises where LiteRT's reference kernels may abort the process."""
     for graph in model.graphs:
         for node in graph.nodes:
-            tensor: Tensor = (
-                graph.tensors[node.inputs[0]] if node.inputs and node.inputs[0] else Tensor("", (), "")
-            )
-            if (
-                node.op == "SOFTMAX"
-                and tensor.dtype == "int8"
-                and tensor.shape[-1:] >= (_SOFTMAX_ABORT_CLASSES,)
-            ):
+            tensor: Tensor = graph.tensors[node.inputs[0]] if node.inputs and node.inputs[0] else Tensor("", (), "")
+            if node.op == "SOFTMAX" and tensor.dtype == "int8" and tensor.shape[-1:] >= (_SOFTMAX_ABORT_CLASSES,):
                 raise UnsupportedOp(
                     f"SOFTMAX '{node.name}': LiteRT's int8 reference kernel can abort the process with "
                     f"{tensor.shape[-1]} classes (allowed: fewer than {_SOFTMAX_ABORT_CLASSES}). "

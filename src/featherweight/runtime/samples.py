@@ -115,9 +115,7 @@ def _sample(number: int | None) -> str:
 def _iterable(samples: Any) -> Iterator[Any]:
     """Yields the samples; raises if there are none, or if it is no collection of samples."""
     if isinstance(samples, (str, bytes, Path)):
-        raise DataError(
-            f"samples are {type(samples).__name__} {samples!r:.60}; load the data first and pass arrays."
-        )
+        raise DataError(f"samples are {type(samples).__name__} {samples!r:.60}; load the data first and pass arrays.")
     try:
         iterator = iter([samples] if isinstance(samples, Mapping) else samples)
     except TypeError:
@@ -131,8 +129,7 @@ def _iterable(samples: Any) -> Iterator[Any]:
         yield sample
     if none_yet and iterator is samples:
         raise DataError(
-            "the iterator gave no samples: it is empty, or something consumed it before. "
-            "Pass a fresh one, or a list."
+            "the iterator gave no samples: it is empty, or something consumed it before. Pass a fresh one, or a list."
         )
     if none_yet:
         raise DataError("there are no samples: the collection is empty. At least one is needed.")
@@ -159,17 +156,13 @@ def _parts(sample: Any, inputs: Mapping[str, Tensor], number: int | None) -> dic
             verdict = "is not an input of the model" if wrong[0] in named else "is missing"
             raise DataError(f"{what}: '{wrong[0]}' {verdict}; its inputs are {listed(inputs)}.")
         return named
-    if isinstance(sample, tuple) or (
-        isinstance(sample, list) and any(hasattr(part, "shape") for part in sample)
-    ):
+    if isinstance(sample, tuple) or (isinstance(sample, list) and any(hasattr(part, "shape") for part in sample)):
         if len(sample) != len(inputs):
             hint = " Leave labels out: `(x for x, y in data)`." if len(sample) > len(inputs) else ""
             raise DataError(f"{what} holds {len(sample)} arrays, but {wanted}.{hint}")
         return dict(zip(inputs, sample, strict=True))
     if len(inputs) != 1:
-        raise DataError(
-            f"{what} is one {type(sample).__name__}, but {wanted}. Give a tuple, or a dict by input name."
-        )
+        raise DataError(f"{what} is one {type(sample).__name__}, but {wanted}. Give a tuple, or a dict by input name.")
     return {next(iter(inputs)): sample}
 
 
@@ -207,17 +200,11 @@ def _with_batch(array: np.ndarray, tensor: Tensor, where: str) -> np.ndarray:
 def _cast(array: np.ndarray, tensor: Tensor, where: str) -> np.ndarray:
     """Returns the array in the tensor's dtype; raises where that would change what the numbers mean."""
     found, wanted = array.dtype.name, tensor.dtype
-    if (
-        wanted == "string"
-        or array.dtype.kind not in "biufV"
-        or (array.dtype.kind == "V" and found not in _FLOATS)
-    ):
+    if wanted == "string" or array.dtype.kind not in "biufV" or (array.dtype.kind == "V" and found not in _FLOATS):
         raise DataError(f"{where}: its dtype is {found}; the model takes {wanted}.")
     if wanted in _FLOATS:
         if array.dtype.kind == "b":
-            raise DataError(
-                f"{where}: its dtype is bool; the model takes {wanted}. Convert it to numbers first."
-            )
+            raise DataError(f"{where}: its dtype is bool; the model takes {wanted}. Convert it to numbers first.")
         with np.errstate(over="ignore"):  # what overflows is reported as infinity
             return array.astype(storage_dtype(wanted), copy=False)
     if wanted == "bool":

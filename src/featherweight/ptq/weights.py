@@ -1,0 +1,96 @@
+"""Parameters of weights: symmetric scales per channel, per tensor or per block, with room for the biases."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from featherweight import ops
+from featherweight.errors import DataError
+from featherweight.graph import Graph, Node
+from featherweight.numerics import DEAD_WEIGHT, LARGEST_BIAS, QuantParams, scales_from_largest
+from featherweight.ptq.forms import weight_position
+from featherweight.recipe import Scheme
+from featherweight.target import Target
+
+
+def weight_params(
+    node: Node, graph: Graph, form: str, scheme: Scheme, target: Target, activation: QuantParams | None
+) -> tuple[QuantParams, list[str]]:
+    """Returns the parameters of a node's weight, and what there is to note about them.
+
+    Args:
+        node: an operator with a constant weight.
+        graph: its graph.
+        form: the form that the node computes in; its weight's type may differ from the scheme's.
+        scheme: what the recipe asks for.
+        target: says whether scales may be per channel and must be powers of two.
+        activation: the parameters of the node's input where it computes in integers, else None.
+
+    Raises:
+        DataError: if weight or bias hold NaN or infinity, or a scale can't be represented.
+    """
+    op, dtype = ops.lookup(node.op), form.replace("+", "*").split("*")[1]
+    tensor = graph.tensors[node.inputs[weight_position(node, graph) or 0]]
+    where = f"{node.op} '{node.name}', weight '{tensor.name}'"
+    values = tensor.array
+    if values is None or values.size == 0:
+        raise DataError(f"{where} is empty. Remove the layer.")
+    if dtype == "float16":
+        _check_float16(values, where)
+        return QuantParams("float16", (), ()), []
+    axis = op.axis if scheme.per_channel and target.is_per_channel else None
+    largest = _largest(values, axis)
+    notes: list[str] = []
+    if scheme.block_size and dtype == "int4" and form == "float32*int4" and axis == 0:
+        scales_from_largest(largest, dtype, power_of_two=False, where=where)  # for its checks
+        if values.shape[-1] % scheme.block_size == 0:
+            notes.append(f"{where}: block scales are computed right by LiteRT's XNNPACK kernels only")
+            return QuantParams(dtype, (), (), 0, scheme.block_size, f"{tensor.name}_scales"), notes
+        notes.append(
+            f"{where}: {values.shape[-1]} inputs are no multiple of the block of {scheme.block_size}; one scale per "
+            "channel instead"
+        )
+    scales = scales_from_largest(largest, dtype, power_of_two=target.is_power_of_two, where=where)
+    if activation is not None:
+        needed = _needed_for_bias(node, graph, scales.size, activation)
+        narrow = scales < needed
+        if target.is_power_of_two:
+            needed = np.exp2(np.ceil(np.log2(needed)))
+        scales = np.where(narrow, needed, scales).astype(np.float32)
+        # Wider scales cost nothing in a channel whose weights are nought all the same.
+        if widened := int((narrow & (largest >= DEAD_WEIGHT)).sum()):
+            notes.append(f"{where}: scales of {widened} channels were widened so that their biases fit their integers")
+    return QuantParams(dtype, tuple(scales.tolist()), (0,) * scales.size, axis), notes
+
+
+def _needed_for_bias(node: Node, graph: Graph, channels: int, activation: QuantParams) -> np.ndarray:
+    """Returns the smallest weight scales at which biases fit at input scale × weight scale, float64."""
+    op = ops.lookup(node.op)
+    input_scale = activation.scale[0]
+    needed = np.full(channels, float(np.finfo(np.float32).tiny) / input_scale)
+    name = node.inputs[op.bias] if op.bias is not None and op.bias < len(node.inputs) else ""
+    if not name:
+        return needed
+    bias = np.asarray(graph.tensors[name].array, np.float64)
+    if not np.isfinite(bias).all():
+        raise DataError(f"{node.op} '{node.name}', bias '{name}' holds NaN or infinite values. Repair the model.")
+    largest = LARGEST_BIAS["int64" if activation.dtype == "int16" else "int32"]
+    magnitude = np.abs(bias) if channels == bias.size else np.abs(bias).max(initial=0.0)
+    return np.maximum(needed, magnitude / (largest * input_scale))
+
+
+def _largest(values: np.ndarray, axis: int | None) -> np.ndarray:
+    """Returns max|w| in float64, per index of `axis` or for all; NaN and infinities show in it."""
+    if axis is None:
+        extremes = (np.atleast_1d(values.min()), np.atleast_1d(values.max()))
+    else:
+        reduced = tuple(d for d in range(values.ndim) if d != axis)
+        extremes = (values.min(axis=reduced), values.max(axis=reduced))
+    return np.maximum(-extremes[0].astype(np.float64), extremes[1].astype(np.float64))
+
+
+def _check_float16(values: np.ndarray, where: str) -> None:
+    largest = max(-float(values.min()), float(values.max()))
+    if not largest <= float(np.finfo(np.float16).max):
+        found = "NaN" if largest != largest else f"{largest:g}"
+        raise DataError(f"{where}: its largest value is {found}, float16 ends at 65504. Keep it float with a rule.")

@@ -1,0 +1,377 @@
+"""Every command in this process, on small models: what it prints, what it writes, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.analysis.small_models import classifier, features
+from typer.testing import CliRunner
+
+from featherweight import tflite
+from featherweight.cli import app
+from featherweight.runtime import run
+
+COMMANDS = ("demo", "inspect", "lower", "quantize", "compare", "evaluate", "benchmark", "check", "recipes", "targets")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working directory with `model.tflite`, `data.npz` (x, y) and `unlabelled.npy`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FEATHERWEIGHT_DEBUG", raising=False)
+    tflite.save(classifier(), "model.tflite")
+    x = features()
+    np.savez("data.npz", x=x, y=run(classifier(), x).argmax(axis=1))
+    np.save("unlabelled.npy", x)
+    return tmp_path
+
+
+def call(*args):
+    return CliRunner().invoke(app, [str(arg) for arg in args])
+
+
+def ok(*args):
+    result = call(*args)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def paragraph(result, code=1):
+    """The message of a failed call: one line on stderr, nothing on stdout."""
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+def usage(result):
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    return " ".join(result.stderr.split())
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# ------------------------------------------------------------------------------------------------------------ help
+
+
+def test_help_lists_the_commands_in_the_order_of_use():
+    text = ok("--help")
+    positions = [text.index(f"\n  {name} ") for name in COMMANDS]
+    assert positions == sorted(positions)
+    assert "..." not in text.split("Commands:")[1]  # every summary fits its line
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name):
+    text = ok(name, "--help")
+    assert f"Example:\n    featherweight {name}" in text
+
+
+def test_version():
+    assert ok("--version").startswith("featherweight ")
+
+
+def test_an_unknown_command_is_a_usage_error():
+    assert "No such command 'prune'" in usage(call("prune"))
+
+
+# --------------------------------------------------------------------------------------------------------- listings
+
+
+def test_recipes_and_targets():
+    recipes, targets = ok("recipes"), ok("targets")
+    for name in ("float16", "dynamic", "weights8", "weights4", "int8", "int16x8", "w4a8"):
+        assert f"\n {name} " in recipes
+    for name in ("litert", "tflm", "ethos-u55", "ethos-u65", "ethos-u85", "int8-per-tensor", "power-of-two"):
+        assert f"\n {name} " in targets
+    assert {row["name"] for row in json.loads(ok("recipes", "--json"))} >= {"int8", "w4a8"}
+    assert all(row["description"] for row in json.loads(ok("targets", "--json")))
+
+
+# --------------------------------------------------------------------------------------------------------- quantize
+
+
+def test_quantize_writes_model_plan_and_report(folder):
+    text = ok(
+        "quantize",
+        "model.tflite",
+        "-o",
+        "q.tflite",
+        "--calibration",
+        "data.npz",
+        "--plan-out",
+        "p.json",
+        "--report",
+        "r.json",
+    )
+    size = os.path.getsize("q.tflite")
+    assert f"q.tflite: {size:,} bytes" in text
+    assert "Operators: 2 integer, 2 conversion." in text
+    table = json.loads(Path("r.json").read_text())
+    assert table["after"]["file_bytes"] == size
+    assert {row["name"] for row in table["errors"]} >= {"scores", "hidden", "one/kernel"}
+    ok("quantize", "model.tflite", "-o", "again.tflite", "--plan-in", "p.json")
+    assert Path("again.tflite").read_bytes() == Path("q.tflite").read_bytes()
+
+
+def test_quantize_options_reach_the_work(folder):
+    ok("quantize", "model.tflite", "-o", "q.tflite", "--calibration", "unlabelled.npy", "--io", "int8", "--strict")
+    graph = tflite.read("q.tflite").main
+    assert graph.tensors[graph.inputs[0]].dtype == "int8"
+    ok("quantize", "model.tflite", "-o", "d.tflite", "--recipe", "dynamic", "--report", "r.txt", "--seed", "3")
+    assert "Recipe dynamic for target litert" in Path("r.txt").read_text()
+    one = ok(
+        "quantize", "model.tflite", "-o", "s.tflite", "--calibration", "data.npz", "--samples", "1", "--ranges", "mse"
+    )
+    assert "s.tflite" in one
+    assert Path("s.tflite").read_bytes() != Path("q.tflite").read_bytes()
+
+
+def test_quantize_says_what_stayed_float_and_why(folder):
+    Path("r.toml").write_text('base = "int8"\n[[rule]]\nmatch = "hidden"\n')
+    text = ok("quantize", "model.tflite", "-o", "q.tflite", "--recipe", "r.toml", "--calibration", "data.npz")
+    assert "1 operators stay float" in text
+    assert "hidden" in text
+    message = paragraph(
+        call(
+            "quantize", "model.tflite", "-o", "s.tflite", "--recipe", "r.toml", "--calibration", "data.npz", "--strict"
+        )
+    )
+    assert "strict: " in message
+    assert "hidden" in message
+    assert not Path("s.tflite").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], r"Recipe 'int8' measures activation ranges: pass calibration samples"),
+        (["--recipe", "int3"], "Unknown recipe 'int3'. Choose one of dynamic, float16"),
+        (["--target", "toaster", "--recipe", "dynamic"], "Unknown target 'toaster'. Choose one of"),
+        (["--calibration", "none.npz"], "Data 'none.npz': there is no such file"),
+        (["--calibration", "data.npz", "--ranges", "guess"], "guess"),
+        (["--plan-in", "none.json"], "Plan 'none.json' can't be read"),
+        (["--calibration", "data.npz", "--preprocess", "1,0"], "--preprocess is for folders of images"),
+        (["--calibration", "no.such:thing"], "the module 'no.such' can't be imported"),
+    ],
+)
+def test_quantize_that_fails_writes_nothing(folder, args, message):
+    before = files(folder)
+    assert message in paragraph(call("quantize", "model.tflite", "-o", "q.tflite", *args))
+    assert files(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--improve", "gptq"], "'gptq' comes with a later version; this one has only 'none'"),
+        (["--improve", "magic"], "unknown improvement 'magic' (allowed: none, equalize"),
+        (["--engine", "ray"], "'ray' comes with a later version; this one has only 'local'"),
+        (["--engine", "abacus"], "unknown engine 'abacus' (allowed: local)"),
+        (["--io", "int4"], "Invalid value for '--io'"),
+        (["--report", "r.pdf"], "the suffix '.pdf' names no form of report (allowed: .json, .txt, .html)"),
+        (["--samples", "0"], "Invalid value for '--samples'"),
+        (["--plan-out", "q.tflite"], "'q.tflite' is named twice as an output"),
+    ],
+)
+def test_quantize_usage_errors(folder, args, message):
+    before = files(folder)
+    assert message in usage(call("quantize", "model.tflite", "-o", "q.tflite", *args))
+    assert files(folder) == before
+
+
+def test_quantize_does_not_write_over_its_input(folder):
+    before = Path("model.tflite").read_bytes()
+    assert "is an input as well" in usage(
+        call("quantize", "model.tflite", "-o", "./model.tflite", "--recipe", "dynamic")
+    )
+    assert Path("model.tflite").read_bytes() == before
+
+
+def test_outputs_are_checked_before_the_work(folder, monkeypatch):
+    from featherweight import pipeline
+
+    def never(*args, **kwargs):
+        raise AssertionError("worked before it knew that it can write")
+
+    monkeypatch.setattr(pipeline, "quantize", never)
+    monkeypatch.setattr(pipeline, "load", never)
+    for option, path, message in [
+        ("-o", "none/q.tflite", "'none/q.tflite' can't be written: there is no folder 'none'"),
+        ("-o", ".", "'.' can't be written: it is a folder"),
+        ("-o", "/proc/q.tflite", "'/proc/q.tflite' can't be written"),
+        ("--report", "none/r.html", "'none/r.html' can't be written: there is no folder 'none'"),
+        ("--plan-out", "none/p.json", "'none/p.json' can't be written: there is no folder 'none'"),
+    ]:
+        args = ["-o", "q.tflite", option, path] if option != "-o" else [option, path]
+        assert message in paragraph(call("quantize", "model.tflite", "--recipe", "dynamic", *args))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "'other.tflite' can't be read"),
+        (b"", "'other.tflite' is not a .tflite model: it is empty"),
+        (b"garbage, not a model", "'other.tflite' is not a .tflite model"),
+        ("truncated", "'other.tflite' is damaged or truncated"),
+    ],
+)
+@pytest.mark.parametrize("command", ["inspect", "quantize", "evaluate", "compare", "benchmark", "check"])
+def test_models_that_are_none(folder, command, content, message):
+    if content == "truncated":
+        content = Path("model.tflite").read_bytes()[:300]
+    if content is not None:
+        Path("other.tflite").write_bytes(content)
+    rest = {
+        "quantize": ["-o", "q.tflite", "--recipe", "dynamic"],
+        "evaluate": ["--data", "data.npz"],
+        "compare": ["model.tflite", "--data", "data.npz"],
+        "check": ["--target", "litert"],
+    }
+    assert message in paragraph(call(command, "other.tflite", *rest.get(command, [])))
+    assert not Path("q.tflite").exists()
+
+
+def test_an_old_output_survives_a_failure(folder):
+    Path("q.tflite").write_bytes(b"precious")
+    np.savez("nan.npz", x=np.full((4, 8), np.nan, np.float32))
+    message = paragraph(call("quantize", "model.tflite", "-o", "q.tflite", "--calibration", "nan.npz"))
+    assert "NaN" in message
+    assert Path("q.tflite").read_bytes() == b"precious"
+
+
+# ---------------------------------------------------------------------------------------------------- looking, proof
+
+
+def test_inspect(folder):
+    text = ok("inspect", "model.tflite")
+    size = os.path.getsize("model.tflite")
+    assert f"{size:,} bytes, " in text
+    assert "2 float: 2 of 2 operators compute with floats" in text
+    assert "FULLY_CONNECTED" in text
+    assert "any×8" in text
+    ok("quantize", "model.tflite", "-o", "q.tflite", "--calibration", "data.npz", "--io", "int8")
+    text = ok("inspect", "q.tflite", "--rows", "2")
+    assert "2 integer: integers from end to end\n" in text
+    assert "5 more rows; --rows 0 shows all" in text
+    table = json.loads(ok("inspect", "q.tflite", "--json"))
+    assert table["is_integer"] is True
+    assert table["size_bytes"] == os.path.getsize("q.tflite")
+    assert len(table["tensors"]) == 7
+
+
+def test_compare(folder):
+    ok("quantize", "model.tflite", "-o", "q.tflite", "--calibration", "data.npz")
+    text = ok("compare", "model.tflite", "q.tflite", "--data", "data.npz")
+    assert "q.tflite against model.tflite, worst first" in text
+    assert "SQNR dB" in text
+    rows = json.loads(ok("compare", "model.tflite", "q.tflite", "--data", "data.npz", "--json", "--samples", "8"))
+    assert rows[0]["sqnr_db"] == min(row["sqnr_db"] for row in rows)
+    assert next(row["count"] for row in rows if row["name"] == "scores") == 8 * 6
+    same = json.loads(ok("compare", "model.tflite", "model.tflite", "--data", "data.npz", "--json"))
+    assert {row["sqnr_db"] for row in same} == {None}  # infinite
+
+
+def test_evaluate(folder):
+    assert ok("evaluate", "model.tflite", "--data", "data.npz") == "accuracy 1 ± 0 (64 examples)\n"
+    table = json.loads(ok("evaluate", "model.tflite", "--data", "data.npz", "--metric", "top5", "--json"))
+    assert table == {"metric": "top5", "value": 1.0, "standard_error": 0.0, "count": 64}
+    Path("own_metric_module.py").write_text("def half(y_true, y_pred):\n    return 0.5\n")
+    assert ok("evaluate", "model.tflite", "--data", "data.npz", "--metric", "own_metric_module:half").startswith(
+        "own_metric_module:half 0.5"
+    )
+    assert "has no labels" in paragraph(call("evaluate", "model.tflite", "--data", "unlabelled.npy"))
+    assert "Unknown metric 'f1'" in paragraph(call("evaluate", "model.tflite", "--data", "data.npz", "--metric", "f1"))
+    assert "Missing option '--data'" in usage(call("evaluate", "model.tflite"))
+
+
+def test_benchmark(folder):
+    ok("quantize", "model.tflite", "-o", "q.tflite", "--recipe", "dynamic")
+    text = ok("benchmark", "model.tflite", "q.tflite", "--runs", "3")
+    assert "Latency in ms, 3 rounds, threads: 1" in text
+    rows = json.loads(ok("benchmark", "model.tflite", "q.tflite", "--runs", "3", "--threads", "2", "--json"))
+    assert [row["name"] for row in rows] == ["model.tflite", "q.tflite"]
+    assert rows[0]["ratio"] == 1.0
+    assert {row["threads"] for row in rows} == {2}
+
+
+def test_check(folder):
+    ok("quantize", "model.tflite", "-o", "q.tflite", "--calibration", "data.npz", "--io", "int8")
+    assert "q.tflite runs on tflm: no violations." in ok("check", "q.tflite", "--target", "tflm")
+    result = call("check", "model.tflite", "--target", "ethos-u55")
+    assert result.exit_code == 1
+    assert "violations of ethos-u55" in result.stdout
+    assert "hidden" in result.stdout
+    result = call("check", "model.tflite", "--target", "ethos-u55", "--json")
+    assert result.exit_code == 1
+    table = json.loads(result.stdout)
+    assert table["target"] == "ethos-u55"
+    assert {row["node"] for row in table["violations"]} == {"hidden", "logits"}
+    assert "Unknown target 'toaster'" in paragraph(call("check", "model.tflite", "--target", "toaster"))
+
+
+def test_lower_takes_no_tflite_file(folder):
+    assert "is a .tflite file already" in usage(call("lower", "model.tflite", "-o", "out.tflite"))
+    assert not Path("out.tflite").exists()
+
+
+def test_lower_of_a_file_that_is_not_there(folder):
+    assert "there is no such file" in paragraph(call("lower", "none.keras", "-o", "out.tflite"))
+    assert files(folder) == ["data.npz", "model.tflite", "unlabelled.npy"]
+
+
+# -------------------------------------------------------------------------------------------------------- accidents
+
+
+def test_unexpected_errors_are_a_paragraph_too(folder, monkeypatch):
+    from featherweight import pipeline
+
+    def broken(*args, **kwargs):
+        raise KeyError("inner\nworkings")
+
+    monkeypatch.setattr(pipeline, "quantize", broken)
+    message = paragraph(call("quantize", "model.tflite", "-o", "q.tflite", "--recipe", "dynamic"))
+    assert message.startswith("featherweight: unexpected error: KeyError: ")
+    assert "FEATHERWEIGHT_DEBUG=1" in message
+    monkeypatch.setenv("FEATHERWEIGHT_DEBUG", "1")
+    assert isinstance(call("quantize", "model.tflite", "-o", "q.tflite", "--recipe", "dynamic").exception, KeyError)
+
+
+def test_a_missing_package_is_named(folder, monkeypatch):
+    from featherweight import pipeline
+
+    def missing(*args, **kwargs):
+        raise ModuleNotFoundError("No module named 'keras'", name="keras")
+
+    monkeypatch.setattr(pipeline, "load", missing)
+    message = paragraph(call("lower", "model.keras", "-o", "q.tflite"))
+    assert "the package 'keras' is not installed" in message
+
+
+def test_interrupt(folder, monkeypatch):
+    from featherweight import pipeline
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "quantize", interrupted)
+    before = files(folder)
+    message = paragraph(call("quantize", "model.tflite", "-o", "q.tflite", "--recipe", "dynamic"), code=130)
+    assert message == "featherweight: interrupted. No file was left half-written."
+    assert files(folder) == before
+
+
+def test_demo_passes_its_options_on(folder, monkeypatch):
+    from featherweight import demo
+
+    monkeypatch.setattr(demo, "run", lambda out, seed: f"a table in {out} from seed {seed}")
+    assert ok("demo", "--out", "there", "--seed", "7") == "a table in there from seed 7\n"
