@@ -101,9 +101,7 @@ def _run_in_process(client: str, path: str | Path, inputs: Inputs) -> list[np.nd
         given, taken = Path(folder, "inputs.npz"), Path(folder, "outputs.npz")
         # Names with a slash or a colon are no reliable names of zip members: the arrays go by number.
         np.savez(given, *named.values(), names=np.array(list(named), dtype=np.str_))
-        _finished(
-            [sys.executable, __file__, client, str(path), str(given), str(taken)], f"{client} on {path}"
-        )
+        _finished([sys.executable, __file__, client, str(path), str(given), str(taken)], f"{client} on {path}")
         with np.load(taken) as outputs:
             return [outputs[f"arr_{i}"] for i in range(len(outputs.files))]
 
@@ -121,9 +119,7 @@ def _finished(command: list[str], what: str) -> subprocess.CompletedProcess[str]
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise ClientError(
-            f"{what}: no answer in {TIMEOUT_S} s.\n{error.stdout or ''}{error.stderr or ''}"
-        ) from error
+        raise ClientError(f"{what}: no answer in {TIMEOUT_S} s.\n{error.stdout or ''}{error.stderr or ''}") from error
     if done.returncode != 0:
         status = done.returncode
         ended = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
@@ -211,9 +207,7 @@ def _openvino(path: str, named: dict[str, np.ndarray]) -> list[np.ndarray]:
     arrays = _litert_order(path, named)
     model.reshape({port: x.shape for port, x in zip(model.inputs, arrays, strict=True)})
     # Without this OpenVINO computes float16 or bfloat16 where the processor has them.
-    compiled = core.compile_model(
-        model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    )
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
     results = compiled(dict(enumerate(arrays)))
     return [np.array(results[port]) for port in compiled.outputs]
 

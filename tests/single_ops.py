@@ -9,8 +9,6 @@ import numpy as np
 
 from featherweight.graph import Graph, Model, Node, Tensor, constant
 
-_RANDOM = np.random.default_rng(7)
-
 
 def model_of(
     op: str,
@@ -38,8 +36,8 @@ def model_of(
 
 
 def weights(*shape: int) -> np.ndarray:
-    """Returns float32 weights."""
-    return _RANDOM.normal(0, 0.4, shape).astype(np.float32)
+    """Returns float32 weights, the same for the same shape."""
+    return np.random.default_rng(shape).normal(0, 0.4, shape).astype(np.float32)
 
 
 def ints(*values: int) -> np.ndarray:
@@ -59,7 +57,9 @@ def _add(op: str, make: Callable[[], Model]) -> None:
 
 _add(
     "CONV_2D",
-    lambda: model_of("CONV_2D", {"x": X, "w": weights(4, 3, 3, 8), "b": weights(4)}, {"y": (1, 6, 6, 4)}, "Conv2DOptions", **CONV),
+    lambda: model_of(
+        "CONV_2D", {"x": X, "w": weights(4, 3, 3, 8), "b": weights(4)}, {"y": (1, 6, 6, 4)}, "Conv2DOptions", **CONV
+    ),
 )
 _add(
     "DEPTHWISE_CONV_2D",
@@ -102,7 +102,9 @@ for _op, _options in (("ADD", "AddOptions"), ("SUB", "SubOptions"), ("MUL", "Mul
     _add(_op, lambda op=_op, options=_options: model_of(op, {"x": X, "z": X}, {"y": X}, options))
 for _op in ("MAXIMUM", "MINIMUM"):
     _add(_op, lambda op=_op: model_of(op, {"x": X, "z": X}, {"y": X}, "MaximumMinimumOptions"))
-_add("SQUARED_DIFFERENCE", lambda: model_of("SQUARED_DIFFERENCE", {"x": X, "z": X}, {"y": X}, "SquaredDifferenceOptions"))
+_add(
+    "SQUARED_DIFFERENCE", lambda: model_of("SQUARED_DIFFERENCE", {"x": X, "z": X}, {"y": X}, "SquaredDifferenceOptions")
+)
 for _op, _options in (
     ("ABS", "AbsOptions"),
     ("NEG", "NegOptions"),
@@ -129,7 +131,9 @@ _add("PRELU", lambda: model_of("PRELU", {"x": X, "alpha": weights(1, 1, 8)}, {"y
 for _op in ("AVERAGE_POOL_2D", "MAX_POOL_2D"):
     _add(_op, lambda op=_op: model_of(op, {"x": X}, {"y": (1, 3, 3, 8)}, "Pool2DOptions", **POOL))
 for _op in ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"):
-    _add(_op, lambda op=_op: model_of(op, {"x": X, "axes": ints(1, 2)}, {"y": (1, 8)}, "ReducerOptions", keep_dims=False))
+    _add(
+        _op, lambda op=_op: model_of(op, {"x": X, "axes": ints(1, 2)}, {"y": (1, 8)}, "ReducerOptions", keep_dims=False)
+    )
 for _op, _options in (("ARG_MAX", "ArgMaxOptions"), ("ARG_MIN", "ArgMinOptions")):
     _add(
         _op,
@@ -137,7 +141,8 @@ for _op, _options in (("ARG_MAX", "ArgMaxOptions"), ("ARG_MIN", "ArgMinOptions")
             op, {"x": X, "axis": ints(3)}, {"y": (1, 6, 6)}, options, {"y": "int32"}, output_type=2
         ),
     )
-for _op in ("EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL"):
+COMPARISONS = ("EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL")
+for _op in COMPARISONS:
     _options = "".join(part.capitalize() for part in _op.split("_")) + "Options"
     _add(_op, lambda op=_op, options=_options: model_of(op, {"x": X, "z": X}, {"y": X}, options, {"y": "bool"}))
 _add("SELECT", lambda: model_of("SELECT", {"c": X, "x": X, "z": X}, {"y": X}, "SelectOptions", {"c": "bool"}))
@@ -145,19 +150,39 @@ _add("SELECT_V2", lambda: model_of("SELECT_V2", {"c": X, "x": X, "z": X}, {"y": 
 _add("RESHAPE", lambda: model_of("RESHAPE", {"x": X, "s": ints(1, 36, 8)}, {"y": (1, 36, 8)}, "ReshapeOptions"))
 _add("SQUEEZE", lambda: model_of("SQUEEZE", {"x": X}, {"y": X[1:]}, "SqueezeOptions", squeeze_dims=(0,)))
 _add("EXPAND_DIMS", lambda: model_of("EXPAND_DIMS", {"x": X, "a": ints(1)}, {"y": (1, 1, *X[1:])}, "ExpandDimsOptions"))
-_add("TRANSPOSE", lambda: model_of("TRANSPOSE", {"x": X, "p": ints(0, 3, 1, 2)}, {"y": (1, 8, 6, 6)}, "TransposeOptions"))
+_add(
+    "TRANSPOSE", lambda: model_of("TRANSPOSE", {"x": X, "p": ints(0, 3, 1, 2)}, {"y": (1, 8, 6, 6)}, "TransposeOptions")
+)
 _add("TILE", lambda: model_of("TILE", {"x": X, "m": ints(1, 2, 1, 1)}, {"y": (1, 12, 6, 8)}, "TileOptions"))
-_add("BROADCAST_TO", lambda: model_of("BROADCAST_TO", {"x": X, "s": ints(3, 6, 6, 8)}, {"y": (3, 6, 6, 8)}, "BroadcastToOptions"))
-_add("SPACE_TO_DEPTH", lambda: model_of("SPACE_TO_DEPTH", {"x": X}, {"y": (1, 3, 3, 32)}, "SpaceToDepthOptions", block_size=2))
-_add("DEPTH_TO_SPACE", lambda: model_of("DEPTH_TO_SPACE", {"x": X}, {"y": (1, 12, 12, 2)}, "DepthToSpaceOptions", block_size=2))
+_add(
+    "BROADCAST_TO",
+    lambda: model_of("BROADCAST_TO", {"x": X, "s": ints(3, 6, 6, 8)}, {"y": (3, 6, 6, 8)}, "BroadcastToOptions"),
+)
+_add(
+    "SPACE_TO_DEPTH",
+    lambda: model_of("SPACE_TO_DEPTH", {"x": X}, {"y": (1, 3, 3, 32)}, "SpaceToDepthOptions", block_size=2),
+)
+_add(
+    "DEPTH_TO_SPACE",
+    lambda: model_of("DEPTH_TO_SPACE", {"x": X}, {"y": (1, 12, 12, 2)}, "DepthToSpaceOptions", block_size=2),
+)
 _add("REVERSE_V2", lambda: model_of("REVERSE_V2", {"x": X, "a": ints(1)}, {"y": X}, "ReverseV2Options"))
 _add(
     "MIRROR_PAD",
     lambda: model_of(
-        "MIRROR_PAD", {"x": X, "p": ints(0, 0, 1, 1, 1, 1, 0, 0).reshape(4, 2)}, {"y": (1, 8, 8, 8)}, "MirrorPadOptions", mode=0
+        "MIRROR_PAD",
+        {"x": X, "p": ints(0, 0, 1, 1, 1, 1, 0, 0).reshape(4, 2)},
+        {"y": (1, 8, 8, 8)},
+        "MirrorPadOptions",
+        mode=0,
     ),
 )
-_add("PAD", lambda: model_of("PAD", {"x": X, "p": ints(0, 0, 1, 1, 1, 1, 0, 0).reshape(4, 2)}, {"y": (1, 8, 8, 8)}, "PadOptions"))
+_add(
+    "PAD",
+    lambda: model_of(
+        "PAD", {"x": X, "p": ints(0, 0, 1, 1, 1, 1, 0, 0).reshape(4, 2)}, {"y": (1, 8, 8, 8)}, "PadOptions"
+    ),
+)
 _add(
     "PADV2",
     lambda: model_of(
@@ -167,7 +192,12 @@ _add(
         "PadV2Options",
     ),
 )
-_add("SLICE", lambda: model_of("SLICE", {"x": X, "b": ints(0, 1, 1, 0), "s": ints(1, 3, 3, 8)}, {"y": (1, 3, 3, 8)}, "SliceOptions"))
+_add(
+    "SLICE",
+    lambda: model_of(
+        "SLICE", {"x": X, "b": ints(0, 1, 1, 0), "s": ints(1, 3, 3, 8)}, {"y": (1, 3, 3, 8)}, "SliceOptions"
+    ),
+)
 _add(
     "STRIDED_SLICE",
     lambda: model_of(
@@ -178,11 +208,17 @@ _add(
     ),
 )
 _add("GATHER", lambda: model_of("GATHER", {"x": X, "i": ints(2, 0, 1)}, {"y": (1, 3, 6, 8)}, "GatherOptions", axis=1))
-_add("GATHER_ND", lambda: model_of("GATHER_ND", {"x": X, "i": ints(0, 1, 0, 2).reshape(2, 2)}, {"y": (2, 6, 8)}, "GatherNdOptions"))
+_add(
+    "GATHER_ND",
+    lambda: model_of("GATHER_ND", {"x": X, "i": ints(0, 1, 0, 2).reshape(2, 2)}, {"y": (2, 6, 8)}, "GatherNdOptions"),
+)
 _add(
     "SPACE_TO_BATCH_ND",
     lambda: model_of(
-        "SPACE_TO_BATCH_ND", {"x": X, "b": ints(2, 2), "p": np.zeros((2, 2), np.int32)}, {"y": (4, 3, 3, 8)}, "SpaceToBatchNDOptions"
+        "SPACE_TO_BATCH_ND",
+        {"x": X, "b": ints(2, 2), "p": np.zeros((2, 2), np.int32)},
+        {"y": (4, 3, 3, 8)},
+        "SpaceToBatchNDOptions",
     ),
 )
 _add(
@@ -196,11 +232,25 @@ _add(
 )
 _HALVES = {"y": (1, 6, 6, 4), "y2": (1, 6, 6, 4)}
 _add("SPLIT", lambda: model_of("SPLIT", {"a": ints(3)[0:1].reshape(()), "x": X}, _HALVES, "SplitOptions", num_splits=2))
-_add("SPLIT_V", lambda: model_of("SPLIT_V", {"x": X, "s": ints(4, 4), "a": ints(3).reshape(())}, _HALVES, "SplitVOptions", num_splits=2))
-_add("PACK", lambda: model_of("PACK", {"x": (1, 8), "z": (1, 8)}, {"y": (2, 1, 8)}, "PackOptions", values_count=2, axis=0))
+_add(
+    "SPLIT_V",
+    lambda: model_of(
+        "SPLIT_V", {"x": X, "s": ints(4, 4), "a": ints(3).reshape(())}, _HALVES, "SplitVOptions", num_splits=2
+    ),
+)
+_add(
+    "PACK",
+    lambda: model_of("PACK", {"x": (1, 8), "z": (1, 8)}, {"y": (2, 1, 8)}, "PackOptions", values_count=2, axis=0),
+)
 _add("UNPACK", lambda: model_of("UNPACK", {"x": (2, 8)}, {"y": (8,), "y2": (8,)}, "UnpackOptions", num=2, axis=0))
-_add("CONCATENATION", lambda: model_of("CONCATENATION", {"x": X, "z": X}, {"y": (1, 6, 6, 16)}, "ConcatenationOptions", axis=3))
-for _op, _options in (("RESIZE_BILINEAR", "ResizeBilinearOptions"), ("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions")):
+_add(
+    "CONCATENATION",
+    lambda: model_of("CONCATENATION", {"x": X, "z": X}, {"y": (1, 6, 6, 16)}, "ConcatenationOptions", axis=3),
+)
+for _op, _options in (
+    ("RESIZE_BILINEAR", "ResizeBilinearOptions"),
+    ("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions"),
+):
     _add(
         _op,
         lambda op=_op, options=_options: model_of(
@@ -209,12 +259,17 @@ for _op, _options in (("RESIZE_BILINEAR", "ResizeBilinearOptions"), ("RESIZE_NEA
     )
 _add(
     "TOPK_V2",
-    lambda: model_of("TOPK_V2", {"x": (1, 10), "k": ints(3).reshape(())}, {"y": (1, 3), "i": (1, 3)}, "TopKV2Options", {"i": "int32"}),
+    lambda: model_of(
+        "TOPK_V2", {"x": (1, 10), "k": ints(3).reshape(())}, {"y": (1, 3), "i": (1, 3)}, "TopKV2Options", {"i": "int32"}
+    ),
 )
 _add(
     "DYNAMIC_UPDATE_SLICE",
     lambda: model_of(
-        "DYNAMIC_UPDATE_SLICE", {"x": (1, 8, 4), "u": (1, 2, 4), "s": ints(0, 3, 0)}, {"y": (1, 8, 4)}, "DynamicUpdateSliceOptions"
+        "DYNAMIC_UPDATE_SLICE",
+        {"x": (1, 8, 4), "u": (1, 2, 4), "s": ints(0, 3, 0)},
+        {"y": (1, 8, 4)},
+        "DynamicUpdateSliceOptions",
     ),
 )
 
@@ -234,4 +289,6 @@ def feeds(model: Model, seed: int = 0) -> dict[str, np.ndarray]:
             found[name] = random.uniform(0.5, 4, tensor.shape).astype(np.float32)
         else:
             found[name] = random.normal(0, 1.5, tensor.shape).astype(np.float32)
+    if op in COMPARISONS:
+        found["z"] = np.where(random.random(X) < 0.5, found["x"], found["z"])
     return found

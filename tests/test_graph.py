@@ -37,7 +37,12 @@ def small_graph() -> Graph:
 
 def test_everything_is_frozen() -> None:
     graph = small_graph()
-    for value, field in ((graph, "nodes"), (graph.nodes[0], "op"), (graph.tensors["x"], "shape"), (Model((graph,)), "graphs")):
+    for value, field in (
+        (graph, "nodes"),
+        (graph.nodes[0], "op"),
+        (graph.tensors["x"], "shape"),
+        (Model((graph,)), "graphs"),
+    ):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(value, field, ())
 
@@ -47,7 +52,20 @@ def test_everything_is_frozen() -> None:
 
 @pytest.mark.parametrize(
     "dtype",
-    ["float32", "float16", "float64", "bfloat16", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
+    [
+        "float32",
+        "float16",
+        "float64",
+        "bfloat16",
+        "int8",
+        "uint8",
+        "int16",
+        "uint16",
+        "int32",
+        "uint32",
+        "int64",
+        "uint64",
+    ]
     + ["bool", "complex64", "complex128", "float8_e4m3fn", "float8_e5m2", "int4", "uint4", "int2"],
 )
 def test_constants_of_every_type_come_back(dtype: str) -> None:
@@ -102,7 +120,9 @@ def test_transposed_arrays_are_stored_in_order() -> None:
 )
 def test_data_that_does_not_fit_its_shape_is_damage(dtype: str, size: int) -> None:
     tensor = Tensor("conv/kernel", (3,), dtype, raw(size))
-    with pytest.raises(FormatError, match=rf"^Tensor 'conv/kernel': {size} bytes are stored, but {dtype}\[3\] needs 3 elem"):
+    with pytest.raises(
+        FormatError, match=rf"^Tensor 'conv/kernel': {size} bytes are stored, but {dtype}\[3\] needs 3 elem"
+    ):
         _ = tensor.array
 
 

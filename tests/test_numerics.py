@@ -341,7 +341,9 @@ def test_small_weights_beside_small_weights_are_not_dead() -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_weights_that_are_no_numbers_raise(bad: float) -> None:
-    with pytest.raises(DataError, match=r"^dense/kernel: it holds NaN or infinite values; .* Repair the model's weights"):
+    with pytest.raises(
+        DataError, match=r"^dense/kernel: it holds NaN or infinite values; .* Repair the model's weights"
+    ):
         scales_of([1.0, bad])
 
 

@@ -69,7 +69,9 @@ def test_a_recipe_is_returned_as_it_is() -> None:
 
 
 def test_unknown_names_list_what_there_is() -> None:
-    with pytest.raises(RecipeError, match=rf"^Unknown recipe 'int7'\. Choose one of {', '.join(NAMES)}, or give the path"):
+    with pytest.raises(
+        RecipeError, match=rf"^Unknown recipe 'int7'\. Choose one of {', '.join(NAMES)}, or give the path"
+    ):
         recipes.load("int7")
 
 
@@ -112,7 +114,9 @@ def test_float32_says_the_same_as_nothing(tmp_path: Path) -> None:
 
 
 def test_a_missing_file() -> None:
-    with pytest.raises(RecipeError, match=r"^Recipe 'missing\.toml' can't be read: .*No such file.* Compare it with a shipped"):
+    with pytest.raises(
+        RecipeError, match=r"^Recipe 'missing\.toml' can't be read: .*No such file.* Compare it with a shipped"
+    ):
         recipes.load("missing.toml")
 
 
@@ -129,10 +133,19 @@ def test_a_file_that_is_no_toml(tmp_path: Path, content: bytes) -> None:
     [
         ("", r"has no rules\. Add a \[\[rule\]\], or a base such as"),
         ("rules = []", r"unknown key rules \(allowed: base, description, name, rule\)"),
-        ('[[rule]]\nweigth = "int8"', r"rule 1: unknown key weigth \(allowed: activation, match, op, weight, weight_only\)"),
-        ('[[rule]]\n[[rule]]\nweight = "int7"', r"rule 2, weight: dtype 'int7' is not one of float16, int8, int4, float32"),
+        (
+            '[[rule]]\nweigth = "int8"',
+            r"rule 1: unknown key weigth \(allowed: activation, match, op, weight, weight_only\)",
+        ),
+        (
+            '[[rule]]\n[[rule]]\nweight = "int7"',
+            r"rule 2, weight: dtype 'int7' is not one of float16, int8, int4, float32",
+        ),
         ('[[rule]]\nactivation = "int4"', r"rule 1, activation: dtype 'int4' is not one of int8, int16, float32"),
-        ('[[rule]]\nweight = { bits = 8 }', r"rule 1, weight: bits is not understood \(allowed: a dtype, or a table of"),
+        (
+            "[[rule]]\nweight = { bits = 8 }",
+            r"rule 1, weight: bits is not understood \(allowed: a dtype, or a table of",
+        ),
         ("[[rule]]\nweight = 8", r"rule 1, weight: 8 is not understood \(allowed: a dtype, or a table of"),
         ("[[rule]]\nweight = {}", r"rule 1, weight: dtype None is not one of float16, int8, int4, float32"),
         ('[[rule]]\nweight = "float16"\nactivation = "int8"', "rule 1: integer activations need integer weights"),
@@ -183,7 +196,9 @@ def test_a_recipe_that_is_its_own_base(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize("op", ["CONV2D", "conv_2d", "Conv2D"])
 def test_an_operator_that_does_not_exist(tmp_path: Path, op: str) -> None:
     with pytest.raises(RecipeError, match=f"'{op}'"):
-        recipes.resolve(parsed(tmp_path, f'base = "int8"\n[[rule]]\nop = "{op}"\nweight = "int4"\nactivation = "int8"'), MODEL)
+        recipes.resolve(
+            parsed(tmp_path, f'base = "int8"\n[[rule]]\nop = "{op}"\nweight = "int4"\nactivation = "int8"'), MODEL
+        )
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,15 @@ from typing import Any
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from tests import single_ops
 
 from featherweight import tflite
 from featherweight.graph import Graph, Model, Node, Signature, Tensor, constant
-from tests import single_ops
 
 
-def packed_tensor(name: str | None, shape: tuple[int, ...], dtype: str = "FLOAT32", buffer: int = 0, **more: Any) -> Any:
+def packed_tensor(
+    name: str | None, shape: tuple[int, ...], dtype: str = "FLOAT32", buffer: int = 0, **more: Any
+) -> Any:
     """Returns a schema tensor."""
     tensor = schema.TensorT()
     tensor.name, tensor.shape, tensor.type, tensor.buffer = name, list(shape), getattr(schema.TensorType, dtype), buffer
@@ -56,7 +58,9 @@ def packed_code(op: str, version: int = 1, custom_code: str | None = None) -> An
     return code
 
 
-def packed_graph(tensors: list[Any], operators: list[Any], inputs: list[int], outputs: list[int], name: str = "main") -> Any:
+def packed_graph(
+    tensors: list[Any], operators: list[Any], inputs: list[int], outputs: list[int], name: str = "main"
+) -> Any:
     """Returns a schema subgraph."""
     graph = schema.SubGraphT()
     graph.tensors, graph.operators, graph.inputs, graph.outputs, graph.name = tensors, operators, inputs, outputs, name

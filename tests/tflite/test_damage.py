@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.tflite import files
 
 from featherweight.errors import FormatError
 from featherweight.graph import Model
 from featherweight.tflite import read, write
-from tests.tflite import files
 
 SMALL = write(files.dense_model(2, 3))
 OUTSIDE = write(files.dense_model(2, 3), inline_limit_bytes=0)
@@ -45,13 +45,22 @@ def test_an_empty_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"x", b"TFL3", b"PK\x03\x04" + bytes(60), b"\x89HDF\r\n\x1a\n" + bytes(99), b"<html><body>404</body></html>", bytes(1000)],
+    [
+        b"x",
+        b"TFL3",
+        b"PK\x03\x04" + bytes(60),
+        b"\x89HDF\r\n\x1a\n" + bytes(99),
+        b"<html><body>404</body></html>",
+        bytes(1000),
+    ],
     ids=["byte", "identifier", "zip", "hdf5", "html", "zeros"],
 )
 def test_files_of_another_kind(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "other.tflite"
     path.write_bytes(content)
-    message = rf"^'{path}' is not a \.tflite model: its {len(content)} bytes carry no 'TFL3' identifier\. Convert the model"
+    message = (
+        rf"^'{path}' is not a \.tflite model: its {len(content)} bytes carry no 'TFL3' identifier\. Convert the model"
+    )
     with pytest.raises(FormatError, match=message):
         read(path)
 
@@ -65,7 +74,9 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 
 def test_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match=rf"^'{tmp_path}' can't be read: Is a directory\. Give the path of a \.tflite file"):
+    with pytest.raises(
+        FormatError, match=rf"^'{tmp_path}' can't be read: Is a directory\. Give the path of a \.tflite file"
+    ):
         read(tmp_path)
 
 
@@ -88,17 +99,24 @@ def test_truncated_at_every_length(name: str) -> None:
 def test_the_message_about_a_truncated_file(length: int, tmp_path: Path) -> None:
     path = tmp_path / "cut.tflite"
     path.write_bytes(SMALL[:length])
-    with pytest.raises(FormatError, match=rf"^'{path}' is (damaged or truncated \({length} bytes|not a \.tflite model)"):
+    with pytest.raises(
+        FormatError, match=rf"^'{path}' is (damaged or truncated \({length} bytes|not a \.tflite model)"
+    ):
         read(path)
 
 
 def test_a_constant_beyond_the_end() -> None:
-    with pytest.raises(FormatError, match=r"^the given bytes: a buffer of \d+ bytes at offset \d+ lies beyond the file's"):
+    with pytest.raises(
+        FormatError, match=r"^the given bytes: a buffer of \d+ bytes at offset \d+ lies beyond the file's"
+    ):
         read(OUTSIDE[: len(OUTSIDE) - 32])
 
 
 @settings(max_examples=400)
-@given(st.sampled_from(sorted(FILES)), st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1))
+@given(
+    st.sampled_from(sorted(FILES)),
+    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1),
+)
 def test_damaged_bytes(name: str, changes: list[tuple[float, int]]) -> None:
     content = bytearray(FILES[name])
     for where, value in changes:

@@ -122,4 +122,4 @@ def test_releasing_what_is_not_mapped_does_nothing() -> None:
 
 
 def test_page_sizes_are_what_release_pages_expects() -> None:
-    assert mmap.PAGESIZE == resource.getpagesize()
+    assert resource.getpagesize() == mmap.PAGESIZE

@@ -10,11 +10,6 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given
 from hypothesis import strategies as st
-
-from featherweight.errors import FormatError
-from featherweight.graph import Graph, Model, Node, Signature, Tensor, constant
-from featherweight.numerics import QuantParams
-from featherweight.tflite import names, read, write
 from tests.tflite import files
 from tests.tflite.files import (
     dense_model,
@@ -32,6 +27,11 @@ from tests.tflite.files import (
     unpacked,
     while_model,
 )
+
+from featherweight.errors import FormatError
+from featherweight.graph import Graph, Model, Node, Signature, Tensor, constant
+from featherweight.numerics import QuantParams
+from featherweight.tflite import names, read, write
 
 FILES = files.every_file()
 
@@ -111,7 +111,9 @@ def test_bytes_are_deterministic() -> None:
 # ------------------------------------------------------------------------------------------------ subgraphs
 
 
-@pytest.mark.parametrize(("make", "expected"), [(while_model, ["main", "cond", "body"]), (if_model, ["main", "then", "else"])])
+@pytest.mark.parametrize(
+    ("make", "expected"), [(while_model, ["main", "cond", "body"]), (if_model, ["main", "then", "else"])]
+)
 def test_several_subgraphs(make: Any, expected: list[str]) -> None:
     model = assert_round_trip(write(make()))
     assert [graph.name for graph in model.graphs] == expected
@@ -210,7 +212,9 @@ def test_operator_versions_and_codes_beyond_127() -> None:
     tensors = [packed_tensor("x", (1,)), packed_tensor("y", (1,)), packed_tensor("z", (1,))]
     operators = [packed_operator(0, [0], [1]), packed_operator(1, [1], [2])]
     packed = packed_model(
-        [packed_graph(tensors, operators, [0], [2])], [packed_code("CONV_2D", 7), packed_code("GELU", 2)], [packed_buffer(None)]
+        [packed_graph(tensors, operators, [0], [2])],
+        [packed_code("CONV_2D", 7), packed_code("GELU", 2)],
+        [packed_buffer(None)],
     )
     model = assert_round_trip(to_bytes(packed))
     assert [(node.op, node.version) for node in model.main.nodes] == [("CONV_2D", 7), ("GELU", 2)]
@@ -235,7 +239,9 @@ def test_custom_operators_and_their_options() -> None:
         packed_operator(1, [1], [2]),
     ]
     codes = [packed_code("CUSTOM", 3, "FlexErf"), packed_code("CUSTOM", 1, "TFLite_Detection")]
-    model = assert_round_trip(to_bytes(packed_model([packed_graph(tensors, operators, [0], [2])], codes, [packed_buffer(None)])))
+    model = assert_round_trip(
+        to_bytes(packed_model([packed_graph(tensors, operators, [0], [2])], codes, [packed_buffer(None)]))
+    )
     first, second = model.main.nodes
     assert (first.op, first.custom_code, first.version) == ("CUSTOM", "FlexErf", 3)
     assert second.custom_code == "TFLite_Detection"
@@ -291,7 +297,12 @@ def test_every_options_table_survives(kind: str) -> None:
     for number, (field, value) in enumerate(vars(options).items()):
         if isinstance(value, bool):
             setattr(options, field, True)
-        elif isinstance(value, int) and field.lower() not in {"padding", "fusedactivationfunction", "mode", "weightsformat"}:
+        elif isinstance(value, int) and field.lower() not in {
+            "padding",
+            "fusedactivationfunction",
+            "mode",
+            "weightsformat",
+        }:
             setattr(options, field, number + 1)
         elif isinstance(value, float):
             setattr(options, field, number + 0.5)
@@ -326,7 +337,9 @@ def test_unknown_operators_types_and_options_are_refused() -> None:
         read(to_bytes(packed))
     packed = unpacked(one_operator())
     packed.subgraphs[0].tensors[1].type = 99
-    with pytest.raises(FormatError, match=r"^the given bytes: tensor 'y' has the unknown type 99\. Update featherweight"):
+    with pytest.raises(
+        FormatError, match=r"^the given bytes: tensor 'y' has the unknown type 99\. Update featherweight"
+    ):
         read(to_bytes(packed))
 
 
@@ -405,10 +418,15 @@ def test_sparse_weights_run() -> None:
     sparsity = schema.SparsityParametersT()
     sparsity.traversalOrder, sparsity.dimMetadata = [0, 1], [rows, columns]
     tensors = [packed_tensor("w", (2, 4), "FLOAT32", 1, sparsity=sparsity), packed_tensor("dense", (2, 4))]
-    operators = [packed_operator(0, [0], [1], schema.DensifyOptionsT()), packed_operator(1, [1], [2], schema.NegOptionsT())]
+    operators = [
+        packed_operator(0, [0], [1], schema.DensifyOptionsT()),
+        packed_operator(1, [1], [2], schema.NegOptionsT()),
+    ]
     tensors.append(packed_tensor("y", (2, 4)))
     buffers = [packed_buffer(None), packed_buffer(np.array([0.5, 0.5], np.float32))]
-    packed = packed_model([packed_graph(tensors, operators, [], [2])], [packed_code("DENSIFY"), packed_code("NEG")], buffers)
+    packed = packed_model(
+        [packed_graph(tensors, operators, [], [2])], [packed_code("DENSIFY"), packed_code("NEG")], buffers
+    )
     content = write(assert_round_trip(to_bytes(packed)))
     assert litert_outputs(content)[0].tolist() == [[0, 0, 0, -0.5], [0, -0.5, 0, 0]]
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.tflite.files import dense_model, plain
 
 from featherweight.errors import FeatherweightError, FormatError
 from featherweight.graph import Graph, Model, Node, Tensor, constant
 from featherweight.tflite import read, save, write, write_atomically
-from tests.tflite.files import dense_model, plain
 
 OLD = b"the file that was there"
 
@@ -71,7 +71,9 @@ def chunks_that_fail(error: BaseException) -> Iterator[bytes]:
 
 def test_a_full_disk(path: Path) -> None:
     error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    message = rf"^'{path}' can't be written: No space left on device\. Nothing was changed; choose another path or make room"
+    message = (
+        rf"^'{path}' can't be written: No space left on device\. Nothing was changed; choose another path or make room"
+    )
     with pytest.raises(FeatherweightError, match=message):
         write_atomically(path, chunks_that_fail(error))
     assert path.read_bytes() == OLD
@@ -123,7 +125,9 @@ def test_a_folder_in_the_way(tmp_path: Path) -> None:
 
 def test_a_missing_folder(tmp_path: Path) -> None:
     path = tmp_path / "missing" / "model.tflite"
-    with pytest.raises(FeatherweightError, match=rf"^'{path}' can't be written: No such file or directory\. Nothing was"):
+    with pytest.raises(
+        FeatherweightError, match=rf"^'{path}' can't be written: No such file or directory\. Nothing was"
+    ):
         save(dense_model(), path)
     assert not (tmp_path / "missing").exists()
 
@@ -144,7 +148,9 @@ def test_a_refused_temporary_file(path: Path, monkeypatch: pytest.MonkeyPatch) -
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr("tempfile.mkstemp", mkstemp)
-    with pytest.raises(FeatherweightError, match=rf"^'{path}' can't be written: Permission denied\. Nothing was changed"):
+    with pytest.raises(
+        FeatherweightError, match=rf"^'{path}' can't be written: Permission denied\. Nothing was changed"
+    ):
         save(dense_model(), path)
     assert path.read_bytes() == OLD
 

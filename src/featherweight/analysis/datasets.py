@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from featherweight.errors import DataError, listed
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 _FORMS = "a .npz or .npy file, a folder of images, or 'pkg.module:function'"
+
+_log = logging.getLogger("featherweight")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +62,7 @@ class ImageSamples:
         from PIL import Image, UnidentifiedImageError
 
         height, width, channels = self.shape
+        resized = 0
         for path in self.files:
             try:
                 with Image.open(path) as image:
@@ -67,8 +71,11 @@ class ImageSamples:
                 raise DataError(f"'{path}' can't be read as an image: {error}. Repair or remove it.") from error
             if pixels.size != (width, height):
                 pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
+                resized += 1
             array = np.asarray(pixels, np.float32).reshape(height, width, channels)
             yield array * np.float32(self.scale) + np.float32(self.offset)
+        if resized:
+            _log.warning("%d of %d images were resized (bilinear) to %d×%d.", resized, len(self.files), height, width)
 
 
 def load(

@@ -67,9 +67,7 @@ def calibrate(
     measured = tuple(dict.fromkeys(origin[name] for name in names))
     incoming = feeds(samples, model, limit=limit)
     total = known_length(samples)
-    shown = track(
-        incoming, "calibrating", total=min(total, limit) if total and limit else total, enabled=progress
-    )
+    shown = track(incoming, "calibrating", total=min(total, limit) if total and limit else total, enabled=progress)
     if histograms or channels:
         stats = _by_values(model, measured, shown, histograms=histograms, channels=channels, threads=threads)
     else:
@@ -92,9 +90,7 @@ def _asked(model: Model, tensors: Sequence[str]) -> tuple[str, ...]:
     computed = producers(graph)
     for name in tensors:
         if name not in graph.tensors:
-            raise RecipeError(
-                f"tensor '{name}' does not exist in the model's main graph; nothing can be measured."
-            )
+            raise RecipeError(f"tensor '{name}' does not exist in the model's main graph; nothing can be measured.")
         if not graph.tensors[name].is_float or (name not in computed and name not in graph.inputs):
             raise RecipeError(
                 f"tensor '{name}' can't be calibrated: only float32 tensors that are fed or computed can "
@@ -184,9 +180,7 @@ def _by_values(
     shards: list[_Shard] = []
     with contextlib.ExitStack() as stack:
         for _ in range(number):
-            session = (
-                Session(opened, content=content, threads=max(1, threads // number)) if computed else None
-            )
+            session = Session(opened, content=content, threads=max(1, threads // number)) if computed else None
             shards.append(_Shard(session, model, names, histograms=histograms, channels=channels))
             stack.enter_context(session or contextlib.nullcontext())
         del content

@@ -55,9 +55,7 @@ class Histogram:
     def merge(self, other: Histogram) -> Histogram:
         """Returns the histogram of both sets of values."""
         exponent = max(self.exponent, other.exponent)
-        counts = coarsened(self.counts, exponent - self.exponent) + coarsened(
-            other.counts, exponent - other.exponent
-        )
+        counts = coarsened(self.counts, exponent - self.exponent) + coarsened(other.counts, exponent - other.exponent)
         return Histogram(exponent, counts, self.zeros + other.zeros)
 
     def pieces(self, low: float, high: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

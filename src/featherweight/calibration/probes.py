@@ -59,9 +59,7 @@ def with_probes(model: Model, tensors: Sequence[str]) -> Probed:
         for op in _REDUCTIONS:
             output = add(Tensor(f"{name}/{op.lower()}", (1,) * rank, "float32"))
             outputs[op].append(output)
-            node = Node(
-                op, (name, axes[rank]), (output,), {"keep_dims": True}, extras={"options": "ReducerOptions"}
-            )
+            node = Node(op, (name, axes[rank]), (output,), {"keep_dims": True}, extras={"options": "ReducerOptions"})
             reductions.setdefault(name, []).append(node)
     nodes: list[Node] = []
     for node in graph.nodes:
@@ -70,9 +68,7 @@ def with_probes(model: Model, tensors: Sequence[str]) -> Probed:
     flat = tuple(output for op in _REDUCTIONS for output in outputs[op])
     probed = replace(graph, nodes=tuple(nodes), tensors=added, outputs=flat)
     signatures = tuple(replace(s, outputs=()) for s in model.signatures if s.graph == 0)[:1]
-    return Probed(
-        replace(model, graphs=(probed, *model.graphs[1:]), signatures=signatures), tuple(tensors), flat
-    )
+    return Probed(replace(model, graphs=(probed, *model.graphs[1:]), signatures=signatures), tuple(tensors), flat)
 
 
 def implied(model: Model, tensors: Sequence[str], *, same_size: bool) -> dict[str, str]:
@@ -88,9 +84,7 @@ def implied(model: Model, tensors: Sequence[str], *, same_size: bool) -> dict[st
         if not lookup(node.op).moves_data or source not in wanted:
             continue
         for name in node.outputs:
-            if name in wanted and _same_batch_and(
-                graph.tensors[source], graph.tensors[name], same_size=same_size
-            ):
+            if name in wanted and _same_batch_and(graph.tensors[source], graph.tensors[name], same_size=same_size):
                 origin[name] = origin[source]
     return origin
 

@@ -75,9 +75,7 @@ def find_range(
     """
     entry = _resolved(method)
     if entry.needs_histogram and stats.histogram is None and stats.count:
-        raise DataError(
-            f"{where}: range method '{method}' needs a histogram. Calibrate with histograms=True."
-        )
+        raise DataError(f"{where}: range method '{method}' needs a histogram. Calibrate with histograms=True.")
     low, high = _extremes(stats)
     if low == high or not stats.count:
         return low, high
@@ -169,9 +167,7 @@ def mse(stats: TensorStats, dtype: str, symmetric: bool) -> tuple[float, float]:
     return _best([first, *((low * f, first[1]) for f in FRACTIONS)], error)
 
 
-def _best(
-    candidates: list[tuple[float, float]], loss: Callable[[float, float], float]
-) -> tuple[float, float]:
+def _best(candidates: list[tuple[float, float]], loss: Callable[[float, float], float]) -> tuple[float, float]:
     losses = [loss(low, high) for low, high in candidates]
     return candidates[int(np.argmin(losses))]
 
@@ -230,9 +226,7 @@ def entropy(stats: TensorStats, dtype: str, symmetric: bool) -> tuple[float, flo
     return _best(candidates, lambda lo, hi: _divergence(centre, count, lo, hi, dtype, symmetric))
 
 
-def _divergence(
-    centre: np.ndarray, count: np.ndarray, low: float, high: float, dtype: str, symmetric: bool
-) -> float:
+def _divergence(centre: np.ndarray, count: np.ndarray, low: float, high: float, dtype: str, symmetric: bool) -> float:
     """Returns KL(P ‖ Q) in nats for one clipping; bins ascend."""
     params = params_from_range(low, high, dtype, symmetric=symmetric)
     scale, zero_point = params.scale[0], params.zero_point[0]

@@ -97,9 +97,7 @@ class TensorStats:
         if channels is not None and other.channels is not None:
             if channels.sums.shape != other.channels.sums.shape:
                 found = f"{channels.sums.shape[1]} and {other.channels.sums.shape[1]}"
-                raise DataError(
-                    f"statistics of {found} channels can't be merged. Collect both from the same model."
-                )
+                raise DataError(f"statistics of {found} channels can't be merged. Collect both from the same model.")
             channels = channels.merge(other.channels)
         low, high = min(self.low, other.low), max(self.high, other.high)
         return TensorStats(self.count + other.count, low, high, histogram, channels)
@@ -126,11 +124,7 @@ class Stats:
         Raises:
             DataError: if they are about different tensors.
         """
-        only = [
-            name
-            for name in (*self.tensors, *other.tensors)
-            if (name in self.tensors) != (name in other.tensors)
-        ]
+        only = [name for name in (*self.tensors, *other.tensors) if (name in self.tensors) != (name in other.tensors)]
         if only:
             raise DataError(
                 f"statistics of different tensors can't be merged: {listed(only)} occur in one of them only. "
@@ -170,6 +164,4 @@ def _value(digits: np.ndarray, count: int) -> np.ndarray:
     """Returns ``Σ digit[k] * 2**(32 k - 192) / count``, correctly rounded, per channel."""
     weights = [1 << (k * _DIGIT_BITS) for k in range(_DIGITS)]
     unit = max(count, 1) << -_LOWEST
-    return np.array(
-        [sum(d * w for d, w in zip(column.tolist(), weights, strict=True)) / unit for column in digits.T]
-    )
+    return np.array([sum(d * w for d, w in zip(column.tolist(), weights, strict=True)) / unit for column in digits.T])

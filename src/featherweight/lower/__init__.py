@@ -57,9 +57,7 @@ def lower(
     >>> [node.op for node in model.main.nodes]
     ['MUL']
     """
-    return lower_with_notes(
-        source, unroll=unroll, samples=samples, input_shapes=input_shapes, route=route
-    ).model
+    return lower_with_notes(source, unroll=unroll, samples=samples, input_shapes=input_shapes, route=route).model
 
 
 def lower_with_notes(

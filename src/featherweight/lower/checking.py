@@ -142,9 +142,7 @@ def checked(check: Check, lowered_at: Callable[[int], Model]) -> Lowered:
     return Lowered(model, (note,))
 
 
-def batch_of(
-    samples: Sequence[Sequence[np.ndarray]], inputs: Sequence[Input], size: int
-) -> list[np.ndarray] | None:
+def batch_of(samples: Sequence[Sequence[np.ndarray]], inputs: Sequence[Input], size: int) -> list[np.ndarray] | None:
     """Makes a batch of `size` from samples, with or without their own batch dimension; None without samples."""
     if not samples:
         return None

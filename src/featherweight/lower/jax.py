@@ -132,7 +132,7 @@ def _converted(source: Source, trace: Any, unroll: bool) -> Model:
         tuple(zip(inputs, model.main.inputs, strict=True)),
         tuple(zip(source.outputs, model.main.outputs, strict=True)),
     )
-    return names.renamed(replace(model, signatures=(signature,)))
+    return names.renamed(replace(model, signatures=(signature,)), source.scope)
 
 
 def _integer_limits(jaxpr: Any, inputs: Sequence[Input]) -> dict[str, int]:

@@ -92,7 +92,7 @@ def read(model: Any, samples: Sequence[Any] | None = None, input_shapes: Any = N
         names[:] = _declared_outputs(model) or _output_names(outputs)
         return keras.tree.flatten(outputs)
 
-    return Source(call, inputs, outputs=names, title=f"Keras model '{model.name}'")
+    return Source(call, inputs, outputs=names, title=f"Keras model '{model.name}'", scope=model.name)
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,9 @@ def _shapes_seen(model: Any) -> Any:
         return None
     if isinstance(shapes, Mapping) and "shapes_dict" not in (config or {}):
         return {key: (None, *shape[1:]) for key, shape in shapes.items()}
-    return [(None, *shape[1:]) for shape in shape_list(list(shapes.values()) if isinstance(shapes, Mapping) else shapes)]
+    return [
+        (None, *shape[1:]) for shape in shape_list(list(shapes.values()) if isinstance(shapes, Mapping) else shapes)
+    ]
 
 
 def _build(model: Any, inputs: Sequence[Input], pack: Callable[[Sequence[Any]], tuple[Any, ...]]) -> None:
@@ -213,7 +215,9 @@ def _build(model: Any, inputs: Sequence[Input], pack: Callable[[Sequence[Any]], 
         model(*pack(arrays))
     except Exception as error:  # Whatever the model's own code raises.
         said = " ".join(str(error).split())[:300].rstrip(".")
-        raise LoweringError(f"Keras model '{model.name}' can't be built on {_listed_shapes(inputs)}: {said}.") from error
+        raise LoweringError(
+            f"Keras model '{model.name}' can't be built on {_listed_shapes(inputs)}: {said}."
+        ) from error
 
 
 def _listed_shapes(inputs: Sequence[Input]) -> str:

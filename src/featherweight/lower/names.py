@@ -14,11 +14,11 @@ _TRACER = re.compile(r"(?:jit|pjit)\([^()]*\)[/:]?")
 _NAMELESS = re.compile(r"^(?:main|call|jaxpr|unknown|arith\.constant\d*|tfl\.[a-z_0-9.]+)?\d*$")
 
 
-def renamed(model: Model) -> Model:
+def renamed(model: Model, scope: str = "") -> Model:
     """Returns the model with the tracer's decoration cut from tensor names, still unique.
 
     A name fused from several operations, ``a/mul;b/conv;a/add``, keeps its last part, the operation that was written
-    last. Inputs and outputs take their public names; computed tensors come before constants where both want a name.
+    last, without the name `scope` of the whole model. Inputs and outputs take their public names; computed tensors come before constants where both want a name.
     """
     public = {tensor: name for s in model.signatures for name, tensor in (*s.outputs, *s.inputs)}
     raw = {name for graph in model.graphs for name in graph.tensors}
@@ -26,7 +26,7 @@ def renamed(model: Model) -> Model:
     taken: set[str] = set()
     every = [(old, tensor) for graph in model.graphs for old, tensor in graph.tensors.items()]
     for old, _ in sorted(every, key=lambda item: (item[0] not in public, item[1].is_constant)):
-        names[old] = _free(public.get(old) or cleaned(_unnumbered(old, raw)) or "tensor", taken)
+        names[old] = _free(public.get(old) or cleaned(_unnumbered(old, raw), scope) or "tensor", taken)
         taken.add(names[old])
     signatures = tuple(
         Signature(s.key, _mapped(s.inputs, names), _mapped(s.outputs, names), s.graph) for s in model.signatures
@@ -40,15 +40,17 @@ def _unnumbered(name: str, raw: Collection[str]) -> str:
     return base if base in raw else name
 
 
-def cleaned(name: str) -> str:
-    """Cuts one name down to layer and operation.
+def cleaned(name: str, scope: str = "") -> str:
+    """Cuts one name down to layer and operation, inside of `scope`.
 
     >>> cleaned("jit(main)/bn/mul;jit(main)/conv/conv_general_dilated1")
     'conv/conv_general_dilated1'
     """
     parts = [_TRACER.sub("", part).strip("/:") for part in name.split(";")]
     parts = [part for part in parts if not _NAMELESS.match(part)]
-    return parts[-1] if parts else ""
+    if not parts:
+        return ""
+    return parts[-1].removeprefix(f"{scope}/") if scope else parts[-1]
 
 
 def _renamed(graph: Graph, names: Mapping[str, str]) -> Graph:

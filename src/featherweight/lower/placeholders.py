@@ -12,7 +12,7 @@ from typing import Any
 
 _PREFIX = "featherweight."
 # Operators whose last operand is optional, and is absent when the placeholder is made.
-_ABSENT_LAST = {"transpose_conv", "conv_3d_transpose"}
+_ABSENT_LAST = {"transpose_conv", "conv_3d_transpose", "fully_connected"}
 
 
 def operator(op: str, decomposition: Callable[..., Any], *inputs: Any, **attrs: Any) -> Any:

@@ -3,6 +3,7 @@
 | rule | without it |
 |---|---|
 | transposed convolution | silently wrong sizes for `same` padding |
+| dense on arrays of ones, as in squeeze-and-excitation | refused |
 | exact GELU | about forty elementwise operators |
 | PReLU | five elementwise operators |
 | softmax of attention | its maximum is subtracted before SOFTMAX subtracts it again |
@@ -16,6 +17,7 @@
 from __future__ import annotations
 
 from featherweight.lower.activations import ACTIVATION_RULES
+from featherweight.lower.dense import DENSE_RULE
 from featherweight.lower.lifting import LIFTING_RULES
 from featherweight.lower.lookup import LOOKUP_RULE
 from featherweight.lower.pooling import POOLING_RULES
@@ -27,6 +29,7 @@ from featherweight.lower.transposed_conv import TRANSPOSED_CONV_RULE
 RULES: tuple[Rule, ...] = (
     TRANSPOSED_CONV_RULE,
     LOOKUP_RULE,
+    DENSE_RULE,
     *RESIZE_RULES,
     *POOLING_RULES,
     *ACTIVATION_RULES,

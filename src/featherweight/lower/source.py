@@ -47,12 +47,14 @@ class Source:
         call: the function, traceable by JAX.
         outputs: public output names; may be a list that `call` fills. Empty: ``output_0``, ``output_1`` …
         title: what messages call it.
+        scope: the name scope around all of it, which tensor names are to leave out.
     """
 
     call: Callable[..., Sequence[Any]]
     inputs: tuple[Input, ...]
     outputs: Sequence[str] = ()
     title: str = "model"
+    scope: str = ""
 
 
 def first_samples(samples: Iterable[Any] | None, inputs: Sequence[Input], count: int = 3) -> list[list[np.ndarray]]:

@@ -182,5 +182,3 @@ def _output_names(outputs: Any) -> list[str]:
         return [str(key) for key in outputs]
     count = len(_flat(outputs))
     return ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
-
-

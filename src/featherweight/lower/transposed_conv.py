@@ -67,9 +67,7 @@ def _transposed_conv(tracing: Tracing, equation: Any, inputs: tuple[Any, ...]) -
     x = inputs[0] if layout == tuple(range(rank + 2)) else jnp.transpose(inputs[0], layout)
     # rhs_spec is (out, in, *spatial): the operator wants (out, *spatial, in), not flipped, without holes.
     out, inner, *spatial = numbers.rhs_spec
-    kernel = _compile_time(
-        lambda k: jnp.flip(jnp.transpose(k, (out, *spatial, inner)), range(1, rank + 1)), inputs[1]
-    )
+    kernel = _compile_time(lambda k: jnp.flip(jnp.transpose(k, (out, *spatial, inner)), range(1, rank + 1)), inputs[1])
     kernel = _compile_time(lambda k: _with_holes(k, params["rhs_dilation"]), kernel)
     dimensions = [
         _Dimension(size, k, stride, (k - 1 - pads[0], k - 1 - pads[1]))
@@ -109,9 +107,7 @@ def _operator(x: Any, kernel: Any, dimensions: Sequence[_Dimension]) -> Any:
         kernel = jnp.flip(kernel, range(1, rank + 1))
         letters = "HWD"[:rank]
         layout = (f"N{letters}C", f"O{letters}I", f"N{letters}C")
-        return lax.conv_general_dilated(
-            x, kernel, (1,) * rank, pads, lhs_dilation=strides, dimension_numbers=layout
-        )
+        return lax.conv_general_dilated(x, kernel, (1,) * rank, pads, lhs_dilation=strides, dimension_numbers=layout)
 
     attrs: dict[str, Any] = {"padding": "SAME" if is_same else "VALID", "fused_activation_function": "NONE"}
     attrs |= {f"stride_{letter}": s for letter, s in zip("dhw"[-rank:], strides, strict=True)}

@@ -94,7 +94,9 @@ def _on_own_backend(model: Any, why: Exception, **options: Any) -> Lowered:
 
             return torch.lower_keras(model, **options)
     except FeatherweightError as error:
-        raise LoweringError(f"{_as_lowering_error(why)} Neither does its own backend's converter work: {error}") from error
+        raise LoweringError(
+            f"{_as_lowering_error(why)} Neither does its own backend's converter work: {error}"
+        ) from error
     raise _as_lowering_error(why) from why
 
 

@@ -14,7 +14,8 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto
 h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 table { border-collapse: collapse; width: 100%; font-size: 13px; }
 th { text-align: left; border-bottom: 2px solid #8795a6; } td { border-bottom: 1px solid #e3e8ee; }
-th, td { padding: .25rem .6rem; vertical-align: top; overflow-wrap: anywhere; }
+th, td { padding: .25rem .6rem; vertical-align: top; white-space: nowrap; }
+td:first-child, li { white-space: normal; overflow-wrap: anywhere; }
 .number { text-align: right; white-space: nowrap; } .muted { color: #5a6878; }
 .bar { background: #e3e8ee; min-width: 8rem; } .bar div { height: .9rem; background: #2f6f9f; }
 .bar div.bad { background: #b3452c; }

@@ -1,0 +1,77 @@
+# Every target sets up first what it needs, once: the stamp files remember. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+OUT ?= demo-output
+SEED ?= 0
+PYTEST_ARGS ?=
+
+# What decides about an environment; a change of any of them installs again.
+INPUTS := pyproject.toml constraints.txt
+READY := .venv/.ready
+READY_ALL := .venv-all/.ready
+
+# Everything runs on CPUs, and quietly; tools of the environment (vela, ruff ...) are found by their names.
+export KERAS_BACKEND ?= jax
+export JAX_PLATFORMS ?= cpu
+export CUDA_VISIBLE_DEVICES ?= -1
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+run_in = PATH="$(CURDIR)/$(1)/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/$(1)"
+
+.PHONY: help setup setup-all demo test test-all lint format bench clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## create .venv with everything that development needs (no TensorFlow, no torch)
+
+setup-all: $(READY_ALL)  ## create .venv-all, with TensorFlow, torch and the peers besides
+
+python_check = import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Python 3.11 or newer is needed, but $(PYTHON) is {v[0]}.{v[1]}. Name another: make PYTHON=python3.12 ...")
+pip_install = $(1)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+
+# An environment with the extras in $(2); constraints.txt decides every version, the build tools' included.
+define create_environment
+	@$(PYTHON) -c '$(python_check)'
+	@$(PYTHON) -m venv $(1)
+	@$(call pip_install,$(1)) hatchling editables setuptools
+	@$(call pip_install,$(1)) --no-build-isolation -e '.[$(2)]'
+	@touch $(1)/.ready
+endef
+
+$(READY): $(INPUTS)
+	@echo "Setting up .venv (a few minutes, once)"
+	$(call create_environment,.venv,dev)
+
+$(READY_ALL): $(INPUTS)
+	@echo "Setting up .venv-all, with TensorFlow and torch (several minutes, once)"
+	$(call create_environment,.venv-all,all)
+
+demo: $(READY)  ## train, quantize and measure a small convnet on real data: OUT=folder SEED=number
+	$(call run_in,.venv) featherweight demo --out $(OUT) --seed $(SEED)
+
+test: $(READY)  ## all tests but those that need TensorFlow or torch: PYTEST_ARGS='-k name'
+	$(call run_in,.venv) python -m pytest $(PYTEST_ARGS)
+
+test-all: $(READY_ALL)  ## all tests, in an environment with TensorFlow and torch
+	$(call run_in,.venv-all) python -m pytest -m "" $(PYTEST_ARGS)
+
+lint: $(READY)  ## ruff, pyright and the layers contract
+	$(call run_in,.venv) ruff check .
+	$(call run_in,.venv) ruff format --check .
+	$(call run_in,.venv) pyright
+	$(call run_in,.venv) lint-imports
+
+format: $(READY)  ## let ruff format and fix what it can
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+bench: $(READY_ALL)  ## measure side by side with the peers
+	$(call run_in,.venv-all) python -m benchmarks $(BENCH_ARGS)
+
+clean:  ## remove environments, caches and outputs
+	rm -rf .venv .venv-all build dist $(OUT) .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

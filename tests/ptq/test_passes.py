@@ -1,0 +1,139 @@
+"""Every pass keeps what the graph computes, is idempotent, and gets along with whatever else a file holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.ptq.nets import Layer, add, layer, net, operators, planned, samples, unary
+from tests.single_ops import FACTORIES
+from tests.tflite.files import if_model, plain, while_model
+
+from featherweight.graph import Graph, Model, Node, Tensor, constant
+from featherweight.pipeline import load
+from featherweight.ptq.passes import PASSES, Pass, prepare
+from featherweight.runtime import run
+from featherweight.tflite import read, write
+
+X = (1, 4, 4, 8)
+CONSTANT = np.random.default_rng(0).uniform(0.5, 4, X).astype(np.float32)
+
+
+def neg(x: str, y: str) -> Layer:
+    return layer("NEG", (x,), {y: X}, "NegOptions")
+
+
+def div(x: str, z: str, y: str) -> Layer:
+    return layer("DIV", (x, z), {y: X}, "DivOptions", fused_activation_function="RELU")
+
+
+MODELS = {
+    "x + -z": net({"x": X, "z": X}, {}, [neg("z", "n"), add("x", "n", "y", X)], ["y"]),
+    "-x + z": net({"x": X, "z": X}, {}, [neg("x", "n"), add("n", "z", "y", X)], ["y"]),
+    "-x + -z": net({"x": X, "z": X}, {}, [neg("x", "m"), neg("z", "n"), add("m", "n", "y", X)], ["y"]),
+    "-x + -x": net({"x": X}, {}, [neg("x", "n"), add("n", "n", "y", X)], ["y"]),
+    "-x, x + -x": net({"x": X}, {}, [neg("x", "n"), add("x", "n", "y", X)], ["n", "y"]),
+    "-x": net({"x": X}, {}, [neg("x", "y")], ["y"]),
+    "-relu(-x)": net({"x": X}, {}, [neg("x", "a"), unary("RELU", "a", "b", X), neg("b", "y")], ["y"]),
+    "x / c": net({"x": X}, {"c": CONSTANT}, [div("x", "c", "y")], ["y"]),
+    "c / x": net({"x": X}, {"c": CONSTANT}, [div("c", "x", "y")], ["y"]),
+    "x / z": net({"x": X, "z": X}, {}, [div("x", "z", "y")], ["y"]),
+}
+
+
+def outputs(model: Model) -> list[np.ndarray]:
+    (feed,) = samples(model, 1, low=0.5, high=2.0)
+    found = run(model, feed)
+    return [found] if isinstance(found, np.ndarray) else list(found.values())
+
+
+def passed(rewrite: Pass, model: Model) -> Model:
+    return replace(model, graphs=tuple(rewrite(graph) for graph in model.graphs))
+
+
+@pytest.mark.parametrize("rewrite", PASSES, ids=lambda p: p.__name__)
+@pytest.mark.parametrize("name", MODELS)
+def test_the_graph_computes_the_same(rewrite: Pass, name: str) -> None:
+    for one, other in zip(outputs(MODELS[name]), outputs(passed(rewrite, MODELS[name])), strict=True):
+        np.testing.assert_allclose(one, other, rtol=3e-7)
+
+
+@pytest.mark.parametrize("rewrite", PASSES, ids=lambda p: p.__name__)
+@pytest.mark.parametrize("name", MODELS)
+def test_a_second_time_changes_nothing(rewrite: Pass, name: str) -> None:
+    once = passed(rewrite, MODELS[name])
+    assert plain(passed(rewrite, once)) == plain(once)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_prepared_models_have_integer_kernels(name: str) -> None:
+    prepared = prepare(MODELS[name])
+    found = operators(prepared)
+    assert "NEG" not in found
+    assert ("DIV" in found) == (name in {"c / x", "x / z"})
+    if "DIV" not in found:
+        decided, _ = planned(prepared)
+        assert decided.kept_float == {}
+
+
+def test_the_activation_of_a_quotient_stays() -> None:
+    (node,) = prepare(MODELS["x / c"]).main.nodes
+    assert (node.op, node.attrs["fused_activation_function"]) == ("MUL", "RELU")
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-39, 1e-45])
+def test_divisors_without_a_reciprocal_stay(value: float) -> None:
+    model = net({"x": X}, {"c": np.array([1.0, value, 2.0, 1.0], np.float32).repeat(2)}, [div("x", "c", "y")], ["y"])
+    assert operators(prepare(model)) == {"DIV": 1}
+
+
+def test_integers_are_left_alone() -> None:
+    tensors = {n: Tensor(n, (2,), "int32") for n in ("x", "n", "y")} | {"c": constant("c", np.array([2, 3], np.int32))}
+    nodes = (
+        Node("NEG", ("x",), ("n",), extras={"options": "NegOptions"}),
+        Node("DIV", ("n", "c"), ("y",), extras={"options": "DivOptions"}),
+    )
+    model = Model((Graph("main", ("x",), ("y",), nodes, tensors),))
+    assert operators(prepare(model)) == {"NEG": 1, "DIV": 1}
+
+
+@pytest.mark.parametrize("name", sorted(FACTORIES))
+def test_every_operator_passes(name: str) -> None:
+    model = prepare(FACTORIES[name]())
+    read(write(model))
+    if name not in {"NEG", "DIV"}:
+        assert plain(model) == plain(FACTORIES[name]())
+
+
+@pytest.mark.parametrize("make", [while_model, if_model])
+def test_loops_and_branches_pass(make: object) -> None:
+    model = make()  # type: ignore[operator]
+    feed = {n: np.ones(model.main.tensors[n].shape, bool if n == "c" else np.float32) for n in model.main.inputs}
+    np.testing.assert_array_equal(run(prepare(model), feed), run(model, feed))
+
+
+def test_operators_without_inputs_or_outputs_pass() -> None:
+    # VAR_HANDLE and CALL_ONCE have none; an absent optional first input is possible, too.
+    tensors = {"v": Tensor("v", (), "resource"), "x": Tensor("x", X, "float32"), "y": Tensor("y", X, "float32")}
+    init = Graph("init", (), (), (), {})
+    nodes = (
+        Node("CALL_ONCE", (), (), {"init_subgraph_index": 1}, extras={"options": "CallOnceOptions"}),
+        Node("VAR_HANDLE", (), ("v",), {"shared_name": b"state"}, extras={"options": "VarHandleOptions"}),
+        Node("ASSIGN_VARIABLE", ("v", "x"), (), extras={"options": "AssignVariableOptions"}),
+        Node("NEG", ("x",), ("y",), extras={"options": "NegOptions"}),
+        Node("CUSTOM", ("", "x"), ("z",), custom_code="mine"),
+    )
+    tensors["z"] = Tensor("z", X, "float32")
+    model = Model((Graph("main", ("x",), ("y", "z"), nodes, tensors), init))
+    prepared = prepare(model)
+    assert operators(prepared) == {"CALL_ONCE": 1, "VAR_HANDLE": 1, "ASSIGN_VARIABLE": 1, "MUL": 1, "CUSTOM": 1}
+    assert len(load(write(model)).main.nodes) == 5
+
+
+def test_added_names_are_new_to_the_whole_model() -> None:
+    taken = "y/factor"
+    other = Graph("other", (taken,), (taken,), (), {taken: Tensor(taken, (1,), "float32")})
+    prepared = prepare(Model((MODELS["-x"].main, other)))
+    names = [name for graph in prepared.graphs for name in graph.tensors]
+    assert len(set(names)) == len(names)
