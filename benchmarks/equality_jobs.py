@@ -36,13 +36,14 @@ def compare_integers(model: str, converted: str) -> dict[str, Any]:
     ours = rewrite(source, made)
     counts = {"weights": [0, 0], "biases": [0, 0], "scales": [0, 0]}
     for their_node, node in zip(their_nodes, _computing(ours.main), strict=True):
-        for their_name, name in _edges(their_node, node):
-            their, own = theirs.main.tensors[their_name], ours.main.tensors[name]
-            if not their.is_constant or their.quant is None:
+        for their_name, name in zip(their_node.inputs, node.inputs, strict=True):
+            their, own = theirs.main.tensors.get(their_name), ours.main.tensors.get(name)
+            if their is None or not their.is_constant or their.quant is None:
                 continue
             kind = "weights" if their.dtype == "int8" else "biases"
-            _count(counts[kind], their.array, own.array)
-            _count(counts["scales"], np.array(their.quant.scale), np.array(own.quant.scale if own.quant else ()))
+            _count(counts[kind], their.array, own.array if own else None)
+            scales = own.quant.scale if own and own.quant else ()
+            _count(counts["scales"], np.array(their.quant.scale), np.array(scales))
     ignored = sum(made.params.get(name) != quant for name, quant in given.items())
     return {kind: {"differing": a, "of": b} for kind, (a, b) in counts.items()} | {
         "given": len(given),

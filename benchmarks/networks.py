@@ -36,13 +36,13 @@ def build(name: str) -> Any:
 
 
 def _plausible_norms(network: Any) -> None:
-    """Gives batch norms statistics as after training, so that folding them does something."""
+    """Gives batch norms and biases values as after training, so that folding them does something."""
     random = np.random.default_rng(0)
     for weight in network.weights:
         kind = weight.path.rsplit("/", 1)[-1]
         if kind == "moving_variance":
             weight.assign(random.uniform(0.5, 2, weight.shape))
-        elif kind in ("moving_mean", "beta"):
+        elif kind in ("moving_mean", "beta", "bias"):
             weight.assign(random.normal(0, 0.3, weight.shape))
         elif kind == "gamma":
             weight.assign(random.uniform(0.5, 1.5, weight.shape))

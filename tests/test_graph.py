@@ -50,24 +50,11 @@ def test_everything_is_frozen() -> None:
 # ------------------------------------------------------------------------------------------------ constants
 
 
-@pytest.mark.parametrize(
-    "dtype",
-    [
-        "float32",
-        "float16",
-        "float64",
-        "bfloat16",
-        "int8",
-        "uint8",
-        "int16",
-        "uint16",
-        "int32",
-        "uint32",
-        "int64",
-        "uint64",
-    ]
-    + ["bool", "complex64", "complex128", "float8_e4m3fn", "float8_e5m2", "int4", "uint4", "int2"],
-)
+NUMBERS = "float32 float16 float64 bfloat16 float8_e4m3fn float8_e5m2 complex64 complex128 bool"
+INTEGERS = "int8 uint8 int16 uint16 int32 uint32 int64 uint64 int4 uint4 int2"
+
+
+@pytest.mark.parametrize("dtype", f"{NUMBERS} {INTEGERS}".split())
 def test_constants_of_every_type_come_back(dtype: str) -> None:
     values = np.array([[0, 1, 1], [1, 0, 1]]).astype(getattr(ml_dtypes, dtype, None) or np.dtype(dtype))
     tensor = constant("w", values, dtype)
@@ -135,7 +122,7 @@ def test_strings_and_sparse_tensors_have_no_array() -> None:
 
 @pytest.mark.parametrize("dtype", ["resource", "variant"])
 def test_handles_have_no_array(dtype: str) -> None:
-    with pytest.raises(FormatError, match="^Tensor 'r'"):
+    with pytest.raises(FormatError, match=r"^Tensor 'r'"):
         _ = Tensor("r", (1,), dtype, raw(8)).array
 
 

@@ -13,6 +13,7 @@ from hypothesis.extra.numpy import arrays
 from featherweight.errors import DataError
 from featherweight.graph import constant
 from featherweight.numerics import (
+    LARGEST_BIAS,
     QuantParams,
     bias_params,
     dequantize,
@@ -355,8 +356,21 @@ def test_weights_too_small_for_a_scale_raise(power_of_two: bool) -> None:
 
 def test_bias_scales_are_float32_products() -> None:
     scales = np.array([0.1, 0.3], np.float32)
-    params = bias_params(0.7, scales, "int32", axis=0)
+    params = bias_params(np.array([1.0, 2.0], np.float32), 0.7, scales, "int32")
     assert params.scale == tuple((np.float32(0.7) * scales).tolist())
     assert params.zero_point == (0, 0)
     assert params.axis == 0
     assert params.dtype == "int32"
+
+
+def test_one_bias_scale_for_all_channels_beside_one_weight_scale() -> None:
+    params = bias_params(np.array([1.0, 2.0], np.float32), 0.5, np.array([0.25]), "int64")
+    assert params == QuantParams("int64", (0.125,), (0,))
+
+
+@given(st.floats(1.0, 1e6, width=32), st.floats(1e-3, 1.0))
+def test_a_bias_for_which_scales_were_widened_is_the_largest_integer(bias: float, input_scale: float) -> None:
+    values = np.array([bias, -bias], np.float32)
+    needed = np.full(2, abs(bias) / (LARGEST_BIAS["int32"] * input_scale)).astype(np.float32)
+    params = bias_params(values, input_scale, needed, "int32")
+    assert np.abs(quantize(values, params)).tolist() == pytest.approx([LARGEST_BIAS["int32"]] * 2, abs=64)

@@ -262,8 +262,8 @@ def test_pattern_and_operator_must_both_match() -> None:
 
 def test_a_rule_that_matches_nothing() -> None:
     message = (
-        r"^Recipe 'mine': rule 2 \(match='blok_1/\*'\) matches no operator\. The model's operators are named stem/conv, "
-        r"block_1/dense;block_1/relu, head; `featherweight inspect` lists them\.$"
+        r"^Recipe 'mine': rule 2 \(match='blok_1/\*'\) matches no operator\. The model's operators are named "
+        r"stem/conv, block_1/dense;block_1/relu, head; `featherweight inspect` lists them\.$"
     )
     with pytest.raises(RecipeError, match=message):
         resolved(INT8, Rule("blok_1/*"))

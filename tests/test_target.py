@@ -444,8 +444,8 @@ def test_ranks(tmp_path: Path) -> None:
 
 
 def test_kernels_of_convolutions_count_their_dilation(tmp_path: Path) -> None:
-    rows = '[ops]\nCONV_2D = ["int8*int8"]\n[[constraint]]\nops = ["CONV_2D"]\ncheck = "kernel"\nmax_height = 5\ntext = "t."'
-    path = own(tmp_path, VALID + rows)
+    constraint = '[[constraint]]\nops = ["CONV_2D"]\ncheck = "kernel"\nmax_height = 5\ntext = "t."'
+    path = own(tmp_path, VALID + f'[ops]\nCONV_2D = ["int8*int8"]\n{constraint}')
     inputs = {"x": (1, 9, 9, 1), "w": np.ones((1, 3, 3, 1), np.float32)}
     for dilation, is_broken in ((2, False), (3, True)):
         attrs = CONV | {"dilation_h_factor": dilation}

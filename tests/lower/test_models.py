@@ -151,6 +151,20 @@ def test_saved_models(tmp_path: Path, suffix: str) -> None:
     assert lower(lowered) is lowered
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_files_of_keras_2_name_groups_of_depthwise_layers(tmp_path: Path) -> None:
+    model = sequential((6, 6, 2), L.DepthwiseConv2D(3, name="depthwise"))
+    real = L.DepthwiseConv2D.get_config
+    path = tmp_path / "old.h5"
+    try:
+        L.DepthwiseConv2D.get_config = lambda self: {**real(self), "groups": 1}  # type: ignore[method-assign]
+        model.save(path)
+    finally:
+        L.DepthwiseConv2D.get_config = real  # type: ignore[method-assign]
+    x = _random(2, 6, 6, 2)
+    np.testing.assert_allclose(run(lower(path), x), outputs_of(model, x)[0], atol=1e-5)
+
+
 def test_a_fixed_batch_and_free_sizes_are_taken_as_the_model_says() -> None:
     x = keras.Input(batch_shape=(2, 5))
     model = stirred(keras.Model(x, L.Dense(3)(x)))
@@ -216,7 +230,7 @@ def test_what_can_not_be_lowered_is_said(tmp_path: Path) -> None:
     model = sequential((4,), L.Dense(3))
     with pytest.raises(LoweringError, match="input_shapes names 'y', but the inputs are:"):
         lower(model, input_shapes={"y": (None, 4)})
-    with pytest.raises(LoweringError, match="A sample for input '.*' has shape"):
+    with pytest.raises(LoweringError, match=r"A sample for input '.*' has shape"):
         lower(model, samples=[np.zeros((1, 9), "float32")])
 
 
@@ -235,5 +249,5 @@ def test_a_computation_that_depends_on_values_is_said() -> None:
 
     model = Wrapped()
     model(_random(1, 4))
-    with pytest.raises(LoweringError, match="can't be traced on .*must not depend on the values of its inputs"):
+    with pytest.raises(LoweringError, match=r"can't be traced on .*must not depend on the values of its inputs"):
         lower(model, samples=[_random(1, 4)])

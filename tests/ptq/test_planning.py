@@ -479,15 +479,14 @@ def test_operands_that_are_no_numbers(bad: float, op: str) -> None:
     options = "AddOptions" if op == "ADD" else "MaximumMinimumOptions"
     model = net({"x": X}, {"c": c}, [layer(op, ("x", "c"), {"y": X}, options)], ["y"])
     with pytest.raises(DataError, match="'c'"):
-        decided = plan(model, ranges(x=(-1.0, 1.0), y=(-1.0, 1.0)), "int8")
-        rewrite(model, decided)
+        planned(model, stats=ranges(x=(-1.0, 1.0), y=(-1.0, 1.0)))
 
 
 def test_scales_whose_product_float32_can_not_hold() -> None:
     # Each scale is valid; the bias's, their product, is not.
+    model = one_dense(np.full((4, 32), 1e25, np.float32), np.ones(4, np.float32))
     with pytest.raises(DataError, match="'y'"):
-        model = one_dense(np.full((4, 32), 1e25, np.float32), np.ones(4, np.float32))
-        rewrite(model, plan(model, ranges(x=(-1e25, 1e25), y=(-1.0, 1.0)), "int8"))
+        planned(model, stats=ranges(x=(-1e25, 1e25), y=(-1.0, 1.0)))
 
 
 def test_a_weight_without_elements() -> None:
@@ -552,7 +551,7 @@ def test_an_integer_only_target_and_a_float_recipe() -> None:
 def test_loops_stay_float_in_integer_recipes() -> None:
     model = while_model()
     decided = plan(model, ranges(x=(-1, 1), y=(-1, 1)), "int8")
-    reason = "integers need fixed ranges, which a loop or branch has no place for; lower the framework model with its"
+    reason = "integers need fixed ranges, which a loop or branch has no place for; lower the framework model"
     assert decided.kept_float["n"].startswith(f"WHILE: {reason}")
     assert decided.kept_float["next_x"].startswith(f"FULLY_CONNECTED: {reason}")
     assert decided.forms == {}
@@ -583,8 +582,8 @@ def classifier(classes: int, *, reads_softmax: bool = False, outputs: tuple[str,
 def test_a_final_softmax_over_many_classes_is_left_out_for_tflm() -> None:
     decided, quantized = planned(classifier(512), "int8", "tflm")
     assert decided.dropped == {
-        "p": "SOFTMAX: the int8 kernel of target 'tflm' stops the device from 512 classes on (it has 512); the output is "
-        "what went into it, whose largest class is the same"
+        "p": "SOFTMAX: the int8 kernel of target 'tflm' stops the device from 512 classes on (it has 512); the output "
+        "is what went into it, whose largest class is the same"
     }
     assert operators(quantized) == {"FULLY_CONNECTED": 1}
     assert quantized.main.outputs == ("logits",)
@@ -620,15 +619,11 @@ def test_a_softmax_that_is_an_output_and_read_is_kept() -> None:
 
 
 def test_logits_and_their_softmax_as_outputs() -> None:
-    model = classifier(512, outputs=("logits", "p"))
-    decided, quantized = planned(model, "int8", "tflm", io="float32")
+    decided, quantized = planned(classifier(512, outputs=("logits", "p")), "int8", "tflm", io="float32")
     assert set(decided.dropped) == {"p"}
     assert len(quantized.main.outputs) == 2
-    (feed,) = samples(model, 1)
-    first, second = (
-        (np.argmax(a) for a in run(quantized, feed).values()) if len(set(quantized.main.outputs)) == 2 else (0, 0)
-    )
-    assert first == second
+    assert len(set(quantized.main.outputs)) == 1
+    assert operators(quantized) == {"QUANTIZE": 1, "FULLY_CONNECTED": 1, "DEQUANTIZE": 1}
 
 
 # ------------------------------------------------------------------------------------------------ mixtures

@@ -1,4 +1,4 @@
-"""`.tflite` files built with the schema's own objects (not with featherweight's writer), and models compared in full."""
+"""`.tflite` files built with the schema's own objects (not by the writer under test), and models compared in full."""
 
 from __future__ import annotations
 

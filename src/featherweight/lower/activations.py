@@ -87,21 +87,24 @@ def _is_constant(tracing: Tracing, value: Any, number: float) -> bool:
 def _prelu(tracing: Tracing, equation: Any, inputs: tuple[Any, ...]) -> Sequence[Any] | None:
     """relu(x) − α · relu(−x), as Keras writes it, with a constant α that is the same for every sample."""
     for positive, negative in _pairs(inputs):
-        kept = tracing.origin(positive, "max")
-        scaled = tracing.origin(negative, "mul")
-        for slope, rest in _pairs(scaled.inputs) if kept and scaled else ():
-            x = kept.inputs[0]
-            cut = tracing.origin(rest, "max")
-            turned = tracing.origin(cut.inputs[0], "neg") if cut else None
-            if turned is None or turned.inputs[0] is not x:
+        x, scaled = _relu_input(tracing, positive), tracing.origin(negative, "mul")
+        if x is None or scaled is None or x.ndim < 2:
+            continue
+        for slope, rest in _pairs(scaled.inputs):
+            turned = _relu_input(tracing, rest)
+            minus = None if turned is None else tracing.origin(turned, "neg")
+            if minus is None or minus.inputs[0] is not x:
                 continue
-            if tracing.scalar(kept.inputs[1]) != 0 or tracing.scalar(cut.inputs[1]) != 0:
-                continue
-            minus = tracing.concrete(slope)
-            if minus is None or minus.ndim != x.ndim or minus.shape[0] != 1 or x.ndim < 2:
-                continue
-            return [operator("prelu", _plain_prelu, x, np.ascontiguousarray(-minus[0], x.dtype))]
+            negated = tracing.concrete(slope)
+            if negated is not None and negated.ndim == x.ndim and negated.shape[0] == 1:
+                return [operator("prelu", _plain_prelu, x, np.ascontiguousarray(-negated[0], x.dtype))]
     return None
+
+
+def _relu_input(tracing: Tracing, value: Any) -> Any | None:
+    """x where value is max(x, 0)."""
+    origin = tracing.origin(value, "max")
+    return origin.inputs[0] if origin is not None and tracing.scalar(origin.inputs[1]) == 0 else None
 
 
 def _plain_prelu(x: Any, slope: Any) -> Any:

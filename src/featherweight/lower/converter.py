@@ -1,19 +1,18 @@
 """The one adapter around `litert_converter`: StableHLO bytecode in, the bytes of a float ``.tflite`` model out.
 
 It uses the converter's low-level interface, which has no promise of stability: the minor version is pinned in the
-project's `keras` extra, and nothing else in the package imports it (`placeholders` and `loops` get its modules here).
+project's `keras` extra, and nothing else in the package imports it than `bindings`.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 from featherweight.errors import LoweringError
+from featherweight.lower import bindings, loops, placeholders
 
 SIGNATURE = "serving_default"
-_ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 
 
 def convert(stablehlo: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
@@ -22,9 +21,7 @@ def convert(stablehlo: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> 
     Raises:
         LoweringError: if the converter is not installed, or refuses the module; the message holds its diagnostics.
     """
-    ir, passmanager, api = _modules()
-    from featherweight.lower import loops, placeholders
-
+    ir, passmanager, api = bindings.ir(), bindings.passmanager(), bindings.converter()
     context = ir.Context()
     api.prepare_mlir_context(context)
     said: list[str] = []
@@ -46,23 +43,6 @@ def convert(stablehlo: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> 
         ) from error
     finally:
         handler.detach()
-
-
-def _modules() -> tuple[Any, Any, Any]:
-    chosen = os.environ.get(_ONEDNN)
-    os.environ.setdefault(_ONEDNN, "0")  # Else the library greets on stderr. It computes nothing with it.
-    try:
-        from litert_converter import converter_api_ext
-        from litert_converter.mlir import ir, passmanager
-    except ImportError as error:
-        raise LoweringError(
-            f"Lowering needs the package litert-converter, which can't be imported ({error}). "
-            "Install it with: pip install 'featherweight[keras]'."
-        ) from error
-    finally:
-        if chosen is None:
-            os.environ.pop(_ONEDNN, None)
-    return ir, passmanager, converter_api_ext
 
 
 def _symbol(op: Any) -> str:

@@ -152,9 +152,8 @@ def _collect_limits(jaxpr: Any, reach: dict[Any, frozenset[str]], limits: dict[s
         sources = [frozenset() if isinstance(a, Literal) else reach.get(a, frozenset()) for a in equation.invars]
         if equation.primitive.name == "gather" and sources[1]:
             table = equation.invars[0].aval.shape
-            indexed = equation.params["dimension_numbers"].start_index_map
-            for name in sources[1]:
-                limits[name] = min([limits.get(name, 2**31 - 1), *(table[axis] for axis in indexed)])
+            size = min(int(table[axis]) for axis in equation.params["dimension_numbers"].start_index_map)
+            limits.update({name: min(limits.get(name, size), size) for name in sources[1]})
         inner = equation.params.get("jaxpr") or equation.params.get("call_jaxpr")
         body = getattr(inner, "jaxpr", inner)
         if body is not None and len(body.invars) == len(equation.invars):

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ def load(path: str | Path) -> Any:
     if not Path(path).is_file():
         raise LoweringError(f"There is no file '{path}'.")
     try:
-        with _cheap_initial_weights():
+        with _cheap_initial_weights(), keras.saving.custom_object_scope(_legacy_layers()):
             return keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises ValueError, TypeError, KeyError, OSError and zipfile's errors.
         said = " ".join(str(error).split())[:400].rstrip(".")
@@ -66,6 +66,20 @@ def load(path: str | Path) -> Any:
             f"Keras can't load '{path}': {said}. If it holds classes or functions of your own, load it yourself "
             "(with custom_objects, or safe_mode=False for lambdas) and pass the model instead of the path."
         ) from error
+
+
+def _legacy_layers() -> dict[str, Any]:
+    """Layers whose configuration in files of Keras 2 has a key that Keras 3 refuses."""
+    import keras
+
+    class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
+        """Ignores `groups`, which files of Keras 2 give, always as 1."""
+
+        @classmethod
+        def from_config(cls, config: dict[str, Any]) -> Any:
+            return keras.layers.DepthwiseConv2D(**{k: v for k, v in config.items() if (k, v) != ("groups", 1)})
+
+    return {"DepthwiseConv2D": DepthwiseConv2D}
 
 
 def read(model: Any, samples: Sequence[Any] | None = None, input_shapes: Any = None) -> Source:
@@ -247,7 +261,7 @@ def _output_names(outputs: Any) -> list[str]:
 
 
 @contextlib.contextmanager
-def _cheap_initial_weights() -> Iterator[None]:
+def _cheap_initial_weights() -> Generator[None]:
     """Lets initializers return plain zeros and ones while a model is loaded on JAX.
 
     The file's weights replace them at once; JAX would compile one program per shape of weight (13 s of the 15 s that

@@ -1,8 +1,8 @@
 """One-dimensional convolutions as two-dimensional ones, together with what follows them.
 
 The operators are two-dimensional. A RESHAPE straight behind a convolution would keep its bias, batch norm and
-activation from being folded into it. So elementwise arithmetic with constants is done on the lifted value, (n, 1, w, c),
-and the RESHAPE comes after it, or never, where the next operator is lifted too.
+activation from being folded into it. So elementwise arithmetic with constants is done on the lifted value,
+(n, 1, w, c), and the RESHAPE comes after it, or never, where the next operator is lifted too.
 """
 
 from __future__ import annotations

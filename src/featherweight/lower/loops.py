@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from featherweight.lower import bindings
+
 _CONSTANTS = {"arith.constant", "tfl.pseudo_const", "tfl.no_value"}
 _KINDS = ("cond", "body")
 
 
 def outline(module: Any) -> int:
     """Outlines the regions of every `tfl.while` of an MLIR module, in place; returns the number of loops."""
-    from litert_converter.mlir import ir
-
+    ir = bindings.ir()
     found: list[Any] = []
 
     def visit(op: Any) -> Any:
@@ -32,8 +33,7 @@ def outline(module: Any) -> int:
 
 
 def _outline(module: Any, op: Any, number: int) -> None:
-    from litert_converter.mlir import ir
-
+    ir = bindings.ir()
     blocks = [region.blocks[0] for region in op.regions]
     captured = _captured(blocks)
     operands = [*op.operands, *captured]
@@ -66,8 +66,7 @@ def _function(
     module: Any, name: str, block: Any, types: Sequence[Any], captured: Sequence[Any], *, returns_captured: bool
 ) -> list[Any]:
     """Writes one region as the private function `name` over `types`; returns the types of its results."""
-    from litert_converter.mlir import ir
-
+    ir = bindings.ir()
     *body, last = [op.operation for op in block.operations]
     passed = list(captured) if returns_captured else []
     result_types = [value.type for value in [*last.operands, *passed]]
@@ -121,6 +120,5 @@ def _captured(blocks: Sequence[Any]) -> list[Any]:
 
 
 def _is_constant(value: Any) -> bool:
-    from litert_converter.mlir import ir
-
+    ir = bindings.ir()
     return not isinstance(value.owner, ir.Block) and value.owner.operation.name in _CONSTANTS

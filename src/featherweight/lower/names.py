@@ -17,8 +17,9 @@ _NAMELESS = re.compile(r"^(?:main|call|jaxpr|unknown|arith\.constant\d*|tfl\.[a-
 def renamed(model: Model, scope: str = "") -> Model:
     """Returns the model with the tracer's decoration cut from tensor names, still unique.
 
-    A name fused from several operations, ``a/mul;b/conv;a/add``, keeps its last part, the operation that was written
-    last, without the name `scope` of the whole model. Inputs and outputs take their public names; computed tensors come before constants where both want a name.
+    A name fused from several operations, ``a/mul;b/conv;a/add``, keeps its last part, the operation that was
+    written last, without the name `scope` of the whole model. Inputs and outputs take their public names; computed
+    tensors come before constants where both want a name.
     """
     public = {tensor: name for s in model.signatures for name, tensor in (*s.outputs, *s.inputs)}
     raw = {name for graph in model.graphs for name in graph.tensors}

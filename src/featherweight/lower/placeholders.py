@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from featherweight.lower import bindings
+
 _PREFIX = "featherweight."
 # Operators whose last operand is optional, and is absent when the placeholder is made.
 _ABSENT_LAST = {"transpose_conv", "conv_3d_transpose", "fully_connected"}
@@ -27,8 +29,7 @@ def operator(op: str, decomposition: Callable[..., Any], *inputs: Any, **attrs: 
 
 def expand(module: Any) -> None:
     """Replaces every placeholder of an MLIR module by its operator, in place."""
-    from litert_converter.mlir import ir
-
+    ir = bindings.ir()
     found: list[Any] = []
 
     def visit(op: Any) -> Any:
@@ -42,8 +43,7 @@ def expand(module: Any) -> None:
 
 
 def _expand(op: Any) -> None:
-    from litert_converter.mlir import ir
-
+    ir = bindings.ir()
     kind = _name(op).removeprefix(_PREFIX)
     operands = list(op.operands)
     given = op.attributes["composite_attributes"]
@@ -62,8 +62,7 @@ def _expand(op: Any) -> None:
 
 def _attribute(attribute: Any) -> Any:
     """Narrows numbers to the 32 bits that operator attributes have; everything else stays."""
-    from litert_converter.mlir import ir
-
+    ir = bindings.ir()
     if isinstance(attribute, ir.IntegerAttr) and str(attribute.type) == "i64":
         return ir.IntegerAttr.get(ir.IntegerType.get_signless(32), attribute.value)
     if isinstance(attribute, ir.FloatAttr):

@@ -102,7 +102,7 @@ def _in_two_dimensions(tracing: Tracing, x: Any, params: Any, pool: Callable[...
         return y.reshape(y.shape[:3])
     n, d, h, w, c = x.shape
     if window[4] > 1:  # Channels first: channels go into the batch, whose windows are one.
-        inner = {"window_dimensions": (1, *window[2:], 1), "window_strides": (1, *strides[2:], 1)}
+        inner: dict[str, Any] = {"window_dimensions": (1, *window[2:], 1), "window_strides": (1, *strides[2:], 1)}
         inner["padding"] = ((0, 0), *padding[2:], (0, 0))
         y = _in_two_dimensions(tracing, x.reshape(n * d, h, w, c, 1), inner, pool)
         return y.reshape(n, d, *y.shape[1:4])

@@ -89,9 +89,9 @@ class Tracing:
 
     def scalar(self, value: Any) -> float | None:
         """Returns the number that all elements of `value` are known to be, without computing anything."""
-        import jax
+        from jax.core import Tracer
 
-        while isinstance(value, jax.core.Tracer):
+        while isinstance(value, Tracer):
             origin = self.origin(value, *_PRESERVING)
             if origin is None:
                 return None
@@ -101,8 +101,9 @@ class Tracing:
     def concrete(self, value: Any, depth: int = _CONSTANT_DEPTH) -> np.ndarray | None:
         """Returns the value as an array if it does not depend on the function's inputs, else None."""
         import jax
+        from jax.core import Tracer
 
-        if not isinstance(value, jax.core.Tracer):
+        if not isinstance(value, Tracer):
             return np.asarray(value)
         origin = self.origin(value)
         if origin is None or depth == 0 or "__bind__" not in origin.params:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from featherweight.lower.source import Input, first_samples
 def lower_keras(model: Any, *, unroll: bool, samples: Sequence[Any] | None, input_shapes: Any) -> Lowered:
     """Lowers a live Keras model through `tf.lite.TFLiteConverter`, verified against the model.
 
-    Like everywhere, it is lowered at a fixed batch that is freed afterwards. A model on another backend is saved and lowered in a process with the TensorFlow backend.
+    It is lowered at a fixed batch that is freed afterwards. A model on another backend is saved, and lowered in a
+    process with the TensorFlow backend.
 
     Raises:
         LoweringError: if TensorFlow is not installed or its converter fails, or if the result differs.
@@ -87,7 +88,7 @@ def _named(model: Model, inputs: Sequence[Input], outputs: Sequence[str]) -> Mod
 
 
 @contextlib.contextmanager
-def _unrolled(model: Any) -> Iterator[None]:
+def _unrolled(model: Any) -> Generator[None]:
     """Sets `unroll` on the recurrent layers while the model is traced."""
     layers = [layer for layer in model._flatten_layers() if hasattr(layer, "unroll")]
     saved = [layer.unroll for layer in layers]

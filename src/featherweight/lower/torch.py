@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import io
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -60,7 +60,7 @@ def lower_keras(model: Any, *, unroll: bool, samples: Sequence[Any] | None, inpu
         raise LoweringError("The torch converter can't unroll. Set unroll=True on the recurrent layers themselves.")
     live = keras_models.read_live(model, samples, input_shapes)
 
-    class Module(torch.nn.Module):
+    class Module(torch.nn.Module):  # pyright: ignore[reportUntypedBaseClass]
         def __init__(self) -> None:
             super().__init__()
             self.model = model
@@ -124,7 +124,7 @@ def _converted(
 
 
 @contextlib.contextmanager
-def _evaluating(module: Any) -> Iterator[None]:
+def _evaluating(module: Any) -> Generator[None]:
     """Puts a module and its parts into evaluation mode for a while."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()

@@ -81,7 +81,7 @@ def _transposed_conv(tracing: Tracing, equation: Any, inputs: tuple[Any, ...]) -
     y = _operator(x, kernel, dimensions)
     y = lowered(tracing, y) if rank == 1 else y
     order = (numbers.out_spec[0], *numbers.out_spec[2:], numbers.out_spec[1])
-    result = y if order == tuple(range(rank + 2)) else jnp.transpose(y, np.argsort(order))
+    result = y if order == tuple(range(rank + 2)) else jnp.transpose(y, [int(i) for i in np.argsort(order)])
     expected = equation.outvars[0].aval
     return [result] if isinstance(result, jax.Array) and result.shape == expected.shape else None
 
@@ -139,8 +139,9 @@ def _with_holes(kernel: Any, dilation: Sequence[int]) -> Any:
 def _compile_time(function: Any, value: Any) -> Any:
     """Applies `function` now if the value is known while tracing, so that a weight stays a constant."""
     import jax
+    from jax.core import Tracer
 
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return function(value)
     with jax.ensure_compile_time_eval():
         return np.asarray(function(value))

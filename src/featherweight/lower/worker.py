@@ -65,7 +65,7 @@ def lower_file(
     with tempfile.TemporaryDirectory(prefix="featherweight-") as folder:
         answer = Path(folder) / "answer.json"
         arrays, kind = _flat(samples)
-        np.savez(Path(folder) / "samples.npz", **arrays)
+        np.savez(Path(folder) / "samples.npz", allow_pickle=False, **arrays)
         request = {"path": str(Path(path).resolve()), "unroll": unroll, "samples": kind, "shapes": input_shapes}
         (Path(folder) / "request.json").write_text(json.dumps({**request, "route": route}))
         environment = {**os.environ, "KERAS_BACKEND": route, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
