@@ -88,10 +88,11 @@ def quantize_featherweight(
 
 
 def quantize_tensorflow(model: str, out: str, samples: int | str) -> Result:
-    """Quantizes to int8 with the parts of TensorFlow's converter that do it, from the same float file."""
+    """Quantizes to int8 with TensorFlow's converter, from the `.keras` file beside the float file."""
     from benchmarks import peers
 
-    Path(out).write_bytes(peers.tensorflow_int8(Path(model).read_bytes(), _samples(model, samples)))
+    keras_file = str(Path(model).with_suffix(".keras"))
+    Path(out).write_bytes(peers.tensorflow_convert(keras_file, _samples(model, samples), is_int8=True))
     return {}
 
 
@@ -104,12 +105,11 @@ def quantize_ai_edge_quantizer(model: str, out: str, samples: int | str) -> Resu
 
 
 def convert_tensorflow(keras_file: str, out: str, out_int8: str, samples: int) -> Result:
-    """Runs TensorFlow's converter from end to end on a Keras model: float and int8."""
+    """Runs TensorFlow's converter on a Keras model: float and int8."""
     from benchmarks import peers
 
-    float_bytes, int8_bytes = peers.tensorflow_convert(keras_file, samples)
-    Path(out).write_bytes(float_bytes)
-    Path(out_int8).write_bytes(int8_bytes)
+    Path(out).write_bytes(peers.tensorflow_convert(keras_file, samples, is_int8=False))
+    Path(out_int8).write_bytes(peers.tensorflow_convert(keras_file, samples, is_int8=True))
     return {}
 
 

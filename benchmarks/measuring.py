@@ -193,5 +193,11 @@ def int8_files(
     files: dict[str, Path] = {}
     for tool in tools:
         files[tool] = FILES / f"{name}_{tool}_int8.tflite"
-        run_job(f"quantize_{tool}", model=source, out=files[tool], samples=20)
+        quantize_job(tool, source, files[tool], 20)
     return files
+
+
+def quantize_job(tool: str, source: Path, out: Path, samples: int | Path) -> None:
+    """Makes an int8 file with one tool; the TensorFlow converter takes the `.keras` file beside `source`."""
+    backend = "tensorflow" if tool == "tensorflow" else "jax"
+    run_job(f"quantize_{tool}", backend=backend, model=source, out=out, samples=samples)

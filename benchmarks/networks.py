@@ -126,24 +126,24 @@ def _efficientnet_lite0() -> Any:
         return layers.Conv2D(filters, kernel, stride, padding="same", use_bias=False, name=name)(x)
 
     inputs = keras.Input((224, 224, 3))
-    x = activated(conv(inputs, 32, 3, 2, "_conv_stem"), "_bn0")
+    x = activated(conv(inputs, 32, 3, 2, "conv_stem"), "bn0")
     number = 0
     for repeats, kernel, first_stride, expansion, filters in _LITE0_STAGES:
         for repeat in range(repeats):
-            stride, name, shortcut = (first_stride if repeat == 0 else 1), f"_blocks.{number}.", x
+            stride, name, shortcut = (first_stride if repeat == 0 else 1), f"blocks.{number}.", x
             if expansion > 1:
-                x = conv(x, x.shape[-1] * expansion, 1, 1, f"{name}_expand_conv")
-                x = activated(x, f"{name}_bn0")
+                x = conv(x, x.shape[-1] * expansion, 1, 1, f"{name}expand_conv")
+                x = activated(x, f"{name}bn0")
             depthwise = layers.DepthwiseConv2D(
-                kernel, stride, padding="same", use_bias=False, name=f"{name}_depthwise_conv"
+                kernel, stride, padding="same", use_bias=False, name=f"{name}depthwise_conv"
             )
-            x = activated(depthwise(x), f"{name}_bn1")
-            x = activated(conv(x, filters, 1, 1, f"{name}_project_conv"), f"{name}_bn2", is_linear=True)
+            x = activated(depthwise(x), f"{name}bn1")
+            x = activated(conv(x, filters, 1, 1, f"{name}project_conv"), f"{name}bn2", is_linear=True)
             x = layers.Add()([x, shortcut]) if repeat else x
             number += 1
-    x = activated(conv(x, 1280, 1, 1, "_conv_head"), "_bn1")
+    x = activated(conv(x, 1280, 1, 1, "conv_head"), "bn1")
     x = layers.GlobalAveragePooling2D()(x)
-    network = keras.Model(inputs, layers.Dense(1000, name="_fc")(x))
+    network = keras.Model(inputs, layers.Dense(1000, name="fc")(x))
     _load_lite0(network)
     return network
 
@@ -158,8 +158,10 @@ def _load_lite0(network: Any) -> None:
     for layer in network.layers:
         if not layer.weights:
             continue
+        # Keras's converter refuses names that begin with an underscore, which the checkpoint's do.
+        prefix = ".".join(part if part.isdigit() else f"_{part}" for part in layer.name.split("."))
         kinds = ("weight", "bias", "running_mean", "running_var")
-        arrays = [values.pop(key) for kind in kinds if (key := f"{layer.name}.{kind}") in values]
+        arrays = [values.pop(key) for kind in kinds if (key := f"{prefix}.{kind}") in values]
         if arrays[0].ndim == 4:
             # (out, in, height, width), depthwise (channels, 1, height, width) -> Keras's kernel.
             is_depthwise = "depthwise" in layer.name

@@ -28,20 +28,26 @@ def tensorflow_calibrate(model: bytes, samples: Iterable[np.ndarray]) -> bytes:
     return calibrator.Calibrator(prepared).calibrate(lambda: ([sample] for sample in samples))
 
 
-def tensorflow_int8(model: bytes, samples: Iterable[np.ndarray]) -> bytes:
-    """Returns an int8 file with float inputs and outputs, by the two steps that TFLiteConverter takes."""
-    import_tensorflow()
-    from tensorflow.lite.python.convert import mlir_quantize
+def tensorflow_convert(keras_file: str, samples: Iterable[np.ndarray] | int, *, is_int8: bool) -> bytes:
+    """Returns what TFLiteConverter makes of a Keras model: float, or int8 with float inputs and outputs.
 
-    return mlir_quantize(tensorflow_calibrate(model, samples), fully_quantize=True)
-
-
-def tensorflow_convert(keras_file: str, samples: int) -> tuple[bytes, bytes]:
-    """Returns float and int8 files of a Keras model, by TFLiteConverter from end to end.
-
-    Needs Keras on the TensorFlow backend. Models saved by Keras 2 load too.
+    Needs Keras on the TensorFlow backend. Models saved by Keras 2 load too. A number of samples are random ones.
     """
     tf = import_tensorflow()
+    network = _keras_model(keras_file)
+    if isinstance(samples, int):
+        random, shape = np.random.default_rng(0), (1, *network.inputs[0].shape[1:])
+        samples = [random.uniform(-1, 1, shape).astype(np.float32) for _ in range(samples)]
+    fed = list(samples)
+    converter = tf.lite.TFLiteConverter.from_keras_model(network)
+    if is_int8:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([sample] for sample in fed)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    return converter.convert()
+
+
+def _keras_model(file: str) -> Any:
     import keras
 
     class OldDepthwiseConv2D(keras.layers.DepthwiseConv2D):
@@ -50,20 +56,8 @@ def tensorflow_convert(keras_file: str, samples: int) -> tuple[bytes, bytes]:
         def __init__(self, *arguments: Any, groups: int = 1, **keywords: Any) -> None:
             super().__init__(*arguments, **keywords)
 
-    old = {"DepthwiseConv2D": OldDepthwiseConv2D} if Path(keras_file).suffix == ".h5" else None
-    network = keras.models.load_model(keras_file, compile=False, custom_objects=old)
-    shape = (1, *network.inputs[0].shape[1:])
-    random = np.random.default_rng(0)
-    fed = [random.uniform(-1, 1, shape).astype(np.float32) for _ in range(samples)]
-    converted = []
-    for is_int8 in (False, True):
-        converter = tf.lite.TFLiteConverter.from_keras_model(network)
-        if is_int8:
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            converter.representative_dataset = lambda: ([sample] for sample in fed)
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converted.append(converter.convert())
-    return converted[0], converted[1]
+    old = {"DepthwiseConv2D": OldDepthwiseConv2D} if Path(file).suffix == ".h5" else None
+    return keras.models.load_model(file, compile=False, custom_objects=old)
 
 
 def import_ai_edge_quantizer() -> Any:

@@ -24,6 +24,7 @@ from benchmarks.measuring import (
     float_file,
     int8_files,
     interleaved,
+    quantize_job,
     ratio_of,
     run_job,
     say,
@@ -247,8 +248,7 @@ def accuracy(options: Options, draws: int = 3) -> list[Figure]:
             files = {"float": source}
             for tool in ("featherweight", "tensorflow", "ai_edge_quantizer"):
                 files[tool] = FILES / f"accuracy_{tool}.tflite"
-                samples = str(FILES / fed.format(draw))
-                run_job(f"quantize_{tool}", model=source, out=files[tool], samples=samples)
+                quantize_job(tool, source, files[tool], FILES / fed.format(draw))
             drawn.append(run_job("scores", files=files, test=FILES / test.format(draw)))
         figures += _accuracy_figures(name, drawn)
     return figures

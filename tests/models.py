@@ -176,9 +176,7 @@ def upsampling() -> Any:
     x = layers.Conv2D(8, 3, padding="same", activation="relu", name="smooth")(x)
     x = layers.Concatenate(name="skip")([x, layers.AveragePooling2D(2, name="skip_pool")(image)])
     x = layers.UpSampling2D(2, interpolation="bilinear", name="up_bilinear")(x)
-    x = layers.LeakyReLU(negative_slope=0.1, name="leaky")(
-        layers.Conv2D(8, 3, padding="same", name="refine")(x)
-    )
+    x = layers.LeakyReLU(negative_slope=0.1, name="leaky")(layers.Conv2D(8, 3, padding="same", name="refine")(x))
     x = layers.Conv2DTranspose(6, 2, 2, padding="same", activation="relu", name="up_transposed")(x)
     outputs = layers.Conv2D(3, 1, activation="tanh", name="picture")(x)
     return _seeded(keras.Model(image, outputs, name="upsampling"), 9)
@@ -257,9 +255,7 @@ def _drawn(random: np.random.Generator, kind: str, shape: tuple[int, ...]) -> np
         fan_in = shape[0] * shape[1] if shape[-1] == 1 and len(shape) == 4 else int(np.prod(shape[:-1]))
         gain = 1.0 if kind == "recurrent_kernel" else np.sqrt(2.0)
         # Channels of different size, as in trained networks: what tells per-channel from per-tensor scales.
-        value = random.normal(0.0, gain / np.sqrt(max(fan_in, 1)), shape) * random.uniform(
-            0.5, 1.5, shape[-1:]
-        )
+        value = random.normal(0.0, gain / np.sqrt(max(fan_in, 1)), shape) * random.uniform(0.5, 1.5, shape[-1:])
     return value.astype(np.float32)
 
 
@@ -269,9 +265,7 @@ def _sample(random: np.random.Generator, name: str, shape: tuple[int, ...]) -> n
     if name == "image":
         # Smooth pictures in 0..1: a coarse pattern, enlarged, with a little noise.
         coarse = random.uniform(0.0, 1.0, (1, 4, 4, shape[-1]))
-        large = coarse.repeat(-(-shape[0] // 4), axis=1).repeat(-(-shape[1] // 4), axis=2)[
-            :, : shape[0], : shape[1]
-        ]
+        large = coarse.repeat(-(-shape[0] // 4), axis=1).repeat(-(-shape[1] // 4), axis=2)[:, : shape[0], : shape[1]]
         return np.clip(large + random.normal(0.0, 0.05, large.shape), 0.0, 1.0).astype(np.float32)
     spread = 10.0 if name == "context" else 1.0
     return random.normal(0.0, spread, (1, *shape)).astype(np.float32)

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from featherweight.errors import FormatError
-from featherweight.numerics import INTEGER_BITS, QuantParams, storage_dtype
+from featherweight.numerics import QuantParams, storage_dtype
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
+_PACKED_BITS = {"int4": 4, "uint4": 4, "int2": 2}
+_PLAINLESS = {"string": "holds strings", "resource": "is a handle", "variant": "is a handle"}
 
 
 def _nothing() -> Mapping[str, Any]:
@@ -79,23 +80,22 @@ class Tensor:
         """
         if self.data is None:
             return None
-        if self.dtype == "string" or "sparsity" in self.extras:
-            kind = "holds strings" if self.dtype == "string" else "is stored sparsely"
+        if self.dtype in _PLAINLESS or "sparsity" in self.extras:
+            kind = _PLAINLESS.get(self.dtype, "is stored sparsely")
             raise FormatError(f"Tensor '{self.name}' {kind}; it has no plain array.")
-        if self.dtype in {"int4", "uint4"}:
-            values = _unpack(self.data, 4, self.elements)
-        elif self.dtype == "int2":
-            values = _unpack(self.data, 2, self.elements)
+        dtype = storage_dtype(self.dtype)
+        if self.dtype in _PACKED_BITS:
+            values = _unpack(self.data, self.dtype, self.elements)
+        elif self.data.size % dtype.itemsize == 0:
+            values = self.data.view(dtype)
         else:
-            values = self.data.view(storage_dtype(self.dtype)) if self.data.size else None
-        if values is None:
-            values = np.zeros(0, storage_dtype(self.dtype))
-        if values.size != self.elements:
+            values = None
+        if values is None or values.size != self.elements:
             raise FormatError(
                 f"Tensor '{self.name}': {self.data.size} bytes are stored, but {self.dtype}{list(self.shape)} needs "
                 f"{self.elements} elements. The file is damaged."
             )
-        return values.astype(storage_dtype(self.dtype), copy=False).reshape(self.shape)
+        return values.reshape(self.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,14 +197,18 @@ def io_names(model: Model) -> tuple[dict[str, str], dict[str, str]]:
     without one, use the tensors' own names.
     """
     signature = next((s for s in model.signatures if s.graph == 0), None)
-    named_inputs = {tensor: name for name, tensor in signature.inputs} if signature else {}
-    named_outputs = {tensor: name for name, tensor in signature.outputs} if signature else {}
-    inputs = {named_inputs.get(tensor, tensor): tensor for tensor in model.main.inputs}
-    if signature is None:
-        return inputs, dict(zip(model.main.outputs, model.main.outputs, strict=True))
-    outputs = dict(signature.outputs)
-    outputs |= {tensor: tensor for tensor in model.main.outputs if tensor not in named_outputs}
-    return inputs, outputs
+    inputs, outputs = (signature.inputs, signature.outputs) if signature else ((), ())
+    return _public_names(model.main.inputs, inputs), _public_names(model.main.outputs, outputs)
+
+
+def _public_names(tensors: Iterable[str], named: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Maps public names to tensors, in the tensors' order; a tensor without one goes by its own, made unique."""
+    found: dict[str, str] = {}
+    taken = {name for name, _ in named}
+    for tensor in tensors:
+        names = [name for name, its in named if its == tensor] or [fresh_name(tensor, taken | found.keys())]
+        found |= dict.fromkeys(names, tensor)
+    return found
 
 
 def constant(name: str, array: np.ndarray, dtype: str | None = None, quant: QuantParams | None = None) -> Tensor:
@@ -212,8 +216,8 @@ def constant(name: str, array: np.ndarray, dtype: str | None = None, quant: Quan
     array = np.asarray(array)
     dtype = dtype or array.dtype.name
     shape = array.shape
-    if dtype in {"int4", "int2", "uint4"}:
-        data = _pack(array, INTEGER_BITS.get(dtype, 4))
+    if dtype in _PACKED_BITS:
+        data = _pack(array, _PACKED_BITS[dtype])
     else:
         data = np.ascontiguousarray(array, storage_dtype(dtype)).reshape(-1).view(np.uint8)
     data.flags.writeable = False
@@ -242,7 +246,8 @@ def _pack(array: np.ndarray, bits: int) -> np.ndarray:
     return packed
 
 
-def _unpack(data: np.ndarray, bits: int, elements: int) -> np.ndarray:
-    """The inverse of `_pack`, signed, as int8 values."""
-    lanes = [(data << (8 - bits * (lane + 1))).view(np.int8) >> (8 - bits) for lane in range(8 // bits)]
-    return np.stack(lanes, axis=-1).reshape(-1)[:elements].astype(ml_dtypes.int4 if bits == 4 else ml_dtypes.int2)
+def _unpack(data: np.ndarray, dtype: str, elements: int) -> np.ndarray:
+    """The inverse of `_pack`."""
+    bits, kind = _PACKED_BITS[dtype], np.uint8 if dtype.startswith("u") else np.int8
+    lanes = [(data << (8 - bits * (lane + 1))).view(kind) >> (8 - bits) for lane in range(8 // bits)]
+    return np.stack(lanes, axis=-1).reshape(-1)[:elements].astype(storage_dtype(dtype))

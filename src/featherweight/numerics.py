@@ -22,6 +22,8 @@ INTEGER_BITS = {"int2": 2, "int4": 4, "int8": 8, "uint8": 8, "int16": 16, "int32
 LARGEST_BIAS = {"int32": 2**30 - 1, "int64": 2**38}
 # Half of the smallest range that the TensorFlow converter gives a weight.
 DEAD_WEIGHT = 5e-7
+# No integer type reaches this far, but float32 computes on with it.
+_BEYOND = np.float32(2.0**100)
 _BLOCK_ELEMENTS = 1 << 17
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 _LARGEST_SCALE = float(np.finfo(np.float32).max)
@@ -115,8 +117,8 @@ def params_from_range(
 ) -> QuantParams:
     """Returns per-tensor parameters whose grid covers [low, high] and holds zero exactly.
 
-    Asymmetric: ``scale = (high - low) / (qmax - qmin)``, ``zero_point = round(qmin - low / scale)`` with the
-    range first widened to contain zero (Jacob et al., 1712.05877, section 3). Symmetric:
+    Asymmetric: ``scale = (high - low) / (qmax - qmin)``, ``zero_point = round(qmin - low / scale)``, ties away from
+    zero, with the range first widened to contain zero (Jacob et al., 1712.05877, section 3). Symmetric:
     ``scale = max(|low|, |high|) / qmax``. A range of width zero gets the scale 1: all its values are zero.
     With `power_of_two` the scale is the smallest power of two that covers the range.
 
@@ -148,7 +150,7 @@ def _zero_point(low: float, high: float, scale: float, qmin: int, qmax: int) -> 
     from_low, from_high = qmin - low / scale, qmax - high / scale
     error_low, error_high = abs(qmin) + abs(low / scale), abs(qmax) + abs(high / scale)
     exact = from_low if error_low < error_high else from_high
-    return min(max(math.floor(exact + 0.5), qmin), qmax)
+    return min(max(int(math.copysign(math.floor(abs(exact) + 0.5), exact)), qmin), qmax)
 
 
 def scales_from_largest(largest: np.ndarray, dtype: str, *, power_of_two: bool, where: str) -> np.ndarray:
@@ -213,11 +215,15 @@ def row_blocks(shape: tuple[int, ...]) -> list[tuple[slice, ...]]:
 
 
 def _round_scaled(x: np.ndarray, inverse: np.ndarray) -> np.ndarray:
-    return np.asarray(round_half_away(np.asarray(x.astype(np.float32, copy=False) * inverse)))
+    with np.errstate(over="ignore"):
+        scaled = np.asarray(x.astype(np.float32, copy=False) * inverse)
+    return np.asarray(round_half_away(np.clip(scaled, -_BEYOND, _BEYOND)))
 
 
 def _round_wide(x: np.ndarray, inverse: np.ndarray) -> np.ndarray:
-    return np.asarray(round_half_away(np.asarray(x.astype(np.float32, copy=False) * inverse, np.float64)))
+    with np.errstate(over="ignore"):
+        scaled = np.asarray(x.astype(np.float32, copy=False) * inverse, np.float64)
+    return np.asarray(round_half_away(np.clip(scaled, -_BEYOND, _BEYOND)))
 
 
 def dequantize(q: np.ndarray, params: QuantParams) -> np.ndarray:

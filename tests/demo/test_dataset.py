@@ -72,9 +72,7 @@ def test_the_subset_is_used_where_it_is_asked_for() -> None:
 
 def test_a_full_set_that_is_asked_for_and_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(dataset, "full_set_folders", lambda: (tmp_path / "a", tmp_path / "b"))
-    with pytest.raises(
-        DataError, match=r"The full Fashion-MNIST is not installed \(looked in .*a and .*b\)\. Install"
-    ):
+    with pytest.raises(DataError, match=r"The full Fashion-MNIST is not installed \(looked in .*a and .*b\)\. Install"):
         dataset.load(full=True)
     assert len(dataset.load().x_train) == 6000
 
@@ -82,9 +80,7 @@ def test_a_full_set_that_is_asked_for_and_missing(monkeypatch: pytest.MonkeyPatc
 def test_a_truncated_file_is_named(installed: Path) -> None:
     path = installed / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(
-        DataError, match=r"train-images-idx3-ubyte.gz can't be read as a gzipped IDX file: .*again"
-    ):
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte.gz can't be read as a gzipped IDX file: .*again"):
         dataset.load()
 
 

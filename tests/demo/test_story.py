@@ -60,11 +60,7 @@ def test_small_files_work_as_well_as_the_float_model(result: tuple[demo.DemoResu
 def test_int8_computes_in_integers_only(result: tuple[demo.DemoResult, Path]) -> None:
     _, out = result
     graph = fw.load(out / "int8.tflite").main
-    floats = {
-        node.op
-        for node in graph.nodes
-        if any(graph.tensors[name].dtype == "float32" for name in node.outputs)
-    }
+    floats = {node.op for node in graph.nodes if any(graph.tensors[name].dtype == "float32" for name in node.outputs)}
     assert floats == {"DEQUANTIZE"}
 
 
@@ -97,9 +93,7 @@ def test_the_same_seed_trains_the_same_model(result: tuple[demo.DemoResult, Path
 
 @pytest.mark.parametrize("size", [4, 7])
 @pytest.mark.parametrize("strides", [1, 2])
-def test_the_quick_depthwise_layer_is_the_stock_one(
-    size: int, strides: int, rng: np.random.Generator
-) -> None:
+def test_the_quick_depthwise_layer_is_the_stock_one(size: int, strides: int, rng: np.random.Generator) -> None:
     keras = import_keras()
     layer = training._quick_depthwise(keras)(3, strides, padding="same", use_bias=False)
     x = rng.normal(size=(2, size, size, 5)).astype(np.float32)

@@ -74,10 +74,8 @@ def test_tflm_runs_a_thousand_classes_because_the_softmax_is_cut(tmp_path: Path)
 @pytest.mark.parametrize("name", [*NETS, "upsampling", "multi_input"])
 def test_openvino_reads_and_runs_int8_files(name: str, io: str, tmp_path: Path) -> None:
     path = quantized_file(name, tmp_path, io=io)
-    if io == "int8":
-        inputs = integer_inputs(path, name)
-    else:
-        inputs = list(models.samples(name, 1, seed=5)[0].values())
+    floats = list(models.samples(name, 1, seed=5)[0].values())
+    inputs = integer_inputs(path, name) if io == "int8" else floats
     found = clients.openvino_run(path, inputs)
     expected = clients.litert_run(path, inputs)
     for a, b in zip(found, expected, strict=True):

@@ -113,7 +113,10 @@ def test_range_methods_work_end_to_end(ranges: str) -> None:
     result = fw.quantize(
         models.lowered("convnet"), "int8", calibration=models.samples("convnet", 32), ranges=ranges, progress=False
     )
-    assert sqnr_db(outputs(models.lowered("convnet"), "convnet")["output"], outputs(result.model, "convnet")["output"]) > 15
+    assert (
+        sqnr_db(outputs(models.lowered("convnet"), "convnet")["output"], outputs(result.model, "convnet")["output"])
+        > 15
+    )
 
 
 def test_a_plan_gives_the_same_bytes_again(tmp_path) -> None:

@@ -21,12 +21,13 @@ from featherweight.calibration.stats import ChannelMoments, Stats, TensorStats, 
 from featherweight.errors import DataError, RecipeError
 from featherweight.graph import Model, producers
 from featherweight.runtime import Feed, Session, default_threads, feeds, track
-from featherweight.runtime.litert import with_outputs
+from featherweight.runtime.litert import weight_bytes, with_outputs
 from featherweight.runtime.samples import input_tensors, known_length
 
 # Two interpreters side by side keep all processors busy while NumPy counts; each holds the weights packed and
 # all measured tensors. Above this size memory matters more.
 _LARGEST_TWICE_BYTES = 128 << 20
+_LARGEST_MATRICES_BYTES = 128 << 20
 # Operators that only unpack a constant: the runtime folds them away, unless their output must be kept.
 _UNPACKING = frozenset({"DEQUANTIZE", "DENSIFY"})
 
@@ -116,7 +117,8 @@ def _by_probes(model: Model, names: Sequence[str], incoming: Iterator[Feed], *, 
     others = {name: Accumulator() for name in (*fed, *rest)}
     public = {tensor.name: name for name, tensor in input_tensors(model).items()}
     count = 0
-    with Session(probed.model, threads=threads, outputs=(*probed.outputs, *rest)) as session:
+    outputs, resolver = (*probed.outputs, *rest), _resolver(model)
+    with Session(probed.model, threads=threads, resolver=resolver, outputs=outputs) as session:
         read = _scalar_reader(session, probed)
         for feed in incoming:
             _run(session, feed)
@@ -150,7 +152,7 @@ def _extremes(count: int, low: float, high: float) -> TensorStats:
 
 def _explain(model: Model, computed: Sequence[str], feed: Feed, threads: int) -> None:
     """Raises for the first tensor that holds NaN or infinity in the given run; returns if there is none."""
-    with Session(model, threads=threads, outputs=computed) as session:
+    with Session(model, threads=threads, resolver=_resolver(model), outputs=computed) as session:
         _run(session, feed)
         for name in computed:
             values = session.read(name)
@@ -176,11 +178,13 @@ def _by_values(
     values = sum(4 * graph.tensors[name].elements for name in computed)
     number = 2 if threads > 1 and weights + values <= _LARGEST_TWICE_BYTES else 1
     opened = with_outputs(model, computed)
-    content = tflite.write(opened)
+    content = tflite.write(opened) if number > 1 else None
     shards: list[_Shard] = []
     with contextlib.ExitStack() as stack:
         for _ in range(number):
-            session = Session(opened, content=content, threads=max(1, threads // number)) if computed else None
+            session = None
+            if computed:
+                session = Session(opened, content=content, threads=max(1, threads // number), resolver=_resolver(model))
             shards.append(_Shard(session, model, names, histograms=histograms, channels=channels))
             stack.enter_context(session or contextlib.nullcontext())
         del content
@@ -257,6 +261,14 @@ def _share(shards: Sequence[_Shard], incoming: Iterator[Feed]) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------
+
+
+def _resolver(model: Model) -> str:
+    """Returns which kernels to run: the built-in ones where XNNPACK's packed copy of matrices would double the memory.
+
+    A matrix is read once for each example either way, so that large ones gain nothing from being packed.
+    """
+    return "no_delegate" if weight_bytes(model).get(2, 0) > _LARGEST_MATRICES_BYTES else "auto"
 
 
 def _run(session: Session, feed: Feed) -> None:

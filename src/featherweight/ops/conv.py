@@ -47,7 +47,7 @@ register(
     axis=0,
     bias=3,
     activation=2,
-    versions={"int8*int8": 2, "int16*int8": 2},
+    versions={"float32*int8": 2, "int8*int8": 2, "int16*int8": 2},
     macs=_transpose_conv_macs,
 )
 register("CONV_3D", weight=1, axis=4, bias=2, macs=_conv_3d_macs)

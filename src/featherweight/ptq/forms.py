@@ -54,7 +54,7 @@ def choose_forms(model: Model, recipe: Recipe, target: Target) -> Forms:
     result = Forms(resolve(recipe, model))
     for index, graph in enumerate(model.graphs):
         for node in graph.nodes:
-            if _touches_float(node, graph):
+            if touches_float(node, graph):
                 _choose(result, node, graph, target, is_called=index > 0)
     if recipe.needs_ranges:
         _drop_final_softmax(result, model.main, target)
@@ -62,7 +62,8 @@ def choose_forms(model: Model, recipe: Recipe, target: Target) -> Forms:
     return result
 
 
-def _touches_float(node: Node, graph: Graph) -> bool:
+def touches_float(node: Node, graph: Graph) -> bool:
+    """True if an operator reads or writes real numbers, so that a plan must say what becomes of it."""
     return any(name and graph.tensors[name].is_float for name in (*node.inputs, *node.outputs))
 
 
@@ -101,10 +102,10 @@ def _choose(result: Forms, node: Node, graph: Graph, target: Target, *, is_calle
         _choose_integers(result, node, graph, rule, target)
 
 
-def _picks_rows(node: Node, graph: Graph) -> bool:
+def picks_rows(node: Node, graph: Graph) -> bool:
     """True for an operator that copies out of a constant table: it can do so in integers without any calibration."""
-    position = weight_position(node, graph)
-    return ops.lookup(node.op).weight is None and position in ops.lookup(node.op).same_scale
+    op, position = ops.lookup(node.op), weight_position(node, graph)
+    return op.weight is None and position in op.same_scale and len(list(graph.float_inputs(node))) == 1
 
 
 def _choose_weights(result: Forms, node: Node, graph: Graph, rule: Rule, target: Target, *, is_called: bool) -> None:
@@ -114,13 +115,18 @@ def _choose_weights(result: Forms, node: Node, graph: Graph, rule: Rule, target:
         result.keep(node, "it has no constant weights")
         return
     dtype = weight.dtype
+    if dtype == "int4" and ops.lookup(node.op).axis is None:
+        dtype = "int8"
+        result.notes.append(
+            f"{node.op} '{node.name}': its table is int8, too much would be lost at 4 bits with one scale"
+        )
     if not target.is_float_allowed:
         result.keep(node, f"target '{target.name}' runs integers only; choose the recipe int8")
     elif dtype == "float16" or rule.weight_only:
         result.forms[node.name] = f"float32+{dtype}"
     elif target.runs(node.op, f"float32*{dtype}"):
         result.forms[node.name] = f"float32*{dtype}"
-    elif _picks_rows(node, graph) and target.runs(node.op, dtype) and not is_called:
+    elif picks_rows(node, graph) and target.runs(node.op, dtype) and not is_called:
         result.forms[node.name] = dtype
     else:
         result.keep(node, f"target '{target.name}' has no kernel for {dtype} weights beside float activations")
@@ -167,7 +173,8 @@ def _drop_final_softmax(result: Forms, graph: Graph, target: Target) -> None:
             f"the int8 kernel of target '{target.name}' stops the device from {target.softmax_limit} classes on "
             f"(it has {classes})"
         )
-        if node.outputs[0] in graph.outputs and len(graph.nodes) > 1 and node.inputs[0] not in graph.inputs:
+        is_last = node.outputs[0] in graph.outputs and node.outputs[0] not in consumers(graph)
+        if is_last and node.inputs[0] not in graph.inputs:
             del result.forms[node.name]
             result.dropped[node.name] = (
                 f"SOFTMAX: {reason}; the output is what went into it, whose largest class is the same"

@@ -19,6 +19,21 @@ Pass = Callable[..., Graph]
 _NOTHING: Names = frozenset()
 
 
+def unpacked_float16(graph: Graph, taken: Names = _NOTHING) -> Graph:
+    """A DEQUANTIZE of a float16 constant becomes the float32 constant: what a float16 file's weights are."""
+    tensors, nodes = dict(graph.tensors), list[Node]()
+    for node in graph.nodes:
+        source = tensors.get(node.inputs[0]) if node.op == "DEQUANTIZE" else None
+        if source is not None and source.dtype == "float16" and source.is_constant and "sparsity" not in source.extras:
+            unpacked = constant(node.outputs[0], np.asarray(source.array).astype(np.float32))
+            tensors[unpacked.name] = replace(tensors[unpacked.name], data=unpacked.data)
+        else:
+            nodes.append(node)
+    used = {name for node in nodes for name in (*node.inputs, *node.outputs)} | {*graph.inputs, *graph.outputs}
+    kept = {name: t for name, t in tensors.items() if name in used or t.dtype != "float16"}
+    return replace(graph, nodes=tuple(nodes), tensors=kept) if len(nodes) < len(graph.nodes) else graph
+
+
 def centred_normalization(graph: Graph, taken: Names = _NOTHING) -> Graph:
     """``x·s + (b − m·s)`` becomes ``(x − m)·s + b``: how frameworks write a layer norm, and how integers want it.
 
@@ -175,7 +190,13 @@ def _as_product(graph: Graph, factor_of: Callable[[Node], np.ndarray | np.float3
     return replace(graph, nodes=tuple(nodes), tensors=dict(graph.tensors) | added)
 
 
-PASSES: tuple[Pass, ...] = (centred_normalization, add_of_negative, negative_as_product, quotient_as_product)
+PASSES: tuple[Pass, ...] = (
+    unpacked_float16,
+    centred_normalization,
+    add_of_negative,
+    negative_as_product,
+    quotient_as_product,
+)
 
 
 def prepare(model: Model) -> Model:

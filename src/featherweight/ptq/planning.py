@@ -6,6 +6,7 @@ group's range is the union of its members' ranges.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -21,7 +22,7 @@ from featherweight.numerics import (
     integer_range,
     params_from_range,
 )
-from featherweight.ptq.forms import Forms, check_is_float, choose_forms, real_tensors, weight_position
+from featherweight.ptq.forms import Forms, check_is_float, choose_forms, picks_rows, real_tensors, weight_position
 from featherweight.ptq.plan import Plan, edge
 from featherweight.ptq.weights import weight_params
 from featherweight.tflite import release_pages
@@ -112,6 +113,7 @@ class _Planner:
         self.made, self.read = producers(self.graph), consumers(self.graph)
         self.params: dict[str, QuantParams] = {}
         self.edges: dict[str, QuantParams] = {}
+        self.compared = self.compared_constants()
         self.dtypes = {t.name: dtype for t in real_tensors(self.graph) if (dtype := self.dtype_of(t.name))}
 
     def dtype_of(self, name: str) -> str | None:
@@ -137,6 +139,17 @@ class _Planner:
         self.params |= {name: params for name, params in fixed.items() if name not in self.params}
         for node, op, dtype in self.integer_nodes():
             self.plan_inputs(node, op, dtype)
+
+    def compared_constants(self) -> dict[str, list[Range]]:
+        """Maps tensors to the ranges of constants that they are compared with: these must fit onto their grid."""
+        found: dict[str, list[Range]] = {}
+        for node, op, _ in self.integer_nodes():
+            if op.same_scale and not any(self.graph.tensors[name].is_float for name in node.outputs):
+                operands = [t for i, t in self.graph.float_inputs(node) if i in op.same_scale]
+                ranges = [constant_range(t, f"{node.op} '{node.name}'") for t in operands if t.is_constant]
+                for tensor in operands:
+                    found.setdefault(tensor.name, []).extend(ranges)
+        return found
 
     def fixed_outputs(self) -> dict[str, QuantParams]:
         """Returns the outputs whose parameters kernels prescribe."""
@@ -181,7 +194,7 @@ class _Planner:
         outputs = [name for name in node.outputs if self.dtypes.get(name) == dtype]
         inputs = [t.name for i, t in self.graph.float_inputs(node) if i in op.same_scale]
         tied = outputs + [name for name in inputs if self.dtypes.get(name) == dtype]
-        if op.same_scale and outputs:
+        if op.same_scale:
             yield from ((tied[0], other) for other in tied[1:])
 
     def fits(self, names: list[str], fixed: dict[str, QuantParams], params: QuantParams) -> bool:
@@ -216,7 +229,7 @@ class _Planner:
     def table_of(self, name: str) -> np.ndarray | None:
         """Returns the constant that a tensor's values are copied out of, if they are."""
         node = self.made.get(name)
-        if node is None or weight_position(node, self.graph) not in ops.lookup(node.op).same_scale:
+        if node is None or not picks_rows(node, self.graph):
             return None
         return self.graph.tensors[node.inputs[weight_position(node, self.graph) or 0]].array
 
@@ -225,7 +238,7 @@ class _Planner:
         for name in names:
             if name in self.given and self.given[name].dtype == self.dtypes[name]:
                 return self.given[name]
-        measured = [self.measured(name) for name in names]
+        measured = [self.measured(name) for name in names] + [r for name in names for r in self.compared.get(name, ())]
         low, high = min(a for a, _ in measured), max(b for _, b in measured)
         return self.from_range(low, high, self.dtypes[names[0]], names[0])
 
@@ -242,15 +255,18 @@ class _Planner:
 
     def plan_inputs(self, node: Node, op: ops.Op, dtype: str) -> None:
         """Decides what each real input of an integer node must be, where that is not the tensor's own choice."""
-        shared = next((self.params[name] for name in node.outputs if name in self.params), None)
+        tied = [t.name for i, t in self.graph.float_inputs(node) if i in op.same_scale and not t.is_constant]
+        shared = next((self.params[name] for name in (*node.outputs, *tied) if name in self.params), None)
         weight = weight_position(node, self.graph) if op.weight is not None else None
         for position, tensor in self.graph.float_inputs(node):
             if position == weight or position == op.bias:
                 continue
+            if tensor.is_constant:
+                low, high = constant_range(tensor, f"{node.op} '{node.name}'")
             if position in op.same_scale and shared is not None and shared.dtype == dtype:
                 wanted = shared
             elif tensor.is_constant:
-                wanted = self.operand_params(tensor, dtype)
+                wanted = self.from_range(low, high, dtype, tensor.name)
             elif self.params[tensor.name].dtype != dtype:
                 own = self.params[tensor.name]
                 qmin, qmax = integer_range(own.dtype)
@@ -264,13 +280,6 @@ class _Planner:
         """Records the parameters of one input: as the tensor's, if it has none yet, else for this edge alone."""
         if self.params.setdefault(name, wanted) != wanted:
             self.edges[edge(node.name, position)] = wanted
-
-    def operand_params(self, tensor: Tensor, dtype: str) -> QuantParams:
-        """Returns the parameters of a constant that is no weight, from its own values."""
-        values = tensor.array
-        if values is None or values.size == 0:
-            return self.from_range(0.0, 0.0, dtype, tensor.name)
-        return self.from_range(float(values.min()), float(values.max()), dtype, tensor.name)
 
     def plan_weights(self, graph: Graph) -> None:
         """Gives every weight its parameters."""
@@ -289,3 +298,16 @@ class _Planner:
             self.forms.notes += notes
             self.want(node, position, tensor.name, params)
             release_pages(tensor.data)
+
+
+def constant_range(tensor: Tensor, where: str) -> Range:
+    """Returns the range of a constant operand.
+
+    Raises:
+        DataError: if it holds NaN or infinity.
+    """
+    values = tensor.array
+    low, high = (float(values.min()), float(values.max())) if values is not None and values.size else (0.0, 0.0)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise DataError(f"{where}: its constant '{tensor.name}' holds NaN or infinite values. Repair the model.")
+    return low, high

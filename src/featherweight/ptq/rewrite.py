@@ -24,6 +24,7 @@ from featherweight.numerics import (
     row_blocks,
 )
 from featherweight.ops.quantize import DEQUANTIZE, QUANTIZE
+from featherweight.ptq.forms import touches_float
 from featherweight.ptq.plan import Plan, edge
 from featherweight.tflite import release_pages
 
@@ -52,14 +53,25 @@ def rewrite(model: Model, plan: Plan) -> Model:
 
 
 def _check_fits(model: Model, plan: Plan) -> None:
-    nodes = {node.name for graph in model.graphs for node in graph.nodes}
-    tensors = {name for graph in model.graphs for name in graph.tensors}
-    planned = [*plan.forms, *plan.kept_float, *plan.dropped]
-    missing = [name for name in planned if name not in nodes] + [name for name in plan.params if name not in tensors]
-    if missing:
-        raise RecipeError(
-            f"The plan is for another model: this one has no {listed(repr(name) for name in missing)}. Plan it again."
+    """Raises RecipeError unless the plan says what becomes of every operator, and of nothing else."""
+    tensors = {name: tensor for graph in model.graphs for name, tensor in graph.tensors.items()}
+    nodes = {node.name: graph.tensors for graph in model.graphs for node in graph.nodes if touches_float(node, graph)}
+    planned = {*plan.forms, *plan.kept_float, *plan.dropped}
+    edges = {key.rpartition(":")[0] for key in plan.edges}
+    missing = [*sorted((planned | edges) - nodes.keys()), *(name for name in plan.params if name not in tensors)]
+    unplanned = sorted(nodes.keys() - planned)
+    if missing or unplanned:
+        found = (
+            f"this one has no {listed(map(repr, missing))}" if missing else f"it lacks {listed(map(repr, unplanned))}"
         )
+        raise RecipeError(f"The plan is for another model: {found}. Plan it again.")
+    for name, params in plan.params.items():
+        shape = tensors[name].shape
+        if params.is_per_channel and (params.axis or 0) < len(shape) and len(params.scale) != shape[params.axis or 0]:
+            raise RecipeError(
+                f"The plan is for another model: it has {len(params.scale)} scales for '{name}' of shape {list(shape)} "
+                f"along axis {params.axis}. Plan it again."
+            )
 
 
 class _Rewriter:
@@ -165,17 +177,17 @@ class _Rewriter:
         if dtype is not None:
             if position == op.bias:
                 return self.bias(node, op, tensor, dtype)
-            return self.converted(name, wanted or self.params(name))
+            return self.converted(name, wanted or self.params(name), narrow=position == op.weight)
         if tensor.is_constant and form != "float32" and name in self.plan.params:
-            stored = self.converted(name, wanted or self.params(name))
+            stored = self.converted(name, wanted or self.params(name), narrow=True)
             return stored if "*" in form else self.dequantized(stored)
         return self.converted(name, None)
 
-    def converted(self, name: str, wanted: QuantParams | None) -> str:
+    def converted(self, name: str, wanted: QuantParams | None, *, narrow: bool = False) -> str:
         """Returns a tensor that holds the values of `name` with the wanted parameters (None: as float)."""
         tensor = self.graph.tensors[name]
         if tensor.is_constant:
-            return self.stored(tensor, wanted)
+            return self.stored(tensor, wanted, narrow=narrow)
         have = self.tensors[name].quant if name in self.tensors else None
         if have == wanted:
             return name
@@ -202,7 +214,7 @@ class _Rewriter:
         self.nodes.append(Node(op, (name,), (result,), version=version))
         return result
 
-    def stored(self, tensor: Tensor, wanted: QuantParams | None) -> str:
+    def stored(self, tensor: Tensor, wanted: QuantParams | None, *, narrow: bool = False) -> str:
         """Returns a constant with the wanted parameters; the first one takes over the tensor's name."""
         key = (tensor.name, wanted, "")
         if key in self.made:
@@ -211,7 +223,7 @@ class _Rewriter:
         if wanted is None:
             self.tensors[name] = replace(tensor, name=name)
         else:
-            self.tensors |= {t.name: t for t in quantized_constant(tensor, wanted, name)}
+            self.tensors |= {t.name: t for t in quantized_constant(tensor, wanted, name, narrow=narrow)}
         self.made[key] = name
         return name
 
@@ -248,7 +260,7 @@ def _typed(tensor: Tensor, params: QuantParams) -> Tensor:
     return replace(tensor, dtype=params.dtype, quant=params, extras=extras)
 
 
-def quantized_constant(tensor: Tensor, params: QuantParams, name: str) -> tuple[Tensor, ...]:
+def quantized_constant(tensor: Tensor, params: QuantParams, name: str, *, narrow: bool) -> tuple[Tensor, ...]:
     """Returns a float constant as integers or float16 under a name, and the tensor of its block scales, if any."""
     values = tensor.array
     if values is None:
@@ -258,7 +270,6 @@ def quantized_constant(tensor: Tensor, params: QuantParams, name: str) -> tuple[
     elif params.block_size is not None:
         stored = _in_blocks(values, params, name)
     else:
-        narrow = not any(params.zero_point) and params.dtype in {"int8", "int4"}
         stored = (constant(name, quantize(values, params, narrow=narrow), params.dtype, params),)
     release_pages(tensor.data)
     kept = replace(stored[0], shape_signature=tensor.shape_signature, file_name=None)

@@ -7,10 +7,13 @@ import numpy as np
 from featherweight import ops
 from featherweight.errors import DataError
 from featherweight.graph import Graph, Node
-from featherweight.numerics import DEAD_WEIGHT, LARGEST_BIAS, QuantParams, scales_from_largest
+from featherweight.numerics import DEAD_WEIGHT, LARGEST_BIAS, QuantParams, check_scale, scales_from_largest
 from featherweight.ptq.forms import weight_position
 from featherweight.recipe import Scheme
 from featherweight.target import Target
+
+# The smallest normal float16 number: below it, scales lose bits.
+_SMALLEST_BLOCK_SCALE = float(np.finfo(np.float16).tiny)
 
 
 def weight_params(
@@ -42,8 +45,8 @@ def weight_params(
     largest = _largest(values, axis)
     notes: list[str] = []
     if scheme.block_size and dtype == "int4" and form == "float32*int4" and axis == 0:
-        scales_from_largest(largest, dtype, power_of_two=False, where=where)  # for its checks
         if values.shape[-1] % scheme.block_size == 0:
+            _check_block_scales(scales_from_largest(largest, dtype, power_of_two=False, where=where), where)
             notes.append(f"{where}: block scales are computed right by LiteRT's XNNPACK kernels only")
             return QuantParams(dtype, (), (), 0, scheme.block_size, f"{tensor.name}_scales"), notes
         notes.append(
@@ -58,6 +61,7 @@ def weight_params(
             needed = np.exp2(np.ceil(np.log2(needed)))
         scales = np.where(narrow, needed, scales).astype(np.float32)
         # Wider scales cost nothing in a channel whose weights are nought all the same.
+        check_scale(activation.scale[0] * float(scales.max()), f"{node.op} '{node.name}', its bias")
         if widened := int((narrow & (largest >= DEAD_WEIGHT)).sum()):
             notes.append(f"{where}: scales of {widened} channels were widened so that their biases fit their integers")
     return QuantParams(dtype, tuple(scales.tolist()), (0,) * scales.size, axis), notes
@@ -87,6 +91,14 @@ def _largest(values: np.ndarray, axis: int | None) -> np.ndarray:
         reduced = tuple(d for d in range(values.ndim) if d != axis)
         extremes = (values.min(axis=reduced), values.max(axis=reduced))
     return np.maximum(-extremes[0].astype(np.float64), extremes[1].astype(np.float64))
+
+
+def _check_block_scales(scales: np.ndarray, where: str) -> None:
+    if not _SMALLEST_BLOCK_SCALE <= scales.max() <= float(np.finfo(np.float16).max):
+        raise DataError(
+            f"{where}: block scales are float16, from {_SMALLEST_BLOCK_SCALE:.2g} to 65504 without loss; the "
+            f"largest would be {scales.max():.3g}. Rescale the layer, or choose the recipe weights8."
+        )
 
 
 def _check_float16(values: np.ndarray, where: str) -> None:

@@ -29,6 +29,8 @@ _MOST_THREADS = 8
 # From this many classes on, the sum of the reference kernel's int8 SOFTMAX can leave its fixed-point range,
 # and it aborts the process (tensorflow/lite/kernels/internal/reference/softmax.h).
 _SOFTMAX_ABORT_CLASSES = 512
+# A model with more constants than this is given to LiteRT as a file, which it maps, instead of as a copy in memory.
+_LARGEST_COPY_BYTES = 64 << 20
 _NOTICE = re.compile(rb"^INFO: Created TensorFlow Lite XNNPACK delegate for CPU\.\s*$")
 _notice_lock = threading.Lock()
 _notice_seen = False
@@ -199,6 +201,16 @@ def run(
     return next(iter(results.values())) if len(results) == 1 else results
 
 
+def weight_bytes(model: Model) -> dict[int, int]:
+    """Returns the bytes of all constants by their rank."""
+    found: dict[int, int] = {}
+    for graph in model.graphs:
+        for tensor in graph.tensors.values():
+            if tensor.is_constant:
+                found[len(tensor.shape)] = found.get(len(tensor.shape), 0) + tensor.stored_bytes
+    return found
+
+
 def with_outputs(model: Model, outputs: Sequence[str]) -> Model:
     """Returns the model with other tensors of its main graph as outputs; its inputs keep their public names.
 
@@ -219,6 +231,11 @@ def _create(model: Model | bytes | str | Path, threads: int, resolver: str) -> A
     """Returns an interpreter with its tensors allocated."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+    if isinstance(model, Model) and sum(weight_bytes(model).values()) > _LARGEST_COPY_BYTES:
+        with tempfile.TemporaryDirectory() as folder:  # the interpreter keeps the file mapped once it has read it
+            path = Path(folder, "model.tflite")
+            tflite.save(model, path)
+            return _create(path, threads, resolver)
     if isinstance(model, (str, Path)):
         source: dict[str, Any] = {"model_path": os.fspath(model)}
     else:

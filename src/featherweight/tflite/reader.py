@@ -96,6 +96,7 @@ class _Reader:
         self.bytes = np.frombuffer(content, np.uint8)
         self.buffers = [self.buffer(b) for b in packed.buffers or ()]
         self.taken: set[str] = set()
+        self.repeated: dict[str, int] = {}
 
     def model(self) -> Model:
         """Returns the whole file."""
@@ -108,8 +109,9 @@ class _Reader:
         for entry in packed.metadata or ():
             metadata[fresh_name(_text(entry.name), metadata)] = self.buffers[entry.buffer]
         extras: dict[str, Any] = {"version": packed.version}
-        if packed.metadata:
-            extras["metadata_names"] = tuple(_text(entry.name) for entry in packed.metadata)
+        originals = zip(metadata, packed.metadata or (), strict=True)
+        if renamed := {name: _text(entry.name) for name, entry in originals if name != _text(entry.name)}:
+            extras["metadata_names"] = renamed
         if packed.metadataBuffer is not None:
             extras["metadata_buffer"] = tuple(self.buffers[i] for i in packed.metadataBuffer)
         for field in ("externalBufferGroups", "externalBuffers"):
@@ -137,7 +139,10 @@ class _Reader:
         """Returns a unique name for every tensor of a subgraph, in order."""
         result: list[str] = []
         for index, tensor in enumerate(sub.tensors if sub.tensors is not None else ()):
-            name = fresh_name(_text(tensor.name) or f"tensor_{index}", self.taken)
+            wish = name = _text(tensor.name) or f"tensor_{index}"
+            while name in self.taken:
+                self.repeated[wish] = self.repeated.get(wish, 0) + 1
+                name = f"{wish}#{self.repeated[wish]}"
             self.taken.add(name)
             result.append(name)
         return result

@@ -22,6 +22,7 @@ from featherweight.errors import FeatherweightError, FormatError
 from featherweight.graph import Graph, Model, Node, Signature, Tensor
 from featherweight.tflite import names
 from featherweight.tflite.names import schema
+from featherweight.tflite.reader import release_pages
 
 # Flatbuffer offsets are 31 bits; leave room for everything that is not a constant.
 _LARGEST_INLINE_BYTES = (1 << 31) - (64 << 20)
@@ -108,7 +109,10 @@ def _chunks(model: Model, inline_limit_bytes: int) -> Iterator[Any]:
         pieces += [padding, data]
         position = start + data.size
     yield bytes(head)
-    yield from pieces
+    for piece in pieces:
+        yield piece
+        if isinstance(piece, np.ndarray):
+            release_pages(piece)
     yield bytes(-position % _ALIGNMENT)
 
 
@@ -152,8 +156,7 @@ class _Writer:
         if model.signatures:
             packed.signatureDefs = [_signature(s, indices[s.graph]) for s in model.signatures]
         if model.metadata:
-            originals = model.extras.get("metadata_names", ())
-            file_names = dict(zip(model.metadata, originals, strict=False))
+            file_names = model.extras.get("metadata_names", {})
             packed.metadata = [self.metadata(file_names.get(k, k), v) for k, v in model.metadata.items()]
         if "metadata_buffer" in model.extras:
             packed.metadataBuffer = [self.buffer(data) for data in model.extras["metadata_buffer"]]
@@ -183,7 +186,8 @@ class _Writer:
         packed = schema.SubGraphT()
         packed.name = _encoded(graph.name)
         packed.debugMetadataIndex = graph.extras.get("debug_metadata_index", -1)
-        packed.inputs, packed.outputs = _numbers(graph.inputs, index), _numbers(graph.outputs, index)
+        where = f"Graph '{graph.name}'"
+        packed.inputs, packed.outputs = _numbers(graph.inputs, index, where), _numbers(graph.outputs, index, where)
         packed.tensors = [self.tensor(tensor, index) for tensor in graph.tensors.values()]
         packed.operators = [self.node(node, index) for node in graph.nodes]
         return packed
@@ -208,10 +212,8 @@ class _Writer:
         """Returns one operator."""
         packed = schema.OperatorT()
         packed.opcodeIndex = self.codes.setdefault((node.op, node.version, node.custom_code), len(self.codes))
-        try:
-            packed.inputs, packed.outputs = _numbers(node.inputs, index), _numbers(node.outputs, index)
-        except KeyError as error:
-            raise FormatError(f"{node.op} '{node.name}' refers to the tensor {error}, which its graph lacks.") from None
+        where = f"{node.op} '{node.name}'"
+        packed.inputs, packed.outputs = _numbers(node.inputs, index, where), _numbers(node.outputs, index, where)
         kind = node.extras.get("options")
         if kind is not None:
             options = names.attrs_to_options(kind, dict(node.attrs))
@@ -221,15 +223,23 @@ class _Writer:
                 packed.builtinOptions2, packed.builtinOptions2Type = options, names.OPTIONS_2[kind]
         packed.customOptions = node.extras.get("custom_options")
         if "intermediates" in node.extras:
-            packed.intermediates = _numbers(node.extras["intermediates"], index)
+            packed.intermediates = _numbers(node.extras["intermediates"], index, where)
         if "mutating_variable_inputs" in node.extras:
             packed.mutatingVariableInputs = list(node.extras["mutating_variable_inputs"])
         packed.debugMetadataIndex = node.extras.get("debug_metadata_index", -1)
         return packed
 
 
-def _numbers(tensors: Iterable[str], index: dict[str, int]) -> np.ndarray:
-    return np.asarray([index[name] for name in tensors], np.int32)
+def _numbers(tensors: Iterable[str], index: dict[str, int], where: str) -> np.ndarray:
+    return np.asarray([_number(name, index, where) for name in tensors], np.int32)
+
+
+def _number(tensor: str, index: dict[str, int], where: str) -> int:
+    if tensor not in index:
+        raise FormatError(
+            f"{where} refers to the tensor '{tensor}', which its graph lacks. Add it to the graph's tensors."
+        )
+    return index[tensor]
 
 
 def _operator_code(op: str, version: int, custom_code: str | None) -> Any:
@@ -247,7 +257,8 @@ def _signature(signature: Signature, index: dict[str, int]) -> Any:
         result: list[Any] = []
         for name, tensor in pairs:
             entry = schema.TensorMapT()
-            entry.name, entry.tensorIndex = _encoded(name), index[tensor]
+            entry.name = _encoded(name)
+            entry.tensorIndex = _number(tensor, index, f"Signature '{signature.key}'")
             result.append(entry)
         return result
 
