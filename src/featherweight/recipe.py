@@ -7,19 +7,25 @@ ones lie in ``recipes/``), from a TOML file, or from Python.
 from __future__ import annotations
 
 import fnmatch
-import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from featherweight import ops
 from featherweight.errors import RecipeError, listed
 from featherweight.graph import Graph, Model, Node
+from featherweight.tables import Table, check_known, read_chain, shipped
+from featherweight.tflite.names import OP_CODES
 
-WEIGHT_DTYPES = ("float16", "int8", "int4")
-ACTIVATION_DTYPES = ("int8", "int16")
+# Storage type → the settings that change something beside it.
+WEIGHT_SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "float16": (),
+    "int8": ("per_channel",),
+    "int4": ("per_channel", "block_size"),
+}
+ACTIVATION_SETTINGS: Mapping[str, tuple[str, ...]] = {"int8": ("range_method",), "int16": ("range_method",)}
+# The methods that a file may name, before a colon and an argument; `featherweight.calibration` holds them.
+RANGE_METHODS = ("minmax", "percentile", "mse", "entropy")
 
 
 @dataclass(frozen=True)
@@ -84,75 +90,89 @@ def available() -> tuple[str, ...]:
     >>> available()
     ('dynamic', 'float16', 'int16x8', 'int8', 'w4a8', 'weights4', 'weights8')
     """
-    folder = resources.files("featherweight") / "recipes"
-    return tuple(sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")))
+    return shipped("recipe")
 
 
 def load(recipe: str | Path | Recipe) -> Recipe:
     """Returns a shipped recipe by name, or one from a TOML file; a `Recipe` is returned as it is.
+
+    A file's own rules come before those of its `base`, whose path counts from the file's folder.
 
     Raises:
         RecipeError: if there is no such recipe, or its file is not a recipe.
     """
     if isinstance(recipe, Recipe):
         return recipe
-    name = str(recipe)
-    try:
-        if name in available():
-            text = (resources.files("featherweight") / "recipes" / f"{name}.toml").read_text("utf-8")
-        elif name.endswith(".toml"):
-            text = Path(name).read_text("utf-8")
-        else:
-            raise RecipeError(
-                f"Unknown recipe '{name}'. Choose one of {listed(available(), 20)}, or give the path of a .toml file."
-            )
-        table = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"Recipe '{name}' can't be read: {error}. Compare it with a shipped recipe.") from error
-    return _parse(table, name)
+    tables = read_chain(str(recipe), "recipe", "base")
+    rules: list[Rule] = []
+    for table in tables:
+        table.check_keys(("base", "description", "name", "rule"))
+        own = [_parse_rule(row) for row in table.rows("rule")]
+        if not own and "base" not in table:
+            raise RecipeError(f'{table.where} has no rules. Add a [[rule]], or a base such as "int8".')
+        rules += own
+    name = tables[0].get("name", str, Path(str(recipe)).stem)
+    return Recipe(name, tuple(rules), tables[0].get("description", str, ""))
 
 
-def _parse(table: dict[str, Any], name: str) -> Recipe:
-    if unknown := sorted(set(table) - {"name", "description", "base", "rule"}):
-        raise RecipeError(f"Recipe '{name}': unknown key {listed(unknown)} (allowed: base, description, name, rule).")
-    rules = tuple(_parse_rule(row, f"Recipe '{name}', rule {i}") for i, row in enumerate(table.get("rule", ()), 1))
-    if "base" in table:
-        rules += load(table["base"]).rules
-    if not rules:
-        raise RecipeError(f"Recipe '{name}' has no rules. Add a [[rule]], or a base such as \"int8\".")
-    return Recipe(table.get("name", Path(name).stem), rules, table.get("description", ""))
-
-
-def _parse_rule(row: dict[str, Any], where: str) -> Rule:
-    if unknown := sorted(set(row) - {"match", "op", "weight", "activation", "weight_only"}):
-        raise RecipeError(
-            f"{where}: unknown key {listed(unknown)} (allowed: activation, match, op, weight, weight_only)."
-        )
-    weight = _parse_scheme(row.get("weight"), WEIGHT_DTYPES, f"{where}, weight")
-    activation = _parse_scheme(row.get("activation"), ACTIVATION_DTYPES, f"{where}, activation")
+def _parse_rule(row: Table) -> Rule:
+    row.check_keys(("activation", "match", "op", "weight", "weight_only"))
+    op, is_weight_only = row.get("op", str, None), row.get("weight_only", bool, False)
+    if op is not None:
+        check_known(op, OP_CODES, "operator", row.where)
+    weight = _parse_scheme(row, "weight", WEIGHT_SETTINGS)
+    activation = _parse_scheme(row, "activation", ACTIVATION_SETTINGS)
     if activation is not None:
         is_int16 = activation.dtype == "int16"
         activation = replace(activation, symmetric=is_int16, narrow_range=False, per_channel=False)
-    if activation is not None and (row.get("weight_only") or (weight and weight.dtype == "float16")):
+    if activation is not None and (is_weight_only or (weight and weight.dtype == "float16")):
         raise RecipeError(
-            f"{where}: integer activations need integer weights. Drop `activation`, or use weight = 'int8'."
+            f"{row.where}: integer activations need integer weights. Drop `activation`, or use weight = 'int8'."
         )
-    return Rule(row.get("match", "*"), row.get("op"), weight, activation, bool(row.get("weight_only", False)))
+    if is_weight_only and weight is None:
+        raise RecipeError(f"{row.where}: weight_only has no effect without `weight`. Add weight = 'int8', or drop it.")
+    if weight and weight.block_size and (activation or is_weight_only or not weight.per_channel):
+        raise RecipeError(
+            f"{row.where}, weight: block_size has no effect beside `activation`, `weight_only` or per_channel = false: "
+            "block scales exist for float activations that the kernel quantizes itself. Drop one of them."
+        )
+    return Rule(row.get("match", str, "*"), op, weight, activation, is_weight_only)
 
 
-def _parse_scheme(value: Any, allowed: tuple[str, ...], where: str) -> Scheme | None:
-    if value is None or value == "float32":
+def _parse_scheme(row: Table, key: str, settings: Mapping[str, tuple[str, ...]]) -> Scheme | None:
+    """Reads a dtype, or a table of a dtype and its settings; float32 is the same as nothing."""
+    value = row.values.get(key)
+    if value is None:
         return None
-    table: dict[str, Any] = {"dtype": value} if isinstance(value, str) else value
-    fields = ("dtype", "per_channel", "block_size", "range_method")
-    unknown = sorted(set(table) - set(fields)) if isinstance(table, dict) else [repr(value)]
+    where = f"{row.where}, {key}"
+    values = {"dtype": value} if isinstance(value, str) else value
+    fields = ("dtype", *dict.fromkeys(name for names in settings.values() for name in names))
+    unknown = sorted(set(values) - set(fields)) if isinstance(values, dict) else [repr(value)]
     if unknown:
         raise RecipeError(
             f"{where}: {listed(unknown)} is not understood (allowed: a dtype, or a table of {listed(fields)})."
         )
-    if table.get("dtype") not in allowed:
-        raise RecipeError(f"{where}: dtype {table.get('dtype')!r} is not one of {listed((*allowed, 'float32'))}.")
-    return Scheme(**table)
+    dtype = values.get("dtype")
+    if not isinstance(dtype, str) or dtype not in (*settings, "float32"):
+        raise RecipeError(f"{where}: dtype {dtype!r} is not one of {listed((*settings, 'float32'))}.")
+    allowed = settings.get(dtype, ())
+    if idle := [name for name in values if name not in ("dtype", *allowed)]:
+        raise RecipeError(
+            f"{where}: {listed(idle)} has no effect on {dtype} (allowed: {listed(allowed) or 'nothing'}). Drop it."
+        )
+    table = Table(values, where, row.remedy)
+    method = table.get("range_method", str, None)
+    if method is not None and not _names_range_method(method):
+        raise table.error("range_method", f"{listed(RANGE_METHODS)}, percentile:NUMBER")
+    block_size = table.count("block_size") if "block_size" in table else None
+    if dtype == "float32":
+        return None
+    return Scheme(dtype, per_channel=table.get("per_channel", bool, True), block_size=block_size, range_method=method)
+
+
+def _names_range_method(method: str) -> bool:
+    name, colon, _ = method.partition(":")
+    return name in RANGE_METHODS and (not colon or name == "percentile")
 
 
 def with_rules(recipe: Recipe, rules: Iterable[Rule]) -> Recipe:
@@ -181,7 +201,7 @@ def resolve(recipe: Recipe, model: Model) -> dict[str, Rule]:
     """Maps every node (by name) to the first rule that matches it; nodes without one are left out.
 
     Raises:
-        RecipeError: if a rule with a pattern or an operator type matches no node at all.
+        RecipeError: if a rule with a pattern matches no node at all, or names an operator type that does not exist.
     """
     found: dict[str, Rule] = {}
     used: set[int] = set()
@@ -192,7 +212,11 @@ def resolve(recipe: Recipe, model: Model) -> dict[str, Rule]:
             if hits:
                 found[node.name] = recipe.rules[hits[0]]
     for index, rule in enumerate(recipe.rules):
-        if index not in used and rule.match != "*":
+        if index in used:
+            continue
+        if rule.op is not None:
+            check_known(rule.op, OP_CODES, "operator", f"Recipe '{recipe.name}', rule {index + 1}")
+        if rule.match != "*":
             names = [node.name for node in model.main.nodes]
             raise RecipeError(
                 f"Recipe '{recipe.name}': rule {index + 1} ({rule}) matches no operator. The model's operators are "

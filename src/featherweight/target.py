@@ -7,44 +7,38 @@ and its message.
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from importlib import resources
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featherweight import ops
-from featherweight.errors import RecipeError, listed
+from featherweight import constraints, ops
+from featherweight.constraints import Constraint
+from featherweight.errors import listed
 from featherweight.graph import Graph, Model, Node
 from featherweight.numerics import INTEGER_BITS
 from featherweight.ops.quantize import DEQUANTIZE, QUANTIZE
+from featherweight.tables import Table, check_known, read_chain, shipped
+from featherweight.tflite.names import OP_CODES
 
-_KEYS = {
-    "name",
+_TEXTS, _FLAGS = ("name", "description", "profile"), ("float", "per_channel", "power_of_two")
+_KEYS = (
+    "constraint",
     "description",
-    "profile",
-    "io",
     "float",
+    "io",
+    "name",
+    "ops",
     "per_channel",
     "power_of_two",
+    "profile",
     "softmax_limit",
-    "ops",
-    "constraint",
-}
+    "extends",
+)
 _CONVERSIONS = (QUANTIZE, DEQUANTIZE)
-
-
-@dataclass(frozen=True)
-class Constraint:
-    """One limit of a target: the check by its registered name, its numbers, and the text that explains it."""
-
-    ops: tuple[str, ...]
-    check: str
-    text: str
-    limits: Mapping[str, int] = field(default_factory=dict[str, int])
+_ACTIVATIONS, _WEIGHTS = ("int8", "int16"), ("int8", "int4")
 
 
 @dataclass(frozen=True)
@@ -93,75 +87,72 @@ def available() -> tuple[str, ...]:
     >>> "litert" in available()
     True
     """
-    folder = resources.files("featherweight") / "targets"
-    return tuple(sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")))
+    return shipped("target")
 
 
 def load(target: str | Path | Target) -> Target:
     """Returns a shipped target by name, or one from a TOML file.
+
+    What a file says replaces what the target says that it `extends`, whose path counts from the file's folder:
+    operators one by one, other keys whole; constraints add up.
 
     Raises:
         RecipeError: if there is no such target, or its file is not a target.
     """
     if isinstance(target, Target):
         return target
-    return _parse(_content(str(target)), str(target))
+    tables = read_chain(str(target), "target", "extends")
+    settings: dict[str, Any] = {}
+    forms: dict[str, tuple[str, ...]] = {}
+    limits: list[Constraint] = []
+    for table in reversed(tables):
+        settings |= _settings(table)
+        forms |= _forms(table.table("ops"))
+        limits += [constraints.parse(row) for row in table.rows("constraint")]
+    merged = Table(settings, tables[0].where, tables[0].remedy)
+    merged.get("ops", dict)
+    name, description, profile = (merged.get(key, str) for key in _TEXTS)
+    return Target(
+        name,
+        description,
+        profile,
+        merged.get("io", str, "float32"),
+        merged.get("float", bool, True),
+        merged.get("per_channel", bool, True),
+        merged.get("power_of_two", bool, False),
+        merged.get("softmax_limit", int, None),
+        forms,
+        tuple(limits),
+    )
 
 
-def _content(name: str) -> dict[str, Any]:
-    """Reads a target's table, with what it extends merged in."""
-    try:
-        if name in available():
-            text = (resources.files("featherweight") / "targets" / f"{name}.toml").read_text("utf-8")
-        elif name.endswith(".toml"):
-            text = Path(name).read_text("utf-8")
-        else:
-            raise RecipeError(
-                f"Unknown target '{name}'. Choose one of {listed(available(), 20)}, or give the path of a .toml file."
+def _settings(table: Table) -> dict[str, Any]:
+    """Returns the values of one file once they are known to be of the right kind."""
+    table.check_keys(_KEYS)
+    for kind, keys in ((str, _TEXTS), (bool, _FLAGS)):
+        for key in keys:
+            table.get(key, kind, None)
+    if "io" in table:
+        table.choice("io", ("float32", "int8"))
+    if "softmax_limit" in table:
+        table.count("softmax_limit")
+    return dict(table.values)
+
+
+def _forms(rows: Table) -> dict[str, tuple[str, ...]]:
+    """Returns operator → forms; operators with a weight run in ``activation*weight``, the others in ``activation``."""
+    forms: dict[str, tuple[str, ...]] = {}
+    for op in rows.values:
+        check_known(op, OP_CODES, "operator", rows.where)
+        allowed = _ACTIVATIONS
+        if ops.lookup(op).weight is not None:
+            allowed = tuple(
+                f"{activation}*{weight}" for activation in (*_ACTIVATIONS, "float32") for weight in _WEIGHTS
             )
-        table = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"Target '{name}' can't be read: {error}. Compare it with a shipped target.") from error
-    if "extends" not in table:
-        return table
-    base = _content(table.pop("extends"))
-    merged = base | table
-    merged["ops"] = base.get("ops", {}) | table.get("ops", {})
-    merged["constraint"] = base.get("constraint", []) + table.get("constraint", [])
-    return merged
-
-
-def _parse(table: dict[str, Any], name: str) -> Target:
-    if unknown := sorted(set(table) - _KEYS):
-        raise RecipeError(f"Target '{name}': unknown key {listed(unknown)} (allowed: {listed(sorted(_KEYS), 20)}).")
-    try:
-        constraints = tuple(
-            Constraint(tuple(row.pop("ops", ())), row.pop("check"), row.pop("text"), row)
-            for row in (dict(row) for row in table.get("constraint", []))
-        )
-        forms = {op: tuple(forms) for op, forms in table["ops"].items()}
-        target = Target(
-            table["name"],
-            table["description"],
-            table["profile"],
-            table.get("io", "float32"),
-            table.get("float", True),
-            table.get("per_channel", True),
-            table.get("power_of_two", False),
-            table.get("softmax_limit"),
-            forms,
-            constraints,
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RecipeError(
-            f"Target '{name}' lacks or misuses the key {error}. Compare it with a shipped target."
-        ) from error
-    for constraint in constraints:
-        if constraint.check not in _CHECKS:
-            raise RecipeError(
-                f"Target '{name}': unknown check '{constraint.check}' (allowed: {listed(sorted(_CHECKS), 20)})."
-            )
-    return target
+        forms[op] = rows.several(op, str)
+        if not set(forms[op]) <= set(allowed):
+            raise rows.error(op, f"a list of {listed(allowed)}")
+    return forms
 
 
 def form_of(node: Node, graph: Graph) -> str | None:
@@ -230,9 +221,7 @@ def _check(node: Node, graph: Graph, target: Target) -> Iterator[Violation]:
             message = f"{node.op} '{node.name}': the scale of '{name}' is no power of two, which '{target.name}' wants."
             yield Violation(node.name, node.op, "power_of_two", message)
     for constraint in target.constraints:
-        if constraint.ops and node.op not in constraint.ops:
-            continue
-        found = _CHECKS[constraint.check](node, graph, constraint.limits)
+        found = constraint.broken(node, graph)
         if found:
             message = f"{node.op} '{node.name}': {found}. {constraint.text} (target '{target.name}')"
             yield Violation(node.name, node.op, constraint.text, message)
@@ -246,79 +235,3 @@ def _check_form(node: Node, form: str, target: Target) -> Iterator[Violation]:
         f"{node.op} '{node.name}' computes in {form}, which target '{target.name}' does not run (allowed: {allowed})."
     )
     yield Violation(node.name, node.op, "forms", message)
-
-
-Check = Callable[[Node, Graph, Mapping[str, int]], str | None]
-_CHECKS: dict[str, Check] = {}
-
-
-def _constraint_check(function: Check) -> Check:
-    name = function.__name__.removeprefix("_check_")
-    if name in _CHECKS:
-        raise ValueError(f"constraint check {name} is registered twice")
-    _CHECKS[name] = function
-    return function
-
-
-@_constraint_check
-def _check_static_shapes(node: Node, graph: Graph, limits: Mapping[str, int]) -> str | None:
-    for name in (*node.inputs, *node.outputs):
-        signature = graph.tensors[name].shape_signature if name else None
-        if signature and any(size < 0 for size in signature[1:]):
-            return f"'{name}' has the free shape {list(signature)}"
-    return None
-
-
-@_constraint_check
-def _check_kernel(node: Node, graph: Graph, limits: Mapping[str, int]) -> str | None:
-    attrs = node.attrs
-    if "filter_height" in attrs:
-        height, width = int(attrs["filter_height"]), int(attrs["filter_width"])
-    else:
-        _, kh, kw, _ = graph.tensors[node.inputs[1]].shape
-        height = (kh - 1) * int(attrs.get("dilation_h_factor", 1)) + 1
-        width = (kw - 1) * int(attrs.get("dilation_w_factor", 1)) + 1
-    if attrs["padding"] == "SAME" and max(height, width) > limits.get("max_same", height + width):
-        return f"its kernel is {height}×{width} with SAME padding"
-    is_large = height > limits.get("max_height", height) or height * width > limits.get("max_product", height * width)
-    return f"its kernel is {height}×{width}" if is_large else None
-
-
-@_constraint_check
-def _check_stride(node: Node, graph: Graph, limits: Mapping[str, int]) -> str | None:
-    height, width = int(node.attrs["stride_h"]), int(node.attrs["stride_w"])
-    return f"its stride is {height}×{width}" if max(height, width) > limits["max"] else None
-
-
-@_constraint_check
-def _check_weight_sum(node: Node, graph: Graph, limits: Mapping[str, int]) -> str | None:
-    op = ops.lookup(node.op)
-    weight = graph.tensors[node.inputs[op.weight or 0]]
-    values = weight.array
-    if values is None or values.dtype != np.int8:
-        return None
-    axes = tuple(d for d in range(values.ndim) if d != (op.axis or 0))
-    largest = int(np.abs(values.astype(np.int64)).sum(axis=axes).max())
-    return f"its absolute weights add up to {largest}" if largest > limits["max"] else None
-
-
-@_constraint_check
-def _check_constant_weight(node: Node, graph: Graph, limits: Mapping[str, int]) -> str | None:
-    name = node.inputs[ops.lookup(node.op).weight or 0]
-    return None if graph.tensors[name].is_constant else f"its weight '{name}' is computed"
-
-
-@_constraint_check
-def _check_classes(node: Node, graph: Graph, limits: Mapping[str, int]) -> str | None:
-    tensor = graph.tensors[node.inputs[0]]
-    if tensor.dtype == "int8" and tensor.shape and tensor.shape[-1] > limits["max"]:
-        return f"it has {tensor.shape[-1]} classes in int8"
-    return None
-
-
-@_constraint_check
-def _check_rank(node: Node, graph: Graph, limits: Mapping[str, int]) -> str | None:
-    for name in (*node.inputs, *node.outputs):
-        if name and len(graph.tensors[name].shape) > limits["max"]:
-            return f"'{name}' has {len(graph.tensors[name].shape)} dimensions"
-    return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Sequence
@@ -55,13 +56,17 @@ def command(example: str, name: str | None = None) -> Callable[[Callable[..., No
     def add(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> None:
+            interrupts: list[int] = []
             try:
-                function(*args, **kwargs)
+                with _noting(interrupts):
+                    function(*args, **kwargs)
             except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
                 raise
             except KeyboardInterrupt:
                 _stop("interrupted. No file was left half-written.", 130)
             except Exception as error:
+                if interrupts:  # what libraries made of it, such as an ImportError from within an import
+                    _stop("interrupted. No file was left half-written.", 130)
                 if os.environ.get("FEATHERWEIGHT_DEBUG"):
                     raise
                 _stop(_paragraph(error), 1)
@@ -71,6 +76,25 @@ def command(example: str, name: str | None = None) -> Callable[[Callable[..., No
         return function
 
     return add
+
+
+@contextmanager
+def _noting(interrupts: list[int]) -> Generator[None]:
+    """Notes Ctrl-C besides raising KeyboardInterrupt, where signals can be handled (the main thread)."""
+
+    def note(number: int, frame: Any) -> None:
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGINT, note)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _paragraph(error: Exception) -> str:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from featherweight.errors import RecipeError, listed
-from featherweight.numerics import INTEGER_BITS, QuantParams
+from featherweight.numerics import INTEGER_BITS, QuantParams, integer_range
+from featherweight.tables import Table
 from featherweight.tflite import write_atomically
 
 FORMAT = 1
+FORMS = (
+    *("int8", "int16", "int8*int8", "int8*int4", "int16*int8", "int16*int4", "float32*int8", "float32*int4"),
+    *("float32+int8", "float32+int4", "float32+float16"),
+)
+_REMEDY = "Write one with --plan-out."
+_EDGE = re.compile(r".*:[0-9]+", re.DOTALL)
+_FLOAT32 = np.finfo(np.float32)
 
 
 @dataclass(frozen=True)
@@ -68,21 +79,36 @@ def from_json(text: str, where: str = "the plan") -> Plan:
         RecipeError: if it is no plan, of another format version, or holds impossible parameters.
     """
     try:
-        table = json.loads(text)
-        version = table.pop("format")
-        if version != FORMAT:
-            raise RecipeError(
-                f"{where}: plan format {version} can't be read (allowed: {FORMAT}). Plan the model again."
-            )
-        if unknown := sorted(set(table) - {f.name for f in fields(Plan)}):
-            raise RecipeError(f"{where}: unknown key {listed(unknown)}. Compare it with a written plan.")
-        for section in ("params", "edges"):
-            table[section] = {name: _params(row, f"{where}, '{name}'") for name, row in table[section].items()}
-        return Plan(**table | {"notes": tuple(table["notes"])})
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise RecipeError(
-            f"{where} is not a plan: {type(error).__name__} {error}. Write one with --plan-out."
-        ) from error
+        content = json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RecipeError(f"{where} is not a plan: {error}. {_REMEDY}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{where} is not a plan: it is no table but {str(content)[:80]}. {_REMEDY}")
+    table = Table(content, f"{where} is not a plan: it", _REMEDY)
+    version = table.get("format", int)
+    if version != FORMAT:
+        raise RecipeError(f"{where}: plan format {version} can't be read (allowed: {FORMAT}). Plan the model again.")
+    if unknown := sorted(set(content) - {"format"} - {f.name for f in fields(Plan)}):
+        raise RecipeError(f"{where}: unknown key {listed(unknown)}. Compare it with a written plan.")
+    forms, params, edges, kept_float, dropped = (
+        Table(table.get(key, dict), f"{where} is not a plan: '{key}'", _REMEDY)
+        for key in ("forms", "params", "edges", "kept_float", "dropped")
+    )
+    for key in edges.values:
+        if not _EDGE.fullmatch(key):
+            raise RecipeError(f"{where}: the edge '{key}' has no position (allowed: operator:position). Add it.")
+    return Plan(
+        table.get("recipe", str),
+        table.get("target", str),
+        table.get("profile", str),
+        table.choice("io", ("float32", "int8")),
+        {name: forms.choice(name, FORMS) for name in forms.values},
+        {name: _params(params.get(name, dict), name, where) for name in params.values},
+        {name: _params(edges.get(name, dict), name, where) for name in edges.values},
+        {name: kept_float.get(name, str) for name in kept_float.values},
+        {name: dropped.get(name, str) for name in dropped.values},
+        table.several("notes", str),
+    )
 
 
 def load(path: str | Path) -> Plan:
@@ -102,11 +128,43 @@ def _params_to_table(params: QuantParams) -> dict[str, Any]:
     return {key: value for key, value in asdict(params).items() if value is not None}
 
 
-def _params(row: dict[str, Any], where: str) -> QuantParams:
-    fields: dict[str, Any] = row | {"scale": tuple(map(float, row["scale"])), "zero_point": tuple(row["zero_point"])}
-    params = QuantParams(**fields)
-    if params.dtype != "float16" and params.dtype not in INTEGER_BITS:
-        raise RecipeError(f"{where}: dtype '{params.dtype}' is unknown (allowed: float16, {listed(INTEGER_BITS)}).")
-    if any(not 0 < scale < float("inf") for scale in params.scale):
-        raise RecipeError(f"{where}: every scale must be a positive finite number, found {min(params.scale):g}.")
+def _params(values: dict[str, Any], name: str, where: str) -> QuantParams:
+    row = Table(values, f"{where} is not a plan: '{name}'", _REMEDY)
+    row.check_keys([f.name for f in fields(QuantParams)])
+    axis = row.get("axis", int, None)
+    if axis is not None and axis < 0:
+        raise row.error("axis", "a whole number from 0 on")
+    params = QuantParams(
+        row.get("dtype", str),
+        tuple(float(scale) for scale in row.several("scale", float)),
+        row.several("zero_point", int),
+        axis,
+        row.count("block_size") if "block_size" in row else None,
+        row.get("scale_tensor", str, None),
+    )
+    if flaw := _flaw(params):
+        raise RecipeError(f"{where}, '{name}': {flaw}.")
     return params
+
+
+def _flaw(params: QuantParams) -> str | None:
+    """Returns what is impossible about parameters, with what is allowed, or None."""
+    dtype, scales, zero_points = params.dtype, params.scale, params.zero_point
+    if dtype != "float16" and dtype not in INTEGER_BITS:
+        return f"dtype '{dtype}' is unknown (allowed: float16, {listed(INTEGER_BITS)})"
+    if len(scales) != len(zero_points):
+        return f"it has {len(scales)} scales and {len(zero_points)} zero points (allowed: as many of both)"
+    if dtype == "float16" or params.block_size is not None:
+        has_none = "float16 has none" if dtype == "float16" else "those of blocks are computed from the weights"
+        return f"it has {len(scales)} scales, but {has_none}. Empty `scale` and `zero_point`" if scales else None
+    if not scales:
+        return "it has no scale (allowed: one, or one per index of `axis`)"
+    if len(scales) > 1 and params.axis is None:
+        return f"it has {len(scales)} scales, but no axis. Add `axis`, or leave one scale"
+    if bad := [scale for scale in scales if not float(_FLOAT32.tiny) <= scale <= float(_FLOAT32.max)]:
+        limits = f"{_FLOAT32.tiny:.3g} to {_FLOAT32.max:.3g}"
+        return f"every scale must be a positive finite number that float32 holds ({limits}), found {bad[0]:g}"
+    qmin, qmax = integer_range(dtype)
+    if bad := [zero_point for zero_point in zero_points if not qmin <= zero_point <= qmax]:
+        return f"the zero point {bad[0]} is no {dtype} (allowed: {qmin} to {qmax})"
+    return None
