@@ -261,12 +261,11 @@ class _Planner:
         for position, tensor in self.graph.float_inputs(node):
             if position == weight or position == op.bias:
                 continue
-            if tensor.is_constant:
-                low, high = constant_range(tensor, f"{node.op} '{node.name}'")
+            own_range = constant_range(tensor, f"{node.op} '{node.name}'") if tensor.is_constant else None
             if position in op.same_scale and shared is not None and shared.dtype == dtype:
                 wanted = shared
-            elif tensor.is_constant:
-                wanted = self.from_range(low, high, dtype, tensor.name)
+            elif own_range is not None:
+                wanted = self.from_range(*own_range, dtype, tensor.name)
             elif self.params[tensor.name].dtype != dtype:
                 own = self.params[tensor.name]
                 qmin, qmax = integer_range(own.dtype)
