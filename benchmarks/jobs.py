@@ -271,6 +271,17 @@ def dense_featherweight(model: str, out: str, recipe: str, samples: int) -> Resu
     }
 
 
+def dense_pipeline(model: str, out: str, recipe: str, samples: int) -> Result:
+    """Quantizes the dense stack as users do: one call, the report included, and save."""
+    from featherweight import pipeline
+
+    _warm_up_litert()
+    feeds = list(random_samples(model, samples)) if samples else None
+    start = time.perf_counter()
+    pipeline.quantize(model, recipe, calibration=feeds, progress=False).save(out)
+    return {"seconds": time.perf_counter() - start}
+
+
 def dense_ai_edge_quantizer(model: str, out: str, recipe: str, samples: int) -> Result:
     """Quantizes the dense stack with ai-edge-quantizer: a static or the dynamic recipe."""
     from benchmarks import peers

@@ -74,8 +74,9 @@ def figure_of(what: str, values: Sequence[float], unit: str, **bounds: Any) -> F
 
 
 def ratio_of(what: str, values: Sequence[float], others: Sequence[float], **bounds: Any) -> Figure:
-    """Returns the median over rounds of value divided by other in the same round."""
-    return figure_of(what, [a / b for a, b in zip(values, others, strict=True)], "x", **bounds)
+    """Returns the median over rounds of value divided by other; the ratio of the lowest beside it."""
+    note = f"of the lowest: {min(values) / min(others):.3g} x"
+    return figure_of(what, [a / b for a, b in zip(values, others, strict=True)], "x", note=note, **bounds)
 
 
 def run_job(name: str, /, *, backend: str = "jax", **arguments: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 
 import featherweight as fw
 from featherweight import tflite
-from featherweight.calibration import TensorStats, calibrate, collect, measurable
+from featherweight.calibration import TensorStats, calibrate, measurable, shards
 from featherweight.calibration.probes import implied, with_probes
 from featherweight.errors import DataError, RecipeError
 from featherweight.graph import Tensor, constant
@@ -199,7 +199,7 @@ def test_probes_get_names_of_their_own():
 
 
 def test_one_interpreter_is_enough_for_large_models(monkeypatch):
-    monkeypatch.setattr(collect, "_LARGEST_TWICE_BYTES", 0)
+    monkeypatch.setattr(shards, "_LARGEST_TWICE_BYTES", 0)
     samples = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
     alone = calibrate(tiny.dense(), samples, histograms=True)
     monkeypatch.undo()

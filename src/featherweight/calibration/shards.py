@@ -1,0 +1,183 @@
+"""Interpreters side by side: each runs its share of the samples and keeps what it has learnt from them."""
+
+from __future__ import annotations
+
+import queue
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+
+from featherweight.calibration.histogram import Accumulator, Scratch
+from featherweight.calibration.probes import Probed
+from featherweight.calibration.stats import ChannelMoments, Stats, TensorStats, channel_moments
+from featherweight.errors import DataError
+from featherweight.graph import Model
+from featherweight.runtime import Feed, Session
+from featherweight.runtime.litert import weight_bytes
+from featherweight.runtime.samples import input_tensors
+
+# Two interpreters side by side keep all processors busy while NumPy counts; each holds the weights packed and
+# all measured tensors. Above this size memory matters more.
+_LARGEST_TWICE_BYTES = 128 << 20
+_LARGEST_MATRICES_BYTES = 128 << 20
+
+
+class ProbeShard:
+    """One interpreter of a model with probes, and the extremes of the samples that it was given."""
+
+    def __init__(
+        self, session: Session, model: Model, names: Sequence[str], probed: Probed, rest: Sequence[str]
+    ) -> None:
+        self.session, self.model, self.names, self.probed = session, model, names, probed
+        self.read = _scalar_reader(session, probed)
+        self.lows = np.full(len(probed.tensors), np.inf, np.float32)
+        self.highs = np.full(len(probed.tensors), -np.inf, np.float32)
+        fed = [name for name in names if name in model.main.inputs]
+        self.others = {name: Accumulator() for name in (*fed, *rest)}
+        self.public = {tensor.name: name for name, tensor in input_tensors(model).items()}
+        self.rows = 0
+
+    def take(self, feed: Feed) -> None:
+        """Runs the model and adds the extremes; raises a `DataError` on NaN and infinity."""
+        _run(self.session, feed)
+        low, high, total = self.read().reshape(3, -1)
+        if not np.isfinite([low, high, total]).all():
+            _explain(self.model, [name for name in self.names if name not in self.model.main.inputs], feed)
+            # No value is at fault: a sum of finite numbers overflowed, or a tensor was empty.
+            low, high = np.where(low > high, np.inf, low), np.where(low > high, -np.inf, high)
+        np.minimum(self.lows, low, out=self.lows)
+        np.maximum(self.highs, high, out=self.highs)
+        for name, accumulator in self.others.items():
+            values = feed.arrays[self.public[name]] if name in self.public else self.session.view(name)
+            _check(accumulator.update(values), values, name, feed)
+            del values  # LiteRT does not run again while a view is alive
+        self.rows += feed.rows
+
+    def result(self) -> Stats:
+        """Returns what was learnt."""
+        pairs = zip(self.probed.tensors, self.lows, self.highs, strict=True)
+        extremes = {name: (float(low), float(high)) for name, low, high in pairs}
+        extremes |= {name: (each.low, each.high) for name, each in self.others.items()}
+        return Stats(self.rows, {name: _extremes(self.rows, *extremes[name]) for name in self.names})
+
+
+class ValueShard:
+    """One interpreter, and what has been learnt from the samples that it was given."""
+
+    def __init__(
+        self, session: Session | None, model: Model, names: Sequence[str], *, histograms: bool, channels: bool
+    ) -> None:
+        self.session, self.rows = session, 0
+        scratch = Scratch() if histograms else None
+        self.accumulators = {name: Accumulator(scratch) for name in names}
+        self.moments: dict[str, ChannelMoments] | None = {} if channels else None
+        self.public = {tensor.name: name for name, tensor in input_tensors(model).items()}
+        self.empty = {name for name in names if not model.main.tensors[name].elements}
+
+    def take(self, feed: Feed) -> None:
+        """Runs the model and adds what its tensors hold; raises a `DataError` on NaN and infinity."""
+        if self.session is not None:
+            _run(self.session, feed)
+        for name, accumulator in self.accumulators.items():
+            if name in self.public:
+                values = feed.arrays[self.public[name]]
+            elif self.session is None or name in self.empty:
+                continue
+            else:
+                values = self.session.view(name)
+            _check(accumulator.update(values), values, name, feed)
+            if self.moments is not None and values.size:
+                moments = channel_moments(values, feed.rows)
+                self.moments[name] = self.moments[name].merge(moments) if name in self.moments else moments
+            del values  # LiteRT does not run again while a view is alive
+        self.rows += feed.rows
+
+    def result(self) -> Stats:
+        """Returns what was learnt."""
+        tensors: dict[str, TensorStats] = {}
+        for name, each in self.accumulators.items():
+            extremes = _extremes(self.rows, each.low, each.high)
+            moments = self.moments.get(name) if self.moments is not None else None
+            tensors[name] = replace(extremes, histogram=each.result(), channels=moments)
+        return Stats(self.rows, tensors)
+
+
+def shard_number(model: Model, threads: int, kept_bytes: int) -> int:
+    """Returns how many interpreters work side by side: two, unless there is one thread or they take much memory."""
+    weights = sum(tensor.stored_bytes for tensor in model.main.tensors.values())
+    return 2 if threads > 1 and weights + kept_bytes <= _LARGEST_TWICE_BYTES else 1
+
+
+def share(shards: Sequence[ValueShard] | Sequence[ProbeShard], incoming: Iterator[Feed]) -> None:
+    """Gives every feed to whichever shard is idle; errors come out in the order of the samples."""
+    if len(shards) == 1:
+        for feed in incoming:
+            shards[0].take(feed)
+        return
+    idle: queue.SimpleQueue[ValueShard | ProbeShard] = queue.SimpleQueue()
+    for shard in shards:
+        idle.put(shard)
+
+    def take(feed: Feed) -> None:
+        shard = idle.get()
+        try:
+            shard.take(feed)
+        finally:
+            idle.put(shard)
+
+    pending: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(len(shards), "calibrate") as executor:
+        for feed in incoming:
+            pending.append(executor.submit(take, feed))
+            if len(pending) > len(shards):  # bounded, however many samples there are
+                pending.popleft().result()
+        for future in pending:
+            future.result()
+
+
+def kernels(model: Model) -> str:
+    """Returns which kernels to run: the built-in ones where XNNPACK's packed copy of matrices would double the memory.
+
+    A matrix is read once for each example either way, so that large ones gain nothing from being packed.
+    """
+    return "no_delegate" if weight_bytes(model).get(2, 0) > _LARGEST_MATRICES_BYTES else "auto"
+
+
+def _run(session: Session, feed: Feed) -> None:
+    """Runs the model on one feed, from a clean state, so that no sample influences another."""
+    if session.is_stateful:
+        session.reset()
+    session.invoke(feed.arrays)
+
+
+def _check(finite: bool, values: np.ndarray, name: str, feed: Feed) -> None:
+    """Raises a `DataError` that names tensor and sample unless the values are finite."""
+    if not finite:
+        found = "NaN" if np.isnan(values).any() else "infinity"
+        raise DataError(
+            f"tensor '{name}' holds {found} when the model runs on {feed.label}, which is finite itself. "
+            "Repair the model (an overflow, a division by zero?) or leave this sample out."
+        )
+
+
+def _scalar_reader(session: Session, probed: Probed) -> Callable[[], np.ndarray]:
+    """Returns a function that gives the values of all probes of the last run."""
+    viewers = [session.viewer(name) for name in probed.outputs]
+    return lambda: np.array([viewer().item() for viewer in viewers], np.float32)
+
+
+def _extremes(count: int, low: float, high: float) -> TensorStats:
+    """Returns min/max statistics; ones without a value if there was none. Adding zero turns −0.0 into 0.0."""
+    return TensorStats(count, low + 0.0, high + 0.0) if low <= high else TensorStats(0, 0.0, 0.0)
+
+
+def _explain(model: Model, computed: Sequence[str], feed: Feed) -> None:
+    """Raises for the first tensor that holds NaN or infinity in the given run; returns if there is none."""
+    with Session(model, threads=1, resolver=kernels(model), outputs=computed) as session:
+        _run(session, feed)
+        for name in computed:
+            values = session.read(name)
+            _check(bool(np.isfinite(values).all()), values, name, feed)
