@@ -29,8 +29,13 @@ def test_every_recipe_has_a_row_and_its_files(result: tuple[demo.DemoResult, Pat
     made, out = result
     assert tuple(row.name for row in made.rows) == NAMES
     expected = {f"{name}.tflite" for name in NAMES}
-    expected |= {f"{name}.{kind}" for name in NAMES[1:] for kind in ("plan.json", "report.txt")}
-    assert {path.name for path in out.iterdir()} == expected | {"model.keras", "report.txt", "report.json"}
+    expected |= {f"{name}.{kind}" for name in NAMES[1:] for kind in ("plan.json", "report.html")}
+    assert {path.name for path in out.iterdir()} == expected | {
+        "model.keras",
+        "report.txt",
+        "report.html",
+        "report.json",
+    }
 
 
 def test_the_rows_are_those_of_the_files_on_the_disk(result: tuple[demo.DemoResult, Path]) -> None:

@@ -51,6 +51,7 @@ def demo(
     from featherweight import demo as story
 
     say(str(story.run(out, seed)))
+    say(f"\nEvery model with its plan and report, and this table as text, HTML and JSON: {out}")
 
 
 @command("featherweight lower model.keras -o model.tflite")

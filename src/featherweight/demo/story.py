@@ -15,7 +15,7 @@ from featherweight.analysis.evaluation import Evaluation, evaluate, paired_diffe
 from featherweight.analysis.inspection import sizes_bytes
 from featherweight.demo import dataset as datasets
 from featherweight.demo import training
-from featherweight.demo.table import render
+from featherweight.demo.table import page, render
 from featherweight.errors import DataError, FeatherweightError
 from featherweight.graph import Model
 from featherweight.report import environment
@@ -76,7 +76,7 @@ def run(
     """Runs the main job on Fashion-MNIST and write every file of it into `out`, which is made if need be.
 
     Written are `model.keras`, one `.tflite` for the float model and for each recipe, a plan and a report
-    beside each, and the table as `report.txt` and `report.json`.
+    beside each, and the table as `report.txt`, `report.html` and `report.json`.
 
     Args:
         out: the folder to write into.
@@ -101,7 +101,7 @@ def run(
     for recipe in RECIPES:
         quantized = pipeline.quantize(baseline, recipe, calibration=samples, target="litert", progress=progress)
         quantized.plan.save(folder / f"{recipe}.plan.json")
-        quantized.report.text(folder / f"{recipe}.report.txt")
+        quantized.report.html(folder / f"{recipe}.report.html")
         models[recipe] = quantized.model
         notes[recipe] = quantized.plan.notes
     for name, model in models.items():
@@ -115,6 +115,7 @@ def run(
         environment=environment(),
     )
     tflite.write_atomically(folder / "report.txt", [f"{result}\n".encode()])
+    tflite.write_atomically(folder / "report.html", [page(result).encode()])
     content = json.dumps(result.to_json(), indent=2, ensure_ascii=False)
     tflite.write_atomically(folder / "report.json", [f"{content}\n".encode()])
     return result

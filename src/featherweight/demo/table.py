@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from featherweight.demo.story import DemoResult, Row
@@ -15,14 +17,23 @@ WIDTH = 110
 
 def render(result: DemoResult) -> str:
     """Returns the table as plain text, without colours, no line longer than 110 characters."""
+    return "\n".join(line.rstrip() for line in _printed(result).export_text(clear=False).splitlines())
+
+
+def page(result: DemoResult) -> str:
+    """Returns the table as one HTML page that needs nothing else."""
+    return _printed(result).export_html(inline_styles=True)
+
+
+def _printed(result: DemoResult) -> Console:
+    """Returns a console that has recorded table and remarks."""
     from rich.console import Console
 
-    console = Console(width=WIDTH, color_system=None, force_terminal=False, legacy_windows=False)
-    with console.capture() as capture:
-        console.print(table(result))
-        for line in _remarks(result):
-            console.print(line, highlight=False, markup=False)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+    console = Console(record=True, file=io.StringIO(), width=WIDTH, legacy_windows=False)
+    console.print(table(result))
+    for line in _remarks(result):
+        console.print(line, highlight=False, markup=False)
+    return console
 
 
 def table(result: DemoResult) -> Table:
