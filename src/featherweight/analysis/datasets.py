@@ -59,8 +59,10 @@ class ImageSamples:
         return len(self.files)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        from PIL import Image, UnidentifiedImageError
-
+        try:
+            from PIL import Image, UnidentifiedImageError
+        except ModuleNotFoundError as error:
+            raise DataError("Reading images needs Pillow. Install it: pip install 'featherweight[images]'.") from error
         height, width, channels = self.shape
         resized = 0
         for path in self.files:
