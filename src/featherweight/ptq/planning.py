@@ -6,28 +6,24 @@ group's range is the union of its members' ranges.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
-
-import numpy as np
 
 from featherweight import ops
 from featherweight import recipe as recipes
 from featherweight import target as targets
-from featherweight.calibration import Stats, find_range
-from featherweight.errors import DataError, RecipeError
-from featherweight.graph import Graph, Model, Node, Tensor, consumers, producers
+from featherweight.calibration import Stats
+from featherweight.errors import RecipeError
+from featherweight.graph import Graph, Model, Node, consumers, producers
 from featherweight.numerics import (
     QuantParams,
     integer_range,
     params_from_range,
 )
-from featherweight.ptq.forms import Forms, check_is_float, choose_forms, picks_rows, real_tensors, weight_position
+from featherweight.ptq.forms import Forms, check_is_float, choose_forms, real_tensors, weight_position
 from featherweight.ptq.plan import Plan, edge
+from featherweight.ptq.ranges import Ranges, constant_range
 from featherweight.ptq.weights import weight_params
 from featherweight.tflite import release_pages
-
-Range = tuple[float, float]
 
 
 def plan(
@@ -100,21 +96,13 @@ class _Planner:
         ranges: str,
         given: Mapping[str, QuantParams],
     ) -> None:
-        self.model, self.graph, self.stats, self.target, self.forms, self.io = (
-            model,
-            model.main,
-            stats,
-            target,
-            forms,
-            io,
-        )
+        self.graph, self.target, self.forms, self.io, self.given = model.main, target, forms, io, given
         self.default_dtype = next((r.activation.dtype for r in recipe.rules if r.activation), "int8")
-        self.ranges, self.given = ranges, given
         self.made, self.read = producers(self.graph), consumers(self.graph)
         self.params: dict[str, QuantParams] = {}
         self.edges: dict[str, QuantParams] = {}
-        self.compared = self.compared_constants()
         self.dtypes = {t.name: dtype for t in real_tensors(self.graph) if (dtype := self.dtype_of(t.name))}
+        self.ranges = Ranges(self.graph, stats, forms, ranges)
 
     def dtype_of(self, name: str) -> str | None:
         """Returns the integer type of a tensor: its producer's, else its first integer consumer's, else None."""
@@ -139,17 +127,6 @@ class _Planner:
         self.params |= {name: params for name, params in fixed.items() if name not in self.params}
         for node, op, dtype in self.integer_nodes():
             self.plan_inputs(node, op, dtype)
-
-    def compared_constants(self) -> dict[str, list[Range]]:
-        """Maps tensors to the ranges of constants that they are compared with: these must fit onto their grid."""
-        found: dict[str, list[Range]] = {}
-        for node, op, _ in self.integer_nodes():
-            if op.same_scale and not any(self.graph.tensors[name].is_float for name in node.outputs):
-                operands = [t for i, t in self.graph.float_inputs(node) if i in op.same_scale]
-                ranges = [constant_range(t, f"{node.op} '{node.name}'") for t in operands if t.is_constant]
-                for tensor in operands:
-                    found.setdefault(tensor.name, []).extend(ranges)
-        return found
 
     def fixed_outputs(self) -> dict[str, QuantParams]:
         """Returns the outputs whose parameters kernels prescribe."""
@@ -203,42 +180,16 @@ class _Planner:
         low = params.scale[0] * (qmin - params.zero_point[0])
         high = params.scale[0] * (qmax - params.zero_point[0])
         slack = params.scale[0]
-        measured = [self.measured(name) for name in names if name not in fixed]
+        measured = [self.ranges.of(name, self.dtypes[name]) for name in names if name not in fixed]
         return all(low - slack <= a and b <= high + slack for a, b in measured)
-
-    def measured(self, name: str) -> Range:
-        """Returns the range of a tensor, chosen by the method that its producer's rule names.
-
-        Raises:
-            DataError: if calibration did not measure it.
-        """
-        table = self.table_of(name)
-        if table is not None:
-            return float(table.min()), float(table.max())
-        stats = self.stats.tensors.get(name) if self.stats else None
-        if stats is None:
-            raise DataError(
-                f"No range was measured for '{name}'. Calibrate this very model again, with all its tensors."
-            )
-        node = self.made.get(name) or next(iter(self.read.get(name, ())), None)
-        rule = self.forms.rules.get(node.name) if node else None
-        method = (rule.activation.range_method if rule and rule.activation else None) or self.ranges
-        dtype = self.dtypes[name]
-        return find_range(stats, method, dtype, symmetric=dtype == "int16", where=f"tensor '{name}'")
-
-    def table_of(self, name: str) -> np.ndarray | None:
-        """Returns the constant that a tensor's values are copied out of, if they are."""
-        node = self.made.get(name)
-        if node is None or not picks_rows(node, self.graph):
-            return None
-        return self.graph.tensors[node.inputs[weight_position(node, self.graph) or 0]].array
 
     def group_params(self, names: list[str], fixed: dict[str, QuantParams]) -> QuantParams:
         """Returns the parameters that hold the values of all tensors of a group."""
         for name in names:
             if name in self.given and self.given[name].dtype == self.dtypes[name]:
                 return self.given[name]
-        measured = [self.measured(name) for name in names] + [r for name in names for r in self.compared.get(name, ())]
+        measured = [self.ranges.of(name, self.dtypes[name]) for name in names]
+        measured += [compared for name in names for compared in self.ranges.compared(name)]
         low, high = min(a for a, _ in measured), max(b for _, b in measured)
         return self.from_range(low, high, self.dtypes[names[0]], names[0])
 
@@ -297,16 +248,3 @@ class _Planner:
             self.forms.notes += notes
             self.want(node, position, tensor.name, params)
             release_pages(tensor.data)
-
-
-def constant_range(tensor: Tensor, where: str) -> Range:
-    """Returns the range of a constant operand.
-
-    Raises:
-        DataError: if it holds NaN or infinity.
-    """
-    values = tensor.array
-    low, high = (float(values.min()), float(values.max())) if values is not None and values.size else (0.0, 0.0)
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise DataError(f"{where}: its constant '{tensor.name}' holds NaN or infinite values. Repair the model.")
-    return low, high
