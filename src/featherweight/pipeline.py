@@ -106,13 +106,13 @@ def quantize(
     recipe, target = recipes.load(recipe), targets.load(target)
     histograms = True in {needs_histogram(method) for method in (ranges, *_methods(recipe))}
     given = plans.load(plan) if isinstance(plan, (str, Path)) else plan
+    first, calibration = _peeked(calibration)
+    model = load(source, unroll=recipe.needs_ranges, samples=first)
     if given is None and recipe.needs_ranges and calibration is None:
         raise RecipeError(
             f"Recipe '{recipe.name}' measures activation ranges: pass calibration samples from the training split "
             "(calibration=…, --calibration DATA), or use 'dynamic', which needs none."
         )
-    first, calibration = _peeked(calibration)
-    model = load(source, unroll=recipe.needs_ranges, samples=first)
     decided = given
     if decided is None:
         stats = None
