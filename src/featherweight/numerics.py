@@ -22,8 +22,6 @@ INTEGER_BITS = {"int2": 2, "int4": 4, "int8": 8, "uint8": 8, "int16": 16, "int32
 LARGEST_BIAS = {"int32": 2**30 - 1, "int64": 2**38}
 # Half of the smallest range that the TensorFlow converter gives a weight.
 DEAD_WEIGHT = 5e-7
-# No integer type reaches this far, but float32 computes on with it.
-_BEYOND = np.float32(2.0**100)
 _BLOCK_ELEMENTS = 1 << 17
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 _LARGEST_SCALE = float(np.finfo(np.float32).max)
@@ -79,16 +77,17 @@ def storage_dtype(dtype: str) -> np.dtype:
 def round_half_away(x: np.ndarray) -> np.ndarray:
     """Rounds to the nearest integer, ties away from zero, in the dtype of `x`.
 
-    Written with truncation and an exact remainder: ``floor(x + 0.5)`` is wrong for 0.49999997 in float32.
+    Adds the largest number below one half and cuts: ``floor(x + 0.5)`` would be wrong for 0.49999997 in float32,
+    whose sum with one half is rounded up to one.
 
     >>> round_half_away(np.array([0.5, -0.5, 1.5, 0.49999997], np.float32)).tolist()
     [1.0, -1.0, 2.0, 0.0]
     """
-    whole = np.asarray(np.trunc(x))
-    rest = x - whole
-    # Twice a remainder below one is exact, and truncating it gives -1, 0 or 1.
-    whole += np.trunc(rest + rest)
-    return whole
+    x = np.asarray(x)
+    almost_half = np.nextafter(x.dtype.type(0.5), x.dtype.type(0))
+    moved = np.asarray(np.copysign(almost_half, x))
+    moved += x
+    return np.trunc(moved, out=moved)
 
 
 def check_scale(scale: float, where: str) -> float:
@@ -193,9 +192,9 @@ def quantize(x: np.ndarray, params: QuantParams, *, narrow: bool = False) -> np.
     inverse = np.float32(1) / _spread(params.scale, params, x.ndim, np.float32)
     zero_point = _spread(params.zero_point, params, x.ndim, np.float32)
     result = np.empty(x.shape, storage_dtype(params.dtype))
-    rounded = _round_wide if INTEGER_BITS[params.dtype] > 16 else _round_scaled
+    wide = np.float64 if INTEGER_BITS[params.dtype] > 16 else np.float32
     for rows in row_blocks(x.shape):
-        part = rounded(x[rows], inverse[rows] if inverse.ndim and inverse.shape[0] > 1 else inverse)
+        part = _round_scaled(x[rows], inverse[rows] if inverse.ndim and inverse.shape[0] > 1 else inverse, wide)
         if any(params.zero_point):
             part += zero_point[rows] if zero_point.ndim and zero_point.shape[0] > 1 else zero_point
         # float64 can't hold 2**63 - 1: clip int64 just below it
@@ -214,16 +213,9 @@ def row_blocks(shape: tuple[int, ...]) -> list[tuple[slice, ...]]:
     return [(slice(start, start + step),) for start in range(0, shape[0], step)]
 
 
-def _round_scaled(x: np.ndarray, inverse: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        scaled = np.asarray(x.astype(np.float32, copy=False) * inverse)
-    return np.asarray(round_half_away(np.clip(scaled, -_BEYOND, _BEYOND)))
-
-
-def _round_wide(x: np.ndarray, inverse: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        scaled = np.asarray(x.astype(np.float32, copy=False) * inverse, np.float64)
-    return np.asarray(round_half_away(np.clip(scaled, -_BEYOND, _BEYOND)))
+def _round_scaled(x: np.ndarray, inverse: np.ndarray, dtype: type) -> np.ndarray:
+    with np.errstate(over="ignore"):  # infinity is beyond every integer and clipped as such
+        return round_half_away(np.asarray(x.astype(np.float32, copy=False) * inverse, dtype))
 
 
 def dequantize(q: np.ndarray, params: QuantParams) -> np.ndarray:
