@@ -149,3 +149,13 @@ def test_shapes_and_dtypes_count_as_differences() -> None:
     assert differences(["y"], [nan], [nan])[0].is_tolerable
     assert not differences(["y"], [one], [nan])[0].is_tolerable
     assert tolerance(np.arange(3, dtype="int32")) == 0
+
+
+def test_a_process_with_64_bit_types_lowers_the_same() -> None:
+    def counted(x: Any) -> Any:
+        return jax.lax.fori_loop(0, 4, lambda _, y: y * 2 + x, x)
+
+    with jax.enable_x64(True):
+        model = lower(counted, samples=[np.ones((1, 4), np.float32)])
+    assert "int64" not in {t.dtype for graph in model.graphs for t in graph.tensors.values()}
+    assert "WHILE" in ops(model)

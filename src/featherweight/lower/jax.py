@@ -59,6 +59,14 @@ def lower_function(
 
 def lower_source(source: Source, *, unroll: bool = False, samples: Iterable[Any] | None = None) -> Lowered:
     """Lowers a source whose `call` JAX can trace; see `lower` for the arguments and errors."""
+    import jax
+
+    # With 64-bit types enabled, as litert-torch does for the whole process, loops count in int64, which kernels lack.
+    with jax.enable_x64(False):
+        return _lowered(source, unroll, samples)
+
+
+def _lowered(source: Source, unroll: bool, samples: Iterable[Any] | None) -> Lowered:
     given = first_samples(samples, source.inputs)
     trace = _traced(source, 1)
     outputs = tuple(source.outputs) or tuple(f"output_{i}" for i in range(len(trace.out_avals)))
