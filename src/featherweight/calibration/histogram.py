@@ -28,8 +28,7 @@ class Histogram:
 
     Attributes:
         exponent: bins are ``w = 2**exponent`` wide.
-        counts: int64, ``2 * BINS - 1`` bins. Bin ``BINS - 1 + i`` counts values in ``[i * w, (i + 1) * w)``
-        for
+        counts: int64, ``2 * BINS - 1`` bins. Bin ``BINS - 1 + i`` counts values in ``[i * w, (i + 1) * w)`` for
             i > 0, ``(-w, w)`` for i = 0, and ``((i - 1) * w, i * w]`` for i < 0.
         zeros: values that are exactly zero; they are not in `counts`.
     """
