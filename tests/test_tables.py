@@ -18,8 +18,8 @@ def written(path: Path, text: str) -> Path:
 
 
 def test_a_base_is_found_beside_the_file_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written(tmp_path / "shared" / "base.toml", '[[rule]]\nweight = "int8"\n')
-    mine = written(tmp_path / "mine" / "recipe.toml", 'base = "../shared/base.toml"\n[[rule]]\nop = "ADD"\n')
+    written(tmp_path / "team" / "base.toml", '[[rule]]\nweight = "int8"\n')
+    mine = written(tmp_path / "mine" / "recipe.toml", 'base = "../team/base.toml"\n[[rule]]\nop = "ADD"\n')
     monkeypatch.chdir("/")
     assert [rule.op for rule in recipe.load(mine).rules] == ["ADD", None]
 

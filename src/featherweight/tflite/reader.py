@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -214,9 +214,10 @@ class _Reader:
     def signature(self, packed: Any, tensor_names: list[list[str]]) -> Signature:
         """Returns one signature."""
         own = tensor_names[packed.subgraphIndex]
-        pairs: Callable[[Any], tuple[tuple[str, str], ...]] = lambda maps: tuple(  # noqa: E731
-            (_text(m.name), own[m.tensorIndex]) for m in maps or ()
-        )
+
+        def pairs(maps: Any) -> tuple[tuple[str, str], ...]:
+            return tuple((_text(entry.name), own[entry.tensorIndex]) for entry in maps or ())
+
         return Signature(_text(packed.signatureKey), pairs(packed.inputs), pairs(packed.outputs), packed.subgraphIndex)
 
 
