@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from featherweight.ops.registry import register
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from featherweight.numerics import integer_range, round_half_away
+from featherweight.ops.calls import Call, quantized_bound
+from featherweight.ops.interpolation import sigmoid_16, softmax_16, tanh_16
+from featherweight.ops.registry import kernel, register
+from featherweight.ops.softmax import softmax_fixed, softmax_table
+from featherweight.profiles import binary_exponent, quantize_multiplier, rounding_shift
 
 register(
     "SOFTMAX",
@@ -26,3 +36,242 @@ register("PRELU", versions={"int8": 1})
 register("ELU", versions={"int8": 1})
 register("HARD_SWISH", versions={"int8": 1})
 register("GELU", versions={"int8": 2, "int16": 2})
+
+
+def _real_table(call: Call, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Returns function(x) of int8 values through its 256 float32 results (LUTPopulate)."""
+    (in_scale, in_zero), (out_scale, out_zero) = call.affine(call.input(0)), call.affine(call.outputs[0])
+    steps = (np.arange(-128, 128) - in_zero).astype(np.float32)
+    scaled = function(in_scale * steps).astype(np.float32) * (np.float32(1) / out_scale)
+    table = np.clip(round_half_away(scaled) + np.float32(out_zero), -128, 127).astype(np.int8)
+    return table[call.array(0).astype(np.int16) + 128]
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """Returns 1 / (1 + exp(-x)) in float32."""
+    with np.errstate(over="ignore"):
+        return np.float32(1) / (np.float32(1) + np.exp(-x))
+
+
+@kernel("LOGISTIC", "int8")
+def logistic(call: Call) -> tuple[np.ndarray, ...]:
+    """Sigmoid, from a table."""
+    return (_real_table(call, sigmoid),)
+
+
+@kernel("TANH", "int8")
+def tanh(call: Call) -> tuple[np.ndarray, ...]:
+    """Hyperbolic tangent, from a table."""
+    return (_real_table(call, np.tanh),)
+
+
+def _refuse_gemmlowp(call: Call, exponents: tuple[int, ...]) -> None:
+    """Raises where LiteRT's optimized kernel leaves the table for gemmlowp's fixed-point functions."""
+    exponent = binary_exponent(call.affine(call.input(0))[0])
+    if call.fallen_back().profile.is_vectorized and exponent in exponents:
+        raise call.unsupported(
+            f"int16 inputs of scale 2**{exponent} in profile '{call.profile.name}' are not supported (supported: "
+            "other scales, or profile 'tflite_ref')"
+        )
+
+
+@kernel("LOGISTIC", "int16")
+def logistic_16(call: Call) -> tuple[np.ndarray, ...]:
+    """Sigmoid of int16 values."""
+    _refuse_gemmlowp(call, (-12,))
+    return (sigmoid_16(call.array(0), call.affine(call.input(0))[0]),)
+
+
+@kernel("TANH", "int16")
+def tanh_of_16(call: Call) -> tuple[np.ndarray, ...]:
+    """Hyperbolic tangent of int16 values."""
+    _refuse_gemmlowp(call, (-12, -11))
+    return (tanh_16(call.array(0), call.affine(call.input(0))[0]),)
+
+
+@kernel("SOFTMAX", "int16")
+def softmax_of_16(call: Call) -> tuple[np.ndarray, ...]:
+    """Softmax of int16 values over the last axis."""
+    return (softmax_16(call.array(0), call.affine(call.input(0))[0], float(call.node.attrs.get("beta", 1.0))),)
+
+
+@kernel("LOGISTIC", "float32")
+def logistic_float(call: Call) -> tuple[np.ndarray, ...]:
+    """Sigmoid in float32."""
+    return (sigmoid(call.array(0)),)
+
+
+@kernel("TANH", "float32")
+def tanh_float(call: Call) -> tuple[np.ndarray, ...]:
+    """Hyperbolic tangent in float32."""
+    return (np.tanh(call.array(0)),)
+
+
+@kernel("SOFTMAX", "int8")
+def softmax(call: Call) -> tuple[np.ndarray, ...]:
+    """Softmax over the last axis: fixed point in the reference, a table of exponentials elsewhere."""
+    scale, _ = call.affine(call.input(0))
+    if call.outputs[0].dtype != "int8":
+        raise call.unsupported(f"outputs of type {call.outputs[0].dtype} are not supported (supported: int8)")
+    compute = softmax_fixed if call.profile.is_reference else softmax_table
+    return (compute(call.array(0), scale, float(call.node.attrs.get("beta", 1.0))).astype(np.int8),)
+
+
+@kernel("SOFTMAX", "float32")
+def softmax_float(call: Call) -> tuple[np.ndarray, ...]:
+    """Softmax over the last axis in float32."""
+    x = call.array(0) * np.float32(call.node.attrs.get("beta", 1.0))
+    exponential = np.exp(x - x.max(axis=-1, keepdims=True))
+    return (exponential / exponential.sum(axis=-1, keepdims=True),)
+
+
+_CLIPS = {"RELU": (0.0, None), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0), "RELU_0_TO_1": (0.0, 1.0)}
+
+
+def _clipped(call: Call) -> tuple[np.ndarray, ...]:
+    """Rescales to the output's scale, then clips."""
+    low, high = _CLIPS[call.node.op]
+    (in_scale, in_zero), (out_scale, out_zero) = call.affine(call.input(0)), call.affine(call.outputs[0])
+    qmin, qmax = integer_range(call.outputs[0].dtype)
+    least = max(qmin, quantized_bound(low, out_scale, out_zero))
+    largest = qmax if high is None else min(qmax, quantized_bound(high, out_scale, out_zero))
+    x = call.array(0).astype(np.int64) - in_zero
+    return (call.finish(call.rescaled(x, np.float64(in_scale / out_scale)), least, largest),)
+
+
+def _clipped_float(call: Call) -> tuple[np.ndarray, ...]:
+    """Clips in float32."""
+    low, high = _CLIPS[call.node.op]
+    return (np.clip(call.array(0), np.float32(low), None if high is None else np.float32(high)),)
+
+
+for _name in _CLIPS:
+    kernel(_name, "int8", "int16")(_clipped)
+    kernel(_name, "float32")(_clipped_float)
+
+
+@kernel("LEAKY_RELU", "int8", "int16")
+def leaky_relu(call: Call) -> tuple[np.ndarray, ...]:
+    """x, or alpha * x below zero: two multipliers; XNNPACK's have 8 fractional bits."""
+    (in_scale, in_zero), (out_scale, _) = call.affine(call.input(0)), call.affine(call.outputs[0])
+    alpha = np.float32(call.node.attrs.get("alpha", 0.0))
+    x = call.array(0).astype(np.int64) - in_zero
+    above, below = in_scale / out_scale, (in_scale * alpha) / out_scale
+    if call.profile.is_delegate and call.input(0).dtype == "int8":
+        above, below = in_scale / out_scale, alpha * (in_scale / out_scale)
+        if 2.0**-8 <= above <= 2.0**7 and 2.0**-8 <= abs(below) <= 2.0**7:
+            factors = np.where(x >= 0, int(np.rint(np.float32(256) * above)), int(np.rint(np.float32(256) * below)))
+            return (call.finish((x * factors + 128) >> 8),)
+    call = call.fallen_back()
+    above, below = in_scale / out_scale, (in_scale * alpha) / out_scale
+    values = np.where(x >= 0, call.rescaled(x, np.float64(above)), call.rescaled(x, np.float64(below)))
+    return (call.finish(values),)
+
+
+@kernel("LEAKY_RELU", "float32")
+def leaky_relu_float(call: Call) -> tuple[np.ndarray, ...]:
+    """The same in float32."""
+    x = call.array(0)
+    return (np.where(x >= 0, x, x * np.float32(call.node.attrs.get("alpha", 0.0))),)
+
+
+@kernel("HARD_SWISH", "int8")
+def hard_swish(call: Call) -> tuple[np.ndarray, ...]:
+    """``x * relu6(x + 3) / 6`` in 16-bit fixed point (reference/hard_swish.h)."""
+    (in_scale, in_zero), (out_scale, _) = call.affine(call.input(0)), call.affine(call.outputs[0])
+    fine_scale = np.float32(1 / 128) * in_scale
+    multiplier, shift = (int(v) for v in quantize_multiplier(np.float64(fine_scale / out_scale)))
+    gate_multiplier, gate_shift = (int(v) for v in quantize_multiplier(np.float64(fine_scale / np.float32(3 / 32768))))
+    fine = (call.array(0).astype(np.int64) - in_zero) << 7
+    product = _high_16(fine, _shortened(multiplier))
+    gate = fine if gate_shift <= 0 else _saturated_16(fine << (gate_shift - 1))
+    gate = _high_16(gate, _shortened(gate_multiplier))
+    if gate_shift > 0:
+        gate = _saturated_16(gate << 1)
+    elif gate_shift < 0:
+        gate = rounding_shift(gate, -gate_shift)
+    gate = (gate + (1 << 15)) >> 1
+    both = gate * product
+    both = np.where(both >= 0, both >> 15, -((-both) >> 15))
+    values = rounding_shift(both, -shift) if shift <= 0 else both << shift
+    return (call.finish(values),)
+
+
+def _shortened(multiplier: int) -> int:
+    """Returns a multiplier of 32 bits in 16 (DownScaleInt32ToInt16Multiplier)."""
+    return 0x7FFF if multiplier >= 0x7FFFFFFF - (1 << 15) else (multiplier + (1 << 15)) >> 16
+
+
+def _saturated_16(x: np.ndarray) -> np.ndarray:
+    return np.clip(x, -(1 << 15), (1 << 15) - 1)
+
+
+def _high_16(x: np.ndarray, multiplier: int) -> np.ndarray:
+    """Returns ``round(x * multiplier / 2**15)``, ties toward positive infinity."""
+    return np.minimum((x * multiplier + (1 << 14)) >> 15, (1 << 15) - 1)
+
+
+@kernel("HARD_SWISH", "float32")
+def hard_swish_float(call: Call) -> tuple[np.ndarray, ...]:
+    """The same in float32."""
+    x = call.array(0)
+    return (x * np.clip(x + np.float32(3), np.float32(0), np.float32(6)) * np.float32(1 / 6),)
+
+
+def elu(x: np.ndarray) -> np.ndarray:
+    """Returns x, or exp(x) - 1 below zero, in float32."""
+    return np.where(x < 0, np.expm1(np.minimum(x, 0)), x).astype(np.float32)
+
+
+def gelu(x: np.ndarray, *, approximate: bool) -> np.ndarray:
+    """Returns x times the normal distribution function at x (or its tanh approximation), in float32."""
+    if approximate:
+        inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x * x * x)
+        return np.float32(0.5) * x * (np.float32(1) + np.tanh(inner))
+    scaled = (x * np.float32(math.sqrt(0.5))).astype(np.float64)
+    erf = np.asarray([math.erf(value) for value in scaled.reshape(-1)], np.float32).reshape(x.shape)
+    return np.float32(0.5) * x * (np.float32(1) + erf)
+
+
+@kernel("ELU", "int8")
+def elu_of_8(call: Call) -> tuple[np.ndarray, ...]:
+    """Exponential linear unit, from a table."""
+    return (_real_table(call, elu),)
+
+
+@kernel("ELU", "float32")
+def elu_float(call: Call) -> tuple[np.ndarray, ...]:
+    """The same in float32."""
+    return (elu(call.array(0)),)
+
+
+@kernel("GELU", "int8")
+def gelu_of_8(call: Call) -> tuple[np.ndarray, ...]:
+    """Gaussian error linear unit, from a table."""
+    approximate = bool(call.node.attrs.get("approximate"))
+    return (_real_table(call, lambda x: gelu(x, approximate=approximate)),)
+
+
+@kernel("GELU", "float32")
+def gelu_float(call: Call) -> tuple[np.ndarray, ...]:
+    """The same in float32."""
+    return (gelu(call.array(0), approximate=bool(call.node.attrs.get("approximate"))),)
+
+
+@kernel("PRELU", "int8")
+def prelu(call: Call) -> tuple[np.ndarray, ...]:
+    """x, or alpha * x below zero, with an alpha per channel that is quantized itself (reference/prelu.h)."""
+    (in_scale, in_zero), (out_scale, _) = call.affine(call.input(0)), call.affine(call.outputs[0])
+    alpha_scale, alpha_zero = call.affine(call.input(1))
+    x, alpha = call.array(0).astype(np.int64) - in_zero, call.array(1).astype(np.int64) - alpha_zero
+    above, below = in_scale / out_scale, (in_scale * alpha_scale) / out_scale
+    call = call.fallen_back()
+    values = np.where(x >= 0, call.rescaled(x, np.float64(above)), call.rescaled(x * alpha, np.float64(below)))
+    return (call.finish(values),)
+
+
+@kernel("PRELU", "float32")
+def prelu_float(call: Call) -> tuple[np.ndarray, ...]:
+    """The same in float32."""
+    x = call.array(0)
+    return (np.where(x >= 0, x, x * call.array(1)),)

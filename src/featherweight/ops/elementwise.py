@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from featherweight.ops.registry import register
+import numpy as np
+
+from featherweight.ops.calls import Call
+from featherweight.ops.registry import kernel, register
+from featherweight.profiles import binary_exponent, rounding_shift
 
 register("ADD", versions={"int8": 2, "int16": 3})
 register("SUB", versions={"int8": 2, "int16": 5})
@@ -23,3 +27,122 @@ for _name in ("GREATER", "LESS_EQUAL"):
     register(_name, same_scale=(0, 1), versions={"int8": 2})
 for _name in ("SELECT", "SELECT_V2"):
     register(_name, same_scale=(1, 2), versions={"int8": 2 if _name == "SELECT" else 1, "int16": 1})
+
+
+@kernel("ADD", "int8", "int16")
+def add(call: Call) -> tuple[np.ndarray, ...]:
+    """Sum of two tensors."""
+    return (_sum(call, 1),)
+
+
+@kernel("SUB", "int8", "int16")
+def sub(call: Call) -> tuple[np.ndarray, ...]:
+    """Difference of two tensors."""
+    return (_sum(call, -1),)
+
+
+def _sum(call: Call, sign: int) -> np.ndarray:
+    """Returns x + sign * z: both shifted left, brought to twice the larger scale, added, rescaled (add.cc)."""
+    (x_scale, x_zero), (z_scale, z_zero) = call.affine(call.input(0)), call.affine(call.input(1))
+    out_scale, _ = call.affine(call.outputs[0])
+    x, z = call.array(0).astype(np.int64) - x_zero, call.array(1).astype(np.int64) - z_zero
+    is_byte = call.input(0).dtype == "int8"
+    if call.profile.is_delegate:
+        ratios = x_scale / out_scale, z_scale / out_scale
+        if is_byte and all(2.0**-10 <= ratio < 2.0**8 for ratio in ratios):
+            return _delegated_sum(call, x, z, ratios, sign)
+        call = call.fallen_back()
+    if call.profile.is_litert and not is_byte and call.node.attrs.get("pot_scale_int16", True):
+        exponents = [binary_exponent(scale) for scale in (x_scale, z_scale, out_scale)]
+        if None not in exponents:
+            x_exponent, z_exponent, out_exponent = (int(exponent or 0) for exponent in exponents)
+            return _shifted_sum(call, x, sign * z, (x_exponent - out_exponent, z_exponent - out_exponent))
+    left = 20 if is_byte else 15
+    twice = np.float64(np.float32(2) * max(x_scale, z_scale))
+    shifted_x = call.rescaled(x << left, np.float64(x_scale) / twice)
+    shifted_z = call.rescaled(z << left, np.float64(z_scale) / twice)
+    total = shifted_x + sign * shifted_z
+    return call.finish(call.rescaled(total, twice / np.float64(np.float32(1 << left) * out_scale)))
+
+
+def _shifted_sum(call: Call, x: np.ndarray, z: np.ndarray, shifts: tuple[int, int]) -> np.ndarray:
+    """LiteRT's int16 sum where all scales are powers of two: one operand is shifted right to the output's scale."""
+    if call.node.op == "ADD" and x.shape != z.shape:
+        raise call.unsupported("int16 broadcasting between scales that are powers of two is not supported")
+    if max(shifts) != 0:
+        raise call.unsupported(
+            f"int16 scales of 2**{shifts[0]} and 2**{shifts[1]} of the output's are not supported (by LiteRT neither; "
+            "allowed: one equal, one not larger)"
+        )
+    return call.finish(rounding_shift(x, -shifts[0]) + rounding_shift(z, -shifts[1]))
+
+
+def _delegated_sum(
+    call: Call, x: np.ndarray, z: np.ndarray, ratios: tuple[np.float32, np.float32], sign: int
+) -> np.ndarray:
+    """XNNPACK: both scales over the output's as multipliers of 21 bits, one sum, one rounding shift."""
+    exponent = int(np.frexp(max(ratios))[1]) - 1
+    shift = 20 - exponent
+    x_multiplier, z_multiplier = (int(np.rint(np.ldexp(ratio, shift))) for ratio in ratios)
+    total = x * x_multiplier + sign * z * z_multiplier
+    return call.finish((total + (1 << (shift - 1))) >> shift)
+
+
+@kernel("MUL", "int8", "int16")
+def mul(call: Call) -> tuple[np.ndarray, ...]:
+    """Product of two tensors: one integer product, one rescale by a factor computed in float32."""
+    (x_scale, x_zero), (z_scale, z_zero) = call.affine(call.input(0)), call.affine(call.input(1))
+    factor = (x_scale * z_scale) / call.affine(call.outputs[0])[0]
+    product = (call.array(0).astype(np.int64) - x_zero) * (call.array(1).astype(np.int64) - z_zero)
+    if call.profile.is_delegate and call.input(0).dtype == "int8" and 2.0**-16 <= factor < 2.0**8:
+        return (call.delegated(product, factor),)
+    call = call.fallen_back()
+    return (call.finish(call.rescaled(product, np.float64(factor))),)
+
+
+@kernel("ADD", "float32")
+def add_float(call: Call) -> tuple[np.ndarray, ...]:
+    """Sum in float32."""
+    return (call.clamp(call.array(0) + call.array(1)),)
+
+
+@kernel("SUB", "float32")
+def sub_float(call: Call) -> tuple[np.ndarray, ...]:
+    """Difference in float32."""
+    return (call.clamp(call.array(0) - call.array(1)),)
+
+
+@kernel("MUL", "float32")
+def mul_float(call: Call) -> tuple[np.ndarray, ...]:
+    """Product in float32."""
+    return (call.clamp(call.array(0) * call.array(1)),)
+
+
+@kernel("MAXIMUM", "int8", "int16", "float32")
+def maximum(call: Call) -> tuple[np.ndarray, ...]:
+    """The larger of two values of the same scale."""
+    return (np.maximum(call.array(0), call.array(1)),)
+
+
+@kernel("MINIMUM", "int8", "int16", "float32")
+def minimum(call: Call) -> tuple[np.ndarray, ...]:
+    """The smaller of two values of the same scale."""
+    return (np.minimum(call.array(0), call.array(1)),)
+
+
+@kernel("SQUARED_DIFFERENCE", "int8")
+def squared_difference(call: Call) -> tuple[np.ndarray, ...]:
+    """Square of a difference: both shifted left by 7 bits, brought to twice the larger scale, rescaled."""
+    (x_scale, x_zero), (z_scale, z_zero) = call.affine(call.input(0)), call.affine(call.input(1))
+    out_scale, _ = call.affine(call.outputs[0])
+    call = call.fallen_back()
+    x, z = call.array(0).astype(np.int64) - x_zero, call.array(1).astype(np.int64) - z_zero
+    twice = np.float64(2) * np.float64(max(x_scale, z_scale))
+    difference = call.rescaled(x << 7, float(x_scale / twice)) - call.rescaled(z << 7, float(z_scale / twice))
+    return (call.finish(call.rescaled(difference * difference, twice * twice / (2.0**14 * np.float64(out_scale)))),)
+
+
+@kernel("SQUARED_DIFFERENCE", "float32")
+def squared_difference_float(call: Call) -> tuple[np.ndarray, ...]:
+    """The same in float32."""
+    return (np.square(call.array(0) - call.array(1)),)

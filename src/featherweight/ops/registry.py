@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from featherweight.graph import Graph, Node
+from featherweight.ops.calls import Kernel
 
 Macs = Callable[[Node, Graph], int]
 
@@ -35,6 +36,7 @@ class Op:
         versions: form → operator version that runtimes need at least.
         calls: option fields that name other graphs (loops, branches).
         macs: multiply-accumulates of one run.
+        kernels: reference implementations by the type of the activation; ``*`` takes any type.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Op:
     versions: Mapping[str, int] = field(default_factory=dict[str, int])
     calls: tuple[str, ...] = ()
     macs: Macs = _none
+    kernels: Mapping[str, Kernel] = field(default_factory=dict[str, Kernel])
 
 
 _OPS: dict[str, Op] = {}
@@ -60,6 +63,25 @@ def register(name: str, **facts: object) -> Op:
         raise ValueError(f"operator {name} is registered twice")
     _OPS[name] = op = Op(name, **facts)  # pyright: ignore[reportArgumentType]
     return op
+
+
+def kernel(op: str, *dtypes: str) -> Callable[[Kernel], Kernel]:
+    """Attaches a reference kernel to an operator's record, for these types of its activation (``*``: any type).
+
+    Raises:
+        ValueError: if the operator has no record, or a kernel for one of the types.
+    """
+
+    def attach(function: Kernel) -> Kernel:
+        if op not in _OPS:
+            raise ValueError(f"operator {op} has no record; register it before its kernels")
+        for dtype in dtypes:
+            if dtype in _OPS[op].kernels:
+                raise ValueError(f"operator {op} has two kernels for {dtype}")
+        _OPS[op] = replace(_OPS[op], kernels={**_OPS[op].kernels, **dict.fromkeys(dtypes, function)})
+        return function
+
+    return attach
 
 
 def lookup(name: str) -> Op:

@@ -181,26 +181,6 @@ class Session:
         self._shapes = shapes
 
 
-def run(
-    model: Model | bytes | str | Path,
-    inputs: Any,
-    *,
-    runtime: str = "litert",
-    resolver: str = "auto",
-    threads: int | None = None,
-) -> np.ndarray | dict[str, np.ndarray]:
-    """Runs a model once; returns one array for a model with one output, else a dict by output name.
-
-    Raises:
-        FeatherweightError: as `Session`, or if the runtime is unknown.
-    """
-    if runtime != "litert":
-        raise RecipeError(f"runtime '{runtime}' is unknown (allowed: litert).")
-    with Session(model, threads=threads, resolver=resolver) as session:
-        results = session.run(inputs)
-    return next(iter(results.values())) if len(results) == 1 else results
-
-
 def weight_bytes(model: Model) -> dict[int, int]:
     """Returns the bytes of all constants by their rank."""
     found: dict[int, int] = {}

@@ -1,0 +1,105 @@
+"""How the random integer models of one operator are put together, and where their kinds are enrolled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from featherweight import ops
+from featherweight.graph import Graph, Model, Node, Tensor, constant
+from featherweight.numerics import QuantParams, integer_range
+from featherweight.runtime.reference import run_reference
+
+FUSED = ("NONE", "RELU", "RELU6", "RELU_N1_TO_1")
+Drawn = Callable[[Callable[..., Any], str], "Case"]
+CASES: dict[str, Drawn] = {}
+
+
+@dataclass
+class Case:
+    """One operator under construction."""
+
+    op: str
+    options: str | None = None
+    attrs: dict[str, Any] = field(default_factory=dict)
+    tensors: list[Tensor] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)
+    feeds: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def fed(self, name: str, array: np.ndarray, quant: QuantParams | None) -> Case:
+        self.tensors.append(Tensor(name, array.shape, array.dtype.name, quant=quant))
+        self.feeds[name] = array
+        return self
+
+    def constant(
+        self, name: str, array: np.ndarray, quant: QuantParams | None = None, dtype: str | None = None
+    ) -> Case:
+        self.tensors.append(constant(name, array, dtype, quant))
+        return self
+
+    def gives(self, dtype: str, quant: QuantParams | None, count: int = 1) -> Case:
+        self.outputs = [Tensor(f"y{i}", (1,), dtype, quant=quant) for i in range(count)]
+        return self
+
+    def model(self, form: str) -> Model:
+        """Returns the model, with the shapes of its outputs as the reference kernels find them."""
+        version = ops.lookup(self.op).versions.get(form, 1)
+        extras = {} if self.options is None else {"options": self.options}
+        inputs, outputs = (tuple(t.name for t in part) for part in (self.tensors, self.outputs))
+        node = Node(self.op, inputs, outputs, self.attrs, version, extras=extras)
+
+        def build(results: list[Tensor]) -> Model:
+            tensors = {t.name: t for t in (*self.tensors, *results)}
+            return Model((Graph("main", tuple(self.feeds), outputs, (node,), tensors),))
+
+        found = run_reference(build(self.outputs), self.feeds, "tflite_ref")
+        return build([replace(t, shape=found[t.name].shape) for t in self.outputs])
+
+
+def case(*names: str) -> Callable[[Callable[..., Case]], Callable[..., Case]]:
+    """Enrols the drawing function of operators."""
+
+    def enrol(function: Callable[..., Case]) -> Callable[..., Case]:
+        for name in names:
+            CASES[name] = lambda draw, dtype, op=name: function(draw, op, dtype)
+        return function
+
+    return enrol
+
+
+def random_of(draw: Callable[..., Any]) -> np.random.Generator:
+    return np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+
+
+def integers(random: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    low, high = integer_range(dtype)
+    return random.integers(low, high + 1, shape).astype(dtype)
+
+
+def params(draw: Callable[..., Any], dtype: str, low: float = -8.0, high: float = 3.0) -> QuantParams:
+    """Draws parameters per tensor, with scales between powers of two, and often one: then products tie."""
+    exponent = draw(st.one_of(st.floats(low, high), st.floats(low, high), st.integers(int(low), int(high))))
+    scale = float(np.float32(2.0**exponent))
+    zero = 0 if dtype == "int16" else draw(st.integers(-128, 127))
+    return QuantParams(dtype, (scale,), (zero,))
+
+
+def scaled(quant: QuantParams, factor: float) -> QuantParams:
+    return replace(quant, scale=tuple(float(np.float32(s * factor)) for s in quant.scale))
+
+
+def window(draw: Callable[..., Any], *, dilated: bool = True) -> dict[str, Any]:
+    stride, dilation = draw(st.integers(1, 3)), 1
+    if dilated and stride == 1:
+        dilation = draw(st.sampled_from((1, 1, 2)))
+    attrs = {"stride_h": stride, "stride_w": stride, "padding": draw(st.sampled_from(("SAME", "VALID")))}
+    return attrs | ({"dilation_h_factor": dilation, "dilation_w_factor": dilation} if dilated else {})
+
+
+def image(draw: Callable[..., Any], dtype: str, channels: int, least: int = 5) -> np.ndarray:
+    size = draw(st.integers(1, 2)), draw(st.integers(least, 9)), draw(st.integers(least, 9)), channels
+    return integers(random_of(draw), size, dtype)

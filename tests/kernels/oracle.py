@@ -1,0 +1,82 @@
+"""LiteRT in a process of its own, which answers one file after another; some kernels end the process.
+
+As a script it is that process: pickled jobs on its input, pickled answers on its output.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+
+RESOLVERS = {"xnnpack": "AUTO", "tflite_opt": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "tflite_ref": "BUILTIN_REF"}
+
+
+class Oracle:
+    """What LiteRT computes, by profile."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __call__(self, content: bytes, inputs: dict[str, np.ndarray], profile: str) -> list[np.ndarray] | str:
+        """Returns the outputs, or what went wrong."""
+        process = self._running()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            pickle.dump((content, inputs, RESOLVERS[profile]), process.stdin)
+            process.stdin.flush()
+            return pickle.load(process.stdout)
+        except (EOFError, BrokenPipeError, pickle.UnpicklingError):
+            self._process = None
+            return f"the process ended with {process.wait()}"
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self._process is not None:
+            self._process.communicate()
+            self._process = None
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+        return self._process
+
+
+def _run(content: bytes, inputs: dict[str, np.ndarray], resolver: str) -> list[np.ndarray]:
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    interpreter = Interpreter(
+        model_content=content, num_threads=1, experimental_op_resolver_type=OpResolverType[resolver]
+    )
+    interpreter.allocate_tensors()
+    for detail in interpreter.get_input_details():
+        interpreter.set_tensor(detail["index"], inputs[detail["name"]])
+    interpreter.invoke()
+    return [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
+
+
+def _serve() -> None:
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what kernels print must not reach the answers
+    while True:
+        try:
+            job: Any = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            result: list[np.ndarray] | str = _run(*job)
+        except Exception as error:
+            result = f"{type(error).__name__}: {error}"
+        pickle.dump(result, answers)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    _serve()
