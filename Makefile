@@ -21,10 +21,10 @@ export CUDA_VISIBLE_DEVICES ?= -1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 run_in = PATH="$(CURDIR)/$(1)/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/$(1)"
 
-.PHONY: help setup setup-all demo test test-all lint format bench clean
+.PHONY: help setup setup-all demo test test-all lint format bench conformance clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## create .venv with everything that development needs (no TensorFlow, no torch)
 
@@ -71,6 +71,9 @@ format: $(READY)  ## let ruff format and fix what it can
 
 bench: $(READY_ALL)  ## measure side by side with the peers
 	$(call run_in,.venv-all) python -m benchmarks $(BENCH_ARGS)
+
+conformance: $(READY)  ## hold every operator against LiteRT at length, and write docs/conformance.md: KINDS='ADD CONV_2D'
+	$(call run_in,.venv) python -m tests.kernels.conformance $(KINDS)
 
 clean:  ## remove environments, caches and outputs
 	rm -rf .venv .venv-all build dist $(OUT) .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,26 @@ _add(
     "EMBEDDING_LOOKUP",
     lambda: model_of("EMBEDDING_LOOKUP", {"x": (4,), "w": weights(10, 32)}, {"y": (4, 32)}, dtypes={"x": "int32"}),
 )
+
+
+def lstm(steps: int = 6, features: int = 8, units: int = 8) -> Model:
+    """Returns a fused LSTM whose states nothing resets, as an imported file has them."""
+    inputs: dict[str, tuple[int, ...] | np.ndarray] = {"x": (1, steps, features)}
+    inputs |= {f"kernel_{gate}": weights(units, features) for gate in "ifco"}
+    inputs |= {f"recurrent_{gate}": weights(units, units) for gate in "ifco"}
+    inputs |= {f"bias_{gate}": weights(units) for gate in "ifco"}
+    options = "UnidirectionalSequenceLSTMOptions"
+    model = model_of(
+        "UNIDIRECTIONAL_SEQUENCE_LSTM", inputs, {"y": (1, steps, units)}, options, fused_activation_function="TANH"
+    )
+    (node,), (*names,) = model.main.nodes, inputs
+    wired = (*names[:9], *[""] * 3, *names[9:], *[""] * 2, "hidden", "cell", *[""] * 4)
+    states = {name: Tensor(name, (1, units), "float32", is_variable=True) for name in ("hidden", "cell")}
+    graph = replace(model.main, nodes=(replace(node, inputs=wired),), tensors={**model.main.tensors, **states})
+    return replace(model, graphs=(graph,))
+
+
+_add("UNIDIRECTIONAL_SEQUENCE_LSTM", lstm)
 for _op, _options in (("ADD", "AddOptions"), ("SUB", "SubOptions"), ("MUL", "MulOptions"), ("DIV", "DivOptions")):
     _add(_op, lambda op=_op, options=_options: model_of(op, {"x": X, "z": X}, {"y": X}, options))
 for _op in ("MAXIMUM", "MINIMUM"):

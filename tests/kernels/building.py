@@ -15,8 +15,8 @@ from featherweight.numerics import QuantParams, integer_range
 from featherweight.runtime.reference import run_reference
 
 FUSED = ("NONE", "RELU", "RELU6", "RELU_N1_TO_1")
-Drawn = Callable[[Callable[..., Any], str], "Case"]
-CASES: dict[str, Drawn] = {}
+Drawn = Callable[[Callable[..., Any]], "Case"]
+CASES: dict[tuple[str, str], Drawn] = {}  # by the name of a kind, which begins with its operator, and the form
 
 
 @dataclass
@@ -29,6 +29,7 @@ class Case:
     tensors: list[Tensor] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
     feeds: dict[str, np.ndarray] = field(default_factory=dict)
+    form: str = ""
 
     def fed(self, name: str, array: np.ndarray, quant: QuantParams | None) -> Case:
         self.tensors.append(Tensor(name, array.shape, array.dtype.name, quant=quant))
@@ -45,9 +46,11 @@ class Case:
         self.outputs = [Tensor(f"y{i}", (1,), dtype, quant=quant) for i in range(count)]
         return self
 
-    def model(self, form: str) -> Model:
+    def model(self) -> Model:
         """Returns the model, with the shapes of its outputs as the reference kernels find them."""
-        version = ops.lookup(self.op).versions.get(form, 1)
+        record = ops.lookup(self.op)
+        form = f"{self.form}*int8" if record.weight is not None and "*" not in self.form else self.form
+        version = record.versions.get(form, 1)
         extras = {} if self.options is None else {"options": self.options}
         inputs, outputs = (tuple(t.name for t in part) for part in (self.tensors, self.outputs))
         node = Node(self.op, inputs, outputs, self.attrs, version, extras=extras)
@@ -56,16 +59,19 @@ class Case:
             tensors = {t.name: t for t in (*self.tensors, *results)}
             return Model((Graph("main", tuple(self.feeds), outputs, (node,), tensors),))
 
-        found = run_reference(build(self.outputs), self.feeds, "tflite_ref")
+        found = run_reference(build(self.outputs), self.feeds, "integer_multiplier")
         return build([replace(t, shape=found[t.name].shape) for t in self.outputs])
 
 
-def case(*names: str) -> Callable[[Callable[..., Case]], Callable[..., Case]]:
-    """Enrols the drawing function of operators."""
+def case(
+    *names: str, forms: tuple[str, ...] = ("int8", "int16")
+) -> Callable[[Callable[..., Case]], Callable[..., Case]]:
+    """Enrols the drawing function (draw, op, form) of kinds of operators, in forms that LiteRT runs."""
 
     def enrol(function: Callable[..., Case]) -> Callable[..., Case]:
         for name in names:
-            CASES[name] = lambda draw, dtype, op=name: function(draw, op, dtype)
+            for form in forms:
+                CASES[name, form] = lambda draw, op=name, form=form: replace(function(draw, op, form), form=form)
         return function
 
     return enrol

@@ -185,20 +185,24 @@ def _sigmoid(draw: Callable[..., Any], op: str, dtype: str) -> Case:
     return built.gives(dtype, QuantParams(dtype, (fixed[0],), (fixed[1],)))
 
 
-@case("RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "LEAKY_RELU", "HARD_SWISH")
+@case("RELU_N1_TO_1", "RELU_0_TO_1", "HARD_SWISH", forms=("int8",))
+@case("RELU", "RELU6", "LEAKY_RELU")
 def _activation(draw: Callable[..., Any], op: str, dtype: str) -> Case:
     low = -8 if dtype == "int8" else -14
     quant = params(draw, dtype, low, low + 6)
-    out = scaled(replace(params(draw, dtype), scale=quant.scale), 2.0 ** draw(st.floats(-1.5, 1)))
+    out = scaled(
+        replace(params(draw, dtype), scale=quant.scale), 2.0 ** draw(st.one_of(st.floats(-1.5, 1), st.integers(-1, 1)))
+    )
     attrs = {"alpha": draw(st.sampled_from((0.1, 0.2, 0.3, 0.01)))} if op == "LEAKY_RELU" else {}
     options = {"LEAKY_RELU": "LeakyReluOptions", "HARD_SWISH": "HardSwishOptions"}.get(op)
     return Case(op, options, attrs).fed("x", image(draw, dtype, draw(st.integers(1, 17))), quant).gives(dtype, out)
 
 
-@case("ELU", "GELU", "PRELU")
+@case("ELU", "GELU", "PRELU", forms=("int8",))
 def _smooth(draw: Callable[..., Any], op: str, dtype: str) -> Case:
     quant = params(draw, dtype, -8, -2)
-    out = scaled(replace(params(draw, dtype), scale=quant.scale), 2.0 ** draw(st.floats(-1.5, 1)))
+    factor = 2.0 ** draw(st.one_of(st.floats(-1.5, 1), st.integers(-1, 1)))
+    out = scaled(replace(params(draw, dtype), scale=quant.scale), factor)
     attrs = {"approximate": draw(st.booleans())} if op == "GELU" else {}
     channels = draw(st.integers(1, 17))
     built = Case(op, "GeluOptions" if op == "GELU" else None, attrs).fed("x", image(draw, dtype, channels), quant)
@@ -207,7 +211,7 @@ def _smooth(draw: Callable[..., Any], op: str, dtype: str) -> Case:
     return built.gives(dtype, out)
 
 
-@case("SQUARED_DIFFERENCE")
+@case("SQUARED_DIFFERENCE", forms=("int8",))
 def _squared(draw: Callable[..., Any], op: str, dtype: str) -> Case:
     x_params = params(draw, dtype, -7, 0)
     z_params = scaled(params(draw, dtype, -2, 2), x_params.scale[0])

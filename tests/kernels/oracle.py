@@ -9,11 +9,13 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 RESOLVERS = {"xnnpack": "AUTO", "tflite_opt": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "tflite_ref": "BUILTIN_REF"}
+Feeds = dict[str, np.ndarray]
 
 
 class Oracle:
@@ -22,13 +24,13 @@ class Oracle:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __call__(self, content: bytes, inputs: dict[str, np.ndarray], profile: str) -> list[np.ndarray] | str:
-        """Returns the outputs, or what went wrong."""
+    def __call__(self, content: bytes, feeds: Sequence[Feeds], profile: str) -> list[list[np.ndarray]] | str:
+        """Returns the outputs of one file for every feed, or what went wrong."""
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            pickle.dump((content, inputs, RESOLVERS[profile]), process.stdin)
+            pickle.dump((content, feeds, RESOLVERS[profile]), process.stdin)
             process.stdin.flush()
             return pickle.load(process.stdout)
         except (EOFError, BrokenPipeError, pickle.UnpicklingError):
@@ -49,17 +51,22 @@ class Oracle:
         return self._process
 
 
-def _run(content: bytes, inputs: dict[str, np.ndarray], resolver: str) -> list[np.ndarray]:
+def _run(content: bytes, feeds: Sequence[Feeds], resolver: str) -> list[list[np.ndarray]]:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     interpreter = Interpreter(
         model_content=content, num_threads=1, experimental_op_resolver_type=OpResolverType[resolver]
     )
     interpreter.allocate_tensors()
-    for detail in interpreter.get_input_details():
-        interpreter.set_tensor(detail["index"], inputs[detail["name"]])
-    interpreter.invoke()
-    return [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
+    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    results: list[list[np.ndarray]] = []
+    for arrays in feeds:
+        interpreter.reset_all_variables()
+        for detail in inputs:
+            interpreter.set_tensor(detail["index"], arrays[detail["name"]])
+        interpreter.invoke()
+        results.append([interpreter.get_tensor(detail["index"]) for detail in outputs])
+    return results
 
 
 def _serve() -> None:
@@ -71,7 +78,7 @@ def _serve() -> None:
         except EOFError:
             return
         try:
-            result: list[np.ndarray] | str = _run(*job)
+            result: list[list[np.ndarray]] | str = _run(*job)
         except Exception as error:
             result = f"{type(error).__name__}: {error}"
         pickle.dump(result, answers)

@@ -59,9 +59,10 @@ def test_an_accumulator_that_overflows_is_named(profile: str) -> None:
 
 
 def test_an_operator_without_kernel_is_refused() -> None:
-    model = single_ops.FACTORIES["TOPK_V2"]()
-    with pytest.raises(UnsupportedOp, match=r"TOPK_V2 'y': the operator has no reference kernel \(supported: ADD, "):
-        fw.run(model, single_ops.feeds(model), runtime="reference")
+    tensors = {n: Tensor(n, (1, 2), "float32") for n in "xy"}
+    model = Model((Graph("main", ("x",), ("y",), (Node("CUSTOM", ("x",), ("y",), custom_code="Mine"),), tensors),))
+    with pytest.raises(UnsupportedOp, match=r"CUSTOM 'y': the operator has no reference kernel \(supported: ABS, AD"):
+        run_reference(model, np.zeros((1, 2), np.float32))
 
 
 def test_a_type_without_kernel_is_refused() -> None:
@@ -80,15 +81,30 @@ def test_a_type_without_kernel_is_refused() -> None:
         run_reference(model, np.zeros((1, 2), np.uint8))
 
 
-def test_hybrid_layers_are_refused() -> None:
+def hybrid_dense(weight: np.ndarray, dtype: str = "int8", columns: int = 2) -> Model:
     tensors = {
-        "x": Tensor("x", (1, 2), "float32"),
-        "w": constant("w", np.ones((3, 2), np.int8), quant=ONE),
-        "y": Tensor("y", (1, 3), "float32"),
+        "x": Tensor("x", (1, columns), "float32"),
+        "w": constant("w", weight, dtype, replace(ONE, dtype=dtype)),
+        "y": Tensor("y", (1, weight.shape[0]), "float32"),
     }
-    model = Model((Graph("main", ("x",), ("y",), (Node("FULLY_CONNECTED", ("x", "w"), ("y",)),), tensors),))
-    with pytest.raises(UnsupportedOp, match="float activations with int8 weights are not supported"):
-        run_reference(model, np.zeros((1, 2), np.float32))
+    return Model((Graph("main", ("x",), ("y",), (Node("FULLY_CONNECTED", ("x", "w"), ("y",)),), tensors),))
+
+
+def test_hybrid_layers_quantize_their_activations() -> None:
+    x = np.array([[0.3, 127.0]], np.float32)
+    model = hybrid_dense(np.eye(2, dtype=np.int8))
+    assert run_reference(model, x, "tflite_ref")["y"].tolist() == [[0.0, 127.0]]  # 127 steps of 1: 0.3 is none
+    found = run_reference(model, x, "xnnpack")["y"][0]
+    step = np.float32(127 / 255)  # XNNPACK has 255 steps, always
+    np.testing.assert_allclose(found, np.array([step, 127.0]), rtol=1e-6)
+
+
+def test_what_litert_computes_wrongly_is_refused() -> None:
+    weight = np.full((4, 32), -8, np.int8)
+    model, x = hybrid_dense(weight, "int4", 32), np.ones((1, 32), np.float32)
+    assert run_reference(model, x, "xnnpack")["y"].tolist() == [[-256.0] * 4]
+    with pytest.raises(UnsupportedOp, match="int4 weights of -8, which LiteRT's optimized kernel takes for 8, are not"):
+        run_reference(model, x, "tflite_opt")
 
 
 def test_tensors_of_choice_are_returned_by_both_runtimes() -> None:

@@ -2,10 +2,54 @@
 
 from __future__ import annotations
 
-from featherweight.ops import activation, control, conv, elementwise, linear, pooling, quantize, resize, shape
+from featherweight.ops import (
+    activation,
+    comparison,
+    control,
+    conv,
+    conv_transposed,
+    creation,
+    detection,
+    division,
+    elementwise,
+    functions,
+    linear,
+    lstm_integer,
+    lstm_real,
+    normalization,
+    pooling,
+    quantize,
+    recurrent,
+    reduction,
+    resize,
+    selection,
+    shape,
+)
 from featherweight.ops.calls import Call, Kernel
-from featherweight.ops.registry import Op, kernel, lookup, register, registered
+from featherweight.ops.registry import Op, WeightRole, kernel, lookup, register, registered
 
-__all__ = ["Call", "Kernel", "Op", "kernel", "lookup", "register", "registered"]
+__all__ = ["Call", "Kernel", "Op", "WeightRole", "kernel", "lookup", "register", "registered"]
 
-_FAMILIES = (activation, control, conv, elementwise, linear, pooling, quantize, resize, shape)
+_FAMILIES = (
+    activation,
+    comparison,
+    control,
+    conv,
+    conv_transposed,
+    creation,
+    detection,
+    division,
+    elementwise,
+    functions,
+    linear,
+    lstm_integer,
+    lstm_real,
+    normalization,
+    pooling,
+    quantize,
+    recurrent,
+    reduction,
+    resize,
+    selection,
+    shape,
+)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
-from featherweight.numerics import integer_range, round_half_away
+from featherweight.numerics import integer_range
 from featherweight.ops.calls import Call, quantized_bound
-from featherweight.ops.interpolation import sigmoid_16, softmax_16, tanh_16
+from featherweight.ops.fixedpoint import logistic_16 as gemmlowp_logistic
+from featherweight.ops.fixedpoint import shifted
+from featherweight.ops.fixedpoint import tanh_16 as gemmlowp_tanh
+from featherweight.ops.interpolation import Function, libm, precise, sigmoid_16, softmax_16, tabulated, tanh_16
 from featherweight.ops.registry import kernel, register
 from featherweight.ops.softmax import softmax_fixed, softmax_table
 from featherweight.profiles import binary_exponent, quantize_multiplier, rounding_shift
@@ -19,14 +21,12 @@ register(
     fixed_output={"int8": (1 / 256, -128), "int16": (1 / 32768, 0)},
     versions={"int8": 2, "int16": 3},
 )
-register("LOG_SOFTMAX", fixed_output={"int8": (16 / 256, 127)}, versions={"int8": 2})
 register(
     "LOGISTIC",
     fixed_output={"int8": (1 / 256, -128), "int16": (1 / 32768, 0)},
     versions={"int8": 2, "int16": 3},
 )
 register("TANH", fixed_output={"int8": (1 / 128, 0), "int16": (1 / 32768, 0)}, versions={"int8": 2, "int16": 3})
-register("L2_NORMALIZATION", fixed_output={"int8": (1 / 128, 0)}, versions={"int8": 2})
 for _name in ("RELU", "RELU6"):
     register(_name, versions={"int8": 2, "int16": 3})
 for _name in ("RELU_N1_TO_1", "RELU_0_TO_1"):
@@ -38,55 +38,42 @@ register("HARD_SWISH", versions={"int8": 1})
 register("GELU", versions={"int8": 2, "int16": 2})
 
 
-def _real_table(call: Call, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Returns function(x) of int8 values through its 256 float32 results (LUTPopulate)."""
-    (in_scale, in_zero), (out_scale, out_zero) = call.affine(call.input(0)), call.affine(call.outputs[0])
-    steps = (np.arange(-128, 128) - in_zero).astype(np.float32)
-    scaled = function(in_scale * steps).astype(np.float32) * (np.float32(1) / out_scale)
-    table = np.clip(round_half_away(scaled) + np.float32(out_zero), -128, 127).astype(np.int8)
-    return table[call.array(0).astype(np.int16) + 128]
-
-
-def sigmoid(x: np.ndarray) -> np.ndarray:
+def _sigmoid(x: np.ndarray, exp: Function) -> np.ndarray:
     """Returns 1 / (1 + exp(-x)) in float32."""
     with np.errstate(over="ignore"):
-        return np.float32(1) / (np.float32(1) + np.exp(-x))
+        return np.float32(1) / (np.float32(1) + exp(-x))
 
 
 @kernel("LOGISTIC", "int8")
 def logistic(call: Call) -> tuple[np.ndarray, ...]:
     """Sigmoid, from a table."""
-    return (_real_table(call, sigmoid),)
+    return (tabulated(call, lambda x: _sigmoid(x, libm("exp"))),)
 
 
 @kernel("TANH", "int8")
 def tanh(call: Call) -> tuple[np.ndarray, ...]:
     """Hyperbolic tangent, from a table."""
-    return (_real_table(call, np.tanh),)
-
-
-def _refuse_gemmlowp(call: Call, exponents: tuple[int, ...]) -> None:
-    """Raises where LiteRT's optimized kernel leaves the table for gemmlowp's fixed-point functions."""
-    exponent = binary_exponent(call.affine(call.input(0))[0])
-    if call.fallen_back().profile.is_vectorized and exponent in exponents:
-        raise call.unsupported(
-            f"int16 inputs of scale 2**{exponent} in profile '{call.profile.name}' are not supported (supported: "
-            "other scales, or profile 'tflite_ref')"
-        )
+    return (tabulated(call, libm("tanh")),)
 
 
 @kernel("LOGISTIC", "int16")
-def logistic_16(call: Call) -> tuple[np.ndarray, ...]:
-    """Sigmoid of int16 values."""
-    _refuse_gemmlowp(call, (-12,))
-    return (sigmoid_16(call.array(0), call.affine(call.input(0))[0]),)
+def logistic_of_16(call: Call) -> tuple[np.ndarray, ...]:
+    """Sigmoid of int16 values: LiteRT's optimized kernel has its own for inputs of 12 fractional bits."""
+    scale, _ = call.affine(call.input(0))
+    if call.fallen_back().profile.is_vectorized and binary_exponent(scale) == -12:
+        return (gemmlowp_logistic(call.array(0).astype(np.int64), 3).astype(np.int16),)
+    return (sigmoid_16(call.array(0), scale),)
 
 
 @kernel("TANH", "int16")
 def tanh_of_16(call: Call) -> tuple[np.ndarray, ...]:
-    """Hyperbolic tangent of int16 values."""
-    _refuse_gemmlowp(call, (-12, -11))
-    return (tanh_16(call.array(0), call.affine(call.input(0))[0]),)
+    """Hyperbolic tangent of int16 values: LiteRT's optimized kernel has its own for 12 and 11 fractional bits."""
+    scale, _ = call.affine(call.input(0))
+    exponent = binary_exponent(scale)
+    if call.fallen_back().profile.is_vectorized and exponent in (-12, -11):
+        fine = shifted(call.array(0).astype(np.int64), exponent + 12, 16)
+        return (gemmlowp_tanh(fine, 3).astype(np.int16),)
+    return (tanh_16(call.array(0), scale),)
 
 
 @kernel("SOFTMAX", "int16")
@@ -98,7 +85,7 @@ def softmax_of_16(call: Call) -> tuple[np.ndarray, ...]:
 @kernel("LOGISTIC", "float32")
 def logistic_float(call: Call) -> tuple[np.ndarray, ...]:
     """Sigmoid in float32."""
-    return (sigmoid(call.array(0)),)
+    return (_sigmoid(call.array(0), precise(np.exp)),)
 
 
 @kernel("TANH", "float32")
@@ -218,44 +205,44 @@ def hard_swish_float(call: Call) -> tuple[np.ndarray, ...]:
     return (x * np.clip(x + np.float32(3), np.float32(0), np.float32(6)) * np.float32(1 / 6),)
 
 
-def elu(x: np.ndarray) -> np.ndarray:
-    """Returns x, or exp(x) - 1 below zero, in float32."""
-    return np.where(x < 0, np.expm1(np.minimum(x, 0)), x).astype(np.float32)
-
-
-def gelu(x: np.ndarray, *, approximate: bool) -> np.ndarray:
+def gelu(x: np.ndarray, *, approximate: bool, tanh: Function, erfc: Function) -> np.ndarray:
     """Returns x times the normal distribution function at x (or its tanh approximation), in float32."""
+    half = np.float32(0.5) * x
     if approximate:
         inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x * x * x)
-        return np.float32(0.5) * x * (np.float32(1) + np.tanh(inner))
-    scaled = (x * np.float32(math.sqrt(0.5))).astype(np.float64)
-    erf = np.asarray([math.erf(value) for value in scaled.reshape(-1)], np.float32).reshape(x.shape)
-    return np.float32(0.5) * x * (np.float32(1) + erf)
+        return half * (np.float32(1) + tanh(inner))
+    return half * erfc(x * np.float32(-math.sqrt(0.5)))
 
 
 @kernel("ELU", "int8")
 def elu_of_8(call: Call) -> tuple[np.ndarray, ...]:
-    """Exponential linear unit, from a table."""
-    return (_real_table(call, elu),)
+    """Exponential linear unit: from a table, or by XNNPACK's function of the same name."""
+    delegated = call.profile.is_delegate
+    below = libm("expm1") if delegated else (lambda x: libm("exp")(x) - np.float32(1))
+    return (tabulated(call, lambda x: np.where(x < 0, below(np.minimum(x, 0)), x), delegated=delegated),)
 
 
 @kernel("ELU", "float32")
 def elu_float(call: Call) -> tuple[np.ndarray, ...]:
-    """The same in float32."""
-    return (elu(call.array(0)),)
+    """x, or exp(x) - 1 below zero, in float32."""
+    x = call.array(0)
+    return (np.where(x < 0, precise(np.expm1)(np.minimum(x, 0)), x),)
 
 
-@kernel("GELU", "int8")
-def gelu_of_8(call: Call) -> tuple[np.ndarray, ...]:
+@kernel("GELU", "int8", "int16")
+def gelu_of_integers(call: Call) -> tuple[np.ndarray, ...]:
     """Gaussian error linear unit, from a table."""
     approximate = bool(call.node.attrs.get("approximate"))
-    return (_real_table(call, lambda x: gelu(x, approximate=approximate)),)
+    tanh, erfc = libm("tanh"), libm("erfc")
+    return (tabulated(call, lambda x: gelu(x, approximate=approximate, tanh=tanh, erfc=erfc)),)
 
 
 @kernel("GELU", "float32")
 def gelu_float(call: Call) -> tuple[np.ndarray, ...]:
     """The same in float32."""
-    return (gelu(call.array(0), approximate=bool(call.node.attrs.get("approximate"))),)
+    approximate = bool(call.node.attrs.get("approximate"))
+    erfc = precise(np.vectorize(math.erfc, otypes=[np.float64]))
+    return (gelu(call.array(0), approximate=approximate, tanh=precise(np.tanh), erfc=erfc),)
 
 
 @kernel("PRELU", "int8")

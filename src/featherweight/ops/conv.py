@@ -7,10 +7,12 @@ import math
 import numpy as np
 
 from featherweight.graph import Graph, Node
+from featherweight.ops import hybrid
 from featherweight.ops.calls import Call
 from featherweight.ops.matrix import finisher, float_weight, placed, prepare
-from featherweight.ops.products import Window, windowed_product
+from featherweight.ops.products import Span, Window, windowed_product
 from featherweight.ops.registry import kernel, output_elements, register
+from featherweight.ops.rows import quantize_asymmetric, quantize_symmetric
 
 
 def _conv_macs(node: Node, graph: Graph) -> int:
@@ -19,11 +21,6 @@ def _conv_macs(node: Node, graph: Graph) -> int:
 
 def _depthwise_macs(node: Node, graph: Graph) -> int:
     return output_elements(node, graph) * math.prod(graph.tensors[node.inputs[1]].shape[1:3])
-
-
-def _transpose_conv_macs(node: Node, graph: Graph) -> int:
-    pixels = math.prod(graph.tensors[node.inputs[2]].shape[:3])
-    return pixels * math.prod(graph.tensors[node.inputs[1]].shape)
 
 
 def _conv_3d_macs(node: Node, graph: Graph) -> int:
@@ -46,20 +43,11 @@ register(
     versions={"float32*int8": 6, "int8*int8": 3, "int16*int8": 5, "int8*int4": 7},
     macs=_depthwise_macs,
 )
-register(
-    "TRANSPOSE_CONV",
-    weight=1,
-    axis=0,
-    bias=3,
-    activation=2,
-    versions={"float32*int8": 2, "int8*int8": 2, "int16*int8": 2},
-    macs=_transpose_conv_macs,
-)
 register("CONV_3D", weight=1, axis=4, bias=2, macs=_conv_3d_macs)
 
 
-# Channels that LiteRT's optimized depthwise kernel computes at a time.
-_LANES = 8
+# Channels that LiteRT's optimized depthwise kernels compute at a time: integer, and hybrid.
+_LANES, _FLOAT_LANES = 8, 4
 
 
 def _sizes(call: Call) -> tuple[np.ndarray, np.ndarray]:
@@ -78,7 +66,7 @@ def conv_2d(call: Call) -> tuple[np.ndarray, ...]:
     window = Window.of(call, x.shape[1], x.shape[2], (weight.shape[1], weight.shape[2]))
     operands = prepare(call, weight.reshape(weight.shape[0], -1))
     padded = window.padded(operands.x)
-    groups = _groups(call, x.shape[3], weight)
+    groups = _groups(call, x.shape[3], weight.shape)
     is_product = len(groups) == 1  # LiteRT runs grouped convolutions on its reference kernel
     parts = [
         windowed_product(
@@ -95,24 +83,51 @@ def conv_2d(call: Call) -> tuple[np.ndarray, ...]:
 
 @kernel("CONV_2D", "float32")
 def conv_2d_float(call: Call) -> tuple[np.ndarray, ...]:
-    """Convolution in float32."""
-    x, weight = _sizes(call)[0], float_weight(call)
-    window = Window.of(call, x.shape[1], x.shape[2], (weight.shape[1], weight.shape[2]))
-    flat, bias, padded = weight.reshape(weight.shape[0], -1), call.optional(2), window.padded(x)
+    """Convolution in float32, or hybrid: bit for bit LiteRT's then."""
+    x, weight = _sizes(call)
+    flat = weight.reshape(weight.shape[0], -1)
+    if not hybrid.is_hybrid(call):
+        float_weight(call)
+        sums, bias = _conv_sums(call, x, weight.shape, flat, np.float32), call.optional(2)
+        return (call.clamp(sums if bias is None else sums + bias),)
+    call = placed(call)
+    scales = hybrid.weight_scales(call)
+    is_grouped = x.shape[3] != weight.shape[3]
+    # LiteRT's kernel for one scale is symmetric, and takes channels with equal scales too.
+    symmetric = bool((scales == scales[0]).all()) and not is_grouped
+    if is_grouped:
+        hybrid.check_scales(call, weight.shape[0])
+    rows = (x.shape[0], 1, 1, 1)
+    strides = call.attr_int("stride_h", 1), call.attr_int("stride_w", 1)
+    if call.profile.is_delegate and weight.shape[1:3] == strides == (1, 1) and not is_grouped:
+        rows = (*x.shape[:3], 1)  # XNNPACK makes a dense layer of it, and quantizes every pixel
+    quantize = quantize_symmetric if symmetric else quantize_asymmetric
+    operands = hybrid.prepare_hybrid(call, flat, rows=rows, quantize=quantize)
+    sums = _conv_sums(call, operands.x, weight.shape, operands.weight, operands.dtype)
+    if call.profile.is_delegate:
+        how = hybrid.delegated
+    else:
+        how = hybrid.joined if symmetric or (call.profile.is_vectorized and not is_grouped) else hybrid.weight_first
+    return (operands.finish(call, sums, how),)
+
+
+def _conv_sums(call: Call, x: np.ndarray, shape: tuple[int, ...], flat: np.ndarray, dtype: type) -> np.ndarray:
+    """Returns the sums of products of a convolution with a weight of that shape, as (out, kh * kw * c)."""
+    window = Window.of(call, x.shape[1], x.shape[2], (shape[1], shape[2]))
+    padded = window.padded(x)
     parts = [
-        windowed_product(padded[..., inputs], window, flat[outputs], lambda sums: sums, np.float32)
-        for inputs, outputs in _groups(call, x.shape[3], weight)
+        windowed_product(padded[..., inputs], window, flat[outputs], lambda sums: sums, dtype)
+        for inputs, outputs in _groups(call, x.shape[3], shape)
     ]
-    sums = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
-    return (call.clamp(sums if bias is None else sums + bias),)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
 
-def _groups(call: Call, channels: int, weight: np.ndarray) -> list[tuple[slice, slice]]:
-    """Returns (input channels, output channels) of each group."""
-    depth = weight.shape[3]
-    if depth == 0 or channels % depth or weight.shape[0] % (channels // depth):
-        raise call.unsupported(f"{channels} input channels with a weight of {list(weight.shape)} are not supported")
-    count, outputs = channels // depth, weight.shape[0] // (channels // depth)
+def _groups(call: Call, channels: int, shape: tuple[int, ...]) -> list[tuple[slice, slice]]:
+    """Returns (input channels, output channels) of each group of a weight of that shape."""
+    depth = shape[3]
+    if depth == 0 or channels % depth or shape[0] % (channels // depth):
+        raise call.unsupported(f"{channels} input channels with a weight of {list(shape)} are not supported")
+    count, outputs = channels // depth, shape[0] // (channels // depth)
     return [(slice(g * depth, (g + 1) * depth), slice(g * outputs, (g + 1) * outputs)) for g in range(count)]
 
 
@@ -138,12 +153,27 @@ def depthwise_conv_2d(call: Call) -> tuple[np.ndarray, ...]:
 
 @kernel("DEPTHWISE_CONV_2D", "float32")
 def depthwise_conv_2d_float(call: Call) -> tuple[np.ndarray, ...]:
-    """Depthwise convolution in float32."""
-    x, weight = _sizes(call)[0], float_weight(call)
+    """Depthwise convolution in float32, or hybrid (which XNNPACK does not take): bit for bit LiteRT's then."""
+    x, weight = _sizes(call)
     window = Window.of(call, x.shape[1], x.shape[2], (weight.shape[1], weight.shape[2]))
-    sums = _depthwise_sums(call, x, window, weight.reshape(-1, weight.shape[3]))
-    bias = call.optional(2)
-    return (call.clamp(sums if bias is None else sums + bias),)
+    flat = weight.reshape(-1, weight.shape[3])
+    if not hybrid.is_hybrid(call):
+        float_weight(call)
+        sums, bias = _depthwise_sums(call, x, window, flat), call.optional(2)
+        return (call.clamp(sums if bias is None else sums + bias),)
+    if call.input(1).dtype != "int8":
+        raise call.unsupported(f"float activations with {call.input(1).dtype} weights are not supported (int8 are)")
+    call = placed(call, takes=False)
+    hybrid.check_scales(call, weight.shape[3])
+    operands = hybrid.prepare_hybrid(call, flat.T, rows=(x.shape[0], 1, 1, 1), quantize=quantize_asymmetric)
+    sums = _depthwise_sums(call, operands.x, window, operands.weight.T)
+    if not call.profile.is_vectorized:
+        return (operands.finish(call, sums, hybrid.joined),)
+    # The optimized kernel computes four channels at a time, and the rest one by one.
+    whole = sums.shape[3] - sums.shape[3] % _FLOAT_LANES
+    results = operands.finish(call, sums, hybrid.weight_first)
+    results[..., whole:] = operands.finish(call, sums, hybrid.row_first)[..., whole:]
+    return (results,)
 
 
 def _depthwise_sums(call: Call, x: np.ndarray, window: Window, weight: np.ndarray) -> np.ndarray:
@@ -160,42 +190,20 @@ def _depthwise_sums(call: Call, x: np.ndarray, window: Window, weight: np.ndarra
     return sums
 
 
-@kernel("TRANSPOSE_CONV", "int8", "int16")
-def transpose_conv(call: Call) -> tuple[np.ndarray, ...]:
-    """Transposed convolution: output shape, weight (out, kh, kw, c), x (n, h, w, c), bias (out)."""
-    weight = call.array(1)
-    # XNNPACK leaves kernels smaller than their stride alone where that would need a negative padding.
-    strides = call.attr_int("stride_h", 1), call.attr_int("stride_w", 1)
-    is_covered = weight.shape[1] >= strides[0] and weight.shape[2] >= strides[1]
-    call = placed(call, 2, takes=is_covered or call.node.attrs.get("padding") == "VALID")
-    operands = prepare(call, weight.reshape(weight.shape[0], -1), x_position=2, bias_position=3)
-    sums = _transposed_sums(call, operands.x, operands.weight.reshape(weight.shape))
-    return (finisher(call, operands, is_product=False)(sums),)
-
-
-@kernel("TRANSPOSE_CONV", "float32")
-def transpose_conv_float(call: Call) -> tuple[np.ndarray, ...]:
-    """Transposed convolution in float32."""
-    sums, bias = _transposed_sums(call, call.array(2), float_weight(call)), call.optional(3)
+@kernel("CONV_3D", "float32")
+def conv_3d(call: Call) -> tuple[np.ndarray, ...]:
+    """Convolution of volumes in float32, the only type LiteRT has: x (n, d, h, w, c), weight (kd, kh, kw, c, out)."""
+    x, weight, bias = call.array(0), float_weight(call), call.optional(2)
+    if x.ndim != 5 or weight.ndim != 5 or x.shape[4] != weight.shape[3]:
+        raise call.unsupported(f"inputs of {list(x.shape)} with a weight of {list(weight.shape)} are not supported")
+    span = Span.of(call, "d", x.shape[1], weight.shape[0])
+    window = Window.of(call, x.shape[2], x.shape[3], weight.shape[1:3])
+    x = np.pad(x, ((0, 0), span.pad, *window.pad, (0, 0)))
+    sums = np.zeros((x.shape[0] * span.out, *window.out, weight.shape[4]), np.float32)
+    for index, taps in enumerate(weight):
+        start = index * span.dilation
+        planes = x[:, start : start + (span.out - 1) * span.stride + 1 : span.stride]
+        flat = taps.reshape(-1, weight.shape[4]).T
+        sums += windowed_product(planes.reshape(-1, *x.shape[2:]), window, flat, lambda sums: sums, np.float32)
+    sums = sums.reshape(x.shape[0], span.out, *sums.shape[1:])
     return (call.clamp(sums if bias is None else sums + bias),)
-
-
-def _transposed_sums(call: Call, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Returns what every input pixel, times the weight, adds to the output around it."""
-    _, height, width, _ = call.integers(0)
-    n, in_h, in_w, depth = x.shape
-    outputs, size_h, size_w, _ = weight.shape
-    # The padding is that of the convolution from the output's size to the input's.
-    window = Window.of(call, height, width, (size_h, size_w))
-    stride_h, stride_w = window.stride
-    room_h, room_w = (in_h - 1) * stride_h + size_h, (in_w - 1) * stride_w + size_w
-    top, left = window.pad[0][0], window.pad[1][0]
-    sums = np.zeros((n, max(room_h, height + top), max(room_w, width + left), outputs), x.dtype)
-    flat = x.reshape(-1, depth)
-    for row in range(size_h):
-        for column in range(size_w):
-            part = (flat @ weight[:, row, column].T).reshape(n, in_h, in_w, outputs)
-            sums[:, row : row + in_h * stride_h : stride_h, column : column + in_w * stride_w : stride_w][
-                :, :in_h, :in_w
-            ] += part
-    return np.ascontiguousarray(sums[:, top : top + height, left : left + width])

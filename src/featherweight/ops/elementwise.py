@@ -1,4 +1,4 @@
-"""Elementwise arithmetic, comparisons and choices. Source: LiteRT op_version.cc and kernels."""
+"""Sums, products and extremes of two tensors. Sources: LiteRT op_version.cc, add.cc, sub.cc, mul.cc; XNNPACK."""
 
 from __future__ import annotations
 
@@ -6,27 +6,16 @@ import numpy as np
 
 from featherweight.ops.calls import Call
 from featherweight.ops.registry import kernel, register
-from featherweight.profiles import binary_exponent, rounding_shift
+from featherweight.profiles import binary_exponent, quantize_multiplier, rescale_once, rounding_shift
 
 register("ADD", versions={"int8": 2, "int16": 3})
 register("SUB", versions={"int8": 2, "int16": 5})
 register("MUL", versions={"int8": 3, "int16": 4})
 register("SQUARED_DIFFERENCE", versions={"int8": 2, "int16": 2})
-register("DIV")
 for _name in ("MAXIMUM", "MINIMUM"):
     register(_name, same_scale=(0, 1), versions={"int8": 2, "int16": 4})
-register("ABS", versions={"int8": 2, "int16": 3})
-register("NEG")
-register("RSQRT", versions={"int8": 2, "int16": 3})
-for _name in ("EXP", "SQRT", "LOG"):
-    register(_name, versions={"int8": 2, "int16": 2})
-# Comparisons share one scale: kernels rescale operands of different scales so coarsely that equal values differ.
-for _name, _int16 in (("EQUAL", 5), ("NOT_EQUAL", 4), ("GREATER_EQUAL", 3), ("LESS", 3)):
-    register(_name, same_scale=(0, 1), versions={"int8": 2, "int16": _int16})
-for _name in ("GREATER", "LESS_EQUAL"):
-    register(_name, same_scale=(0, 1), versions={"int8": 2})
-for _name in ("SELECT", "SELECT_V2"):
-    register(_name, same_scale=(1, 2), versions={"int8": 2 if _name == "SELECT" else 1, "int16": 1})
+
+_LANES = 16  # int16 values that LiteRT's optimized kernel adds at a time
 
 
 @kernel("ADD", "int8", "int16")
@@ -59,16 +48,25 @@ def _sum(call: Call, sign: int) -> np.ndarray:
             return _shifted_sum(call, x, sign * z, (x_exponent - out_exponent, z_exponent - out_exponent))
     left = 20 if is_byte else 15
     twice = np.float64(np.float32(2) * max(x_scale, z_scale))
-    shifted_x = call.rescaled(x << left, np.float64(x_scale) / twice)
-    shifted_z = call.rescaled(z << left, np.float64(z_scale) / twice)
-    total = shifted_x + sign * shifted_z
+    factors = np.float64(x_scale) / twice, np.float64(z_scale) / twice
+    total = call.rescaled(x << left, factors[0]) + sign * call.rescaled(z << left, factors[1])
+    if call.profile.is_vectorized and not is_byte and call.node.op == "ADD" and x.shape == z.shape:
+        # optimized/integer_ops/add.h, AddElementwiseInt16: whole vectors shift left before they multiply, and so round
+        # the operands once; the rest, SUB, and sums that broadcast round them twice.
+        once = rescale_once(x << left, *quantize_multiplier(factors[0]))
+        once += rescale_once(z << left, *quantize_multiplier(factors[1]))
+        is_rest = np.arange(x.size).reshape(x.shape) >= x.size - x.size % _LANES
+        total = np.where(is_rest, total, once)
     return call.finish(call.rescaled(total, twice / np.float64(np.float32(1 << left) * out_scale)))
 
 
 def _shifted_sum(call: Call, x: np.ndarray, z: np.ndarray, shifts: tuple[int, int]) -> np.ndarray:
     """LiteRT's int16 sum where all scales are powers of two: one operand is shifted right to the output's scale."""
     if call.node.op == "ADD" and x.shape != z.shape:
-        raise call.unsupported("int16 broadcasting between scales that are powers of two is not supported")
+        raise call.unsupported(
+            "int16 broadcasting between scales that are powers of two is not supported (by LiteRT neither, which ends "
+            "the process; allowed: other scales, or pot_scale_int16 false)"
+        )
     if max(shifts) != 0:
         raise call.unsupported(
             f"int16 scales of 2**{shifts[0]} and 2**{shifts[1]} of the output's are not supported (by LiteRT neither; "
@@ -100,31 +98,39 @@ def mul(call: Call) -> tuple[np.ndarray, ...]:
     return (call.finish(call.rescaled(product, np.float64(factor))),)
 
 
-@kernel("ADD", "float32")
-def add_float(call: Call) -> tuple[np.ndarray, ...]:
-    """Sum in float32."""
-    return (call.clamp(call.array(0) + call.array(1)),)
+@kernel("ADD", "float32", "int32", "int64")
+def add_plain(call: Call) -> tuple[np.ndarray, ...]:
+    """Sum; integers wrap around."""
+    return (_clamped(call, call.array(0) + call.array(1)),)
 
 
-@kernel("SUB", "float32")
-def sub_float(call: Call) -> tuple[np.ndarray, ...]:
-    """Difference in float32."""
-    return (call.clamp(call.array(0) - call.array(1)),)
+@kernel("SUB", "float32", "int32", "int64")
+def sub_plain(call: Call) -> tuple[np.ndarray, ...]:
+    """Difference; integers wrap around."""
+    return (_clamped(call, call.array(0) - call.array(1)),)
 
 
-@kernel("MUL", "float32")
-def mul_float(call: Call) -> tuple[np.ndarray, ...]:
-    """Product in float32."""
-    return (call.clamp(call.array(0) * call.array(1)),)
+@kernel("MUL", "float32", "int32", "int64")
+def mul_plain(call: Call) -> tuple[np.ndarray, ...]:
+    """Product; integers wrap around."""
+    return (_clamped(call, call.array(0) * call.array(1)),)
 
 
-@kernel("MAXIMUM", "int8", "int16", "float32")
+def _clamped(call: Call, x: np.ndarray) -> np.ndarray:
+    """Returns plain numbers after the fused activation."""
+    if x.dtype == np.float32:
+        return call.clamp(x)
+    ends, (low, high) = np.iinfo(x.dtype), call.float_bounds()
+    return np.clip(x, ends.min if low == -np.inf else int(low), ends.max if high == np.inf else int(high))
+
+
+@kernel("MAXIMUM", "int8", "int16", "int32", "int64", "float32")
 def maximum(call: Call) -> tuple[np.ndarray, ...]:
     """The larger of two values of the same scale."""
     return (np.maximum(call.array(0), call.array(1)),)
 
 
-@kernel("MINIMUM", "int8", "int16", "float32")
+@kernel("MINIMUM", "int8", "int16", "int32", "int64", "float32")
 def minimum(call: Call) -> tuple[np.ndarray, ...]:
     """The smaller of two values of the same scale."""
     return (np.minimum(call.array(0), call.array(1)),)
@@ -142,7 +148,7 @@ def squared_difference(call: Call) -> tuple[np.ndarray, ...]:
     return (call.finish(call.rescaled(difference * difference, twice * twice / (2.0**14 * np.float64(out_scale)))),)
 
 
-@kernel("SQUARED_DIFFERENCE", "float32")
-def squared_difference_float(call: Call) -> tuple[np.ndarray, ...]:
-    """The same in float32."""
+@kernel("SQUARED_DIFFERENCE", "float32", "int32")
+def squared_difference_plain(call: Call) -> tuple[np.ndarray, ...]:
+    """Square of a difference; integers wrap around."""
     return (np.square(call.array(0) - call.array(1)),)

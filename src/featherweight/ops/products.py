@@ -23,7 +23,8 @@ def exact_type(weight: np.ndarray, largest: float, bias: np.ndarray | None, call
     """Returns the float type in which products with a weight of shape (channels, depth), and its bias, are exact.
 
     Raises:
-        UnsupportedOp: if no float type is exact.
+        UnsupportedOp: if no float type is exact. No layer that kernels can run comes there: it takes a bias beyond
+            2**52, or 2**31 products of int16 and int8 (2**23 of two int16), and kernels rescale sums of 48 bits only.
     """
     sums = np.abs(weight.astype(np.float64)).sum(axis=1) * largest
     if bias is not None:
@@ -33,6 +34,32 @@ def exact_type(weight: np.ndarray, largest: float, bias: np.ndarray | None, call
         if bound < limit:
             return kind
     raise call.unsupported(f"sums up to {bound:g} are not exact in float64 and not supported")
+
+
+@dataclass(frozen=True)
+class Span:
+    """How a kernel slides over one dimension."""
+
+    stride: int
+    dilation: int
+    out: int
+    pad: tuple[int, int]
+
+    @staticmethod
+    def of(call: Call, axis: str, extent: int, size: int) -> Span:
+        """Returns the way of a node over dimension ``d``, ``h`` or ``w``; of SAME padding, the odd one is behind.
+
+        Raises:
+            UnsupportedOp: if the padding is unknown.
+        """
+        stride, dilation = call.attr_int(f"stride_{axis}", 1), call.attr_int(f"dilation_{axis}_factor", 1)
+        padding = str(call.node.attrs.get("padding", "SAME"))
+        if padding not in ("SAME", "VALID"):
+            raise call.unsupported(f"padding {padding} is not supported (supported: SAME, VALID)")
+        reach = (size - 1) * dilation + 1
+        count = -(-extent // stride) if padding == "SAME" else -(-(extent - reach + 1) // stride)
+        missing = max((count - 1) * stride + reach - extent, 0) if padding == "SAME" else 0
+        return Span(stride, dilation, max(count, 0), (missing // 2, missing - missing // 2))
 
 
 @dataclass(frozen=True)
@@ -47,21 +74,10 @@ class Window:
 
     @staticmethod
     def of(call: Call, height: int, width: int, size: tuple[int, int]) -> Window:
-        """Returns the window of a node over an input of that size (padding as in TensorFlow: the odd one behind)."""
-        stride = call.attr_int("stride_h", 1), call.attr_int("stride_w", 1)
-        dilation = call.attr_int("dilation_h_factor", 1), call.attr_int("dilation_w_factor", 1)
-        padding = str(call.node.attrs.get("padding", "SAME"))
-        if padding not in ("SAME", "VALID"):
-            raise call.unsupported(f"padding {padding} is not supported (supported: SAME, VALID)")
-        out: list[int] = []
-        pad: list[tuple[int, int]] = []
-        for extent, k, s, d in zip((height, width), size, stride, dilation, strict=True):
-            reach = (k - 1) * d + 1
-            count = -(-extent // s) if padding == "SAME" else -(-(extent - reach + 1) // s)
-            missing = max((count - 1) * s + reach - extent, 0) if padding == "SAME" else 0
-            out.append(max(count, 0))
-            pad.append((missing // 2, missing - missing // 2))
-        return Window(size, stride, dilation, (out[0], out[1]), (pad[0], pad[1]))
+        """Returns the window of a node over an input of that size."""
+        rows, columns = Span.of(call, "h", height, size[0]), Span.of(call, "w", width, size[1])
+        stride, dilation = (rows.stride, columns.stride), (rows.dilation, columns.dilation)
+        return Window(size, stride, dilation, (rows.out, columns.out), (rows.pad, columns.pad))
 
     def padded(self, x: np.ndarray, fill: float = 0) -> np.ndarray:
         """Returns x (n, h, w, c) with this window's padding."""

@@ -57,7 +57,7 @@ def quantize_again(call: Call) -> tuple[np.ndarray, ...]:
     return (call.finish(values, qmin, qmax),)
 
 
-@kernel("DEQUANTIZE", "int8", "int16", "uint8")
+@kernel("DEQUANTIZE", "int4", "int8", "int16", "uint8")
 def dequantize_integers(call: Call) -> tuple[np.ndarray, ...]:
     """``scale * (q - zero_point)`` in float32."""
     quant = call.input(0).quant

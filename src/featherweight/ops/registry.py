@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from featherweight.graph import Graph, Node
 from featherweight.ops.calls import Kernel
@@ -21,6 +22,14 @@ def _none(node: Node, graph: Graph) -> int:
     return 0
 
 
+class WeightRole(NamedTuple):
+    """Positions of a weight, of the bias that is added to its product (None: there is none), and of its operand."""
+
+    weight: int
+    bias: int | None
+    activation: int
+
+
 @dataclass(frozen=True)
 class Op:
     """Facts of one operator; positions count its inputs.
@@ -30,6 +39,7 @@ class Op:
         axis: the weight's axis that has a scale per index; None where kernels want one scale.
         bias: position of the bias, int32 at input scale × weight scale.
         activation: position of the operand that the bias scale and the weight belong to.
+        more_weights: the weights besides the first, where there are several.
         same_scale: positions of inputs that must have the outputs' parameters.
         fixed_output: output parameters that kernels assume, as dtype → (scale, zero point).
         moves_data: its outputs hold values of its first float input and zeros only, so their range is implied.
@@ -44,6 +54,7 @@ class Op:
     axis: int | None = None
     bias: int | None = None
     activation: int = 0
+    more_weights: tuple[WeightRole, ...] = ()
     same_scale: tuple[int, ...] = ()
     fixed_output: Mapping[str, tuple[float, int]] = field(default_factory=dict[str, tuple[float, int]])
     moves_data: bool = False
@@ -51,6 +62,12 @@ class Op:
     calls: tuple[str, ...] = ()
     macs: Macs = _none
     kernels: Mapping[str, Kernel] = field(default_factory=dict[str, Kernel])
+
+    @property
+    def weights(self) -> tuple[WeightRole, ...]:
+        """All weights, the first one first."""
+        first = () if self.weight is None else (WeightRole(self.weight, self.bias, self.activation),)
+        return (*first, *self.more_weights)
 
 
 _OPS: dict[str, Op] = {}

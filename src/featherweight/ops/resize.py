@@ -40,7 +40,7 @@ def resize_bilinear(call: Call) -> tuple[np.ndarray, ...]:
     align, half = _modes(call)
     heights, widths = zip(x.shape[1:3], call.integers(1), strict=True)
     if call.profile.is_delegate and x.dtype == np.int8:
-        values = _interpolated(x, _delegated_axis(*heights, align, half), _delegated_axis(*widths, align, half), 11)
+        values = _interpolated(x, delegated_axis(*heights, align, half), delegated_axis(*widths, align, half), 11)
         return (((values + (1 << 21)) >> 22).astype(x.dtype),)
     values = _interpolated(x, _fixed_axis(*heights, align, half), _fixed_axis(*widths, align, half), 10)
     values = values + np.where(values > 0, 1 << 19, -(1 << 19))
@@ -75,7 +75,7 @@ def _fixed_axis(size: int, out: int, align: bool, half: bool) -> Axis:
     return low, high, positions - low * one
 
 
-def _delegated_axis(size: int, out: int, align: bool, half: bool) -> Axis:
+def delegated_axis(size: int, out: int, align: bool, half: bool) -> Axis:
     """Returns positions along one axis as XNNPACK computes them: in float32, weights rounded to 11 bits."""
     positions, last = _real_positions(size, out, align, half), size - 1
     positions = np.clip(positions, np.float32(0), np.float32(last))

@@ -28,25 +28,17 @@ for _name, _int8, _int16 in (
     ("PAD", 2, 3),
     ("SLICE", 2, 4),
     ("STRIDED_SLICE", 2, 4),
-    ("GATHER", 2, 4),
-    ("GATHER_ND", 1, 3),
     ("SPACE_TO_BATCH_ND", 2, 4),
     ("BATCH_TO_SPACE_ND", 2, 4),
     ("UNPACK", 2, 4),
     ("SPLIT_V", 2, 1),
-    ("CUMSUM", None, None),
-    ("TOPK_V2", 2, 3),
 ):
-    _versions = {"int8": _int8} | {"int16": _int16} if _int8 is not None else {}
-    register(_name, same_scale=(0,), versions=_versions)
+    register(_name, same_scale=(0,), versions={"int8": _int8, "int16": _int16})
 
 register("SPLIT", same_scale=(1,), versions={"int8": 2, "int16": 4})
 register("PADV2", same_scale=(0, 2), versions={"int8": 2, "int16": 3})
-register("DYNAMIC_UPDATE_SLICE", same_scale=(0, 1), versions={"int8": 1, "int16": 4})
 for _name in ("CONCATENATION", "PACK"):
     register(_name, same_scale=ALL_INPUTS, versions={"int8": 2, "int16": 3})
-for _name in ("SHAPE", "RANK", "ZEROS_LIKE", "FILL", "RANGE", "CAST"):
-    register(_name)
 
 
 def _sized(call: Call, sizes: tuple[int, ...]) -> np.ndarray:
@@ -175,25 +167,6 @@ def strided_slice(call: Call) -> tuple[np.ndarray, ...]:
     return (np.ascontiguousarray(selected),)
 
 
-@kernel("GATHER", "*")
-def gather(call: Call) -> tuple[np.ndarray, ...]:
-    """The entries of given positions along an axis; leading axes may be batches of both."""
-    x, positions = call.array(0), call.array(1)
-    axis, batches = call.attr_int("axis"), call.attr_int("batch_dims")
-    axis, batches = axis % x.ndim, batches % (positions.ndim + 1) if batches < 0 else batches
-    if batches == 0:
-        return (np.take(x, positions, axis=axis),)
-    flat_x, flat_p = x.reshape(-1, *x.shape[batches:]), positions.reshape(-1, *positions.shape[batches:])
-    parts = [np.take(part, chosen, axis=axis - batches) for part, chosen in zip(flat_x, flat_p, strict=True)]
-    return (np.stack(parts).reshape(*x.shape[:batches], *parts[0].shape),)
-
-
-@kernel("SHAPE", "*")
-def shape(call: Call) -> tuple[np.ndarray, ...]:
-    """The sizes of the input."""
-    return (np.asarray(call.array(0).shape, call.outputs[0].dtype),)
-
-
 @kernel("DEPTH_TO_SPACE", "*")
 def depth_to_space(call: Call) -> tuple[np.ndarray, ...]:
     """Blocks of channels as blocks of pixels."""
@@ -235,12 +208,6 @@ def mirror_pad(call: Call) -> tuple[np.ndarray, ...]:
     """With its mirror image around it, without (mode 0) or with (mode 1) the values at the edge."""
     widths = [(int(before), int(after)) for before, after in call.array(1)]
     return (np.pad(call.array(0), widths, mode="symmetric" if call.attr_int("mode") else "reflect"),)
-
-
-@kernel("GATHER_ND", "*")
-def gather_nd(call: Call) -> tuple[np.ndarray, ...]:
-    """The parts at given positions; the last axis of the positions counts axes of the input."""
-    return (call.array(0)[tuple(np.moveaxis(call.array(1), -1, 0))],)
 
 
 @kernel("SPACE_TO_BATCH_ND", "*")

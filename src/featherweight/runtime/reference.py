@@ -1,18 +1,25 @@
-"""Runs models on the reference kernels of `ops`: the main graph, node by node, in one arithmetic profile."""
+"""Runs models on the reference kernels of `ops`: node by node, in one arithmetic profile.
+
+Variable tensors (the state of fused recurrent layers) hold zero when a run begins, as in a fresh session of LiteRT, and
+keep what nodes write to them to its end: over the parts of a large batch too. A model whose results shall not depend on
+what ran before in the same session must itself write its state before it reads it.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from featherweight import ops, profiles, tflite
-from featherweight.errors import DataError, RecipeError, UnsupportedOp, listed
+from featherweight.errors import DataError, FormatError, RecipeError, UnsupportedOp, listed
 from featherweight.graph import Graph, Model, Node, Tensor, io_names
 from featherweight.numerics import storage_dtype
-from featherweight.ops.calls import Call
+from featherweight.ops.control import GraphCall
 from featherweight.profiles import Profile
 from featherweight.runtime.batches import split
 from featherweight.runtime.samples import checked_arrays, input_tensors
@@ -44,8 +51,9 @@ def run_reference(
             raise RecipeError(f"tensor '{name}' is not in the model's main graph; it can't be kept.")
     parts = split(checked_arrays(inputs, fed, finite=False), fed)
     kept = frozenset(wanted.values())
+    execution = Execution(model, chosen)
     results = [
-        evaluate(model.main, {fed[name].name: array for name, array in part.items()}, chosen, kept) for part in parts
+        evaluate(execution, model.main, {fed[name].name: array for name, array in part.items()}, kept) for part in parts
     ]
     if len(results) == 1:
         return {public: results[0][name] for public, name in wanted.items()}
@@ -59,13 +67,28 @@ def run_reference(
     return {public: np.concatenate([result[name] for result in results]) for public, name in wanted.items()}
 
 
+@dataclass(frozen=True, eq=False)
+class Execution:
+    """A model in one arithmetic.
+
+    Attributes:
+        state: the values that variable tensors have by now, by name.
+        running: the graphs that are being computed, each called by another.
+    """
+
+    model: Model
+    profile: Profile
+    state: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
+    running: tuple[int, ...] = (0,)
+
+
 def computed_tensors(graph: Graph) -> tuple[str, ...]:
     """Returns the names of the tensors that the graph's nodes compute, in order."""
     return tuple(name for node in graph.nodes for name in node.outputs if name)
 
 
 def evaluate(
-    graph: Graph, fed: Mapping[str, np.ndarray], profile: Profile, kept: frozenset[str]
+    execution: Execution, graph: Graph, fed: Mapping[str, np.ndarray], kept: frozenset[str]
 ) -> dict[str, np.ndarray]:
     """Computes a graph from its fed tensors; returns the kept ones. Others are freed after their last reader.
 
@@ -75,38 +98,77 @@ def evaluate(
     """
     last = {name: index for index, node in enumerate(graph.nodes) for name in node.inputs if name}
     values = dict(fed)
-    for name in kept:
-        array = graph.tensors[name].array
-        if array is not None:
-            values[name] = array
     for index, node in enumerate(graph.nodes):
-        arrays = tuple(_value(graph, values, name, node) if name else None for name in node.inputs)
-        inputs = tuple(graph.tensors[name] if name else None for name in node.inputs)
-        outputs = tuple(graph.tensors[name] for name in node.outputs)
-        found = _kernel(node, inputs)(Call(node, arrays, inputs, outputs, profile))
-        for tensor, array in zip(outputs, found, strict=True):
-            values[tensor.name] = _checked(node, tensor, array)
+        call = _call(execution, graph, node, values)
+        found = _kernel(node, call.inputs)(call)
+        # Behind its outputs, a kernel returns the new values of the variable tensors that it read.
+        written = call.outputs if len(found) == len(call.outputs) else (*call.outputs, *_variables(call.inputs))
+        for tensor, array in zip(written, found, strict=True):
+            holder = execution.state if tensor.is_variable else values
+            holder[tensor.name] = _checked(node, tensor, array)
         for name in {*node.inputs, *node.outputs}:
             if last.get(name, -1) <= index and name not in kept:
                 values.pop(name, None)
-    return {name: values[name] for name in kept}
+    return {name: _value(execution, graph, values, name, "") for name in kept}
 
 
-def _value(graph: Graph, values: Mapping[str, np.ndarray], name: str, node: Node) -> np.ndarray:
-    if name in values:
-        return values[name]
-    array = graph.tensors[name].array
-    if array is None:
-        raise UnsupportedOp(
-            f"{node.op} '{node.name}': tensor '{name}' has no value (variable tensors are not supported by "
-            "the reference kernels). Run it with runtime 'litert'."
+def _call(execution: Execution, graph: Graph, node: Node, values: Mapping[str, np.ndarray]) -> GraphCall:
+    """Returns a node with the values of its inputs."""
+    place = f"{node.op} '{node.name}': "
+    return GraphCall(
+        node,
+        tuple(_value(execution, graph, values, name, place) if name else None for name in node.inputs),
+        tuple(graph.tensors[name] if name else None for name in node.inputs),
+        tuple(graph.tensors[name] for name in node.outputs),
+        execution.profile,
+        tuple(graph.tensors[name] for name in node.extras.get("intermediates", ()) if name),
+        functools.partial(_run_graph, execution),
+        graph.tensors,
+    )
+
+
+def _run_graph(execution: Execution, index: int, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """Runs a graph that a node calls; returns its outputs.
+
+    Raises:
+        FormatError: if there is no such graph, it wants another number of inputs, or it is the one that calls.
+    """
+    graphs = execution.model.graphs
+    if not 0 <= index < len(graphs) or len(graphs[index].inputs) != len(arrays):
+        raise FormatError(
+            f"A node calls graph {index} with {len(arrays)} inputs; the model has no such graph among its "
+            f"{len(graphs)}. The file is damaged."
         )
+    if index in execution.running:
+        raise FormatError(f"Graph {index} calls itself. The file is damaged.")
+    graph, execution = graphs[index], replace(execution, running=(*execution.running, index))
+    found = evaluate(execution, graph, dict(zip(graph.inputs, arrays, strict=True)), frozenset(graph.outputs))
+    return tuple(found[name] for name in graph.outputs)
+
+
+def _variables(tensors: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    return tuple(tensor for tensor in tensors if tensor is not None and tensor.is_variable)
+
+
+def _value(execution: Execution, graph: Graph, values: Mapping[str, np.ndarray], name: str, place: str) -> np.ndarray:
+    """Returns the value of a tensor: fed, computed, kept in a variable, or constant."""
+    tensor = graph.tensors[name]
+    if tensor.is_variable and name not in execution.state:
+        # LiteRT fills int8 variables with their zero point, all others with zero bits.
+        zero = tensor.quant.zero_point[0] if tensor.dtype == "int8" and tensor.quant else 0
+        execution.state[name] = np.full(tensor.shape, zero, storage_dtype(tensor.dtype))
+    for holder in (execution.state, values):
+        if name in holder:
+            return holder[name]
+    array = tensor.array
+    if array is None:
+        raise UnsupportedOp(f"{place}tensor '{name}' has no value: nothing computes it. The file is damaged.")
     return array
 
 
 def _kernel(node: Node, inputs: Sequence[Tensor | None]) -> ops.Kernel:
     """Returns the kernel for the type of the node's activation."""
-    op = ops.lookup(node.op)
+    op = ops.lookup(node.custom_code or node.op)
     place = f"{node.op} '{node.name}'"
     if not op.kernels:
         raise UnsupportedOp(
