@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ from featherweight import tflite
 from featherweight.calibration import calibrate, needs_histogram
 from featherweight.errors import FormatError, RecipeError, TargetViolation, listed
 from featherweight.graph import Model
+from featherweight.lower import Lowered, lower_with_notes
 from featherweight.ptq import plan as plans
 from featherweight.ptq.passes import prepare
 from featherweight.ptq.planning import plan as make_plan
+from featherweight.ptq.recurrent import choose_form
 from featherweight.ptq.rewrite import rewrite
 from featherweight.report import Report, make_report
 
@@ -38,7 +40,7 @@ class Quantized:
         return tflite.save(self.model, path)
 
 
-def load(source: Any, *, unroll: bool = False, samples: Iterable[Any] | None = None) -> Model:
+def load(source: Any, *, unroll: bool = False, fuse: bool = False, samples: Iterable[Any] | None = None) -> Model:
     """Returns the float graph of a model: a ``.tflite`` file, a Keras file, or a live framework model.
 
     Operators without integer kernels are written in ones that have them (`featherweight.ptq.passes`).
@@ -46,29 +48,38 @@ def load(source: Any, *, unroll: bool = False, samples: Iterable[Any] | None = N
     Args:
         source: a path (``.tflite``, ``.keras``, ``.h5``), the bytes of a ``.tflite`` file, a `Model`, or a live model.
         unroll: write recurrent layers out step by step instead of as loops, which full-integer recipes need.
+        fuse: write Keras LSTM layers as one operator each, which integer targets have kernels for.
         samples: inputs to verify a lowered model with; a PyTorch module or JAX function needs at least one.
 
     Raises:
         FormatError: if a file can't be read as a model.
         LoweringError: if a framework model can't be lowered, or the result differs from it.
     """
-    return prepare(_read_or_lower(source, unroll, samples))
+    return load_with_notes(source, unroll=unroll, fuse=fuse, samples=samples).model
 
 
-def _read_or_lower(source: Any, unroll: bool, samples: Iterable[Any] | None) -> Model:
-    if isinstance(source, Model):
+def load_with_notes(
+    source: Any, *, unroll: bool = False, fuse: bool = False, samples: Iterable[Any] | None = None
+) -> Lowered:
+    """Like `load`, with what lowering noted; what it returns can be quantized as it is."""
+    loaded = _read_or_lower(source, unroll, fuse, samples)
+    return replace(loaded, model=prepare(loaded.model))
+
+
+def _read_or_lower(source: Any, unroll: bool, fuse: bool, samples: Iterable[Any] | None) -> Lowered:
+    if isinstance(source, Lowered):
         return source
+    if isinstance(source, Model):
+        return Lowered(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return tflite.read(source)
+        return Lowered(tflite.read(source))
     if isinstance(source, (str, Path)):
         path = Path(source)
         if path.suffix not in _FRAMEWORK_FILES:
-            return tflite.read(path)
+            return Lowered(tflite.read(path))
         if not path.is_file():
             raise FormatError(f"'{path}' can't be read: there is no such file. Give a .tflite, .keras or .h5 path.")
-    from featherweight.lower import lower
-
-    return lower(source, unroll=unroll, samples=samples)
+    return lower_with_notes(source, unroll=unroll, fuse=fuse, samples=samples)
 
 
 def quantize(
@@ -82,12 +93,13 @@ def quantize(
     ranges: str = "minmax",
     plan: plans.Plan | str | Path | None = None,
     samples: int | None = None,
+    recurrent: str = "auto",
     progress: bool = True,
 ) -> Quantized:
     """Quantizes a model after training and returns it with its plan and report.
 
     Args:
-        source: what `load` takes; recurrent layers are unrolled for recipes with integer activations.
+        source: what `load` takes, or what `load_with_notes` returned.
         recipe: a recipe's name, TOML file or value.
         calibration: samples from the training split, any iterable; needed by recipes with integer activations.
         target: the device, by name, TOML file or value.
@@ -96,6 +108,8 @@ def quantize(
         ranges: ``minmax``, ``percentile``, ``mse`` or ``entropy``.
         plan: a plan (or its JSON file) to carry out instead of making one.
         samples: use at most so many samples.
+        recurrent: the form of the recurrent layers of a framework model: ``loop``, ``fused`` (LSTM layers as one
+            operator each), ``unrolled``, or ``auto``: what suits recipe and target; the plan's notes say which and why.
         progress: show progress on a terminal.
 
     Raises:
@@ -104,10 +118,12 @@ def quantize(
         TargetViolation: if `strict` is broken, with every operator that stands in the way.
     """
     recipe, target = recipes.load(recipe), targets.load(target)
-    histograms = True in {needs_histogram(method) for method in (ranges, *_methods(recipe))}
+    histograms = True in {needs_histogram(method) for method in (ranges, *methods(recipe))}
     given = plans.load(plan) if isinstance(plan, (str, Path)) else plan
-    first, calibration = _peeked(calibration)
-    model = load(source, unroll=recipe.needs_ranges, samples=first)
+    first, calibration = peeked(calibration)
+    form = choose_form(recipe, target, recurrent)
+    lowered = load_with_notes(source, unroll=form.unroll, fuse=form.fuse, samples=first)
+    model = lowered.model
     if given is None and recipe.needs_ranges and calibration is None:
         raise RecipeError(
             f"Recipe '{recipe.name}' measures activation ranges: pass calibration samples from the training split "
@@ -119,13 +135,15 @@ def quantize(
         if recipe.needs_ranges and calibration is not None:
             stats = calibrate(model, calibration, histograms=histograms, limit=samples, progress=progress)
         decided = make_plan(model, stats, recipe, target, io=io, ranges=ranges)
+        notes = [f"Recurrent layers: {listed(lowered.recurrent)}; {form.reason}."] if lowered.recurrent else []
+        decided = replace(decided, notes=(*lowered.notes, *notes, *decided.notes))
     result = rewrite(model, decided)
     if strict:
         require_integer(result, decided)
     return Quantized(result, decided, make_report(model, result, decided, targets.check(result, target)))
 
 
-def _peeked(samples: Iterable[Any] | None) -> tuple[list[Any] | None, Iterable[Any] | None]:
+def peeked(samples: Iterable[Any] | None) -> tuple[list[Any] | None, Iterable[Any] | None]:
     """Returns the first samples, to lower with, and all of them: an iterator is consumed once only."""
     if samples is None or isinstance(samples, (str, bytes, Path, Mapping)) or not isinstance(samples, Iterable):
         return None, samples  # what calibration will say of it stands
@@ -136,7 +154,7 @@ def _peeked(samples: Iterable[Any] | None) -> tuple[list[Any] | None, Iterable[A
     return first or None, samples
 
 
-def _methods(recipe: recipes.Recipe) -> list[str]:
+def methods(recipe: recipes.Recipe) -> list[str]:
     """Returns the range methods that a recipe's rules name."""
     return [r.activation.range_method for r in recipe.rules if r.activation and r.activation.range_method]
 

@@ -8,13 +8,13 @@ and its message.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featherweight import constraints, ops
+from featherweight import constraints, ops, patterns
 from featherweight.constraints import Constraint
 from featherweight.errors import listed
 from featherweight.graph import Graph, Model, Node
@@ -35,10 +35,13 @@ _KEYS = (
     "power_of_two",
     "profile",
     "softmax_limit",
+    "weight_only",
+    "sparsity",
     "extends",
 )
 _CONVERSIONS = (QUANTIZE, DEQUANTIZE)
 _ACTIVATIONS, _WEIGHTS = ("int8", "int16"), ("int8", "int4")
+_STORED = ("int8", "int4", "float16")
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,10 @@ class Target:
         is_float_allowed: whether operators may stay float.
         is_per_channel: whether weights may have a scale per channel.
         is_power_of_two: whether every scale must be a power of two.
+        weight_only: types of stored weights that it turns into float ones, right for a scale per channel too.
         softmax_limit: the number of classes from which on an int8 SOFTMAX can't be run, or None.
         forms: operator → forms that run on it.
+        sparsity: operator → pattern of zeros that its kernels make use of.
     """
 
     name: str
@@ -65,6 +70,8 @@ class Target:
     softmax_limit: int | None
     forms: Mapping[str, tuple[str, ...]]
     constraints: tuple[Constraint, ...]
+    sparsity: Mapping[str, str] = field(default_factory=dict)
+    weight_only: tuple[str, ...] = _STORED
 
     def runs(self, op: str, form: str) -> bool:
         """True if the target runs the operator in that form."""
@@ -104,10 +111,12 @@ def load(target: str | Path | Target) -> Target:
     tables = read_chain(str(target), "target", "extends")
     settings: dict[str, Any] = {}
     forms: dict[str, tuple[str, ...]] = {}
+    sparsity: dict[str, str] = {}
     limits: list[Constraint] = []
     for table in reversed(tables):
         settings |= _settings(table)
         forms |= _forms(table.table("ops"))
+        sparsity |= _sparsity(table.table("sparsity"))
         limits += [constraints.parse(row) for row in table.rows("constraint")]
     merged = Table(settings, tables[0].where, tables[0].remedy)
     merged.get("ops", dict)
@@ -123,6 +132,8 @@ def load(target: str | Path | Target) -> Target:
         merged.get("softmax_limit", int, None),
         forms,
         tuple(limits),
+        sparsity,
+        merged.several("weight_only", str) if "weight_only" in merged else _STORED,
     )
 
 
@@ -136,6 +147,8 @@ def _settings(table: Table) -> dict[str, Any]:
         table.choice("io", ("float32", "int8"))
     if "softmax_limit" in table:
         table.count("softmax_limit")
+    if "weight_only" in table and not set(table.several("weight_only", str)) <= set(_STORED):
+        raise table.error("weight_only", f"a list of {listed(_STORED)}")
     return dict(table.values)
 
 
@@ -153,6 +166,14 @@ def _forms(rows: Table) -> dict[str, tuple[str, ...]]:
         if not set(forms[op]) <= set(allowed):
             raise rows.error(op, f"a list of {listed(allowed)}")
     return forms
+
+
+def _sparsity(rows: Table) -> dict[str, str]:
+    """Returns operator → sparsity pattern."""
+    for op in rows.values:
+        check_known(op, OP_CODES, "operator", rows.where)
+        patterns.parse(rows.get(op, str))
+    return dict(rows.values)
 
 
 def form_of(node: Node, graph: Graph) -> str | None:

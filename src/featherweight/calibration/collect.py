@@ -10,6 +10,7 @@ from typing import Any
 
 from featherweight import tflite
 from featherweight.calibration.probes import can_probe, implied, with_probes
+from featherweight.calibration.recurrent import cells, held
 from featherweight.calibration.shards import ProbeShard, ValueShard, kernels, shard_number, share
 from featherweight.calibration.stats import Stats
 from featherweight.errors import RecipeError
@@ -67,12 +68,16 @@ def calibrate(
 
 
 def measurable(model: Model) -> tuple[str, ...]:
-    """Returns the float32 tensors that the main graph is fed or computes, but unpacked constants."""
+    """Returns the float32 tensors that the main graph is fed or computes, but unpacked constants.
+
+    The states of fused recurrent layers are not among them, except for the cell states of plain LSTM layers, which
+    are measured over all steps.
+    """
     graph = model.main
-    names = list(graph.inputs)
+    names = [*graph.inputs, *cells(graph)]
     for node in graph.nodes:
         if not (node.op in _UNPACKING and node.inputs and graph.tensors[node.inputs[0]].is_constant):
-            names += [name for name in node.outputs if name]
+            names += [name for name in node.outputs if name and not graph.tensors[name].is_variable]
     return tuple(name for name in dict.fromkeys(names) if graph.tensors[name].is_float)
 
 
@@ -82,7 +87,8 @@ def _asked(model: Model, tensors: Sequence[str]) -> tuple[str, ...]:
     for name in tensors:
         if name not in graph.tensors:
             raise RecipeError(f"tensor '{name}' does not exist in the model's main graph; nothing can be measured.")
-        if not graph.tensors[name].is_float or (name not in computed and name not in graph.inputs):
+        is_held = name in computed or name in graph.inputs or name in cells(graph)
+        if not graph.tensors[name].is_float or not is_held:
             raise RecipeError(
                 f"tensor '{name}' can't be calibrated: only float32 tensors that are fed or computed can "
                 f"(it is {'a constant' if graph.tensors[name].is_constant else graph.tensors[name].dtype})."
@@ -95,10 +101,11 @@ def _by_probes(model: Model, names: Sequence[str], incoming: Iterator[Feed], *, 
     computed = [name for name in names if name not in model.main.inputs]
     if not computed:
         return _by_values(model, names, incoming, histograms=False, channels=False, threads=threads)
-    probed = with_probes(model, [name for name in computed if can_probe(model.main.tensors[name])])
-    rest = [name for name in computed if not can_probe(model.main.tensors[name])]
+    steps = cells(model.main)
+    probed = with_probes(model, [n for n in computed if n not in steps and can_probe(model.main.tensors[n])])
+    rest = [name for name in computed if name not in probed.tensors]
     number = shard_number(model, threads, 0)
-    opened = with_outputs(probed.model, (*probed.outputs, *rest))
+    opened = with_outputs(probed.model, (*probed.outputs, *held(model.main, rest)))
     content = tflite.write(opened) if number > 1 else None
     shards: list[ProbeShard] = []
     with contextlib.ExitStack() as stack:
@@ -122,7 +129,7 @@ def _by_values(
     graph = model.main
     computed = [name for name in names if name not in graph.inputs and graph.tensors[name].elements]
     number = shard_number(model, threads, sum(4 * graph.tensors[name].elements for name in computed))
-    opened = with_outputs(model, computed)
+    opened = with_outputs(model, held(graph, computed))
     content = tflite.write(opened) if number > 1 else None
     shards: list[ValueShard] = []
     with contextlib.ExitStack() as stack:

@@ -12,6 +12,7 @@ import numpy as np
 
 from featherweight.calibration.histogram import Accumulator, Scratch
 from featherweight.calibration.probes import Probed
+from featherweight.calibration.recurrent import cell_states, cells
 from featherweight.calibration.stats import ChannelMoments, Stats, TensorStats, channel_moments
 from featherweight.errors import DataError
 from featherweight.graph import Model
@@ -37,7 +38,7 @@ class ProbeShard:
         self.highs = np.full(len(probed.tensors), -np.inf, np.float32)
         fed = [name for name in names if name in model.main.inputs]
         self.others = {name: Accumulator() for name in (*fed, *rest)}
-        self.public = {tensor.name: name for name, tensor in input_tensors(model).items()}
+        self.values = _reader(session, model)
         self.rows = 0
 
     def take(self, feed: Feed) -> None:
@@ -51,7 +52,7 @@ class ProbeShard:
         np.minimum(self.lows, low, out=self.lows)
         np.maximum(self.highs, high, out=self.highs)
         for name, accumulator in self.others.items():
-            values = feed.arrays[self.public[name]] if name in self.public else self.session.view(name)
+            values = self.values(name, feed)
             _check(accumulator.update(values), values, name, feed)
             del values  # LiteRT does not run again while a view is alive
         self.rows += feed.rows
@@ -74,7 +75,8 @@ class ValueShard:
         scratch = Scratch() if histograms else None
         self.accumulators = {name: Accumulator(scratch) for name in names}
         self.moments: dict[str, ChannelMoments] | None = {} if channels else None
-        self.public = {tensor.name: name for name, tensor in input_tensors(model).items()}
+        self.values = _reader(session, model)
+        self.fed = set(model.main.inputs)
         self.empty = {name for name in names if not model.main.tensors[name].elements}
 
     def take(self, feed: Feed) -> None:
@@ -82,12 +84,9 @@ class ValueShard:
         if self.session is not None:
             _run(self.session, feed)
         for name, accumulator in self.accumulators.items():
-            if name in self.public:
-                values = feed.arrays[self.public[name]]
-            elif self.session is None or name in self.empty:
+            if name not in self.fed and (self.session is None or name in self.empty):
                 continue
-            else:
-                values = self.session.view(name)
+            values = self.values(name, feed)
             _check(accumulator.update(values), values, name, feed)
             if self.moments is not None and values.size:
                 moments = channel_moments(values, feed.rows)
@@ -151,6 +150,23 @@ def _run(session: Session, feed: Feed) -> None:
     if session.is_stateful:
         session.reset()
     session.invoke(feed.arrays)
+
+
+def _reader(session: Session | None, model: Model) -> Callable[[str, Feed], np.ndarray]:
+    """Returns a function that gives what a tensor holds after a run: the feed's own arrays, else the session's."""
+    public = {tensor.name: name for name, tensor in input_tensors(model).items()}
+    layers = cells(model.main)
+
+    def read(name: str, feed: Feed) -> np.ndarray:
+        if name in layers:
+            return cell_states(layers[name], model.main, read(layers[name].inputs[0], feed))
+        if name in public:
+            return feed.arrays[public[name]]
+        if session is None:
+            raise DataError(f"tensor '{name}' was not computed. Run the model on the sample first.")
+        return session.view(name)
+
+    return read
 
 
 def _check(finite: bool, values: np.ndarray, name: str, feed: Feed) -> None:

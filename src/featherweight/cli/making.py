@@ -14,7 +14,7 @@ from featherweight.cli.shell import (
     check_report,
     command,
     open_data,
-    open_model,
+    open_lowered,
     print_table,
     say,
     working,
@@ -39,6 +39,15 @@ class Io(StrEnum):
     float32 = "float32"
 
 
+class Recurrent(StrEnum):
+    """Forms of recurrent layers."""
+
+    auto = "auto"
+    loop = "loop"
+    fused = "fused"
+    unrolled = "unrolled"
+
+
 @command("featherweight demo --out demo-output")
 def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write into.")] = Path("demo-output"),
@@ -61,6 +70,9 @@ def lower(
     unroll: Annotated[
         bool, typer.Option("--unroll", help="Write recurrent layers out step by step instead of as loops.")
     ] = False,
+    fuse: Annotated[
+        bool, typer.Option("--fuse", help="Write LSTM layers as one operator each, where that has a kernel for them.")
+    ] = False,
 ) -> None:
     """Turn a Keras model into a float .tflite file.
 
@@ -71,10 +83,13 @@ def lower(
             f"'{model}' is a .tflite file already; `quantize` takes it as it is.", param_hint="MODEL"
         )
     check_outputs(output, sources=[model])
-    graph = open_model(model, unroll=unroll)
+    lowered = open_lowered(model, unroll=unroll, fuse=fuse)
+    graph = lowered.model
     from featherweight import tflite
 
     size = tflite.save(graph, output)
+    for note in lowered.notes:
+        say(f"Note: {note}")
     say(f"{output}: {size:,} bytes, {len(graph.main.nodes)} operators; its outputs agree with {model.name}.")
 
 
@@ -120,6 +135,9 @@ def quantize(
         typer.Option(metavar="LIST", callback=_improve, help="Accuracy recovery; only 'none' in this version."),
     ] = "none",
     io: Annotated[Io | None, typer.Option(help="Type of inputs and outputs; default: the target's habit.")] = None,
+    recurrent: Annotated[
+        Recurrent, typer.Option(help="Form of a Keras model's recurrent layers; auto: by recipe and target.")
+    ] = Recurrent.auto,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse a result in which any operator but the borders is float.")
     ] = False,
@@ -139,6 +157,7 @@ def quantize(
     from featherweight import recipe as recipes
     from featherweight import target as targets
     from featherweight.ptq import plan as plans
+    from featherweight.ptq.recurrent import choose_form
 
     check_report(report)
     check_outputs(output, plan_out, report, sources=[path for path in (model, plan_in) if path])
@@ -147,10 +166,12 @@ def quantize(
     measured = calibration is not None and (wish.needs_ranges or report is not None)
     if plan is None and wish.needs_ranges and calibration is None:
         pipeline.quantize(model, wish, target=device)  # raises, and says what is missing
-    graph = open_model(model, unroll=wish.needs_ranges)
+    form = choose_form(wish, device, recurrent.value)
+    lowered = open_lowered(model, unroll=form.unroll, fuse=form.fuse)
+    graph = lowered.model
     data = open_data(calibration, graph, preprocess=preprocess).samples if measured and calibration else None
     result = pipeline.quantize(
-        graph,
+        lowered,
         wish,
         calibration=data if plan is None else None,
         target=device,
@@ -159,6 +180,7 @@ def quantize(
         ranges=ranges,
         plan=plan,
         samples=samples,
+        recurrent=recurrent.value,
         progress=True,
     )
     summary = result.report
@@ -174,10 +196,11 @@ def quantize(
     if report is not None:
         with working("Writing the report"):
             summary.save(report)
-    _print_result(output, result, graph)
+    print_result(output, result, graph)
 
 
-def _print_result(output: Path, result: Quantized, graph: Model) -> None:
+def print_result(output: Path, result: Quantized, graph: Model) -> None:
+    """Prints what was written, and what is not as asked for."""
     before, after = result.report.before.file_bytes, output.stat().st_size
     say(f"{output}: {after:,} bytes, {100 * after / before:.0f} % of the float graph's {before:,}.")
     nodes = ", ".join(f"{count} {kind}" for kind, count in result.report.nodes.items())

@@ -20,6 +20,7 @@ from featherweight.errors import FeatherweightError
 if TYPE_CHECKING:
     from featherweight.analysis.datasets import Dataset
     from featherweight.graph import Model
+    from featherweight.lower import Lowered
 
 # Without a terminal there is no width to fit into: lines stay whole for grep and logs.
 _WIDE = 220
@@ -62,8 +63,8 @@ def command(example: str, name: str | None = None) -> Callable[[Callable[..., No
                     function(*args, **kwargs)
             except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
                 raise
-            except KeyboardInterrupt:
-                _stop("interrupted. No file was left half-written.", 130)
+            except KeyboardInterrupt as interrupt:
+                _stop(str(interrupt) or "interrupted. No file was left half-written.", 130)
             except Exception as error:
                 if interrupts:  # what libraries made of it, such as an ImportError from within an import
                     _stop("interrupted. No file was left half-written.", 130)
@@ -204,14 +205,19 @@ def check_report(path: Path | None) -> None:
             raise typer.BadParameter(str(error), param_hint="--report") from None
 
 
-def open_model(path: Path, *, unroll: bool = False) -> Model:
+def open_model(path: Path) -> Model:
     """Returns the graph of a .tflite, .keras or .h5 file; frameworks are lowered, which takes a few seconds."""
+    return open_lowered(path).model
+
+
+def open_lowered(path: Path, *, unroll: bool = False, fuse: bool = False) -> Lowered:
+    """Returns the graph of a .tflite, .keras or .h5 file with what lowering noted."""
     from featherweight import pipeline
 
     if path.suffix.lower() == ".tflite":
-        return pipeline.load(path)
+        return pipeline.load_with_notes(path)
     with working(f"Lowering {path.name}"):
-        return pipeline.load(path, unroll=unroll)
+        return pipeline.load_with_notes(path, unroll=unroll, fuse=fuse)
 
 
 def open_data(data: str, model: Model, *, preprocess: str | None = None, labels: bool = False) -> Dataset:

@@ -29,6 +29,7 @@ def lower(
     source: Any,
     *,
     unroll: bool = False,
+    fuse: bool = False,
     samples: Iterable[Any] | None = None,
     input_shapes: Any = None,
     route: str = "auto",
@@ -39,6 +40,9 @@ def lower(
         source: a ``.tflite``, ``.keras`` or ``.h5`` path, a Keras model (any backend), a `torch.nn.Module`, a JAX
             function, or a `Model`, which is returned as it is.
         unroll: write recurrent layers out step by step instead of as loops.
+        fuse: write Keras LSTM layers as one operator each, which the integer kernels of microcontrollers know. Layers
+            that it can't compute (a mask, another activation, a given state, GRU …) become what `unroll` says, and are
+            in the notes of `lower_with_notes`.
         samples: inputs to verify with: an iterable of arrays, tuples in the order of the inputs, or dicts by name.
             The first three are used. A torch module or JAX function needs one to know its shapes; everything else
             is verified with random inputs where none are given.
@@ -57,13 +61,17 @@ def lower(
     >>> [node.op for node in model.main.nodes]
     ['MUL']
     """
-    return lower_with_notes(source, unroll=unroll, samples=samples, input_shapes=input_shapes, route=route).model
+    lowered = lower_with_notes(
+        source, unroll=unroll, fuse=fuse, samples=samples, input_shapes=input_shapes, route=route
+    )
+    return lowered.model
 
 
 def lower_with_notes(
     source: Any,
     *,
     unroll: bool = False,
+    fuse: bool = False,
     samples: Iterable[Any] | None = None,
     input_shapes: Any = None,
     route: str = "auto",
@@ -75,22 +83,22 @@ def lower_with_notes(
         return Lowered(source)
     kept = list(islice(samples, _KEPT)) if samples is not None else None
     if isinstance(source, (str, Path)):
-        return _lower_path(Path(source), unroll, kept, input_shapes, route)
+        return _lower_path(Path(source), unroll, fuse, kept, input_shapes, route)
     if _keras.is_keras_model(source):
-        return _lower_keras(source, unroll, kept, input_shapes, route)
+        return _lower_keras(source, unroll, fuse, kept, input_shapes, route)
     if _is_torch_module(source):
         from featherweight.lower import torch
 
-        return torch.lower_module(source, kept)
+        return torch.lower_module(source, kept, fuse=fuse)
     if callable(source):
-        return _lower_function(source, unroll, kept)
+        return _lower_function(source, unroll, fuse, kept)
     raise LoweringError(
         f"Can't lower a {type(source).__module__}.{type(source).__qualname__} (allowed: a path to a .tflite, .keras or "
         ".h5 file, a Keras model, a torch.nn.Module, a JAX function)."
     )
 
 
-def _lower_path(path: Path, unroll: bool, samples: list[Any] | None, shapes: Any, route: str) -> Lowered:
+def _lower_path(path: Path, unroll: bool, fuse: bool, samples: list[Any] | None, shapes: Any, route: str) -> Lowered:
     suffix = path.suffix.lower()
     if suffix == ".tflite":
         from featherweight.tflite import read
@@ -104,28 +112,28 @@ def _lower_path(path: Path, unroll: bool, samples: list[Any] | None, shapes: Any
     if not path.is_file():
         raise LoweringError(f"There is no file '{path}'.")
     if route == "auto" and _keras.backend() != "jax":
-        return _worker.lower_file(path, unroll=unroll, samples=samples, input_shapes=shapes)
-    return _lower_keras(_keras.load(path), unroll, samples, shapes, route)
+        return _worker.lower_file(path, unroll=unroll, fuse=fuse, samples=samples, input_shapes=shapes)
+    return _lower_keras(_keras.load(path), unroll, fuse, samples, shapes, route)
 
 
-def _lower_keras(model: Any, unroll: bool, samples: list[Any] | None, shapes: Any, route: str) -> Lowered:
+def _lower_keras(model: Any, unroll: bool, fuse: bool, samples: list[Any] | None, shapes: Any, route: str) -> Lowered:
     """Picks the route: JAX in this process, in another one, or the converter of the backend that the model is on."""
     backend = _keras.backend()
     if route == "tensorflow":
         from featherweight.lower import tensorflow
 
-        return tensorflow.lower_keras(model, unroll=unroll, samples=samples, input_shapes=shapes)
+        return tensorflow.lower_keras(model, unroll=unroll, fuse=fuse, samples=samples, input_shapes=shapes)
     if backend == "jax":
-        return _jax.lower_source(_keras.read(model, samples, shapes), unroll=unroll, samples=samples)
-    return _worker.lower_live(model, unroll=unroll, samples=samples, input_shapes=shapes, route=route)
+        return _jax.lower_source(_keras.read(model, samples, shapes), unroll=unroll, fuse=fuse, samples=samples)
+    return _worker.lower_live(model, unroll=unroll, fuse=fuse, samples=samples, input_shapes=shapes, route=route)
 
 
-def _lower_function(function: Callable[..., Any], unroll: bool, samples: list[Any] | None) -> Lowered:
+def _lower_function(function: Callable[..., Any], unroll: bool, fuse: bool, samples: list[Any] | None) -> Lowered:
     if not samples:
         raise LoweringError(
             "A JAX function does not say the shapes of its arguments. Pass an example of them: samples=[(x, …)]."
         )
-    return _jax.lower_function(function, samples[0], unroll=unroll)
+    return _jax.lower_function(function, samples[0], unroll=unroll, fuse=fuse)
 
 
 def _is_torch_module(source: object) -> bool:

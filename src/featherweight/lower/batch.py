@@ -14,12 +14,19 @@ import numpy as np
 
 from featherweight.errors import LoweringError
 from featherweight.graph import Graph, Model, Node, Tensor, constant, fresh_name, replace_graph
+from featherweight.ops.recurrent import LSTM
 
 # Operators with a constant that says their output's sizes: the position of that operand.
 _SHAPE_OPERAND = {"RESHAPE": 1, "SLICE": 2, "STRIDED_SLICE": 2}
 # Operators that need their output's shape as a plain constant: -1 is not an answer there.
 _NEED_SIZES = {"TRANSPOSE_CONV": 0, "CONV_3D_TRANSPOSE": 0, "BROADCAST_TO": 1, "FILL": 0}
-_REGION_OPS = {"WHILE": "a loop", "IF": "a branch", "CALL": "a call", "STABLEHLO_WHILE": "a loop"}
+_REGION_OPS = {
+    "WHILE": "a loop",
+    "IF": "a branch",
+    "CALL": "a call",
+    "STABLEHLO_WHILE": "a loop",
+    LSTM: "a layer with its state",
+}
 
 
 class FixedBatchError(LoweringError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from featherweight.errors import FeatherweightError, LoweringError
 from featherweight.graph import Model
 from featherweight.lower import batch, verify
 from featherweight.lower.source import Input
+from featherweight.ops.recurrent import LSTM
 from featherweight.runtime.litert import Session
 
 _log = logging.getLogger("featherweight")
@@ -25,10 +26,16 @@ _WAY_OUT = (
 
 @dataclass(frozen=True)
 class Lowered:
-    """A verified float model, and notes on what the caller should know (a batch that had to stay fixed …)."""
+    """A verified float model.
+
+    Attributes:
+        notes: what the caller should know (a batch that had to stay fixed, a layer that could not be fused …).
+        recurrent: the forms that the loops of its source took: ``fused``, ``unrolled``, ``loop``; none if it had none.
+    """
 
     model: Model
     notes: tuple[str, ...] = ()
+    recurrent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -140,6 +147,19 @@ def checked(check: Check, lowered_at: Callable[[int], Model]) -> Lowered:
     note = f"The batch of the {check.title} stays fixed at 1: {reason}."
     _log.warning(note)
     return Lowered(model, (note,))
+
+
+def with_forms(lowered: Lowered, *, is_unrolled: bool) -> Lowered:
+    """Returns the model with the forms that its source's loops took."""
+    found = {node.op for graph in lowered.model.graphs for node in graph.nodes}
+    took = {"fused": LSTM in found, "unrolled": is_unrolled, "loop": "WHILE" in found}
+    return replace(lowered, recurrent=tuple(form for form, is_there in took.items() if is_there))
+
+
+def unfused(lowered: Lowered, converter: str) -> Lowered:
+    """Returns what another converter lowered, with the note that it has no fused LSTM."""
+    note = f"LSTM layers are not fused: {converter} does not mark them. Keras models are fused on the JAX route."
+    return replace(lowered, notes=(*lowered.notes, note))
 
 
 def batch_of(samples: Sequence[Sequence[np.ndarray]], inputs: Sequence[Input], size: int) -> list[np.ndarray] | None:

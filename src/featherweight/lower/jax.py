@@ -12,10 +12,10 @@ import numpy as np
 
 from featherweight.errors import LoweringError
 from featherweight.graph import Model, Signature
-from featherweight.lower import names
-from featherweight.lower.checking import SEVERAL, Check, Lowered, checked
+from featherweight.lower import fused_lstm, names
+from featherweight.lower.checking import SEVERAL, Check, Lowered, checked, with_forms
 from featherweight.lower.converter import SIGNATURE, convert
-from featherweight.lower.rewriting import rewritten
+from featherweight.lower.rewriting import UNROLLED, rewritten
 from featherweight.lower.rules import RULES
 from featherweight.lower.source import Input, Source, first_samples, unique_names
 
@@ -24,7 +24,13 @@ _QUICK_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensi
 
 
 def lower_function(
-    function: Callable[..., Any], example: Any, *, unroll: bool = False, free_batch: bool = False, title: str = ""
+    function: Callable[..., Any],
+    example: Any,
+    *,
+    unroll: bool = False,
+    fuse: bool = False,
+    free_batch: bool = False,
+    title: str = "",
 ) -> Lowered:
     """Lowers a plain JAX function, given example arguments.
 
@@ -32,6 +38,7 @@ def lower_function(
         function: takes arrays (or nested structures of arrays) and returns them.
         example: its arguments: a tuple, or a single array. They fix shapes and dtypes, and verify the result.
         unroll: write loops of known length (`lax.scan`) out step by step.
+        fuse: write Keras LSTM layers that it calls as one operator each.
         free_batch: the first dimension of every argument is a batch, and may vary.
         title: what messages call it.
 
@@ -54,19 +61,21 @@ def lower_function(
         for name, a in zip(named, arrays, strict=True)
     )
     title = title or f"function {getattr(function, '__name__', '')}".strip()
-    return lower_source(Source(call, inputs, title=title), unroll=unroll, samples=[tuple(arrays)])
+    return lower_source(Source(call, inputs, title=title), unroll=unroll, fuse=fuse, samples=[tuple(arrays)])
 
 
-def lower_source(source: Source, *, unroll: bool = False, samples: Iterable[Any] | None = None) -> Lowered:
+def lower_source(
+    source: Source, *, unroll: bool = False, fuse: bool = False, samples: Iterable[Any] | None = None
+) -> Lowered:
     """Lowers a source whose `call` JAX can trace; see `lower` for the arguments and errors."""
     import jax
 
     # With 64-bit types enabled, as litert-torch does for the whole process, loops count in int64, which kernels lack.
     with jax.enable_x64(False):
-        return _lowered(source, unroll, samples)
+        return _lowered(source, unroll, fuse, samples)
 
 
-def _lowered(source: Source, unroll: bool, samples: Iterable[Any] | None) -> Lowered:
+def _lowered(source: Source, unroll: bool, fuse: bool, samples: Iterable[Any] | None) -> Lowered:
     given = first_samples(samples, source.inputs)
     trace = _traced(source, 1)
     outputs = tuple(source.outputs) or tuple(f"output_{i}" for i in range(len(trace.out_avals)))
@@ -84,7 +93,17 @@ def _lowered(source: Source, unroll: bool, samples: Iterable[Any] | None) -> Low
         compiled = _Compiled(named, pool)
         compiled.prepare(SEVERAL if is_free else 1)
         check = Check(named.title, named.inputs, named.outputs, compiled, limits, given)
-        return checked(check, lambda size: _converted(named, trace if size == 1 else _traced(named, size), unroll))
+        notes, applied = list[str](), set[str]()
+
+        def convert(size: int) -> Model:
+            if fuse:
+                traced = _marked(named, size, notes, unroll=unroll)
+            else:
+                traced = trace if size == 1 else _traced(named, size)
+            return _converted(named, traced, unroll, applied)
+
+        lowered = checked(check, convert)
+    return with_forms(replace(lowered, notes=(*lowered.notes, *notes)), is_unrolled=UNROLLED in applied)
 
 
 class _Compiled:
@@ -121,15 +140,26 @@ def _traced(source: Source, size: int) -> Any:
         ) from error
 
 
-def _converted(source: Source, trace: Any, unroll: bool) -> Model:
-    """Converts a trace under the rewriting rules, and gives its tensors good names."""
+def _marked(source: Source, size: int, notes: list[str], *, unroll: bool) -> Any:
+    """Traces the source with its LSTM layers marked; what it is verified against is traced without marks."""
+
+    def call(*arrays: Any) -> Sequence[Any]:  # A function of its own: JAX keeps the traces of one that it has seen.
+        return source.call(*arrays)
+
+    with fused_lstm.marked(notes, unroll=unroll):
+        return _traced(replace(source, call=call), size)
+
+
+def _converted(source: Source, trace: Any, unroll: bool, applied: set[str]) -> Model:
+    """Converts a trace under the rewriting rules, whose names `applied` takes, and gives its tensors good names."""
     import jax
 
     from featherweight.tflite import read
 
     closed = trace.jaxpr
-    function, _ = rewritten(closed, RULES, unroll)
+    function, names_of_rules = rewritten(closed, RULES, unroll)
     trace = jax.jit(function, keep_unused=True).trace(*closed.in_avals)
+    applied.update(names_of_rules)
     module = trace.lower(lowering_platforms=("cpu",)).compiler_ir("stablehlo")
     bytecode = io.BytesIO()
     module.operation.write_bytecode(bytecode)
@@ -140,7 +170,7 @@ def _converted(source: Source, trace: Any, unroll: bool) -> Model:
         tuple(zip(inputs, model.main.inputs, strict=True)),
         tuple(zip(source.outputs, model.main.outputs, strict=True)),
     )
-    return names.renamed(replace(model, signatures=(signature,)), source.scope)
+    return fused_lstm.fused(names.renamed(replace(model, signatures=(signature,)), source.scope))
 
 
 def _integer_limits(jaxpr: Any, inputs: Sequence[Input]) -> dict[str, int]:

@@ -19,6 +19,8 @@ _CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "cus
 _REGIONS = {"scan": ("jaxpr",), "while": ("cond_jaxpr", "body_jaxpr"), "cond": ("branches",)}
 # Equations that hand the elements of their input on as they are.
 _PRESERVING = ("broadcast_in_dim", "reshape", "convert_element_type", "copy", "squeeze", "stop_gradient")
+# What stands for an unrolled loop among the names of rules.
+UNROLLED = "unrolled loop"
 # Constants that a rule asks for are computed if they take no more than this many equations.
 _CONSTANT_DEPTH = 24
 
@@ -168,7 +170,7 @@ def _apply(tracing: Tracing, equation: Any, inputs: tuple[Any, ...]) -> Sequence
         body, constants = _opened(_body(equation.params))
         return evaluate(tracing, body, constants, inputs)
     if primitive == "scan" and tracing.unroll:
-        tracing.applied.append("unrolled loop")
+        tracing.applied.append(UNROLLED)
         return _unrolled(tracing, equation.params, inputs)
     params = dict(equation.params)
     for name in _REGIONS.get(primitive, ()):

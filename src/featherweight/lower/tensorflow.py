@@ -14,13 +14,13 @@ import numpy as np
 from featherweight.errors import LoweringError
 from featherweight.graph import Model, Signature
 from featherweight.lower import names
-from featherweight.lower.checking import Check, Lowered, checked
+from featherweight.lower.checking import Check, Lowered, checked, unfused, with_forms
 from featherweight.lower.converter import SIGNATURE
 from featherweight.lower.keras import Live
 from featherweight.lower.source import Input, first_samples
 
 
-def lower_keras(model: Any, *, unroll: bool, samples: Sequence[Any] | None, input_shapes: Any) -> Lowered:
+def lower_keras(model: Any, *, unroll: bool, fuse: bool, samples: Sequence[Any] | None, input_shapes: Any) -> Lowered:
     """Lowers a live Keras model through `tf.lite.TFLiteConverter`, verified against the model.
 
     It is lowered at a fixed batch that is freed afterwards. A model on another backend is saved, and lowered in a
@@ -36,15 +36,17 @@ def lower_keras(model: Any, *, unroll: bool, samples: Sequence[Any] | None, inpu
         with tempfile.TemporaryDirectory(prefix="featherweight-") as folder:
             path = Path(folder) / "model.keras"
             model.save(path)
-            return worker.lower_file(
-                path, unroll=unroll, samples=samples, input_shapes=input_shapes, route="tensorflow"
-            )
+            options: dict[str, Any] = {"unroll": unroll, "fuse": fuse, "samples": samples, "input_shapes": input_shapes}
+            return worker.lower_file(path, **options, route="tensorflow")
     source = keras_models.read_live(model, samples, input_shapes)
     source.call(*[np.zeros(item.at(1), item.dtype) for item in source.inputs])  # Names the outputs.
     given = first_samples(samples, source.inputs)
     check = Check(source.title, source.inputs, source.outputs, lambda arrays, _: source.call(*arrays), samples=given)
-    with _unrolled(model) if unroll else contextlib.nullcontext():
-        return checked(check, lambda size: _converted(source, size))
+    layers = [layer for layer in model._flatten_layers() if hasattr(layer, "unroll")]
+    with _unrolled(layers) if unroll else contextlib.nullcontext():
+        lowered = checked(check, lambda size: _converted(source, size))
+    lowered = with_forms(lowered, is_unrolled=unroll and bool(layers))
+    return unfused(lowered, "TensorFlow's converter") if fuse and layers else lowered
 
 
 def _converted(source: Live, size: int) -> Model:
@@ -88,9 +90,8 @@ def _named(model: Model, inputs: Sequence[Input], outputs: Sequence[str]) -> Mod
 
 
 @contextlib.contextmanager
-def _unrolled(model: Any) -> Generator[None]:
-    """Sets `unroll` on the recurrent layers while the model is traced."""
-    layers = [layer for layer in model._flatten_layers() if hasattr(layer, "unroll")]
+def _unrolled(layers: Sequence[Any]) -> Generator[None]:
+    """Sets `unroll` on recurrent layers while the model is traced."""
     saved = [layer.unroll for layer in layers]
     try:
         for layer in layers:

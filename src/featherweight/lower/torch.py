@@ -15,22 +15,25 @@ import numpy as np
 from featherweight.errors import LoweringError
 from featherweight.graph import Model, Signature
 from featherweight.lower import names
-from featherweight.lower.checking import Check, Lowered, batch_of, checked
+from featherweight.lower.checking import Check, Lowered, batch_of, checked, unfused
 from featherweight.lower.converter import SIGNATURE
 from featherweight.lower.source import Input, first_samples, unique_names
 
 
-def lower_module(module: Any, samples: Sequence[Any] | None) -> Lowered:
+def lower_module(module: Any, samples: Sequence[Any] | None, *, fuse: bool = False) -> Lowered:
     """Lowers a `torch.nn.Module` in evaluation mode, verified against it; the module stays as it is.
 
     Args:
         module: takes tensors, as positional arguments.
         samples: examples of its inputs, an array or a tuple each; the first dimension is the batch, and is freed
             where the module allows it.
+        fuse: note that recurrent layers are not fused, if there are any.
 
     Raises:
         LoweringError: if there is no sample, if litert-torch is not installed or fails, or if the result differs.
     """
+    import torch
+
     if not samples:
         raise LoweringError(
             f"The module {type(module).__name__} does not say the shapes of its inputs. "
@@ -43,10 +46,12 @@ def lower_module(module: Any, samples: Sequence[Any] | None) -> Lowered:
         Input(n, (None, *a.shape[1:]) if a.ndim else (), _narrow(a.dtype)) for n, a in zip(named, arrays, strict=True)
     )
     title = f"torch module {type(module).__name__}"
-    return _lower(module, inputs, first_samples([_arrays(s) for s in samples], inputs), title)
+    lowered = _lower(module, inputs, first_samples([_arrays(s) for s in samples], inputs), title)
+    is_recurrent = any(isinstance(part, torch.nn.RNNBase) for part in module.modules())
+    return unfused(lowered, "litert-torch") if fuse and is_recurrent else lowered
 
 
-def lower_keras(model: Any, *, unroll: bool, samples: Sequence[Any] | None, input_shapes: Any) -> Lowered:
+def lower_keras(model: Any, *, unroll: bool, fuse: bool, samples: Sequence[Any] | None, input_shapes: Any) -> Lowered:
     """Lowers a Keras model that lives on the torch backend, as a module.
 
     Raises:
@@ -69,7 +74,9 @@ def lower_keras(model: Any, *, unroll: bool, samples: Sequence[Any] | None, inpu
             return tuple(live.trace(*tensors))
 
     given = first_samples(samples, live.inputs)
-    return _lower(Module(), live.inputs, given, live.title, outputs=live.outputs)
+    lowered = _lower(Module(), live.inputs, given, live.title, outputs=live.outputs)
+    is_recurrent = any(hasattr(layer, "unroll") for layer in model._flatten_layers())
+    return unfused(lowered, "litert-torch") if fuse and is_recurrent else lowered
 
 
 def _lower(

@@ -22,7 +22,9 @@ from featherweight.lower.checking import Check, Lowered
 from featherweight.lower.source import first_samples
 
 
-def lower_live(model: Any, *, unroll: bool, samples: Sequence[Any] | None, input_shapes: Any, route: str) -> Lowered:
+def lower_live(
+    model: Any, *, unroll: bool, fuse: bool, samples: Sequence[Any] | None, input_shapes: Any, route: str
+) -> Lowered:
     """Lowers a live model of another backend than JAX, and verifies the result against the live model itself.
 
     A model with classes that only this process knows falls back on its own backend's converter (route ``auto``).
@@ -37,11 +39,12 @@ def lower_live(model: Any, *, unroll: bool, samples: Sequence[Any] | None, input
         path = Path(folder) / "model.keras"
         try:
             model.save(path)
-            lowered = lower_file(path, unroll=unroll, samples=samples, input_shapes=input_shapes)
+            lowered = lower_file(path, unroll=unroll, fuse=fuse, samples=samples, input_shapes=input_shapes)
         except Exception as error:  # Keras raises several types when it can't serialize.
             if route == "jax":
                 raise _as_lowering_error(error) from error
-            return _on_own_backend(model, error, unroll=unroll, samples=samples, input_shapes=input_shapes)
+            options: dict[str, Any] = {"unroll": unroll, "fuse": fuse, "samples": samples, "input_shapes": input_shapes}
+            return _on_own_backend(model, error, **options)
     names = [name for name, _ in lowered.model.signatures[0].outputs]
     given = first_samples(samples, source.inputs)
     check = Check(source.title, source.inputs, names, lambda arrays, _: list(source.call(*arrays)), samples=given)
@@ -53,7 +56,13 @@ def lower_live(model: Any, *, unroll: bool, samples: Sequence[Any] | None, input
 
 
 def lower_file(
-    path: Path, *, unroll: bool, samples: Sequence[Any] | None, input_shapes: Any, route: str = "jax"
+    path: Path,
+    *,
+    unroll: bool,
+    fuse: bool,
+    samples: Sequence[Any] | None,
+    input_shapes: Any,
+    route: str = "jax",
 ) -> Lowered:
     """Lowers a saved model in a process whose Keras runs on the backend of `route`: ``jax`` or ``tensorflow``.
 
@@ -66,8 +75,8 @@ def lower_file(
         answer = Path(folder) / "answer.json"
         arrays, kind = _flat(samples)
         np.savez(Path(folder) / "samples.npz", allow_pickle=False, **arrays)
-        request = {"path": str(Path(path).resolve()), "unroll": unroll, "samples": kind, "shapes": input_shapes}
-        (Path(folder) / "request.json").write_text(json.dumps({**request, "route": route}))
+        request = {"path": str(Path(path).resolve()), "samples": kind, "shapes": input_shapes, "route": route}
+        (Path(folder) / "request.json").write_text(json.dumps({**request, "unroll": unroll, "fuse": fuse}))
         environment = {**os.environ, "KERAS_BACKEND": route, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
         command = [sys.executable, "-m", "featherweight.lower.worker", folder]
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -77,7 +86,8 @@ def lower_file(
         told = json.loads(answer.read_text())
         if told["error"]:
             raise LoweringError(told["error"])
-        return Lowered(read((Path(folder) / "model.tflite").read_bytes()), tuple(told["notes"]))
+        model = read((Path(folder) / "model.tflite").read_bytes())
+        return Lowered(model, tuple(told["notes"]), tuple(told["recurrent"]))
 
 
 def _on_own_backend(model: Any, why: Exception, **options: Any) -> Lowered:
@@ -143,7 +153,7 @@ def _main(folder: Path) -> None:
     from featherweight.tflite import save
 
     request = json.loads((folder / "request.json").read_text())
-    told: dict[str, Any] = {"error": "", "notes": []}
+    told: dict[str, Any] = {"error": "", "notes": [], "recurrent": []}
     try:
         with np.load(folder / "samples.npz") as arrays:
             samples = _unflat(arrays, request["samples"])
@@ -151,12 +161,13 @@ def _main(folder: Path) -> None:
         lowered = lower_with_notes(
             keras_models.load(request["path"]),
             unroll=request["unroll"],
+            fuse=request["fuse"],
             samples=samples,
             input_shapes=request["shapes"],
             route=request["route"],
         )
         save(lowered.model, folder / "model.tflite")
-        told["notes"] = list(lowered.notes)
+        told |= {"notes": list(lowered.notes), "recurrent": list(lowered.recurrent)}
     except FeatherweightError as error:
         told["error"] = str(error)
     (folder / "answer.json").write_text(json.dumps(told))

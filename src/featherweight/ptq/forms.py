@@ -9,6 +9,7 @@ from featherweight import ops
 from featherweight.errors import FormatError, listed
 from featherweight.graph import Graph, Model, Node, Tensor, consumers, producers
 from featherweight.numerics import INTEGER_BITS
+from featherweight.ptq import recurrent
 from featherweight.recipe import Recipe, Rule, resolve
 from featherweight.target import Target
 
@@ -56,6 +57,8 @@ def choose_forms(model: Model, recipe: Recipe, target: Target) -> Forms:
         for node in graph.nodes:
             if touches_float(node, graph):
                 _choose(result, node, graph, target, is_called=index > 0)
+    for graph in model.graphs:
+        _follow_layers(result, graph, target)
     if recipe.needs_ranges:
         _drop_final_softmax(result, model.main, target)
         _keep_islands_float(result, model.main)
@@ -82,6 +85,14 @@ def weight_position(node: Node, graph: Graph) -> int | None:
     return None
 
 
+def weight_roles(node: Node, graph: Graph) -> tuple[ops.WeightRole, ...]:
+    """Returns where the operator's constant weights are, each with its bias and the operand that it multiplies."""
+    position, op = weight_position(node, graph), ops.lookup(node.op)
+    if position is None:
+        return ()
+    return op.weights if op.weight is not None else (ops.WeightRole(position, None, op.activation),)
+
+
 def _is_constant(name: str, graph: Graph) -> bool:
     return bool(name) and graph.tensors[name].is_constant
 
@@ -96,7 +107,7 @@ def _choose(result: Forms, node: Node, graph: Graph, target: Target, *, is_calle
         result.keep(
             node,
             "integers need fixed ranges, which a loop or branch has no place for; "
-            "lower the framework model with its recurrent layers unrolled",
+            "lower the framework model with its recurrent layers unrolled, or its LSTM layers fused",
         )
     else:
         _choose_integers(result, node, graph, rule, target)
@@ -114,14 +125,20 @@ def _choose_weights(result: Forms, node: Node, graph: Graph, rule: Rule, target:
     if weight is None or weight_position(node, graph) is None:
         result.keep(node, "it has no constant weights")
         return
+    if (obstacle := recurrent.obstacle(node, graph)) is not None:
+        result.keep(node, obstacle)
+        return
     dtype = weight.dtype
     if dtype == "int4" and ops.lookup(node.op).axis is None:
         dtype = "int8"
-        result.notes.append(
-            f"{node.op} '{node.name}': its table is int8, too much would be lost at 4 bits with one scale"
-        )
+        what = "its table is" if ops.lookup(node.op).weight is None else "its weights are"
+        result.notes.append(f"{node.op} '{node.name}': {what} int8, too much would be lost at 4 bits with one scale")
     if not target.is_float_allowed:
         result.keep(node, f"target '{target.name}' runs integers only; choose the recipe int8")
+    elif (dtype == "float16" or rule.weight_only) and dtype not in target.weight_only:
+        result.keep(
+            node, f"target '{target.name}' does not turn {dtype} weights into float ones; choose the recipe int8"
+        )
     elif dtype == "float16" or rule.weight_only:
         result.forms[node.name] = f"float32+{dtype}"
     elif target.runs(node.op, f"float32*{dtype}"):
@@ -144,6 +161,9 @@ def _choose_integers(result: Forms, node: Node, graph: Graph, rule: Rule, target
         if bias and not _is_constant(bias, graph):
             result.keep(node, "its bias is computed, not constant")
             return
+        if (obstacle := recurrent.obstacle(node, graph)) is not None:
+            result.keep(node, obstacle)
+            return
         weight = rule.weight.dtype if rule.weight else "int8"
         form = f"{activation}*{weight}"
         if not target.runs(node.op, form) and target.runs(node.op, f"{activation}*int8"):
@@ -157,6 +177,28 @@ def _choose_integers(result: Forms, node: Node, graph: Graph, rule: Rule, target
     runs = target.forms.get(node.op, ())
     has = f"it runs {listed(runs)}" if runs else "it runs none in integers"
     result.keep(node, f"target '{target.name}' has no {form} kernel for it ({has})")
+
+
+def _follow_layers(result: Forms, graph: Graph, target: Target) -> None:
+    """Gives what writes the states of fused recurrent layers the states' types, or keeps such a layer float."""
+    made = producers(graph)
+    for node in graph.nodes:
+        writers = {name: made[name] for name in recurrent.states(node) if name in made}
+        if result.activation(node):
+            if len(writers) < len(recurrent.states(node)):
+                result.notes.append(f"{node.op} '{node.name}': nothing resets its state; it lasts from run to run")
+            for name, writer in writers.items():
+                dtype = recurrent.states(node)[name]
+                if ops.lookup(writer.op).same_scale != (0,) or not _is_constant(writer.inputs[0], graph):
+                    result.keep(node, f"its state '{name}' is computed")
+                elif not target.runs(writer.op, dtype):
+                    result.keep(node, f"target '{target.name}' has no {dtype} kernel for {writer.op}, which resets it")
+        for name, writer in writers.items():
+            if result.activation(node):
+                result.kept_float.pop(writer.name, None)
+                result.forms[writer.name] = recurrent.states(node)[name]
+            else:
+                result.keep(writer, "it writes the state of a float layer")
 
 
 def _drop_final_softmax(result: Forms, graph: Graph, target: Target) -> None:

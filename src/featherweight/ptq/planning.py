@@ -19,7 +19,8 @@ from featherweight.numerics import (
     integer_range,
     params_from_range,
 )
-from featherweight.ptq.forms import Forms, check_is_float, choose_forms, real_tensors, weight_position
+from featherweight.ptq import recurrent
+from featherweight.ptq.forms import Forms, check_is_float, choose_forms, real_tensors, weight_roles
 from featherweight.ptq.plan import Plan, edge
 from featherweight.ptq.ranges import Ranges, constant_range
 from featherweight.ptq.weights import weight_params
@@ -125,8 +126,22 @@ class _Planner:
             params = self.group_params(members, fixed)
             self.params |= dict.fromkeys(members, params)
         self.params |= {name: params for name, params in fixed.items() if name not in self.params}
+        for node, _, _ in self.integer_nodes():
+            self.plan_states(node)
         for node, op, dtype in self.integer_nodes():
             self.plan_inputs(node, op, dtype)
+
+    def plan_states(self, node: Node) -> None:
+        """Gives the states of a fused recurrent layer their parameters: the outputs' to the hidden state."""
+        for name, dtype in recurrent.states(node).items():
+            if dtype != "int16":
+                self.params[name] = self.params[node.outputs[0]]
+            elif name in self.given:
+                self.params[name] = self.given[name]
+            else:
+                low, high = self.ranges.extremes(name)
+                self.params[name], notes = recurrent.cell_params(low, high, f"{node.op} '{node.name}'")
+                self.forms.notes += notes
 
     def fixed_outputs(self) -> dict[str, QuantParams]:
         """Returns the outputs whose parameters kernels prescribe."""
@@ -208,9 +223,9 @@ class _Planner:
         """Decides what each real input of an integer node must be, where that is not the tensor's own choice."""
         tied = [t.name for i, t in self.graph.float_inputs(node) if i in op.same_scale and not t.is_constant]
         shared = next((self.params[name] for name in (*node.outputs, *tied) if name in self.params), None)
-        weight = weight_position(node, self.graph) if op.weight is not None else None
+        weights = {position for role in op.weights for position in role[:2]}
         for position, tensor in self.graph.float_inputs(node):
-            if position == weight or position == op.bias:
+            if position in weights or tensor.is_variable:
                 continue
             own_range = constant_range(tensor, f"{node.op} '{node.name}'") if tensor.is_constant else None
             if position in op.same_scale and shared is not None and shared.dtype == dtype:
@@ -235,16 +250,16 @@ class _Planner:
         """Gives every weight its parameters."""
         for node in graph.nodes:
             form = self.forms.forms.get(node.name)
-            position = weight_position(node, graph)
-            if form is None or position is None or not ("*" in form or "+" in form):
+            if form is None or not ("*" in form or "+" in form):
                 continue
-            tensor = graph.tensors[node.inputs[position]]
-            activation = None
-            if self.forms.activation(node):
-                source = ops.lookup(node.op).activation
-                activation = self.edges.get(edge(node.name, source)) or self.params[node.inputs[source]]
-            scheme = self.forms.rules[node.name].weight or recipes.Scheme("int8")
-            params, notes = weight_params(node, graph, form, scheme, self.target, activation)
-            self.forms.notes += notes
-            self.want(node, position, tensor.name, params)
-            release_pages(tensor.data)
+            for role in weight_roles(node, graph):
+                tensor = graph.tensors[node.inputs[role.weight]]
+                activation = None
+                if self.forms.activation(node):
+                    source = role.activation
+                    activation = self.edges.get(edge(node.name, source)) or self.params[node.inputs[source]]
+                scheme = self.forms.rules[node.name].weight or recipes.Scheme("int8")
+                params, notes = weight_params(node, graph, role, form, scheme, self.target, activation)
+                self.forms.notes += notes
+                self.want(node, role.weight, tensor.name, params)
+                release_pages(tensor.data)

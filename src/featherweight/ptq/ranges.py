@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from featherweight import ops
-from featherweight.calibration import Stats, find_range
+from featherweight.calibration import Stats, TensorStats, find_range
 from featherweight.errors import DataError
 from featherweight.graph import Graph, Tensor, consumers, producers
 from featherweight.ptq.forms import Forms, picks_rows, weight_position
@@ -32,15 +32,28 @@ class Ranges:
         table = self._table(name)
         if table is not None:
             return float(table.min()), float(table.max())
+        stats = self._measured(name)
+        node = self.made.get(name) or next(iter(self.read.get(name, ())), None)
+        rule = self.forms.rules.get(node.name) if node else None
+        method = (rule.activation.range_method if rule and rule.activation else None) or self.method
+        return find_range(stats, method, dtype, symmetric=dtype == "int16", where=f"tensor '{name}'")
+
+    def extremes(self, name: str) -> Range:
+        """Returns the smallest and largest value of a tensor, whatever the range method.
+
+        Raises:
+            DataError: if calibration did not measure it.
+        """
+        stats = self._measured(name)
+        return stats.low, stats.high
+
+    def _measured(self, name: str) -> TensorStats:
         stats = self.stats.tensors.get(name) if self.stats else None
         if stats is None:
             raise DataError(
                 f"No range was measured for '{name}'. Calibrate this very model again, with all its tensors."
             )
-        node = self.made.get(name) or next(iter(self.read.get(name, ())), None)
-        rule = self.forms.rules.get(node.name) if node else None
-        method = (rule.activation.range_method if rule and rule.activation else None) or self.method
-        return find_range(stats, method, dtype, symmetric=dtype == "int16", where=f"tensor '{name}'")
+        return stats
 
     def compared(self, name: str) -> list[Range]:
         """Returns the ranges of constants that a tensor is compared with: these must fit onto its grid."""

@@ -14,19 +14,13 @@ import numpy as np
 
 from featherweight import ops
 from featherweight.errors import RecipeError, UnsupportedOp, listed
-from featherweight.graph import Graph, Model, Node, Tensor, constant, fresh_name
-from featherweight.numerics import (
-    QuantParams,
-    bias_params,
-    integer_range,
-    quantize,
-    round_half_away,
-    row_blocks,
-)
+from featherweight.graph import Graph, Model, Node, Tensor, fresh_name
+from featherweight.numerics import QuantParams, bias_params
 from featherweight.ops.quantize import DEQUANTIZE, QUANTIZE
+from featherweight.ptq import recurrent
+from featherweight.ptq.constants import quantized_constant
 from featherweight.ptq.forms import touches_float
 from featherweight.ptq.plan import Plan, edge
-from featherweight.tflite import release_pages
 
 
 def rewrite(model: Model, plan: Plan) -> Model:
@@ -152,6 +146,9 @@ class _Rewriter:
         if dtype == "int16" and "pot_scale_int16" in attrs:
             # The older kernel behind this flag takes power-of-two scales only, and fails on most of those.
             attrs = dict(attrs) | {"pot_scale_int16": False}
+        if dtype is not None and recurrent.states(node):
+            node, added = recurrent.with_intermediates(node, self.params(node.outputs[0]), self.fresh)
+            self.tensors |= added
         version = max(node.version, ops.lookup(node.op).versions.get(form, 1))
         self.nodes.append(replace(node, inputs=inputs, attrs=attrs, version=version))
 
@@ -169,15 +166,22 @@ class _Rewriter:
             return name
         name = self.dropped.get(name, name)
         tensor = self.graph.tensors[name]
-        if not tensor.is_float or tensor.is_variable:
-            self.tensors.setdefault(name, tensor)
-            return name
         op, dtype = ops.lookup(node.op), self.activation(node)
+        if not tensor.is_float or tensor.is_variable:
+            is_integer = tensor.is_float and dtype is not None
+            typed = _typed(tensor, self.params(name)) if is_integer else tensor
+            if self.tensors.setdefault(name, typed).dtype != typed.dtype:
+                raise RecipeError(
+                    f"The plan writes the state '{name}' in {self.tensors[name].dtype}, but {node.op} '{node.name}' "
+                    f"keeps it in {typed.dtype}. Plan it again."
+                )
+            return name
         wanted = self.plan.edges.get(edge(node.name, position))
         if dtype is not None:
-            if position == op.bias:
-                return self.bias(node, op, tensor, dtype)
-            return self.converted(name, wanted or self.params(name), narrow=position == op.weight)
+            role = next((role for role in op.weights if position in role[:2]), None)
+            if role is not None and position == role.bias:
+                return self.bias(node, role, tensor, dtype)
+            return self.converted(name, wanted or self.params(name), narrow=role is not None)
         if tensor.is_constant and form != "float32" and name in self.plan.params:
             stored = self.converted(name, wanted or self.params(name), narrow=True)
             return stored if "*" in form else self.dequantized(stored)
@@ -234,16 +238,16 @@ class _Rewriter:
             self.made[key] = self.conversion(DEQUANTIZE, name, None)
         return self.made[key]
 
-    def bias(self, node: Node, op: ops.Op, tensor: Tensor, dtype: str) -> str:
+    def bias(self, node: Node, role: ops.WeightRole, tensor: Tensor, dtype: str) -> str:
         """Returns the bias in int32 (int64 beside int16) at input scale × weight scale; one for each consumer."""
         if not tensor.is_constant:
             raise UnsupportedOp(
                 f"{node.op} '{node.name}': its bias '{tensor.name}' is computed; keep the operator float."
             )
-        position = op.activation
-        activation = self.plan.edges.get(edge(node.name, position)) or self.params(node.inputs[position])
-        position = op.weight or 0
-        weight = self.plan.edges.get(edge(node.name, position)) or self.params(node.inputs[position])
+        weight, activation = (
+            self.plan.edges.get(edge(node.name, position)) or self.params(node.inputs[position])
+            for position in (role.weight, role.activation)
+        )
         wide = "int64" if dtype == "int16" else "int32"
         values = np.asarray(tensor.array)
         return self.stored(tensor, bias_params(values, activation.scale[0], np.asarray(weight.scale), wide))
@@ -258,37 +262,3 @@ class _Rewriter:
 def _typed(tensor: Tensor, params: QuantParams) -> Tensor:
     extras = {key: value for key, value in tensor.extras.items() if key != "quantization"}
     return replace(tensor, dtype=params.dtype, quant=params, extras=extras)
-
-
-def quantized_constant(tensor: Tensor, params: QuantParams, name: str, *, narrow: bool) -> tuple[Tensor, ...]:
-    """Returns a float constant as integers or float16 under a name, and the tensor of its block scales, if any."""
-    values = tensor.array
-    if values is None:
-        raise RecipeError(f"Tensor '{tensor.name}' is no constant; it can't be stored in {params.dtype}.")
-    if params.dtype == "float16":
-        stored = (constant(name, values.astype(np.float16)),)
-    elif params.block_size is not None:
-        stored = _in_blocks(values, params, name)
-    else:
-        stored = (constant(name, quantize(values, params, narrow=narrow), params.dtype, params),)
-    release_pages(tensor.data)
-    kept = replace(stored[0], shape_signature=tensor.shape_signature, file_name=None)
-    return (kept, *stored[1:])
-
-
-def _in_blocks(values: np.ndarray, params: QuantParams, name: str) -> tuple[Tensor, Tensor]:
-    """Quantizes rows in blocks, ``scale = max|w| / qmax`` of each, kept in float16 as LiteRT reads them."""
-    size = params.block_size or 1
-    qmax = integer_range(params.dtype, narrow=True)[1]
-    blocks = values.reshape(*values.shape[:-1], -1, size)
-    largest = np.maximum(-blocks.min(axis=-1), blocks.max(axis=-1))
-    scales = np.where(largest > 0, largest / qmax, 1.0).astype(np.float16)
-    scales = np.maximum(scales, np.finfo(np.float16).smallest_subnormal)
-    integers = np.empty(blocks.shape, np.int8)
-    inverse = np.float32(1) / scales.astype(np.float32)[..., None]
-    for rows in row_blocks(blocks.shape):
-        integers[rows] = np.clip(round_half_away(blocks[rows] * inverse[rows]), -qmax, qmax)
-    integers = integers.reshape(values.shape)
-    scale_name = f"{name}_scales"
-    quant = replace(params, scale_tensor=scale_name)
-    return constant(name, integers, params.dtype, quant), constant(scale_name, scales)

@@ -8,7 +8,6 @@ from featherweight import ops
 from featherweight.errors import DataError
 from featherweight.graph import Graph, Node
 from featherweight.numerics import DEAD_WEIGHT, LARGEST_BIAS, QuantParams, check_scale, scales_from_largest
-from featherweight.ptq.forms import weight_position
 from featherweight.recipe import Scheme
 from featherweight.target import Target
 
@@ -17,23 +16,30 @@ _SMALLEST_BLOCK_SCALE = float(np.finfo(np.float16).tiny)
 
 
 def weight_params(
-    node: Node, graph: Graph, form: str, scheme: Scheme, target: Target, activation: QuantParams | None
+    node: Node,
+    graph: Graph,
+    role: ops.WeightRole,
+    form: str,
+    scheme: Scheme,
+    target: Target,
+    activation: QuantParams | None,
 ) -> tuple[QuantParams, list[str]]:
-    """Returns the parameters of a node's weight, and what there is to note about them.
+    """Returns the parameters of one weight of a node, and what there is to note about them.
 
     Args:
         node: an operator with a constant weight.
         graph: its graph.
+        role: where its weight is, and the bias that goes with it.
         form: the form that the node computes in; its weight's type may differ from the scheme's.
         scheme: what the recipe asks for.
         target: says whether scales may be per channel and must be powers of two.
-        activation: the parameters of the node's input where it computes in integers, else None.
+        activation: the parameters of what the weight is multiplied with where it computes in integers, else None.
 
     Raises:
         DataError: if weight or bias hold NaN or infinity, or a scale can't be represented.
     """
     op, dtype = ops.lookup(node.op), form.replace("+", "*").split("*")[1]
-    tensor = graph.tensors[node.inputs[weight_position(node, graph) or 0]]
+    tensor = graph.tensors[node.inputs[role.weight]]
     where = f"{node.op} '{node.name}', weight '{tensor.name}'"
     values = tensor.array
     if values is None or values.size == 0:
@@ -55,7 +61,7 @@ def weight_params(
         )
     scales = scales_from_largest(largest, dtype, power_of_two=target.is_power_of_two, where=where)
     if activation is not None:
-        needed = _needed_for_bias(node, graph, scales.size, activation)
+        needed = _needed_for_bias(node, graph, role, scales.size, activation)
         narrow = scales < needed
         if target.is_power_of_two:
             needed = np.exp2(np.ceil(np.log2(needed)))
@@ -67,12 +73,13 @@ def weight_params(
     return QuantParams(dtype, tuple(scales.tolist()), (0,) * scales.size, axis), notes
 
 
-def _needed_for_bias(node: Node, graph: Graph, channels: int, activation: QuantParams) -> np.ndarray:
+def _needed_for_bias(
+    node: Node, graph: Graph, role: ops.WeightRole, channels: int, activation: QuantParams
+) -> np.ndarray:
     """Returns the smallest weight scales at which biases fit at input scale × weight scale, float64."""
-    op = ops.lookup(node.op)
     input_scale = activation.scale[0]
     needed = np.full(channels, float(np.finfo(np.float32).tiny) / input_scale)
-    name = node.inputs[op.bias] if op.bias is not None and op.bias < len(node.inputs) else ""
+    name = node.inputs[role.bias] if role.bias is not None and role.bias < len(node.inputs) else ""
     if not name:
         return needed
     bias = np.asarray(graph.tensors[name].array, np.float64)

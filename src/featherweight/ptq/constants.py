@@ -1,0 +1,46 @@
+"""Float constants as what a plan stores: integers with their scales, or float16."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from featherweight.errors import RecipeError
+from featherweight.graph import Tensor, constant
+from featherweight.numerics import QuantParams, integer_range, quantize, round_half_away, row_blocks
+from featherweight.tflite import release_pages
+
+
+def quantized_constant(tensor: Tensor, params: QuantParams, name: str, *, narrow: bool) -> tuple[Tensor, ...]:
+    """Returns a float constant as integers or float16 under a name, and the tensor of its block scales, if any."""
+    values = tensor.array
+    if values is None:
+        raise RecipeError(f"Tensor '{tensor.name}' is no constant; it can't be stored in {params.dtype}.")
+    if params.dtype == "float16":
+        stored = (constant(name, values.astype(np.float16)),)
+    elif params.block_size is not None:
+        stored = _in_blocks(values, params, name)
+    else:
+        stored = (constant(name, quantize(values, params, narrow=narrow), params.dtype, params),)
+    release_pages(tensor.data)
+    kept = replace(stored[0], shape_signature=tensor.shape_signature, file_name=None)
+    return (kept, *stored[1:])
+
+
+def _in_blocks(values: np.ndarray, params: QuantParams, name: str) -> tuple[Tensor, Tensor]:
+    """Quantizes rows in blocks, ``scale = max|w| / qmax`` of each, kept in float16 as LiteRT reads them."""
+    size = params.block_size or 1
+    qmax = integer_range(params.dtype, narrow=True)[1]
+    blocks = values.reshape(*values.shape[:-1], -1, size)
+    largest = np.maximum(-blocks.min(axis=-1), blocks.max(axis=-1))
+    scales = np.where(largest > 0, largest / qmax, 1.0).astype(np.float16)
+    scales = np.maximum(scales, np.finfo(np.float16).smallest_subnormal)
+    integers = np.empty(blocks.shape, np.int8)
+    inverse = np.float32(1) / scales.astype(np.float32)[..., None]
+    for rows in row_blocks(blocks.shape):
+        integers[rows] = np.clip(round_half_away(blocks[rows] * inverse[rows]), -qmax, qmax)
+    integers = integers.reshape(values.shape)
+    scale_name = f"{name}_scales"
+    quant = replace(params, scale_tensor=scale_name)
+    return constant(name, integers, params.dtype, quant), constant(scale_name, scales)
