@@ -35,7 +35,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("rows", nargs="*", choices=[*ROWS, []], help=f"default: all of {', '.join(ROWS)}")
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds per row (default: 3)")
-    parser.add_argument("--models", type=Path, help="a folder with .h5 models to add to bit_equality")
+    parser.add_argument("--models", type=Path, help="a folder with .h5 models to add to bit_equality, kernels")
     parser.add_argument(
         "--wait", type=float, default=300, help="seconds that a row may wait for a calm machine (default: 300)"
     )

@@ -1,4 +1,4 @@
-"""Compares the integers that we write with those of TensorFlow's converter, given its ranges; run as a job."""
+"""Compares integers: those we write with the TensorFlow converter's, and the reference kernels' with LiteRT's; jobs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ from typing import Any
 
 import numpy as np
 
+import featherweight as fw
 from featherweight import tflite
 from featherweight.calibration import Stats, TensorStats, measurable
-from featherweight.graph import Graph, Node
+from featherweight.errors import FeatherweightError
+from featherweight.graph import Graph, Model, Node, io_names, producers
 from featherweight.numerics import QuantParams
 from featherweight.ptq.planning import plan
 from featherweight.ptq.rewrite import rewrite
+
+# LiteRT's kernels by profile, and from how many classes on its int8 reference softmax may abort the process.
+_RESOLVERS = {"xnnpack": "auto", "tflite_opt": "no_delegate", "tflite_ref": "reference"}
+_SOFTMAX_CLASSES = 512
 
 
 def compare_integers(model: str, converted: str) -> dict[str, Any]:
@@ -69,3 +75,64 @@ def _count(counts: list[int], theirs: np.ndarray | None, ours: np.ndarray | None
         size, differing = theirs.size, int((theirs != ours).sum())
     counts[0] += differing
     counts[1] += size
+
+
+def compare_kernels(network: str, recipe: str, model: str | None = None, examples: int = 2) -> dict[str, Any]:
+    """Counts, by profile, the values of all computed tensors that the reference kernels and LiteRT disagree about.
+
+    `model` is a file that can be loaded; without one, `network` is one of the tests' own.
+    """
+    source = _without_large_softmax(fw.load(model)) if model else _test_network(network)
+    samples = [_random_sample(source, seed) for seed in range(examples + 8)]
+    quantized = fw.quantize(source, recipe, calibration=samples[examples:], progress=False).model
+    writers = producers(quantized.main)
+    counts: dict[str, Any] = {}
+    for profile, resolver in _RESOLVERS.items():
+        elements, differing, first = 0, 0, ""
+        for sample in samples[:examples]:
+            try:
+                found: Any = fw.run(quantized, sample, runtime="reference", profile=profile, tensors="all")
+                expected: Any = fw.run(quantized, sample, resolver=resolver, tensors="all", threads=1)
+            except FeatherweightError as error:
+                raise SystemExit(f"{network}, {recipe}, {profile}: {error}") from error
+            for name, array in expected.items():
+                wrong = int((found[name] != array).sum())
+                elements, differing = elements + array.size, differing + wrong
+                if wrong and not first:
+                    first = f"first {wrong} of {array.size} {array.dtype} of {writers[name].op} '{name}'"
+        counts[profile] = {"elements": elements, "differing": differing, "first": first, "tensors": len(writers)}
+    return counts
+
+
+def _test_network(name: str) -> Model:
+    from tests import models
+    from tests.kernels import networks
+
+    own = {"style": networks.style, "detector": networks.detector}
+    return own[name](96) if name in own else models.lowered(name, name in models.RECURRENT)
+
+
+def _without_large_softmax(model: Model) -> Model:
+    """Returns the model with logits for outputs where LiteRT's reference kernel could abort at their softmax."""
+    *nodes, last = model.main.nodes
+    if last.op != "SOFTMAX" or model.main.tensors[last.outputs[0]].shape[-1] < _SOFTMAX_CLASSES:
+        return model
+    graph = replace(model.main, nodes=tuple(nodes), outputs=(last.inputs[0],))
+    return replace(model, graphs=(graph,), signatures=())
+
+
+def _random_sample(model: Model, seed: int) -> dict[str, np.ndarray]:
+    """Returns one example: patches with noise for images, else normal numbers, or small integers."""
+    random, sample = np.random.default_rng(seed), {}
+    for name, tensor_name in io_names(model)[0].items():
+        tensor = model.main.tensors[tensor_name]
+        shape = (1, *tensor.shape[1:])
+        if tensor.dtype == "int32":
+            sample[name] = random.integers(0, 50, shape, np.int32)
+            continue
+        values = random.normal(0, 1, shape)
+        if len(shape) == 4:
+            rows, columns = (np.arange(size) * 6 // size for size in shape[1:3])
+            values = 0.1 * values + random.uniform(-1, 1, (1, 6, 6, shape[3]))[:, rows][:, :, columns]
+        sample[name] = values.astype(np.float32)
+    return sample

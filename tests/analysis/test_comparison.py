@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from tests.analysis.small_models import CLASSES, FEATURES, classifier, features, two_headed
 
-from featherweight import pipeline, tflite
+from featherweight import pipeline, profiles, tflite
 from featherweight.analysis import compare
-from featherweight.errors import DataError
+from featherweight.errors import DataError, RecipeError, UnsupportedOp
 from featherweight.graph import constant, replace_graph
 from featherweight.numerics import dequantize, quantize
 from featherweight.runtime import run
@@ -146,3 +146,92 @@ def test_own_error_is_that_of_quantizing_the_float_values(quantized):
     error = np.float64(values) - dequantize(quantize(values, params), params)
     expected = 10 * math.log10(np.square(np.float64(values)).sum() / np.square(error).sum())
     assert row.own_sqnr_db == pytest.approx(expected, rel=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------------ in profiles
+
+
+def shifting(io="float32", activation="RELU"):
+    """The classifier with powers of two for scales: halves are frequent."""
+    model = classifier(activation)
+    return pipeline.quantize(model, "int8", calibration=features(), target="power-of-two", io=io, progress=False).model
+
+
+def test_one_model_in_one_profile_does_not_differ(quantized):
+    rows = compare(quantized, quantized, features(50), profiles=("xnnpack", "xnnpack"))
+    assert {(row.sqnr_db, row.differing_fraction, row.max_abs_error) for row in rows} == {(math.inf, 0.0, 0.0)}
+    assert {row.name for row in rows} >= {"scores", "hidden"}
+
+
+def test_two_profiles_differ_by_what_the_reference_kernels_give():
+    model, x, names = shifting(activation="NONE"), features(400, seed=3), ("tflite_ref", "power_of_two")
+    rows = by_name(compare(model, model, x, profiles=names))
+    first, second = (run(model, x, runtime="reference", profile=p, tensors=["hidden"])["hidden"] for p in names)
+    steps = np.abs(first.astype(int) - second)
+    row = rows["activation", "hidden"]
+    assert row.differing_fraction == np.mean(steps > 0)
+    assert row.largest_steps == pytest.approx(steps.max(), rel=1e-4)
+    assert steps.max() == 1  # negative halves
+    assert row.own_sqnr_db is None  # these are integers on both sides
+
+
+def test_a_float_model_against_a_chip():
+    x = features(200, seed=3)
+    rows = by_name(compare(classifier(), shifting(), x, profiles=("xnnpack", "power_of_two")))
+    expected, got = run(classifier(), x), run(shifting(), x, runtime="reference", profile="power_of_two")
+    row = rows["output", "scores"]
+    assert row.max_abs_error == pytest.approx(np.abs(expected - got).max(), rel=1e-3)
+    assert row.own_sqnr_db > row.sqnr_db > 20
+
+
+def test_a_profile_of_one_s_own(quantized):
+    def cut(x, multiplier, shift):
+        return (x.astype(np.int64) * multiplier) >> (31 - shift)
+
+    chip = replace(profiles.find("integer_multiplier"), name="cutting", rescale=cut, rescale_products=cut)
+    rows = by_name(compare(quantized, quantized, features(200), profiles=("integer_multiplier", chip)))
+    row = rows["activation", "hidden"]
+    assert row.largest_steps == pytest.approx(1, rel=1e-4)
+    assert 0.1 < row.differing_fraction < 0.6  # half of what is not cut off by the RELU
+
+
+def test_integer_models_in_profiles_take_real_samples():
+    rows = by_name(compare(*[shifting("int8")] * 2, features(40), profiles=("integer_multiplier", "power_of_two")))
+    assert rows["output", "scores"].count == 40 * CLASSES
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("xnnpack",), r"profiles names 1 \(xnnpack\); two are needed, one for each model"),
+        ("xnnpack", r"profiles names 1 \(xnnpack\); two are needed"),
+        ((), r"profiles names 0 \(none\); two are needed"),
+        (("xnnpack", "tflite_opt", "tflite_ref"), r"profiles names 3 \(xnnpack, tflite_opt, tflite_ref\)"),
+        (("xnnpack", "shifts"), r"profile 'shifts' is unknown \(allowed: tflite_ref, "),
+    ],
+)
+def test_profiles_that_are_none(quantized, names, message):
+    with pytest.raises(RecipeError, match=message):
+        compare(quantized, quantized, features(4), profiles=names)
+
+
+def test_profiles_of_floats_or_with_threads(quantized):
+    both = ("xnnpack", "power_of_two")
+    with pytest.raises(
+        RecipeError, match=r"profile 'xnnpack' is an integer arithmetic, but the model computes with floats"
+    ):
+        compare(classifier(), classifier(), features(4), profiles=both)
+    with pytest.raises(RecipeError, match=r"threads is 2, but the reference kernels have none to choose"):
+        compare(quantized, quantized, features(4), profiles=both, threads=2)
+
+
+def test_a_model_that_does_not_run_in_a_profile(quantized):
+    with pytest.raises(UnsupportedOp, match=r"profile 'power_of_two' rescales by powers of two only"):
+        compare(quantized, quantized, features(4), profiles=("xnnpack", "power_of_two"))
+
+
+def test_activations_of_two_integer_models_are_compared(quantized):
+    other = pipeline.quantize(classifier(), "int8", calibration=features() * 0.5, progress=False).model
+    row = by_name(compare(quantized, other, features(50)))["activation", "hidden"]
+    assert 10 < row.sqnr_db < 60
+    assert row.clipped_fraction > 0

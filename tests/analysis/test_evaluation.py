@@ -9,7 +9,7 @@ from tests.analysis.small_models import classifier, features, two_headed
 from featherweight import pipeline
 from featherweight.analysis import Dataset, evaluate, paired_difference, predict
 from featherweight.analysis.evaluation import Evaluation
-from featherweight.errors import DataError
+from featherweight.errors import DataError, RecipeError
 from featherweight.runtime import run
 
 X = features(200, seed=5)
@@ -160,3 +160,16 @@ def test_paired_difference_needs_the_same_examples():
 def test_json_has_no_scores_and_no_nan():
     found = evaluate(classifier(), (X[:1], LABELS[:1]))
     assert found.to_json() == {"metric": "accuracy", "value": 0.0, "standard_error": None, "count": 1}
+
+
+def test_in_the_arithmetic_of_another_chip():
+    options = {"calibration": X, "target": "power-of-two", "io": "float32"}
+    model = pipeline.quantize(classifier(), "int8", **options, progress=False).model
+    outputs = predict(model, X, profile="power_of_two")["scores"]
+    assert np.array_equal(outputs, run(model, X, runtime="reference", profile="power_of_two"))
+    found = evaluate(model, (X, LABELS), profile="power_of_two")
+    assert found.value == np.mean(outputs.argmax(axis=-1) == LABELS)
+    with pytest.raises(RecipeError, match="profile 'shifts' is unknown"):
+        evaluate(model, (X, LABELS), profile="shifts")
+    with pytest.raises(RecipeError, match="the model computes with floats only"):
+        evaluate(classifier(), (X, LABELS), profile="xnnpack")

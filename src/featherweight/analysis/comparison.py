@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,30 +12,40 @@ import numpy as np
 from featherweight import tflite
 from featherweight.analysis.inspection import arithmetic, op_name
 from featherweight.analysis.metrics import ErrorSums, cosine, error_sums, power_ratio_db
-from featherweight.analysis.ports import batch_size, dequantized, integer_feeds, matched_names, real_feeds
+from featherweight.analysis.ports import (
+    batch_size,
+    dequantized,
+    integer_feeds,
+    matched_names,
+    real_feeds,
+    takes_integers,
+)
+from featherweight.analysis.sides import Side, find_profiles, opened
 from featherweight.errors import DataError, listed
 from featherweight.graph import Graph, Model, Node, Tensor, io_names, producers
 from featherweight.numerics import INTEGER_BITS, QuantParams, dequantize, quantize
-from featherweight.runtime.litert import Session
+from featherweight.profiles import Profile
 
 
 @dataclass(frozen=True)
 class TensorError:
     """The error of one tensor of the second model against the first, over all samples.
 
-    With x the float value and e its error: `sqnr_db` is 10 log10(Σx²/Σe²), inf without error; `mse` is the mean
-    of e², and is `rounding_mse + clipping_mse`: clipping is the part at values outside of the range that the
+    With x the first model's value and e its error: `sqnr_db` is 10 log10(Σx²/Σe²), inf without error; `mse` is the
+    mean of e², and is `rounding_mse + clipping_mse`: clipping is the part at values outside of the range that the
     tensor's integers can hold, rounding all the rest, error inherited from earlier tensors included.
     `own_sqnr_db` is the SQNR of just quantizing x with the tensor's parameters: where it is far above `sqnr_db`,
-    the error came from upstream. It is None where the tensor has no integers behind it, and for weights, where
-    it would be `sqnr_db` itself.
+    the error came from upstream. It is None where the tensor has no integers behind it, where the first model has
+    integers too, and for weights, where it would be `sqnr_db` itself.
 
     Attributes:
         kind: ``output`` (name is the public one), ``activation`` or ``weight``.
-        op: the operator that computes the tensor in the float model; for weights the one that reads it.
+        op: the operator that computes the tensor in the first model; for weights the one that reads it.
         dtype: how the second model stores the tensor.
         clipped_fraction: fraction (0..1) of values outside of the integers' range.
-        skipped: number of values that are not finite in the float model; they are left out.
+        skipped: number of values that are not finite in the first model; they are left out.
+        differing_fraction: fraction (0..1) of values with any error.
+        largest_steps: `max_abs_error` in steps of the second model's integers; None where they have no single scale.
     """
 
     name: str
@@ -53,11 +63,16 @@ class TensorError:
     max_abs_error: float
     count: int
     skipped: int
+    differing_fraction: float
+    largest_steps: float | None
 
 
 @dataclass(frozen=True, eq=False)
 class _Pair:
-    """One thing to compare: tensors of both models, and the parameters of the integers behind the second."""
+    """One thing to compare: tensors of both models, and the parameters of the integers behind the second.
+
+    `is_rounded` is true where the first model's values are not themselves integers on a grid.
+    """
 
     name: str
     kind: str
@@ -66,6 +81,7 @@ class _Pair:
     other_tensor: str
     dtype: str
     params: QuantParams | None
+    is_rounded: bool = True
 
 
 def compare(
@@ -73,6 +89,7 @@ def compare(
     other: Model | str | Path | bytes,
     samples: Iterable[Any],
     *,
+    profiles: Sequence[str | Profile] | None = None,
     limit: int | None = None,
     threads: int | None = None,
     progress: bool = False,
@@ -83,20 +100,28 @@ def compare(
     real numbers they stand for. Memory does not grow with the number of samples. Tensors inside loop bodies
     can't be read out; the loops' results are compared.
 
+    With `profiles`, both run on the reference kernels instead, each in its own arithmetic: give one quantized model
+    twice to see what another chip's rounding does to it.
+
     Args:
         float_model: the model to hold the other against, or the path or bytes of a ``.tflite`` file.
         other: the model to judge: quantized, or changed in another way that keeps tensor names.
         samples: any iterable of samples; real numbers, also where a model takes integers.
+        profiles: the arithmetics of the first and of the second model: names of `profiles.PROFILES`, or profiles of
+            one's own. Floats are the same in all of them.
         limit: use at most so many examples.
         threads: threads of the runtime.
         progress: show a progress bar on terminals.
 
     Raises:
-        DataError: if samples do not fit the float model, or the two models' inputs or outputs differ.
+        DataError: if samples do not fit the first model, or the two models' inputs or outputs differ.
         FormatError: if a model can't be read.
+        RecipeError: if there are not two profiles, one is unknown, or neither model computes with integers.
+        UnsupportedOp: if a model can't run in its profile.
     """
     before = float_model if isinstance(float_model, Model) else tflite.read(float_model)
     after = other if isinstance(other, Model) else tflite.read(other)
+    chosen = (None, None) if profiles is None else find_profiles(profiles, (before, after), threads)
     pairs, weights = _pairs(before, after)
     names = matched_names(before, after)
     rows = [row for pair in weights if (row := _weight_row(pair, before.main, after.main)) is not None]
@@ -105,8 +130,8 @@ def compare(
     other_fetched = tuple(dict.fromkeys(pair.other_tensor for pair in pairs))
     size = batch_size(before, fetched, after)
     with (
-        Session(before, threads=threads, outputs=fetched) as first,
-        Session(after, threads=threads, outputs=other_fetched) as second,
+        opened(before, fetched, chosen[0], threads) as first,
+        opened(after, other_fetched, chosen[1], threads) as second,
     ):
         for feeds in real_feeds(samples, before, limit=limit, batch=size, label="Comparing", progress=progress):
             first.invoke(integer_feeds(feeds, before))
@@ -114,7 +139,7 @@ def compare(
             for index, pair in enumerate(pairs):
                 x, y = _values(pair, first, second)
                 sums[index] += error_sums(x, y, pair.params)
-                if pair.params is not None:
+                if pair.params is not None and pair.is_rounded:
                     own[index] += error_sums(x, _requantized(x, pair.params))
                 del x, y  # views of the interpreters' memory must not outlive the round
     tensors = before.main.tensors
@@ -122,7 +147,7 @@ def compare(
     return sorted(rows, key=lambda row: (row.sqnr_db, row.cosine, row.name))
 
 
-def _values(pair: _Pair, first: Session, second: Session) -> tuple[np.ndarray, np.ndarray]:
+def _values(pair: _Pair, first: Side, second: Side) -> tuple[np.ndarray, np.ndarray]:
     """The real numbers of one tensor in both models."""
     tensor, other = first.model.main.tensors[pair.tensor], second.model.main.tensors[pair.other_tensor]
     x, y = dequantized(first.view(pair.tensor), tensor), dequantized(second.view(pair.other_tensor), other)
@@ -144,7 +169,6 @@ def _pairs(before: Model, after: Model) -> tuple[list[_Pair], list[_Pair]]:
             f"({listed(other_outputs)}): these are not two versions of one model."
         )
     by_name = set(outputs) == set(other_outputs)
-    by_name = set(outputs) == set(other_outputs)
     others = [other_outputs[name] for name in outputs] if by_name else list(other_outputs.values())
     written, other_written = producers(first), producers(second)
     readable = {*other_written, *second.inputs}
@@ -152,7 +176,8 @@ def _pairs(before: Model, after: Model) -> tuple[list[_Pair], list[_Pair]]:
     def pair(name: str, kind: str, op: str, tensor: str, other: str) -> _Pair:
         source = _source(other_written, second, other)
         kept = source if kind == "weight" else second.tensors[other]
-        return _Pair(name, kind, op, tensor, kept.name, source.dtype, _params(source))
+        is_rounded = _source(written, first, tensor).is_float
+        return _Pair(name, kind, op, tensor, kept.name, source.dtype, _params(source), is_rounded)
 
     computed = [
         pair(name, "output", op_name(written[tensor]), tensor, other)
@@ -161,7 +186,7 @@ def _pairs(before: Model, after: Model) -> tuple[list[_Pair], list[_Pair]]:
     ]
     for name, node in written.items():
         is_output = name in outputs.values()
-        if not is_output and name in readable and _is_real(first.tensors[name], second.tensors[name]):
+        if not is_output and name in readable and _is_real(first.tensors[name]) and _is_real(second.tensors[name]):
             computed.append(pair(name, "activation", op_name(node), name, name))
     weights = [
         pair(name, "weight", op, name, name)
@@ -171,10 +196,9 @@ def _pairs(before: Model, after: Model) -> tuple[list[_Pair], list[_Pair]]:
     return computed, weights
 
 
-def _is_real(tensor: Tensor, other: Tensor) -> bool:
-    """True where the float model holds floats and the other floats or quantized integers."""
-    is_number = other.is_float or (other.quant is not None and bool(other.quant.scale) and other.dtype in INTEGER_BITS)
-    return tensor.is_float and is_number
+def _is_real(tensor: Tensor) -> bool:
+    """True for floats and quantized integers."""
+    return tensor.is_float or takes_integers(tensor)
 
 
 def _source(written: Mapping[str, Node], graph: Graph, name: str) -> Tensor:
@@ -233,6 +257,7 @@ def _row(pair: _Pair, shape: tuple[int, ...], sums: ErrorSums, own: ErrorSums | 
     count = max(sums.count, 1)
     is_finite = np.isfinite(sums.noise)
     rounding = sums.noise - sums.clipping_noise if is_finite else sums.noise
+    scales = pair.params.scale if pair.params is not None else ()
     return TensorError(
         name=pair.name,
         kind=pair.kind,
@@ -249,4 +274,6 @@ def _row(pair: _Pair, shape: tuple[int, ...], sums: ErrorSums, own: ErrorSums | 
         max_abs_error=sums.largest,
         count=sums.count,
         skipped=sums.skipped,
+        differing_fraction=sums.differing / count,
+        largest_steps=sums.largest / scales[0] if len(scales) == 1 else None,
     )

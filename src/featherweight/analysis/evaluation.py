@@ -15,9 +15,10 @@ from featherweight.analysis.datasets import Dataset
 from featherweight.analysis.metrics import METRICS, Metric, standard_error
 from featherweight.analysis.ports import batch_size, dequantized, integer_feeds, real_feeds
 from featherweight.analysis.references import find_function, is_reference
+from featherweight.analysis.sides import find_profile, running
 from featherweight.errors import DataError, listed
 from featherweight.graph import Model, io_names
-from featherweight.runtime.litert import Session
+from featherweight.profiles import Profile
 
 MetricLike = str | Callable[[Any, Any], float]
 _JACKKNIFE_GROUPS = 20
@@ -72,6 +73,7 @@ def evaluate(
     *,
     limit: int | None = None,
     output: str | None = None,
+    profile: str | Profile | None = None,
     threads: int | None = None,
     progress: bool = False,
 ) -> Evaluation:
@@ -84,19 +86,22 @@ def evaluate(
             (y_true, y_pred) -> number. A function gets every output by name if the model has several.
         limit: use at most so many samples.
         output: the output to score, where the model has several.
+        profile: run on the reference kernels in this arithmetic instead of on LiteRT: what another chip would score.
         threads: threads of the runtime.
         progress: show a progress bar.
 
     Raises:
         DataError: if metric, labels and predictions do not fit together, or samples do not fit the model.
         FormatError: if the model can't be read.
+        RecipeError: if the profile is unknown, or the model computes with floats only.
+        UnsupportedOp: if the model can't run in the profile.
     """
     model = model if isinstance(model, Model) else tflite.read(model)
     chosen = resolve_metric(metric)
     dataset = data if isinstance(data, Dataset) else _dataset(data)
     if dataset.labels is None:
         raise DataError(f"{dataset.source} has no labels, which a metric needs. Give the pair (samples, labels).")
-    predictions = predict(model, dataset.samples, limit=limit, threads=threads, progress=progress)
+    predictions = predict(model, dataset.samples, limit=limit, profile=profile, threads=threads, progress=progress)
     count = len(next(iter(predictions.values())))
     labels = np.asarray(dataset.labels)
     if limit is not None:
@@ -149,6 +154,7 @@ def predict(
     samples: Iterable[Any],
     *,
     limit: int | None = None,
+    profile: str | Profile | None = None,
     threads: int | None = None,
     progress: bool = False,
 ) -> dict[str, np.ndarray]:
@@ -156,13 +162,15 @@ def predict(
 
     Raises:
         DataError: if samples do not fit the model.
+        RecipeError, UnsupportedOp: as `evaluate`.
     """
+    chosen = None if profile is None else find_profile(profile, (model,), threads)
     outputs = io_names(model)[1]
     parts: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
     size = batch_size(model, outputs.values())
-    with Session(model, threads=threads) as session:
+    with running(model, chosen, threads) as run:
         for feeds in real_feeds(samples, model, limit=limit, batch=size, label="Evaluating", progress=progress):
-            for name, values in session.run(integer_feeds(feeds, model)).items():
+            for name, values in run(integer_feeds(feeds, model)).items():
                 parts[name].append(dequantized(values, model.main.tensors[outputs[name]]))
     return {name: np.concatenate(values) for name, values in parts.items()}
 

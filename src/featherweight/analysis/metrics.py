@@ -23,7 +23,8 @@ class ErrorSums:
 
     With x the float value, y the other's, e = x - y: `signal` is Σx², `other_signal` Σy², `product` Σxy,
     `noise` Σe², `clipping_noise` the part of `noise` where x lies outside of the integers' range, `clipped`
-    the number of such elements, `largest` max|e|. Elements where x itself is not finite count in `skipped` only.
+    the number of such elements, `largest` max|e|, `differing` the number of elements with e ≠ 0. Elements where
+    x itself is not finite count in `skipped` only.
     """
 
     count: int = 0
@@ -35,6 +36,7 @@ class ErrorSums:
     clipping_noise: float = 0.0
     clipped: int = 0
     largest: float = 0.0
+    differing: int = 0
 
     def __add__(self, other: ErrorSums) -> ErrorSums:
         return ErrorSums(
@@ -47,6 +49,7 @@ class ErrorSums:
             self.clipping_noise + other.clipping_noise,
             self.clipped + other.clipped,
             max(self.largest, other.largest),
+            self.differing + other.differing,
         )
 
 
@@ -96,6 +99,7 @@ def _chunk_sums(x: np.ndarray, y: np.ndarray, low: Any, high: Any) -> ErrorSums:
         clipping_noise=float(np.square(error[outside]).sum()) if clipped else 0.0,
         clipped=clipped,
         largest=float(np.abs(error).max(initial=0.0)),
+        differing=int(np.count_nonzero(error)),
     )
 
 

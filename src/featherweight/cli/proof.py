@@ -11,6 +11,7 @@ import typer
 from featherweight.cli.shell import command, open_data, open_model, print_json, print_table, say
 
 if TYPE_CHECKING:
+    from featherweight.analysis.comparison import TensorError
     from featherweight.analysis.inspection import Inspection
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A .tflite, .keras or .h5 file.")]
@@ -105,11 +106,22 @@ def _say_rest(count: int, rows: int) -> None:
         say(f"{count - rows} more rows; --rows 0 shows all, --json as well.")
 
 
-@command("featherweight compare model.tflite model_int8.tflite --data test.npz")
+@command(
+    "featherweight compare model.tflite model_int8.tflite --data test.npz\n  "
+    "featherweight compare model_int8.tflite --data test.npz --profile integer_multiplier --profile power_of_two"
+)
 def compare(
-    float_model: Annotated[Path, typer.Argument(metavar="FLOAT", help="The float model.")],
-    other: Annotated[Path, typer.Argument(metavar="OTHER", help="The model to judge.")],
+    first: Annotated[Path, typer.Argument(metavar="MODEL", help="The model to hold the other against: the float one.")],
     data: Data,
+    other: Annotated[
+        Path | None, typer.Argument(metavar="OTHER", help="The model to judge; MODEL itself with --profile.")
+    ] = None,
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Twice: run MODEL and OTHER on the reference kernels, each in its own arithmetic."
+        ),
+    ] = None,
     preprocess: Preprocess = None,
     samples: Samples = None,
     threads: Threads = None,
@@ -121,18 +133,34 @@ def compare(
     SQNR is in dB; "own" is the part from rounding and clipping this very tensor: where it is much better than the
     SQNR, the error comes from earlier operators. Errors are mean squares, split into what clipping and what
     rounding (all the rest) contribute.
+
+    With --profile, what another arithmetic changes: the share of values that differ, and the largest difference in
+    steps of the integers.
     """
     from featherweight.analysis import compare as run
 
-    before, after = open_model(float_model), open_model(other)
+    if other is None and not profile:
+        raise typer.BadParameter("name a second model, or two profiles to run this one in.", param_hint="'OTHER'")
+    before = open_model(first)
+    after = before if other is None else open_model(other)
     dataset = open_data(data, before, preprocess=preprocess)
-    found = run(before, after, dataset.samples, limit=samples, threads=threads, progress=True)
+    found = run(before, after, dataset.samples, profiles=profile or None, limit=samples, threads=threads, progress=True)
     if as_json:
         print_json(found)
         return
+    what = [str(path) for path in (other or first, first)]
+    if profile:
+        what = [f"{path} in {name}" for path, name in zip(what, reversed(profile), strict=True)]
+    headers, cells = _differences(found) if profile else _errors(found)
+    print_table(f"{' against '.join(what)}, worst first", headers, _shown(cells, rows), right=range(4, 10))
+    _say_rest(len(cells), rows)
+
+
+def _errors(found: Sequence[TensorError]) -> tuple[Sequence[str], list[tuple[object, ...]]]:
+    """Returns the headers and rows of quantized tensors against float ones."""
     from featherweight.report.text import decibels, shortened
 
-    cells = [
+    cells: list[tuple[object, ...]] = [
         (
             shortened(e.name, 70),
             e.kind,
@@ -147,20 +175,28 @@ def compare(
         )
         for e in found
     ]
-    headers = (
-        "tensor",
-        "kind",
-        "operator",
-        "dtype",
-        "SQNR dB",
-        "own dB",
-        "rounding",
-        "clipping",
-        "cosine",
-        "largest",
-    )
-    print_table(f"{other} against {float_model}, worst first", headers, _shown(cells, rows), right=range(4, 10))
-    _say_rest(len(cells), rows)
+    quality = ("SQNR dB", "own dB", "rounding", "clipping", "cosine", "largest")
+    return ("tensor", "kind", "operator", "dtype", *quality), cells
+
+
+def _differences(found: Sequence[TensorError]) -> tuple[Sequence[str], list[tuple[object, ...]]]:
+    """Returns the headers and rows of tensors in two arithmetics."""
+    from featherweight.report.text import decibels, shortened
+
+    cells: list[tuple[object, ...]] = [
+        (
+            shortened(e.name, 70),
+            e.kind,
+            e.op,
+            e.dtype,
+            decibels(e.sqnr_db),
+            f"{e.differing_fraction:.4%}",
+            "" if e.largest_steps is None else f"{e.largest_steps:.4g}",
+            f"{e.max_abs_error:.4g}",
+        )
+        for e in found
+    ]
+    return ("tensor", "kind", "operator", "dtype", "SQNR dB", "differing", "steps", "largest"), cells
 
 
 @command("featherweight evaluate model_int8.tflite --data test.npz --metric accuracy")
@@ -174,17 +210,23 @@ def evaluate(
     preprocess: Preprocess = None,
     samples: Samples = None,
     output: Annotated[str | None, typer.Option(help="The output to score, where there are several.")] = None,
+    profile: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Score the reference kernels in this arithmetic, not LiteRT.")
+    ] = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Measure a task metric on the real runtime."""
+    """Measure a task metric on the real runtime.
+
+    With --profile, in the arithmetic of another chip.
+    """
     from featherweight.analysis import evaluate as run
     from featherweight.analysis.evaluation import resolve_metric
 
     resolve_metric(metric)
     graph = open_model(model)
     dataset = open_data(data, graph, preprocess=preprocess, labels=True)
-    found = run(graph, dataset, metric, limit=samples, output=output, threads=threads, progress=True)
+    found = run(graph, dataset, metric, limit=samples, output=output, profile=profile, threads=threads, progress=True)
     if as_json:
         print_json(found)
     else:
