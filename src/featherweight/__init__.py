@@ -19,6 +19,7 @@ from featherweight.errors import (
     TargetViolation,
     UnsupportedOp,
 )
+from featherweight.registration import register_classes
 
 if TYPE_CHECKING:
     __version__: str
@@ -30,11 +31,18 @@ if TYPE_CHECKING:
     from featherweight.ptq.plan import Plan
     from featherweight.ptq.planning import plan
     from featherweight.ptq.rewrite import rewrite
+    from featherweight.qat import finalize, quantize_aware
     from featherweight.recipe import Recipe, Rule, Scheme
     from featherweight.report import Report
     from featherweight.runtime import benchmark, run
     from featherweight.target import Target, check
     from featherweight.tflite import read, save, write
+    from featherweight.training import graph_model
+    from featherweight.training.regularizers import add_kurtosis, kurtosis_regularizer
+    from featherweight.training.schedules import constant, cosine, join, linear, polynomial_decay
+    from featherweight.training.sparse_optimizer import SparseOptimizer
+    from featherweight.training.sparsity_log import SparsityLog
+    from featherweight.unfolding import unfold
 
 # Public names are imported when first used: importing the package costs next to nothing.
 _HOMES = {
@@ -46,11 +54,18 @@ _HOMES = {
     "ptq.plan": ("Plan",),
     "ptq.planning": ("plan",),
     "ptq.rewrite": ("rewrite",),
+    "qat": ("finalize", "quantize_aware"),
     "recipe": ("Recipe", "Rule", "Scheme"),
     "report": ("Report",),
     "runtime": ("benchmark", "run"),
     "target": ("Target", "check"),
     "tflite": ("read", "save", "write"),
+    "training": ("graph_model",),
+    "training.regularizers": ("add_kurtosis", "kurtosis_regularizer"),
+    "training.schedules": ("constant", "cosine", "join", "linear", "polynomial_decay"),
+    "training.sparse_optimizer": ("SparseOptimizer",),
+    "training.sparsity_log": ("SparsityLog",),
+    "unfolding": ("unfold",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -70,26 +85,39 @@ __all__ = [
     "Report",
     "Rule",
     "Scheme",
+    "SparseOptimizer",
+    "SparsityLog",
     "Stats",
     "Target",
     "TargetViolation",
     "Tensor",
     "UnsupportedOp",
     "__version__",
+    "add_kurtosis",
     "benchmark",
     "calibrate",
     "check",
     "compare",
+    "constant",
+    "cosine",
     "evaluate",
+    "finalize",
+    "graph_model",
     "inspect",
+    "join",
+    "kurtosis_regularizer",
+    "linear",
     "load",
     "paired_difference",
     "plan",
+    "polynomial_decay",
     "quantize",
+    "quantize_aware",
     "read",
     "rewrite",
     "run",
     "save",
+    "unfold",
     "write",
 ]
 
@@ -113,3 +141,6 @@ def _version() -> str:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+register_classes()

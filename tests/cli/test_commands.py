@@ -15,7 +15,19 @@ from featherweight import tflite
 from featherweight.cli import app
 from featherweight.runtime import run
 
-COMMANDS = ("demo", "inspect", "lower", "quantize", "compare", "evaluate", "benchmark", "check", "recipes", "targets")
+COMMANDS = (
+    "demo",
+    "inspect",
+    "lower",
+    "quantize",
+    "train",
+    "compare",
+    "evaluate",
+    "benchmark",
+    "check",
+    "recipes",
+    "targets",
+)
 
 
 @pytest.fixture
@@ -204,7 +216,7 @@ def test_outputs_are_checked_before_the_work(folder, monkeypatch):
         raise AssertionError("worked before it knew that it can write")
 
     monkeypatch.setattr(pipeline, "quantize", never)
-    monkeypatch.setattr(pipeline, "load", never)
+    monkeypatch.setattr(pipeline, "load_with_notes", never)
     for option, path, message in [
         ("-o", "none/q.tflite", "'none/q.tflite' can't be written: there is no folder 'none'"),
         ("-o", ".", "'.' can't be written: it is a folder"),
@@ -281,6 +293,24 @@ def test_compare(folder):
     assert {row["sqnr_db"] for row in same} == {None}  # infinite
 
 
+def test_compare_in_two_profiles(folder):
+    options = ["--calibration", "data.npz", "--target", "power-of-two"]
+    ok("quantize", "model.tflite", "-o", "q.tflite", *options)
+    both = ["--profile", "integer_multiplier", "--profile", "power_of_two"]
+    text = ok("compare", "q.tflite", "--data", "data.npz", *both)
+    assert "q.tflite in power_of_two against q.tflite in integer_multiplier, worst first" in text
+    assert "differing" in text
+    rows = json.loads(ok("compare", "q.tflite", "q.tflite", "--data", "data.npz", *both, "--json"))
+    assert all(0 <= row["differing_fraction"] <= 1 for row in rows)
+    text = ok("compare", "model.tflite", "q.tflite", "--data", "data.npz", *both)
+    assert "q.tflite in power_of_two against model.tflite in integer_multiplier" in text
+    assert "name a second model, or two profiles" in usage(call("compare", "q.tflite", "--data", "data.npz"))
+    scored = json.loads(ok("evaluate", "q.tflite", "--data", "data.npz", "--profile", "power_of_two", "--json"))
+    assert scored["count"] == 64
+    message = paragraph(call("compare", "q.tflite", "--data", "data.npz", "--profile", "xnnpack"))
+    assert "profiles names 1 (xnnpack); two are needed" in message
+
+
 def test_evaluate(folder):
     assert ok("evaluate", "model.tflite", "--data", "data.npz") == "accuracy 1 ± 0 (64 examples)\n"
     table = json.loads(ok("evaluate", "model.tflite", "--data", "data.npz", "--metric", "top5", "--json"))
@@ -352,7 +382,7 @@ def test_a_missing_package_is_named(folder, monkeypatch):
     def missing(*args, **kwargs):
         raise ModuleNotFoundError("No module named 'keras'", name="keras")
 
-    monkeypatch.setattr(pipeline, "load", missing)
+    monkeypatch.setattr(pipeline, "load_with_notes", missing)
     message = paragraph(call("lower", "model.keras", "-o", "q.tflite"))
     assert "the package 'keras' is not installed" in message
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 
-from featherweight.cli import listing, making, proof
+from featherweight.cli import listing, making, proof, training
 from featherweight.cli.shell import app
 
 __all__ = ["app", "main"]
 
-_MODULES = (making, proof, listing)
+_MODULES = (making, proof, listing, training)
 _ORDER = (
     "demo",
     "inspect",
     "lower",
     "quantize",
+    "train",
     "compare",
     "evaluate",
     "benchmark",

@@ -1,0 +1,182 @@
+"""Quantization-aware training from end to end: a float model becomes a trainable integer one, and that one a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featherweight import recipe as recipes
+from featherweight import target as targets
+from featherweight.calibration import calibrate, needs_histogram
+from featherweight.errors import RecipeError, UnsupportedOp, listed
+from featherweight.graph import Graph
+from featherweight.lower.keras import is_keras_model
+from featherweight.numerics import QuantParams
+from featherweight.pipeline import Quantized, load, methods, peeked, require_integer
+from featherweight.ptq import plan as plans
+from featherweight.ptq.planning import plan as make_plan
+from featherweight.ptq.rewrite import rewrite
+from featherweight.report import make_report
+
+if TYPE_CHECKING:
+    from featherweight.training.quantized_model import QuantizedModel
+
+
+def quantize_aware(
+    source: Any,
+    recipe: str | Path | recipes.Recipe = "int8",
+    *,
+    calibration: Iterable[Any] | None = None,
+    target: str | Path | targets.Target = "litert",
+    ranges: str = "minmax",
+    train_ranges: str = "fixed",
+    teacher: Any = None,
+    keep_zeros: bool = True,
+    strict: bool = False,
+    samples: int | None = None,
+    name: str | None = None,
+    progress: bool = True,
+) -> QuantizedModel:
+    """Returns a `keras.Model` whose predictions are, bit for bit, what LiteRT computes from the file of `finalize`.
+
+    Before any training step they are those of `quantize` with the same arguments.
+
+    Args:
+        source: what `load` takes; recurrent layers are unrolled.
+        recipe: a recipe's name, TOML file or value.
+        calibration: samples from the training split, any iterable.
+        target: the device, by name, TOML file or value.
+        ranges: how calibration chooses the ranges that training starts from, as in `quantize`.
+        train_ranges: ``fixed`` keeps activation ranges, and each weight scale at its ratio to the channel's largest
+            weight; ``learned`` trains both by gradient (LSQ: Esser et al., 1902.08153).
+        teacher: what training draws the outputs to, without labels: True for the float model itself, or another model
+            of the same inputs and outputs (what `load` takes). `compile` then needs no loss, and `fit` no labels.
+        keep_zeros: weights that are zero now stay zero (a pruned model stays pruned).
+        strict: raise if any operator but the border conversions computes in float.
+        samples: use at most so many samples.
+        name: of the Keras model.
+        progress: show progress on a terminal.
+
+    Raises:
+        RecipeError: for an unknown name or option, or missing samples.
+        UnsupportedOp: naming all operators that can't be trained in this recipe.
+        DataError: for samples or weights that can't be used.
+        TargetViolation: if `strict` is broken.
+    """
+    from featherweight.training.distillation import teacher_of
+    from featherweight.training.exposing import exposed
+    from featherweight.training.quantized_model import QuantizedModel
+
+    recipe, target = recipes.load(recipe), targets.load(target)
+    first, calibration = peeked(calibration)
+    model = exposed(load(source, unroll=True, samples=first))
+    if recipe.needs_ranges and calibration is None:
+        raise RecipeError(
+            f"Recipe '{recipe.name}' measures activation ranges: pass calibration samples from the training split."
+        )
+    stats = None
+    if recipe.needs_ranges and calibration is not None:
+        histograms = True in {needs_histogram(method) for method in (ranges, *methods(recipe))}
+        stats = calibrate(model, calibration, histograms=histograms, limit=samples, progress=progress)
+    plan = make_plan(model, stats, recipe, target, io="float32", ranges=ranges)
+    integer = rewrite(model, plan)
+    if strict:
+        require_integer(integer, plan)
+    taught = None
+    if teacher is not None and teacher is not False:
+        # The samples may name inputs as the student does; a Keras model is verified without them.
+        given = None if is_keras_model(teacher) or isinstance(teacher, (str, Path)) else first
+        taught = teacher_of(model if teacher is True else load(teacher, samples=given))
+    sources = _sources(model.main, integer.main)
+    return QuantizedModel(
+        model,
+        integer,
+        sources,
+        plan.to_json(),
+        train_ranges,
+        teacher=taught,
+        sparse=None if keep_zeros else (),
+        name=name,
+    )
+
+
+def finalize(model: QuantizedModel) -> Quantized:
+    """Returns what was trained as an integer model, with its plan and report.
+
+    Raises:
+        RecipeError: if the model does not come from `quantize_aware`.
+        UnsupportedOp: if the file would not compute the model's integers.
+    """
+    from featherweight.training.quantized_model import QuantizedModel
+    from featherweight.training.writeback import float_graph
+
+    if not isinstance(model, QuantizedModel):
+        raise RecipeError(
+            f"finalize takes a model that quantize_aware made, not {type(model).__name__}. For a float model, call "
+            "quantize."
+        )
+    model.scales.refresh_tables()
+    trained = float_graph(model)
+    plan = _current_plan(plans.from_json(model.plan), model)
+    result = rewrite(trained, plan)
+    _check_integers(result.main, model.integers())
+    target = targets.load(plan.target)
+    return Quantized(result, plan, make_report(trained, result, plan, targets.check(result, target)))
+
+
+def _sources(graph: Graph, integer: Graph) -> dict[str, str]:
+    """Returns constant of the integer graph → float constant that it was made of."""
+    nodes = {node.name: node for node in graph.nodes}
+    found = {
+        name: name for name, t in integer.tensors.items() if t.is_constant and t.is_float and name in graph.tensors
+    }
+    for node in integer.nodes:
+        for position, name in enumerate(node.inputs):
+            tensor = integer.tensors.get(name)
+            if tensor is None or not tensor.is_constant or tensor.quant is None:
+                continue
+            if node.name in nodes:
+                found[name] = nodes[node.name].inputs[position]
+            elif name in graph.tensors:
+                found[name] = name
+    return found
+
+
+def _current_plan(plan: plans.Plan, model: QuantizedModel) -> plans.Plan:
+    """Returns the plan with the parameters that training left."""
+    current, graph = model.scales.parameters(), model.integer.main
+    sources = _sources(model.graph.main, graph)
+    # Integers that a border conversion makes of a float tensor have its parameters, under a name of their own.
+    sources |= {node.outputs[0]: node.inputs[0] for node in graph.nodes if node.op == "QUANTIZE"}
+    params = dict(plan.params)
+    for name, moved in current.items():
+        planned = sources.get(name, name) if name not in params else name
+        # (A file does not say along which axis one scale lies: axes may differ.)
+        was, before = plan.params.get(planned), graph.tensors[name].quant
+        if was is not None and before is not None and (was.dtype, was.scale) == (before.dtype, before.scale):
+            params[planned] = replace(was, scale=moved.scale)
+    nodes = {node.name: node for node in graph.nodes}
+    edges: dict[str, QuantParams] = {}
+    for key, planned in plan.edges.items():
+        name, _, position = key.rpartition(":")
+        tensor = nodes[name].inputs[int(position)] if name in nodes else ""
+        edges[key] = current.get(tensor, planned)
+    return replace(plan, params=params, edges=edges)
+
+
+def _check_integers(graph: Graph, trained: Mapping[str, np.ndarray]) -> None:
+    """Raises where the rewriter's integers are not those that the model computed with."""
+    wrong: list[str] = []
+    for name, integers in trained.items():
+        written = graph.tensors[name].array if name in graph.tensors else None
+        if written is None or not np.array_equal(written.astype(np.float64), integers.astype(np.float64)):
+            wrong.append(name)
+    if wrong:
+        raise UnsupportedOp(
+            f"The file would not hold the integers that the model was trained with, in {len(wrong)} constants: "
+            f"{listed(map(repr, wrong), 5)}. This is a defect; please report it with the model."
+        )

@@ -1,0 +1,59 @@
+"""Where float32 sums of products might not be exact, and into how many parts they are cut there."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from featherweight.graph import Graph, Model, Node
+from featherweight.numerics import integer_range
+from featherweight.ops import lookup
+
+# float32 holds all integers up to this.
+LIMIT = float(1 << 24)
+# Sums may grow during training by this factor; `finalize` checks what became of them.
+_ROOM = 1.5
+_MOST = 64
+_CUT_BY_CHANNELS = ("CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
+
+
+def chunks_of(model: Model) -> dict[str, int]:
+    """Returns node → parts that its input channels must be cut into, where there is more than one."""
+    return {node.name: chunks for node in model.main.nodes if (chunks := _chunks(node, model.main)) > 1}
+
+
+def _chunks(node: Node, graph: Graph) -> int:
+    """Returns the smallest number of parts whose sums are exact, with room to grow."""
+    return next((n for n in range(1, _MOST) if largest_sum(node, graph, n) * _ROOM < LIMIT), _MOST)
+
+
+def largest_sum(node: Node, graph: Graph, chunks: int = 1) -> float:
+    """Returns the largest magnitude that a sum of products of a node can have, or 0 where it has no integer weight.
+
+    ``sum(|weight|) * max(|x|) + |bias|`` of the worst channel, over the worst part of the input channels.
+    """
+    op = lookup(node.op)
+    if op.weight is None or op.weight >= len(node.inputs):
+        return 0.0
+    x, weight = graph.tensors[node.inputs[op.activation]], graph.tensors[node.inputs[op.weight]]
+    values = weight.array
+    if values is None or weight.quant is None or x.dtype != "int8":  # int16 is summed in 64 bits
+        return 0.0
+    magnitudes = np.abs(values.astype(np.float64))
+    axis = (op.axis or 0) % values.ndim
+    channels = np.moveaxis(magnitudes, axis, 0)
+    if node.op in _CUT_BY_CHANNELS:
+        size = channels.shape[-1]
+        edges = [size * index // chunks for index in range(chunks + 1)]
+        sums = [channels[..., a:b].reshape(len(channels), -1).sum(axis=1) for a, b in pairwise(edges)]
+        worst = np.max(sums, axis=0)
+    else:
+        worst = channels.reshape(len(channels), -1).sum(axis=1)
+    qmin, qmax = integer_range(x.dtype)
+    zero_point = x.quant.zero_point[0] if x.quant and x.quant.zero_point else 0
+    worst = worst * max(abs(qmin - zero_point), abs(qmax - zero_point))
+    bias = graph.tensors[node.inputs[op.bias]].array if op.bias is not None and op.bias < len(node.inputs) else None
+    if chunks == 1 and bias is not None:
+        worst = worst + np.abs(bias.astype(np.float64))
+    return float(worst.max(initial=0.0))

@@ -1,0 +1,117 @@
+"""The functions that an integer graph is trained with: one for each node, beside the float ones of nodes left float."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+
+from featherweight.errors import UnsupportedOp, listed
+from featherweight.graph import Graph, Model, Node, Tensor
+from featherweight.numerics import integer_range
+from featherweight.ops import lookup
+from featherweight.profiles import Profile
+from featherweight.training.exact import bounded, reciprocal, rounded_half_away
+from featherweight.training.hybrid import hybrid_function, is_hybrid
+from featherweight.training.integer_step import IntegerStep, integer_function, quantized_weight, spread
+from featherweight.training.registry import Array, Function, Step, float_function
+
+_STORED = ("int8", "int16", "int4")
+# Far beyond any integer of an activation.
+_FAR = float(1 << 20)
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Where a program gets the numbers that integers are scaled by.
+
+    Attributes:
+        affine: returns a tensor's (scale, zero point).
+        zero: returns the variable that holds 0.
+        tables: returns what was computed on the host for a node.
+        profile: the arithmetic.
+        learned: scales are trained.
+    """
+
+    affine: Callable[[Tensor], tuple[Array, Array]]
+    zero: Callable[[], Array]
+    tables: Callable[[Node], tuple[Array, ...]]
+    profile: Profile
+    learned: bool
+
+
+def is_quantized(tensor: Tensor | None) -> bool:
+    """True for a tensor whose integers stand for real numbers."""
+    return tensor is not None and tensor.quant is not None and tensor.dtype in _STORED
+
+
+def integer_functions(model: Model, parameters: Parameters, chunks: Mapping[str, int]) -> dict[str, Function]:
+    """Returns node name → function for an integer model's main graph.
+
+    Raises:
+        UnsupportedOp: naming every node that has no training kernel.
+    """
+    found: dict[str, Function] = {}
+    missing: list[str] = []
+    for node in model.main.nodes:
+        is_integer = computes_in_integers(node, model.main)
+        if is_hybrid(node, model.main):
+            computes = hybrid_function(node.op, parameters.profile)
+        else:
+            computes = integer_function(node.op) if is_integer else float_function(node.op)
+        if computes is None:
+            missing.append(f"{node.op} '{node.name}'")
+        elif is_integer:
+            found[node.name] = _bound(computes, parameters, chunks.get(node.name, 1))
+        else:
+            found[node.name] = computes
+    for graph in model.graphs[1:]:
+        for node in graph.nodes:
+            if computes_in_integers(node, graph):
+                missing.append(f"{node.op} '{node.name}' in the loop or branch '{graph.name}'")
+            elif (computes := float_function(node.op)) is not None:
+                found[node.name] = computes
+    if missing:
+        raise UnsupportedOp(
+            f"{len(missing)} node(s) have no training kernel: {listed(missing, limit=1000)}. Keep them float with "
+            "rules of the recipe, or quantize after training."
+        )
+    return found
+
+
+def computes_in_integers(node: Node, graph: Graph) -> bool:
+    """True where a node reads or writes integers that stand for real numbers."""
+    return any(is_quantized(graph.tensors[name]) for name in (*node.inputs, *node.outputs) if name)
+
+
+def _bound(computes: Function, parameters: Parameters, chunks: int) -> Function:
+    def function(step: Step) -> tuple[Array, ...]:
+        given = {field.name: getattr(step, field.name) for field in fields(Step)}
+        given["arrays"] = tuple(_operand(step, position, parameters) for position in range(len(step.arrays)))
+        return computes(
+            IntegerStep(
+                **given,
+                affine=parameters.affine,
+                zero=parameters.zero(),
+                constants=parameters.tables(step.node),
+                chunks=chunks,
+                learns=parameters.learned,
+                profile=parameters.profile,
+            )
+        )
+
+    return function
+
+
+def _operand(step: Step, position: int, parameters: Parameters) -> Array | None:
+    """Returns an input as kernels take it: constants that are neither weight nor bias as centred integers."""
+    array, tensor, op = step.arrays[position], step.inputs[position], lookup(step.node.op)
+    if array is None or tensor is None or not tensor.is_constant or not is_quantized(tensor):
+        return array
+    if position in (op.weight, op.bias):
+        return array
+    scale, zero_point = parameters.affine(tensor)
+    if step.node.op == "DEQUANTIZE":
+        return quantized_weight(array, spread(scale, tensor), tensor.dtype, parameters.zero())
+    low, high = integer_range(tensor.dtype)
+    integers = rounded_half_away(bounded(array * reciprocal(scale, parameters.zero()), -_FAR, _FAR))
+    return bounded(integers, low - zero_point, high - zero_point)

@@ -1,0 +1,188 @@
+"""Quantization-aware training: what the trained model predicts is what LiteRT computes from its file."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import featherweight as fw
+from featherweight.errors import RecipeError, UnsupportedOp
+from featherweight.graph import constant
+from tests import models, single_ops
+
+RESOLVER = {"xnnpack": "auto", "tflite_ref": "reference"}
+
+
+def quantized(name: str, recipe: str = "int8", **options: Any) -> Any:
+    samples = models.samples(name, 8, seed=1)
+    return fw.quantize_aware(models.lowered(name), recipe, calibration=samples, progress=False, **options)
+
+
+def as_dict(outputs: Any) -> dict[str, np.ndarray]:
+    return outputs if isinstance(outputs, dict) else {"": outputs}
+
+
+def assert_equal(found: Any, expected: Any) -> None:
+    found, expected = as_dict(found), as_dict(expected)
+    assert list(found) == list(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def trained(model: Any, inputs: Any, epochs: int = 2) -> Any:
+    import keras
+
+    targets = {name: array * 0 + 0.1 for name, array in as_dict(model.predict(inputs, verbose=0)).items()}
+    model.compile(keras.optimizers.Adam(1e-3), loss="mse")
+    model.fit(inputs, targets.get("", targets), epochs=epochs, batch_size=4, verbose=0)
+    return model
+
+
+def runtime_outputs(model: fw.Quantized, inputs: Any) -> Any:
+    """The outputs of LiteRT in the plan's arithmetic, or of the reference kernels for a chip's."""
+    if model.plan.profile in RESOLVER:
+        return fw.run(model.model, inputs, resolver=RESOLVER[model.plan.profile], threads=1)
+    return fw.run(model.model, inputs, runtime="reference", profile=model.plan.profile)
+
+
+CASES = [
+    ("convnet", "int8", "litert", "fixed"),
+    ("depthwise", "int8", "litert", "learned"),
+    ("multi_input", "w4a8", "litert", "fixed"),
+    ("multi_output", "int8", "tflm", "learned"),
+    ("transformer", "int8", "litert", "fixed"),
+    ("upsampling", "int8", "litert", "fixed"),
+    ("multi_input", "int16x8", "litert", "fixed"),
+    ("depthwise", "int8", "int8-per-tensor", "fixed"),
+    ("convnet", "int8", "power-of-two", "learned"),
+]
+
+
+@pytest.mark.parametrize(("name", "recipe", "target", "train_ranges"), CASES)
+def test_predictions_are_the_file_s(name: str, recipe: str, target: str, train_ranges: str) -> None:
+    model, inputs = quantized(name, recipe, target=target, train_ranges=train_ranges), models.batch(name, 8, seed=2)
+    before = model.predict(inputs, verbose=0)
+    after_training = fw.quantize(
+        models.lowered(name), recipe, calibration=models.samples(name, 8, seed=1), target=target, io="float32",
+        progress=False,
+    )  # fmt: skip
+    assert_equal(before, runtime_outputs(after_training, inputs))
+    trained(model, inputs)
+    after = model.predict(inputs, verbose=0)
+    assert any((as_dict(after)[key] != array).any() for key, array in as_dict(before).items())
+    assert_equal(after, runtime_outputs(fw.finalize(model), inputs))
+
+
+@functools.cache
+def trained_convnet() -> Any:
+    return trained(quantized("convnet"), models.batch("convnet", 8, seed=2))
+
+
+def test_every_tensor_is_litert_s() -> None:
+    from keras import ops
+
+    model, inputs = trained_convnet(), models.batch("convnet", 4, seed=3)
+    finished = fw.finalize(model)
+    expected = fw.run(finished.model, inputs, tensors="all", threads=1)
+    found = model.tensors(inputs, list(expected))
+    for name, array in expected.items():
+        quant = finished.model.main.tensors[name].quant
+        zero_point = quant.zero_point[0] if quant else 0
+        np.testing.assert_array_equal(ops.convert_to_numpy(found[name]) + zero_point, array, err_msg=name)
+
+
+def test_a_saved_model_goes_on_where_it_was(tmp_path: Path) -> None:
+    import keras
+
+    model, inputs = trained_convnet(), models.batch("convnet", 4, seed=3)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert_equal(loaded.predict(inputs, verbose=0), model.predict(inputs, verbose=0))
+    assert fw.write(fw.finalize(loaded).model) == fw.write(fw.finalize(model).model)
+
+
+def test_training_reaches_the_weights_and_the_plan_follows() -> None:
+    model = trained_convnet()
+    first, last = json.loads(model.plan), fw.finalize(model).plan
+    moved = [name for name, params in last.params.items() if first["params"][name]["scale"] != list(params.scale)]
+    # Weight scales follow the weights; activation ranges stay as calibrated.
+    assert set(moved) == {name for name in last.params if model.graph.main.tensors[name].is_constant}
+    assert replace(last, params={}) == replace(fw.finalize(quantized("convnet")).plan, params={})
+
+
+def test_zeros_stay_zeros_unless_asked_otherwise() -> None:
+    graph = models.lowered("dense").main
+    name = next(node.inputs[1] for node in graph.nodes if node.op == "FULLY_CONNECTED")
+    weight = np.array(graph.tensors[name].array)
+    weight[np.random.default_rng(0).random(weight.shape) < 0.7] = 0
+    tensors = dict(graph.tensors) | {name: constant(name, weight)}
+    pruned = replace(models.lowered("dense"), graphs=(replace(graph, tensors=tensors),))
+    samples, inputs = models.samples("dense", 8, seed=1), models.batch("dense", 8, seed=2)
+    for keep_zeros in (True, False):
+        model = fw.quantize_aware(pruned, calibration=samples, keep_zeros=keep_zeros, progress=False)
+        finished = fw.finalize(trained(model, inputs))
+        assert (not finished.model.main.tensors[name].array[weight == 0].any()) == keep_zeros
+        assert_equal(model.predict(inputs, verbose=0), runtime_outputs(finished, inputs))
+
+
+def test_long_sums_stay_exact() -> None:
+    """2,000 products of the largest integers: float32 could not hold their sum."""
+    weight = np.full((3, 2000), 0.5, np.float32) * np.array([[1], [-1], [0.3]], np.float32)
+    float_model = single_ops.model_of(
+        "FULLY_CONNECTED", {"x": (1, 2000), "w": weight, "b": np.zeros(3, np.float32)}, {"y": (1, 3)},
+        "FullyConnectedOptions", fused_activation_function="NONE", keep_num_dims=False,
+    )  # fmt: skip
+    x = np.random.default_rng(0).uniform(0.9, 1.0, (16, 2000)).astype(np.float32)
+    model = fw.quantize_aware(float_model, calibration=[*x, -x[0]], progress=False)
+    finished = fw.finalize(model)
+    sums = np.abs(finished.model.main.tensors["w"].array.astype(np.int64)).sum(axis=1) * 255
+    assert sums.max() > 2**24
+    assert_equal(model.predict(x, verbose=0), np.concatenate([fw.run(finished.model, row[None]) for row in x]))
+
+
+def test_a_float_model_is_not_finalized() -> None:
+    with pytest.raises(RecipeError, match="finalize takes a model that quantize_aware made, not GraphModel"):
+        fw.finalize(fw.graph_model(models.lowered("dense")))
+
+
+def test_what_is_missing_is_said() -> None:
+    with pytest.raises(RecipeError, match="Recipe 'int8' measures activation ranges: pass calibration samples"):
+        fw.quantize_aware(models.lowered("dense"))
+    with pytest.raises(RecipeError, match=r"ranges 'guessed' of training are unknown \(allowed: fixed, learned\)"):
+        quantized("dense", train_ranges="guessed")
+
+
+def test_operators_without_training_kernel_are_all_named() -> None:
+    float_model = single_ops.FACTORIES["L2_NORMALIZATION"]()
+    samples = [single_ops.feeds(float_model)]
+    with pytest.raises(UnsupportedOp, match=r"1 node\(s\) have no training kernel: L2_NORMALIZATION 'y'"):
+        fw.quantize_aware(float_model, calibration=samples, progress=False)
+
+
+SCRIPT = """
+import numpy as np, featherweight as fw
+from tests import models
+from tests.training import test_quantize_aware as t
+for name, train_ranges in (("convnet", "fixed"), ("depthwise", "learned"), ("multi_input", "fixed")):
+    model, inputs = t.quantized(name, train_ranges=train_ranges), models.batch(name, 8, seed=2)
+    t.trained(model, inputs)
+    t.assert_equal(model.predict(inputs, verbose=0), t.runtime_outputs(fw.finalize(model), inputs))
+"""
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
+def test_other_backends_compute_the_same_integers(backend: str) -> None:
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join([str(root), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
