@@ -107,10 +107,13 @@ def quantize_aware(
 def finalize(model: QuantizedModel) -> Quantized:
     """Returns what was trained as an integer model, with its plan and report.
 
+    The plan notes where weights grew so much that sums in training may have left what float32 holds exactly.
+
     Raises:
         RecipeError: if the model does not come from `quantize_aware`.
         UnsupportedOp: if the file would not compute the model's integers.
     """
+    from featherweight.training.exactness import doubtful_sums
     from featherweight.training.quantized_model import QuantizedModel
     from featherweight.training.writeback import float_graph
 
@@ -124,6 +127,11 @@ def finalize(model: QuantizedModel) -> Quantized:
     plan = _current_plan(plans.from_json(model.plan), model)
     result = rewrite(trained, plan)
     _check_integers(result.main, model.integers())
+    if doubtful := doubtful_sums(result, model.chunks):
+        note = (
+            f"weights grew in training: sums of {listed(map(repr, doubtful))} may not have been exact in float32 there"
+        )
+        plan = replace(plan, notes=(*plan.notes, note))
     target = targets.load(plan.target)
     return Quantized(result, plan, make_report(trained, result, plan, targets.check(result, target)))
 

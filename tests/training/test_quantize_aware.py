@@ -147,6 +147,22 @@ def test_long_sums_stay_exact() -> None:
     sums = np.abs(finished.model.main.tensors["w"].array.astype(np.int64)).sum(axis=1) * 255
     assert sums.max() > 2**24
     assert_equal(model.predict(x, verbose=0), np.concatenate([fw.run(finished.model, row[None]) for row in x]))
+    assert not any("grew in training" in note for note in finished.plan.notes)
+
+
+def test_sums_that_outgrow_float32_are_noted() -> None:
+    weight = np.random.default_rng(0).normal(0, 0.01, (3, 900)).astype(np.float32)
+    weight[:, 0] = 1.0  # all others are small integers
+    float_model = single_ops.model_of(
+        "FULLY_CONNECTED", {"x": (1, 900), "w": weight, "b": np.zeros(3, np.float32)}, {"y": (1, 3)},
+        "FullyConnectedOptions", fused_activation_function="NONE", keep_num_dims=False,
+    )  # fmt: skip
+    x = np.random.default_rng(0).uniform(0.0, 1.0, (4, 900)).astype(np.float32)
+    model = fw.quantize_aware(float_model, calibration=list(x), progress=False)
+    next(iter(model.variables_by_tensor.values())).assign(np.ones_like(weight))
+    assert any(
+        "weights grew in training: sums of 'y' may not have been exact" in n for n in fw.finalize(model).plan.notes
+    )
 
 
 def test_a_float_model_is_not_finalized() -> None:

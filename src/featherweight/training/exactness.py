@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -26,6 +27,12 @@ def chunks_of(model: Model) -> dict[str, int]:
 def _chunks(node: Node, graph: Graph) -> int:
     """Returns the smallest number of parts whose sums are exact, with room to grow."""
     return next((n for n in range(1, _MOST) if largest_sum(node, graph, n) * _ROOM < LIMIT), _MOST)
+
+
+def doubtful_sums(model: Model, chunks: Mapping[str, int]) -> list[str]:
+    """Returns the nodes whose sums, in so many parts, float32 may not hold exactly with the weights of the moment."""
+    graph = model.main
+    return [node.name for node in graph.nodes if largest_sum(node, graph, chunks.get(node.name, 1)) >= LIMIT]
 
 
 def largest_sum(node: Node, graph: Graph, chunks: int = 1) -> float:

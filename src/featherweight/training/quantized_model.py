@@ -97,6 +97,11 @@ class QuantizedModel(GraphModel):
         return self._integer.value
 
     @property
+    def chunks(self) -> Mapping[str, int]:
+        """Node → parts that its input channels are cut into, where there is more than one."""
+        return self._chunks.value
+
+    @property
     def scales(self) -> Scales:
         """The variables that integers are scaled by."""
         return self._scales.value
