@@ -47,7 +47,7 @@ register("CONV_3D", weight=1, axis=4, bias=2, macs=_conv_3d_macs)
 
 
 # Channels that LiteRT's optimized depthwise kernels compute at a time: integer, and hybrid.
-_LANES, _FLOAT_LANES = 8, 4
+LANES, _FLOAT_LANES = 8, 4
 
 
 def _sizes(call: Call) -> tuple[np.ndarray, np.ndarray]:
@@ -142,7 +142,7 @@ def depthwise_conv_2d(call: Call) -> tuple[np.ndarray, ...]:
     if not call.profile.is_vectorized:
         return (finisher(call, operands)(sums),)
     # The optimized kernel computes eight channels at a time like a matrix product, and the rest one by one.
-    whole = sums.shape[3] - sums.shape[3] % _LANES
+    whole = sums.shape[3] - sums.shape[3] % LANES
     vectors, rest = slice(None, whole), slice(whole, None)
     parts = [
         finisher(call, operands, vectors)(sums[..., vectors]),

@@ -49,16 +49,17 @@ class Weighted:
     is_wide: bool
 
 
-def placed(call: Call, x_position: int = 0, *, takes: bool = True) -> Call:
-    """Returns the call in the arithmetic that runs it: XNNPACK takes int8 with scales in its window.
+def delegate_takes_weight(op: str, weight: Tensor) -> bool:
+    """True where XNNPACK takes a weight of this type: of int4 ones those of dense layers, of an even depth."""
+    return weight.dtype != "int4" or (op == "FULLY_CONNECTED" and weight.shape[-1] % 2 == 0)
 
-    Of int4 weights it takes those of dense layers, of an even depth.
-    """
+
+def placed(call: Call, x_position: int = 0, *, takes: bool = True) -> Call:
+    """Returns the call in the arithmetic that runs it: XNNPACK takes int8 with scales in its window."""
     weight = call.input(1)
     if not call.profile.is_delegate or weight.quant is None:
         return call
-    if weight.dtype == "int4":
-        takes = takes and call.node.op == "FULLY_CONNECTED" and weight.shape[-1] % 2 == 0
+    takes = takes and delegate_takes_weight(call.node.op, weight)
     if call.input(x_position).dtype != "float32":
         products = call.affine(call.input(x_position))[0] * np.asarray(weight.quant.scale, np.float32)
         takes = takes and call.input(x_position).dtype == "int8"

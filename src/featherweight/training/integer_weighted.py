@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
+
 from featherweight.ops import lookup
+from featherweight.ops.conv import LANES
+from featherweight.ops.matrix import delegate_takes_weight
 from featherweight.training import fixed_point
-from featherweight.training.exact import (
-    joined,
-    standing_for,
-)
+from featherweight.training.exact import joined, standing_for
 from featherweight.training.integer_step import IntegerStep, integer, quantized_bias, quantized_weight, spread
-from featherweight.training.registry import (
-    Array,
-    ops,
-)
+from featherweight.training.registry import Array, ops
 from featherweight.training.wide import wide
 
 
@@ -25,6 +24,8 @@ def weighted(step: IntegerStep) -> Array:
     op = lookup(step.node.op)
     position = op.weight or 0
     scale, tensor = spread(step.scale(position), step.input(position)), step.input(position)
+    if step.is_delegated and not delegate_takes_weight(step.node.op, tensor):
+        step = replace(step, profile=step.profile.fallback or step.profile)
     weight = quantized_weight(step.array(position), scale, tensor.dtype, step.zero)
     scales = step.scale(op.activation), step.scale(position)
     bias = None if op.bias is None else step.optional(op.bias)
@@ -32,8 +33,6 @@ def weighted(step: IntegerStep) -> Array:
     sums = _sums(step, weight, bias)
     if step.is_delegated:
         return step.finished(sums, *scales)
-    if step.profile.is_vectorized and step.outputs[0].dtype == "int8":
-        raise step.unsupported(f"profile '{step.profile.name}' is not supported for operators with weights")
     is_wide = step.outputs[0].dtype == "int16"
 
     def exact() -> Array:
@@ -43,8 +42,30 @@ def weighted(step: IntegerStep) -> Array:
         if step.profile.is_litert and (step.profile.is_reference or is_wide):
             return _in_float64(step, sums, scales, exact)
         scales = scales if scales[1].shape else (joined(*scales),)
-    rescale = step.profile.rescale_wide if is_wide else step.profile.rescale_products
-    return step.finished(sums, *scales, rescale=rescale, exact=exact)
+    if is_wide:
+        return step.finished(sums, *scales, rescale=step.profile.rescale_wide, exact=exact)
+    as_product = _is_product(step)
+    parts = [
+        step.finished(sums, *scales, rescale=rescale, exact=exact)
+        for rescale, is_used in (
+            (step.profile.rescale_products, as_product.any()),
+            (step.profile.rescale, not as_product.all()),
+        )
+        if is_used
+    ]
+    return parts[0] if len(parts) == 1 else ops.where(as_product, *parts)
+
+
+def _is_product(step: IntegerStep) -> np.ndarray:
+    """Returns for which output channels, or for all of them, a kernel rescales as it does after matrix products.
+
+    Depthwise kernels do so for whole groups of channels, those of transposed and grouped convolutions never.
+    """
+    op, outputs = step.node.op, step.outputs[0].shape[-1]
+    if op == "DEPTHWISE_CONV_2D":
+        return np.arange(outputs) < outputs - outputs % LANES
+    is_grouped = op == "CONV_2D" and step.input(0).shape[3] != step.input(1).shape[3]
+    return np.array(op != "TRANSPOSE_CONV" and not is_grouped)
 
 
 def _in_float64(step: IntegerStep, sums: Array, scales: tuple[Array, Array], exact: Callable[[], Array]) -> Array:
