@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks import measuring, rendering
-from benchmarks.measuring import FOLDER, RESULTS, Figure, Options
+from benchmarks.measuring import RESULTS, Figure, Options
 from benchmarks.rows import ROWS
 
 _PACKAGES = (
@@ -55,7 +55,7 @@ def main() -> int:
         _keep(row, figures)
         rendering.show(row, figures)
         failed |= any(figure.passed is False for figure in figures)
-    (FOLDER / "RESULTS.md").write_text(rendering.markdown() + "\n", encoding="utf-8")
+    rendering.PAGE.write_text(rendering.markdown() + "\n", encoding="utf-8")
     return int(failed)
 
 

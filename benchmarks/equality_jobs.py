@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -102,6 +103,26 @@ def compare_kernels(network: str, recipe: str, model: str | None = None, example
                     first = f"first {wrong} of {array.size} {array.dtype} of {writers[name].op} '{name}'"
         counts[profile] = {"elements": elements, "differing": differing, "first": first, "tensors": len(writers)}
     return counts
+
+
+def time_kernels(model: str, images: int, repetitions: int = 3) -> dict[str, Any]:
+    """Returns images per second, the best of some repetitions, by profile: ours and, as ``litert …``, LiteRT's."""
+    source = fw.load(model)
+    quantized = fw.quantize(
+        source, calibration=[_random_sample(source, seed) for seed in range(8)], progress=False
+    ).model
+    x = np.concatenate([next(iter(_random_sample(source, seed).values())) for seed in range(images)])
+    best: dict[str, float] = {}
+    for _ in range(repetitions):
+        for profile, resolver in _RESOLVERS.items():
+            for name, arguments in (
+                (profile, {"runtime": "reference", "profile": profile}),
+                (f"litert {profile}", {"resolver": resolver}),
+            ):
+                start = time.perf_counter()
+                fw.run(quantized, x, **arguments)
+                best[name] = max(best.get(name, 0.0), images / (time.perf_counter() - start))
+    return best
 
 
 def _test_network(name: str) -> Model:

@@ -19,6 +19,8 @@ ROOT = FOLDER.parent
 RESULTS = FOLDER / "results"
 FILES = RESULTS / "files"
 
+# The networks of MLPerf Tiny.
+TINY = ("resnet8", "ds_cnn", "mobilenet_v1_025", "autoencoder")
 # Processor time that others may take while we start to measure.
 _CALM_FRACTION = 0.05
 

@@ -54,6 +54,13 @@ def _mobilenet_v2() -> Any:
     return keras.applications.MobileNetV2(weights=None, input_shape=(224, 224, 3))
 
 
+def _mobilenet_v2_035() -> Any:
+    """Of width 0.35 at 96 px, the one for microcontrollers."""
+    import keras
+
+    return keras.applications.MobileNetV2((96, 96, 3), alpha=0.35, weights=None, classes=10)
+
+
 def _conv_norm(x: Any, filters: int, kernel: Any, stride: Any = 1) -> Any:
     from keras import layers
 
@@ -175,6 +182,7 @@ def _load_lite0(network: Any) -> None:
 
 NETWORKS: Mapping[str, Callable[[], Any]] = {
     "mobilenet_v2": _mobilenet_v2,
+    "mobilenet_v2_035": _mobilenet_v2_035,
     "resnet8": _resnet8,
     "ds_cnn": _ds_cnn,
     "mobilenet_v1_025": _mobilenet_v1_025,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.measuring import RESULTS, Figure
+from benchmarks.measuring import FOLDER, RESULTS, Figure
 from benchmarks.rows import ROWS
+
+PAGE = FOLDER / "RESULTS.md"
 
 
 def formatted(value: float, unit: str) -> str:
@@ -49,7 +52,8 @@ def show(row: str, figures: Sequence[Figure]) -> None:
 
 
 def markdown() -> str:
-    """Returns everything under `results/` as one page."""
+    """Returns everything under `results/` as one page, and of other rows what the page said before."""
+    before = _sections(PAGE.read_text(encoding="utf-8")) if PAGE.is_file() else {}
     lines = [
         "# Benchmarks, as measured",
         "",
@@ -63,7 +67,15 @@ def markdown() -> str:
         path = RESULTS / f"{row}.json"
         if path.is_file():
             lines += _section(row, json.loads(path.read_text()))
+        elif row in before:
+            lines += before[row]
     return "\n".join(lines)
+
+
+def _sections(page: str) -> dict[str, list[str]]:
+    """Returns the lines of each row's section of a page."""
+    parts = re.findall(r"^(## .*?\n\n`(\w+)`,.*?)\s*(?=^## |\Z)", page, flags=re.MULTILINE | re.DOTALL)
+    return {row: [*text.split("\n"), ""] for text, row in parts}
 
 
 def _section(row: str, content: dict[str, Any]) -> list[str]:

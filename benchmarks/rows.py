@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.kernel_rows import kernel_speed, kernels
 from benchmarks.measuring import (
     FILES,
     ROOT,
+    TINY,
     Figure,
     Options,
     column,
@@ -31,16 +33,13 @@ from benchmarks.measuring import (
     wait_until_calm,
 )
 
-_TINY = ("resnet8", "ds_cnn", "mobilenet_v1_025", "autoencoder")
-# Of the tests: a style network with instance norms, an SSD with its post-processing ...
-_TEST_NETWORKS = ("style", "detector", "lstm", "gru", "transformer")
 _OURS_INTEGER = "featherweight, int8 inputs and outputs"
 _OURS, _AEQ, _TF = "featherweight", "ai-edge-quantizer", "TensorFlow converter"
 
 
 def bit_equality(options: Options) -> list[Figure]:
     """int8 weights and biases, given the TensorFlow converter's ranges."""
-    sources = {name: float_file(name).with_suffix(".keras") for name in ("mobilenet_v2", *_TINY)}
+    sources = {name: float_file(name).with_suffix(".keras") for name in ("mobilenet_v2", *TINY)}
     if options.models:
         sources |= {path.name: path.resolve() for path in sorted(options.models.glob("*.h5"))}
     figures = []
@@ -60,25 +59,6 @@ def bit_equality(options: Options) -> list[Figure]:
         of = ", ".join(f"{counts[kind]['of']} {kind}" for kind in ("weights", "biases", "scales"))
         note = f"of {of}" + (f"; {counts['ignored']} given ranges not used" if counts["ignored"] else "")
         figures.append(Figure(f"{name}: differing integers", differing, at_most=0, note=note))
-    return figures
-
-
-def kernels(options: Options) -> list[Figure]:
-    """The reference kernels against LiteRT: every computed tensor of whole networks, in three profiles."""
-    networks = {name: float_file(name) for name in ("mobilenet_v2", "efficientnet_lite0", *_TINY)}
-    if options.models:
-        networks |= {path.name: path.resolve() for path in sorted(options.models.glob("*.h5"))}
-    jobs = [(name, path, recipe) for name, path in networks.items() for recipe in ("int8", "int16x8")]
-    jobs += [(name, None, recipe) for name in _TEST_NETWORKS for recipe in ("int8", "int16x8")]
-    figures = []
-    for name, path, recipe in jobs:
-        say(f"{name}, {recipe}")
-        counts = run_job("compare_kernels", network=name, model=path, recipe=recipe)
-        for profile in ("xnnpack", "tflite_opt", "tflite_ref"):
-            found = counts[profile]
-            note = f"of {found['elements']:,} in {found['tensors']} tensors" + ("; " * bool(found["first"]))
-            what = f"{name}, {recipe}, {profile}: differing values"
-            figures.append(Figure(what, found["differing"], at_most=0, note=note + found["first"]))
     return figures
 
 
@@ -235,7 +215,7 @@ def clients(options: Options) -> list[Figure]:
         figures.append(
             Figure(f"Vela {accelerator}, MobileNetV2", 100 * made.npu_fraction, "%", at_least=100, note=note)
         )
-    jobs = {"openvino": ("mobilenet_v2", *_TINY), "tflm": _TINY}
+    jobs = {"openvino": ("mobilenet_v2", *TINY), "tflm": TINY}
     for client, names in jobs.items():
         figures += [_loads_and_runs(client, name) for name in names]
     return figures
@@ -390,6 +370,7 @@ def startup(options: Options) -> list[Figure]:
 ROWS: Mapping[str, Callable[[Options], list[Figure]]] = {
     "bit_equality": bit_equality,
     "kernels": kernels,
+    "kernel_speed": kernel_speed,
     "calibration": calibration,
     "planning": planning,
     "dense_stack": dense_stack,

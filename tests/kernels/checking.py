@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from tests.kernels.building import Case
 from tests.kernels.oracle import Feeds, Oracle
 
 from featherweight.errors import UnsupportedOp
-from featherweight.graph import Model
+from featherweight.graph import Model, constant
 from featherweight.runtime import run_reference
 
 FAMILIES = (  # importing them fills CASES
@@ -39,11 +39,14 @@ LACKING: set[tuple[str, str, str | None]] = {
 }
 # Sums whose scales LiteRT's int16 kernel aborts on, and SUM, which its reference kernel gets wrong.
 MAY_REFUSE = {("ADD", "int16"), ("SUB", "int16"), ("SUM", "int8"), ("SUM ties", "int8"), ("SUM", "int16")}
-# How far the floats of float forms may be off, in ulps of the output's largest magnitude: functions differ in their
-# last bits, sums are added up in other orders, and those of products may cancel. All else is compared exactly, the
-# floats of integer and hybrid forms too.
-FLOAT_ULPS, PRODUCT_ULPS = 16.0, 1024.0
+# How far the floats of float forms may be off, in ulps: functions differ in their last bits, and sums are added in
+# other orders. An ulp is that of the output's largest magnitude; of sums of products, whose terms may cancel, it is
+# that of the largest sum of the terms' magnitudes (by which Higham 2002, section 3.1, bounds the error). All else is
+# compared exactly, the floats of integer and hybrid forms too.
+FLOAT_ULPS = 16.0
 _PRODUCTS = {"CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL"}
+# A gate of an LSTM is a function, of slope 1 at most, of sums whose terms are of this order.
+_GATE = 1.0
 # Whose options are made for the values that are fed.
 FIXED_FEEDS = {"TFLite_Detection_PostProcess"}
 
@@ -53,7 +56,7 @@ class Finding:
     """What one example came to in one profile.
 
     Attributes:
-        worst: the largest distance of floats, in ulps of the output's largest magnitude.
+        worst: the largest distance of floats, in ulps (see `FLOAT_ULPS`).
         refused: why the reference kernels refuse the example; empty where they don't.
         lacking: LiteRT has no kernel.
         broken: what is wrong, in words: the first mismatch, or that LiteRT ends with an error.
@@ -108,28 +111,41 @@ def compared(
     if lacking:
         return Finding(broken=f"{profile}: LiteRT has a kernel, though LACKING says that it has none")
     total = Finding()
-    for ours, theirs in zip(found, expected, strict=True):
+    for arrays, ours, theirs in zip(feeds, found, expected, strict=True):
+        least = magnitude_of_terms(model, arrays) if form == "float32" else 0.0
         for our, their in zip(ours.values(), theirs, strict=True):
-            total = differences(total, our, their, tolerance(name, form), profile)
+            total = differences(total, our, their, FLOAT_ULPS * (form == "float32"), profile, least)
     return total
 
 
-def tolerance(name: str, form: str) -> float:
-    """Returns how many ulps floats of a kind may be off."""
-    if form != "float32":
+def magnitude_of_terms(model: Model, feeds: Feeds) -> float:
+    """Returns the largest sum of magnitudes of the terms that an operator adds up, 0 where it adds up no products."""
+    graph, (node, *_) = model.main, model.main.nodes
+    if node.op == "UNIDIRECTIONAL_SEQUENCE_LSTM":
+        return _GATE
+    if node.op not in _PRODUCTS:
         return 0.0
-    return PRODUCT_ULPS if name.split()[0] in _PRODUCTS else FLOAT_ULPS
+    positive = {
+        name: constant(name, np.abs(tensor.array)) if tensor.is_constant and tensor.is_float else tensor
+        for name, tensor in graph.tensors.items()
+    }
+    unbounded = replace(node, attrs={**node.attrs, "fused_activation_function": "NONE"})
+    terms = replace(model, graphs=(replace(graph, nodes=(unbounded,), tensors=positive), *model.graphs[1:]))
+    sums = run_reference(terms, {name: np.abs(array) for name, array in feeds.items()}, "integer_multiplier")
+    return max(float(array.max(initial=0)) for array in sums.values())
 
 
-def differences(total: Finding, ours: np.ndarray, theirs: np.ndarray, ulps: float, profile: str) -> Finding:
-    """Returns a finding with what one output adds to it."""
+def differences(
+    total: Finding, ours: np.ndarray, theirs: np.ndarray, ulps: float, profile: str, least: float = 0.0
+) -> Finding:
+    """Returns a finding with what one output adds to it; `least`: the magnitude whose ulp counts at the least."""
     if ours.dtype != theirs.dtype or ours.shape != theirs.shape:
         wrong = f"{profile}: {ours.dtype}{list(ours.shape)} instead of {theirs.dtype}{list(theirs.shape)}"
         return Finding(total.elements + theirs.size, total.mismatches + theirs.size, total.worst, broken=wrong)
     worst = total.worst
     different = (ours != theirs) & ~((ours != ours) & (theirs != theirs))
     if ulps and ours.dtype.kind == "f" and different.any():
-        ends = np.abs(theirs[np.isfinite(theirs)]).max(initial=0)
+        ends = np.abs(theirs[np.isfinite(theirs)]).max(initial=least)
         with np.errstate(invalid="ignore"):  # two infinities, or none where one should be
             distance = np.abs(ours.astype(np.float64) - theirs) / np.spacing(np.float32(ends))
         different &= ~(distance <= ulps)

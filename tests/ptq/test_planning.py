@@ -59,6 +59,16 @@ def concat(*inputs: str, y: str = "y", shape: tuple[int, ...] = (1, 4, 4, 16)) -
 # ------------------------------------------------------------------------------------------------ ranges
 
 
+def test_a_layer_that_is_all_but_dead_still_loads() -> None:
+    """LiteRT refuses files in which 6 / scale, the bound of a fused RELU6, is no int32 number."""
+    constants = {"w": weights(3, 8), "b": np.zeros(3, np.float32)}
+    model = net({"x": X}, constants, [dense("x", "w", "b", "y", (16, 3), "RELU6")], ["y"])
+    tiny = [{"x": sample["x"] * np.float32(1e-10)} for sample in samples(model, 4)]
+    made = plan(model, calibrate(model, tiny, progress=False), "int8", "litert")
+    assert any("was widened to a width of 1.42e-06" in note for note in made.notes)
+    run(rewrite(model, made), tiny[0])
+
+
 def test_activations_get_the_parameters_of_their_measured_range() -> None:
     decided = plan(single("RELU"), ranges(x=(-1.0, 3.0), y=(0.0, 3.0)), "int8")
     assert decided.params["x"] == params_from_range(-1.0, 3.0, "int8")

@@ -12,7 +12,8 @@ from featherweight.graph import Node, Tensor
 from featherweight.numerics import integer_range, round_half_away, storage_dtype
 from featherweight.profiles import Profile, quantize_multiplier
 
-_BOUNDS: dict[str, tuple[float | None, float | None]] = {
+# Bounds of fused activations; None where they are open.
+FUSED_BOUNDS: dict[str, tuple[float | None, float | None]] = {
     "NONE": (None, None),
     "RELU": (0.0, None),
     "RELU6": (0.0, 6.0),
@@ -114,9 +115,9 @@ class Call:
 
     def _fused(self) -> tuple[float | None, float | None]:
         name = str(self.node.attrs.get("fused_activation_function", "NONE"))
-        if name not in _BOUNDS:
-            raise self.unsupported(f"fused activation {name} is not supported (supported: {', '.join(_BOUNDS)})")
-        return _BOUNDS[name]
+        if name not in FUSED_BOUNDS:
+            raise self.unsupported(f"fused activation {name} is not supported (supported: {', '.join(FUSED_BOUNDS)})")
+        return FUSED_BOUNDS[name]
 
     def finish(self, values: np.ndarray, low: int | None = None, high: int | None = None) -> np.ndarray:
         """Adds the output's zero point, clips to [low, high] and stores in the output's type."""

@@ -14,17 +14,17 @@ from featherweight import target as targets
 from featherweight.calibration import Stats
 from featherweight.errors import RecipeError
 from featherweight.graph import Graph, Model, Node, consumers, producers
-from featherweight.numerics import (
-    QuantParams,
-    integer_range,
-    params_from_range,
-)
+from featherweight.numerics import QuantParams, integer_range, params_from_range
+from featherweight.ops.calls import FUSED_BOUNDS
 from featherweight.ptq import recurrent
 from featherweight.ptq.forms import Forms, check_is_float, choose_forms, real_tensors, weight_roles
 from featherweight.ptq.plan import Plan, edge
 from featherweight.ptq.ranges import Ranges, constant_range
 from featherweight.ptq.weights import weight_params
 from featherweight.tflite import release_pages
+
+# Half of what int32 holds.
+_MOST_STEPS = 2.0**30
 
 
 def plan(
@@ -206,7 +206,25 @@ class _Planner:
         measured = [self.ranges.of(name, self.dtypes[name]) for name in names]
         measured += [compared for name in names for compared in self.ranges.compared(name)]
         low, high = min(a for a, _ in measured), max(b for _, b in measured)
+        least = max(self.least_width(name) for name in names)
+        if 0 < max(high, 0.0) - min(low, 0.0) < least:
+            self.forms.notes.append(
+                f"tensor '{names[0]}': its range [{low:.3g}, {high:.3g}] was widened to a width of {least:.3g}: steps "
+                "so small that the bounds of its fused activation are no int32 numbers do not load"
+            )
+            high = min(low, 0.0) + least
         return self.from_range(low, high, self.dtypes[names[0]], names[0])
+
+    def least_width(self, name: str) -> float:
+        """Returns how wide a tensor's range must be for its fused activation's bounds, in steps, to fit int32.
+
+        LiteRT refuses the file otherwise (kernel_util.cc, CalculateActivationRangeQuantized); it takes a dead layer.
+        """
+        node = self.made.get(name)
+        fused = str(node.attrs.get("fused_activation_function", "NONE")) if node else "NONE"
+        largest = max((abs(bound) for bound in FUSED_BOUNDS.get(fused, ()) if bound), default=0.0)
+        qmin, qmax = integer_range(self.dtypes[name])
+        return largest / _MOST_STEPS * (qmax - qmin)
 
     def from_range(self, low: float, high: float, dtype: str, where: str) -> QuantParams:
         """Returns per-tensor activation parameters in the target's kind of scale."""

@@ -16,6 +16,7 @@ import numpy as np
 from featherweight.graph import Tensor
 from featherweight.numerics import integer_range
 from featherweight.ops import lookup
+from featherweight.ops.calls import FUSED_BOUNDS
 from featherweight.profiles import PROFILES, Profile, Rescale
 from featherweight.training import fixed_point
 from featherweight.training.exact import (
@@ -30,7 +31,6 @@ from featherweight.training.exact import (
     standing_for,
 )
 from featherweight.training.registry import (
-    BOUNDS,
     Array,
     Function,
     Step,
@@ -92,7 +92,7 @@ class IntegerStep(Step):
         """Returns the centred bounds of the output: of its type, and of the fused activation."""
         scale, zero_point = self.affine(self.outputs[0])
         qmin, qmax = integer_range(self.outputs[0].dtype)
-        low, high = BOUNDS[fused_activation(self.node)]
+        low, high = FUSED_BOUNDS[fused_activation(self.node)]
         least, largest = qmin - zero_point, qmax - zero_point
         if low is not None:
             least = self._bound(low, scale, zero_point, qmin)

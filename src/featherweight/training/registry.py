@@ -17,6 +17,7 @@ import numpy as np
 
 from featherweight.errors import UnsupportedOp, listed
 from featherweight.graph import Model, Node, Tensor
+from featherweight.ops.calls import FUSED_BOUNDS
 
 ops: Any = keras.ops
 """`keras.ops`: what its functions return is not typed."""
@@ -24,13 +25,6 @@ ops: Any = keras.ops
 Array = Any
 """A value: a NumPy array where it is static, else a tensor of the Keras backend."""
 
-BOUNDS: dict[str, tuple[float | None, float | None]] = {
-    "NONE": (None, None),
-    "RELU": (0.0, None),
-    "RELU6": (0.0, 6.0),
-    "RELU_N1_TO_1": (-1.0, 1.0),
-    "RELU_0_TO_1": (0.0, 1.0),
-}
 # Operators that check their activation themselves.
 _OWN_ACTIVATION = ("UNIDIRECTIONAL_SEQUENCE_LSTM",)
 _DTYPES = ("float32", "int32", "int64", "uint32", "bool")
@@ -105,7 +99,7 @@ class Step:
 
     def clamp(self, x: Array) -> Array:
         """Returns a float value after the node's fused activation."""
-        low, high = BOUNDS[fused_activation(self.node)]
+        low, high = FUSED_BOUNDS[fused_activation(self.node)]
         return clipped(x, low, high)
 
     def unsupported(self, reason: str) -> UnsupportedOp:
@@ -191,8 +185,8 @@ def _obstacle(node: Node, tensors: Sequence[Tensor]) -> str | None:
     for tensor in tensors:
         if tensor.dtype not in _DTYPES:
             return f"tensor '{tensor.name}' is {tensor.dtype}"
-    if node.op not in _OWN_ACTIVATION and fused_activation(node) not in BOUNDS:
-        return f"its fused activation {fused_activation(node)} is not one of {', '.join(BOUNDS)}"
+    if node.op not in _OWN_ACTIVATION and fused_activation(node) not in FUSED_BOUNDS:
+        return f"its fused activation {fused_activation(node)} is not one of {', '.join(FUSED_BOUNDS)}"
     if str(node.attrs.get("weights_format", 0)) not in ("0", "DEFAULT"):
         return "its weights are shuffled"
     return None
