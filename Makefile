@@ -21,7 +21,7 @@ export CUDA_VISIBLE_DEVICES ?= -1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 run_in = PATH="$(CURDIR)/$(1)/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/$(1)"
 
-.PHONY: help setup setup-all demo test test-all lint format bench conformance clean
+.PHONY: help setup setup-all setup-tfmot demo test test-all lint format bench conformance clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,13 @@ $(READY_ALL): $(INPUTS)
 	@echo "Setting up .venv-all, with TensorFlow and torch (several minutes, once)"
 	$(call create_environment,.venv-all,all)
 
+setup-tfmot: .venv-tfmot/.ready  ## create .venv-tfmot, with the peer of training and pruning, which needs Keras 2
+
+.venv-tfmot/.ready: constraints-tfmot.txt
+	@$(PYTHON) -m venv .venv-tfmot
+	@.venv-tfmot/bin/python -m pip install -qq --disable-pip-version-check -r constraints-tfmot.txt
+	@touch $@
+
 demo: $(READY)  ## train, quantize and measure a small convnet on real data: OUT=folder SEED=number
 	$(call run_in,.venv) featherweight demo --out $(OUT) --seed $(SEED)
 
@@ -69,7 +76,7 @@ format: $(READY)  ## let ruff format and fix what it can
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-bench: $(READY_ALL)  ## measure side by side with the peers
+bench: $(READY_ALL) setup-tfmot  ## measure side by side with the peers
 	$(call run_in,.venv-all) python -m benchmarks $(BENCH_ARGS)
 
 conformance: $(READY)  ## hold every operator against LiteRT at length, and write docs/conformance.md: KINDS='ADD CONV_2D'

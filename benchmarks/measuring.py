@@ -18,6 +18,7 @@ FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent
 RESULTS = FOLDER / "results"
 FILES = RESULTS / "files"
+TFMOT_PYTHON = ROOT / ".venv-tfmot" / "bin" / "python"
 
 # The networks of MLPerf Tiny.
 TINY = ("resnet8", "ds_cnn", "mobilenet_v1_025", "autoencoder")
@@ -81,14 +82,18 @@ def ratio_of(what: str, values: Sequence[float], others: Sequence[float], **boun
     return figure_of(what, [a / b for a, b in zip(values, others, strict=True)], "x", note=note, **bounds)
 
 
-def run_job(name: str, /, *, backend: str = "jax", **arguments: Any) -> dict[str, Any]:
+def run_job(name: str, /, *, backend: str = "jax", tfmot: bool = False, **arguments: Any) -> dict[str, Any]:
     """Runs a function of `benchmarks.jobs` in a fresh process and returns what it returns.
 
-    The result has ``peak_mb`` besides, the process's largest resident memory.
+    The result has ``peak_mb`` besides, the process's largest resident memory. With `tfmot` it is a function of
+    `benchmarks.tfmot_jobs`, in the environment that `make setup-tfmot` makes: that toolkit needs Keras 2.
 
     Raises:
         JobError: the process failed; with the end of what it wrote.
     """
+    if tfmot and not TFMOT_PYTHON.is_file():
+        raise JobError(f"{name} needs the environment that `make setup-tfmot` makes.")
+    python, module = (str(TFMOT_PYTHON), "benchmarks.tfmot_jobs") if tfmot else (sys.executable, "benchmarks.jobs")
     environment = {
         **os.environ,
         "KERAS_BACKEND": backend,
@@ -96,11 +101,13 @@ def run_job(name: str, /, *, backend: str = "jax", **arguments: Any) -> dict[str
         "CUDA_VISIBLE_DEVICES": "-1",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "PYTHONWARNINGS": "ignore",
+        "TF_USE_LEGACY_KERAS": str(int(tfmot)),
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
     }
     with tempfile.TemporaryDirectory() as folder:
         taken = Path(folder, "result.json")
         command = [
-            sys.executable, "-m", "benchmarks.jobs", name, json.dumps(arguments, default=str), str(taken),
+            python, "-m", module, name, json.dumps(arguments, default=str), str(taken),
         ]  # fmt: skip
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, errors="replace", check=False

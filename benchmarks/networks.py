@@ -111,6 +111,22 @@ def _mobilenet_v1_025() -> Any:
     return keras.Model(inputs, layers.Dense(2, activation="softmax")(x))
 
 
+def fashion(depthwise: Any = None) -> Any:
+    """A depthwise-separable net for Fashion-MNIST, with open ReLUs; `depthwise`: the class of those layers."""
+    import keras
+    from keras import layers
+
+    depthwise = depthwise or layers.DepthwiseConv2D
+    inputs = keras.Input((28, 28, 1))
+    x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(24, 3, 2, padding="same", use_bias=False)(inputs)))
+    for filters, stride in ((48, 2), (96, 1), (128, 2), (128, 1)):
+        x = depthwise(3, stride, padding="same", use_bias=False)(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+        x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(filters, 1, use_bias=False)(x)))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(10, activation="softmax")(x))
+
+
 def _autoencoder() -> Any:
     import keras
     from keras import layers
@@ -187,5 +203,6 @@ NETWORKS: Mapping[str, Callable[[], Any]] = {
     "ds_cnn": _ds_cnn,
     "mobilenet_v1_025": _mobilenet_v1_025,
     "autoencoder": _autoencoder,
+    "fashion": fashion,
     "efficientnet_lite0": _efficientnet_lite0,
 }

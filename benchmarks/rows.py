@@ -32,6 +32,7 @@ from benchmarks.measuring import (
     say,
     wait_until_calm,
 )
+from benchmarks.training_rows import training_accuracy, training_exact, training_step
 
 _OURS_INTEGER = "featherweight, int8 inputs and outputs"
 _OURS, _AEQ, _TF = "featherweight", "ai-edge-quantizer", "TensorFlow converter"
@@ -379,4 +380,7 @@ ROWS: Mapping[str, Callable[[Options], list[Figure]]] = {
     "accuracy": accuracy,
     "lowering": lowering,
     "startup": startup,
+    "training_exact": training_exact,
+    "training_step": training_step,
+    "training_accuracy": training_accuracy,
 }

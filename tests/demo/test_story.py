@@ -98,9 +98,9 @@ def test_the_same_seed_trains_the_same_model(result: tuple[demo.DemoResult, Path
 
 @pytest.mark.parametrize("size", [4, 7])
 @pytest.mark.parametrize("strides", [1, 2])
-def test_the_quick_depthwise_layer_is_the_stock_one(size: int, strides: int, rng: np.random.Generator) -> None:
+def test_thequick_depthwise_layer_is_the_stock_one(size: int, strides: int, rng: np.random.Generator) -> None:
     keras = import_keras()
-    layer = training._quick_depthwise(keras)(3, strides, padding="same", use_bias=False)
+    layer = training.quick_depthwise(keras)(3, strides, padding="same", use_bias=False)
     x = rng.normal(size=(2, size, size, 5)).astype(np.float32)
     expected = np.array(layer(x))
     np.testing.assert_allclose(np.array(layer(x, training=True)), expected, atol=1e-5)

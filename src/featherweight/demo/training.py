@@ -35,7 +35,7 @@ def train(dataset: Dataset, seed: int, *, steps: int = STEPS, progress: bool = T
     """
     keras = import_keras()
     keras.utils.set_random_seed(seed)
-    trained = build_network(_quick_depthwise(keras))
+    trained = build_network(quick_depthwise(keras))
     schedule = keras.optimizers.schedules.CosineDecay(PEAK_LEARNING_RATE, steps)
     trained.compile(
         optimizer=keras.optimizers.AdamW(schedule, weight_decay=1e-3), loss="sparse_categorical_crossentropy"
@@ -91,7 +91,7 @@ def import_keras() -> Any:
     return keras
 
 
-def _quick_depthwise(keras: Any) -> Any:
+def quick_depthwise(keras: Any) -> Any:
     """Returns a depthwise convolution that trains quickly: nine shifted products, which compilers fuse.
 
     The gradient of a grouped convolution is about ten times slower on CPUs (XLA has no fast kernel for it).

@@ -1,0 +1,26 @@
+"""Fashion-MNIST for the benchmarks of training: the same batches in the same order for every tool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from featherweight.demo import dataset
+
+BATCH = 64
+
+
+def data() -> dataset.Dataset:
+    """Returns the full set where it is installed, else the subset that the package carries."""
+    return dataset.load()
+
+
+def batches(images: dataset.Dataset, steps: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields `steps` batches, every epoch in an order of its own."""
+    random, order = np.random.default_rng(seed), np.empty(0, np.int64)
+    for _ in range(steps):
+        if len(order) < BATCH:
+            order = random.permutation(len(images.x_train))
+        chosen, order = order[:BATCH], order[BATCH:]
+        yield images.x_train[chosen], images.y_train[chosen]

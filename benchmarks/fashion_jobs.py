@@ -1,0 +1,90 @@
+"""Jobs on Fashion-MNIST: a float net for each seed, what quantization costs it, and what training brings back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import featherweight as fw
+from benchmarks import fashion, networks
+
+_CALIBRATION = 200
+
+
+def train_float(out: str, seed: int, steps: int) -> dict[str, Any]:
+    """Trains the float net and writes it as `OUT.keras`, its weights in Keras's order as `OUT.npz`."""
+    import keras
+
+    from featherweight.demo.training import quick_depthwise
+
+    keras.utils.set_random_seed(seed)
+    trained = networks.fashion(quick_depthwise(keras))
+    schedule = keras.optimizers.schedules.CosineDecay(4e-3, steps)
+    trained.compile(keras.optimizers.AdamW(schedule, weight_decay=1e-3), loss="sparse_categorical_crossentropy")
+    trained.fit(fashion.batches(fashion.data(), steps, seed), steps_per_epoch=steps, verbose=0)
+    network = networks.fashion()
+    network.set_weights(trained.get_weights())
+    network.save(f"{out}.keras")
+    np.savez(f"{out}.npz", **{f"{number:03}": array for number, array in enumerate(network.get_weights())})
+    fw.save(fw.load(network), f"{out}.tflite")
+    return {}
+
+
+def rescale_channels(source: str, out: str, seed: int) -> dict[str, Any]:
+    """Multiplies each channel behind a ReLU by a power of two in [1/8, 8], and divides the weights that read it.
+
+    The function stays the same; scales for whole tensors then fit no channel (ALGORITHMS: the stress test).
+    """
+    import keras
+
+    network, random = keras.models.load_model(source), np.random.default_rng(seed)
+    reading = None
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            factors = 2.0 ** random.integers(-3, 4, layer.gamma.shape[0])
+            layer.gamma.assign(np.asarray(layer.gamma) * factors)
+            layer.beta.assign(np.asarray(layer.beta) * factors)
+            reading = factors
+        elif reading is not None and layer.weights:
+            kernel = np.asarray(layer.kernel)
+            axis = kernel.ndim - 2
+            layer.kernel.assign(kernel / np.expand_dims(reading, [a for a in range(kernel.ndim) if a != axis]))
+            reading = None
+    network.save(out)
+    return {}
+
+
+def train_integers(
+    source: str, out: str, recipe: str, seed: int, steps: int, learning_rate: float, **options: Any
+) -> dict[str, Any]:
+    """Writes the net as `quantize` makes it, `OUT_post.tflite`, and as training leaves it, `OUT_trained.tflite`."""
+    import keras
+
+    data = fashion.data()
+    step = len(data.x_train) // _CALIBRATION
+    calibration = data.x_train[seed % step :: step][:_CALIBRATION, np.newaxis]
+    network = keras.models.load_model(source)
+    distil = options.pop("distil", False)
+    model = fw.quantize_aware(network, recipe, calibration=calibration, teacher=distil, progress=False, **options)
+    fw.finalize(model).save(f"{out}_post.tflite")
+    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    loss = None if distil else "sparse_categorical_crossentropy"
+    model.compile(keras.optimizers.Adam(schedule), loss=loss)
+    model.fit(fashion.batches(data, steps, seed), steps_per_epoch=steps, verbose=0)
+    fw.finalize(model).save(f"{out}_trained.tflite")
+    return {}
+
+
+def fashion_scores(files: dict[str, str], profiles: dict[str, str] | None = None) -> dict[str, Any]:
+    """Returns which test images each file gets right, on LiteRT or in the profile that is named for it."""
+    data, found = fashion.data(), {}
+    for name, file in files.items():
+        profile = (profiles or {}).get(name)
+        how: dict[str, Any] = {"runtime": "reference", "profile": profile} if profile else {}
+        outputs = np.concatenate(
+            [np.asarray(fw.run(Path(file), part, **how)) for part in np.array_split(data.x_test, 20)]
+        )
+        found[name] = (outputs.argmax(axis=1) == data.y_test).tolist()
+    return found

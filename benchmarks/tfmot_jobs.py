@@ -1,0 +1,89 @@
+"""Jobs of TensorFlow's Model Optimization Toolkit 0.8 (Keras 2), in an environment of their own."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def _keras() -> Any:
+    """Returns Keras 2, which modules that import ``keras`` then get too."""
+    import tf_keras
+
+    sys.modules["keras"] = tf_keras
+    return tf_keras
+
+
+def _network(name: str) -> Any:
+    _keras()
+    from benchmarks import networks
+
+    return networks.build(name)
+
+
+def tfmot_step(network: str, batch: int = 16, steps: int = 8, rounds: int = 9) -> dict[str, Any]:
+    """Returns milliseconds of a step, in turns, of the float network, the toolkit's quantized and its pruned form."""
+    import tensorflow_model_optimization as tfmot
+
+    keras, source = _keras(), _network(network)
+    found: dict[str, Any] = {}
+    models, callbacks = {"float": source}, dict[str, list[Any]]()
+    start = time.perf_counter()
+    models["quantized"] = tfmot.quantization.keras.quantize_model(keras.models.clone_model(source))
+    found["make"] = time.perf_counter() - start
+    schedule = tfmot.sparsity.keras.PolynomialDecay(0.0, 0.8, 0, 1000, frequency=10)
+    models["pruned"] = tfmot.sparsity.keras.prune_low_magnitude(keras.models.clone_model(source), schedule)
+    callbacks["pruned"] = [tfmot.sparsity.keras.UpdatePruningStep()]
+    random = np.random.default_rng(3)
+    x = random.normal(0, 1, (batch * steps, *source.input_shape[1:])).astype(np.float32)
+    y = random.random((batch * steps, *source.output_shape[1:])).astype(np.float32)
+    for name, model in models.items():
+        model.compile(keras.optimizers.SGD(1e-4), loss="mse")
+        start = time.perf_counter()
+        model.fit(x[:batch], y[:batch], batch, verbose=0, callbacks=callbacks.get(name))
+        found[f"{name} first"] = time.perf_counter() - start
+        model.fit(x, y, batch, verbose=0, shuffle=False, callbacks=callbacks.get(name))
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for _ in range(rounds):
+        for name, model in models.items():
+            start = time.perf_counter()
+            model.fit(x, y, batch, verbose=0, shuffle=False, callbacks=callbacks.get(name))
+            times[name].append(1000 * (time.perf_counter() - start) / steps)
+    return found | times | {f"{name} median": statistics.median(values) for name, values in times.items()}
+
+
+def tfmot_train_quantized(weights: str, out: str, seed: int, steps: int, learning_rate: float) -> dict[str, Any]:
+    """Trains the benchmark's net for Fashion-MNIST with the toolkit, from float weights, and writes its int8 file."""
+    import tensorflow as tf
+    import tensorflow_model_optimization as tfmot
+
+    from benchmarks import fashion
+
+    keras = _keras()
+    network = _network("fashion")
+    with np.load(weights) as file:
+        network.set_weights([file[name] for name in file.files])
+    model = tfmot.quantization.keras.quantize_model(network)
+    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    model.compile(keras.optimizers.Adam(schedule), loss="sparse_categorical_crossentropy")
+    data = fashion.data()
+    model.fit(fashion.batches(data, steps, seed), steps_per_epoch=steps, verbose=0)
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    Path(out).write_bytes(converter.convert())
+    return {}
+
+
+def main(name: str, arguments: str, taken: str) -> None:
+    """Runs one job and writes its result."""
+    Path(taken).write_text(json.dumps(globals()[name](**json.loads(arguments))))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

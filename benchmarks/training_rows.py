@@ -1,0 +1,141 @@
+"""The rows of training in integers: exactness, where it starts, what a step costs, and what it brings back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.measuring import FILES, Figure, JobError, Options, figure_of, run_job, say, wait_until_calm
+
+_BACKENDS = ("jax", "tensorflow", "torch")
+_EXACT = ("mobilenet_v2_035", "efficientnet_lite0", "resnet8", "ds_cnn", "lstm", "transformer")
+_TIMED = ("resnet8", "ds_cnn", "mobilenet_v1_025", "mobilenet_v2_035")
+_TFMOT_NETWORKS = ("resnet8", "ds_cnn", "mobilenet_v1_025")
+SEEDS = range(5)
+_FLOAT_STEPS, _STEPS = 1500, 900
+
+
+def training_exact(options: Options) -> list[Figure]:
+    """Integers of the trained model against LiteRT, all tensors; before the first step, outputs against `quantize`."""
+    figures = []
+    for network in _EXACT:
+        for backend in _BACKENDS:
+            say(f"{network}, {backend}")
+            found = run_job("training_exact", backend=backend, network=network)
+            note = f"of {found['elements']:,}; {found['moved']} outputs moved in training"
+            note += "; " * bool(found["worst"]) + found["worst"]
+            figures.append(
+                Figure(f"{network}, {backend}: differing integers", found["differing"], at_most=0, note=note)
+            )
+            what = f"{network}, {backend}: outputs that differ from post-training int8 before the first step"
+            figures.append(Figure(what, found["start"], at_most=0))
+    return figures
+
+
+def training_step(options: Options) -> list[Figure]:
+    """A training step, int8, batch 16, against the original float Keras model's own, in turns in one process."""
+    figures = []
+    for network in _TIMED:
+        for backend in _BACKENDS:
+            wait_until_calm()
+            say(f"{network}, {backend}")
+            found = run_job("training_step", backend=backend, network=network)
+            bound = None if backend == "torch" else 1.2
+            figures.append(_ratio(f"{network}, {backend}: step, integer / float", found, "integer", bound))
+            first = found["integer first"] / found["float first"]
+            note = f"{found['integer first']:.1f} s and {found['float first']:.1f} s"
+            what = f"{network}, {backend}: first step, integer / float"
+            figures.append(Figure(what, first, "x", at_most=None if backend == "torch" else 1.5, note=note))
+            what = f"{network}, {backend}: making the model, beyond quantizing"
+            figures.append(Figure(what, found["make"], "s", at_most=2))
+        if network in _TFMOT_NETWORKS:
+            figures += _tfmot_step(network)
+    return figures
+
+
+def _tfmot_step(network: str) -> list[Figure]:
+    wait_until_calm()
+    say(f"{network}, TFMOT")
+    found = run_job("tfmot_step", tfmot=True, network=network)
+    first = found["quantized first"] / found["float first"]
+    return [
+        _ratio(f"{network}, TFMOT: step, quantized / float", found, "quantized"),
+        Figure(f"{network}, TFMOT: first step, quantized / float", first, "x"),
+        Figure(f"{network}, TFMOT: making the model", found["make"], "s"),
+    ]
+
+
+def _ratio(what: str, found: dict[str, Any], name: str, bound: float | None = None) -> Figure:
+    ratios = [a / b for a, b in zip(found[name], found["float"], strict=True)]
+    return figure_of(
+        what, ratios, "x", at_most=bound, note=f"{found[f'{name} median']:.1f} ms and {found['float median']:.1f} ms"
+    )
+
+
+def training_accuracy(options: Options) -> list[Figure]:
+    """Fashion-MNIST, a depthwise net, five float trainings: what quantization costs, and what training brings back."""
+    FILES.mkdir(parents=True, exist_ok=True)
+    scores = [_trained(seed) for seed in SEEDS]
+    correct = {name: np.array([score[name] for score in scores], float) for name in scores[0]}
+    figures = [Figure("float, accuracy", 100 * correct["float"].mean(), "%", note=f"{len(scores)} seeds")]
+    figures += [_difference(name, correct, "float") for name in correct if name != "float"]
+    lost = correct["w4a8_post"].mean() - correct["float"].mean()
+    regained = correct["w4a8_trained"].mean() - correct["w4a8_post"].mean()
+    figures.append(Figure("w4a8: regained of what was lost", 100 * regained / -lost, "%", at_least=90))
+    figures.append(
+        Figure(
+            "power-of-two, rescaled channels: trained minus float",
+            100 * (correct["pot_trained"].mean() - correct["float"].mean()),
+            "points",
+            at_least=-1,
+        )
+    )
+    if "tfmot" in correct:
+        mean, error = _paired(correct["int8_trained"], correct["tfmot"])
+        note = f"± {error:.2f}; the bound is two standard errors below zero"
+        what = "int8, equal steps and data: ours minus TFMOT"
+        figures.append(Figure(what, mean, "points", at_least=min(0.0, -2 * error), note=note))
+    return figures
+
+
+def _trained(seed: int) -> dict[str, Any]:
+    """Trains one seed's models, and returns which test images each gets right."""
+    name = str(FILES / f"fashion_{seed}")
+    if not (FILES / f"fashion_{seed}.tflite").is_file():
+        say(f"seed {seed}: float")
+        run_job("train_float", out=name, seed=seed, steps=_FLOAT_STEPS)
+    say(f"seed {seed}: w4a8, int8, powers of two")
+    run_job("rescale_channels", source=f"{name}.keras", out=f"{name}_rescaled.keras", seed=seed)
+    plain = {"source": f"{name}.keras", "seed": seed, "steps": _STEPS}
+    run_job("train_integers", **plain, out=f"{name}_w4a8", recipe="w4a8", learning_rate=1e-4, distil=True)
+    run_job("train_integers", **plain, out=f"{name}_int8", recipe="int8", learning_rate=1e-4)
+    rescaled = plain | {"source": f"{name}_rescaled.keras", "target": "power-of-two", "train_ranges": "learned"}
+    run_job("train_integers", **rescaled, out=f"{name}_pot", recipe="int8", learning_rate=1e-3, distil=True)
+    files = {"float": f"{name}.tflite"}
+    files |= {
+        f"{kind}_{end}": f"{name}_{kind}_{end}.tflite"
+        for kind in ("w4a8", "int8", "pot")
+        for end in ("post", "trained")
+    }
+    try:
+        say(f"seed {seed}: TFMOT")
+        weights = {"weights": f"{name}.npz", "seed": seed, "steps": _STEPS, "learning_rate": 1e-4}
+        run_job("tfmot_train_quantized", tfmot=True, **weights, out=f"{name}_tfmot.tflite")
+        files["tfmot"] = f"{name}_tfmot.tflite"
+    except JobError as error:
+        say(f"without TFMOT: {error}")
+    profiles = {f"pot_{end}": "power_of_two" for end in ("post", "trained")}
+    return run_job("fashion_scores", files=files, profiles=profiles)
+
+
+def _difference(name: str, correct: dict[str, np.ndarray], baseline: str) -> Figure:
+    mean, error = _paired(correct[name], correct[baseline])
+    return Figure(f"{name} minus {baseline}", mean, "points", note=f"± {error:.2f} over {len(correct[name])} seeds")
+
+
+def _paired(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """Returns mean and standard error over seeds of the difference in accuracy, in points; shapes (seeds, images)."""
+    differences: Sequence[float] = 100 * (first.mean(axis=1) - second.mean(axis=1))
+    return float(np.mean(differences)), float(np.std(differences, ddof=1) / np.sqrt(len(differences)))
