@@ -17,7 +17,7 @@ def draw(report: Path, picture: Path) -> None:
     result = json.loads(report.read_text("utf-8"))
     rows = result["rows"][::-1]
     names = [row["name"] for row in rows]
-    figure, (size, latency, accuracy) = pyplot.subplots(1, 3, figsize=(8.4, 2.6), sharey=True, layout="constrained")
+    figure, (size, latency, accuracy) = pyplot.subplots(1, 3, figsize=(8.4, 0.6 + 0.3 * len(rows)), sharey=True, layout="constrained")
     colours = ["0.6" if row is rows[-1] else "tab:blue" for row in rows]
     bars = size.barh(names, [row["file_bytes"] / 1000 for row in rows], color=colours)
     size.bar_label(bars, fmt="%.0f", padding=3, fontsize=8)

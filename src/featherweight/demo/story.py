@@ -1,4 +1,4 @@
-"""The demo's one job: train, quantize by every recipe, and measure each file on the real runtime."""
+"""The demo's one job: train, quantize by every recipe, train on, prune, and measure each file on the real runtime."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from featherweight import pipeline, tflite
+from featherweight import pipeline, qat, tflite
 from featherweight.analysis.evaluation import Evaluation, evaluate, paired_difference
 from featherweight.analysis.inspection import sizes_bytes
 from featherweight.demo import dataset as datasets
@@ -22,7 +22,10 @@ from featherweight.report import environment
 from featherweight.runtime import benchmark
 
 BASELINE = "float32"
-RECIPES = ("float16", "dynamic", "int8", "int16x8")
+RECIPES = ("float16", "dynamic", "int8", "int16x8", "w4a8")
+TRAINED = ("int8", "w4a8")
+ORDER = (BASELINE, "float16", "dynamic", "int8", "int8-trained", "int16x8", "w4a8", "w4a8-trained")
+ORDER += ("pruned", "pruned-int8")
 CALIBRATION_SAMPLES = 500
 
 
@@ -75,8 +78,8 @@ def run(
 ) -> DemoResult:
     """Runs the main job on Fashion-MNIST and write every file of it into `out`, which is made if need be.
 
-    Written are `model.keras`, one `.tflite` for the float model and for each recipe, a plan and a report
-    beside each, and the table as `report.txt`, `report.html` and `report.json`.
+    Written are `model.keras`, one `.tflite` for each row of the table, a plan and a report beside each quantized one,
+    and the table as `report.txt`, `report.html` and `report.json`.
 
     Args:
         out: the folder to write into.
@@ -96,14 +99,24 @@ def run(
     baseline = pipeline.load(network)
     samples = data.x_train[:: max(len(data.x_train) // CALIBRATION_SAMPLES, 1)][:CALIBRATION_SAMPLES, np.newaxis]
 
-    models: dict[str, Model] = {BASELINE: baseline}
-    notes: dict[str, tuple[str, ...]] = {}
-    for recipe in RECIPES:
-        quantized = pipeline.quantize(baseline, recipe, calibration=samples, target="litert", progress=progress)
-        quantized.plan.save(folder / f"{recipe}.plan.json")
-        quantized.report.html(folder / f"{recipe}.report.html")
-        models[recipe] = quantized.model
-        notes[recipe] = quantized.plan.notes
+    quantized = {
+        recipe: pipeline.quantize(baseline, recipe, calibration=samples, progress=progress) for recipe in RECIPES
+    }
+    pruned = training.prune(network, data, seed, steps=steps, progress=progress)
+    for name, source, recipe in (
+        *((f"{recipe}-trained", network, recipe) for recipe in TRAINED),
+        ("pruned-int8", pruned, "int8"),
+    ):
+        learner = qat.quantize_aware(source, recipe, calibration=samples, teacher=network, progress=progress)
+        training.train_on(learner, data, seed, steps=max(steps // 5, 1), progress=progress)
+        quantized[name] = qat.finalize(learner)
+    models = {BASELINE: baseline, "pruned": pipeline.load(pruned)}
+    models |= {name: made.model for name, made in quantized.items()}
+    for name, made in quantized.items():
+        made.plan.save(folder / f"{name}.plan.json")
+        made.report.html(folder / f"{name}.report.html")
+    models = {name: models[name] for name in ORDER}
+    notes = {name: made.plan.notes for name, made in quantized.items()}
     for name, model in models.items():
         tflite.save(model, folder / f"{name}.tflite")
 

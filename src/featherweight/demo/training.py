@@ -1,4 +1,4 @@
-"""The demo's float model: a small depthwise-separable convnet, trained with Keras in about a minute."""
+"""The demo's models: a small convnet that Keras trains in about a minute, pruned, and trained on in integers."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ BLOCKS = ((48, 2), (96, 1), (128, 2), (256, 1))
 BATCH = 64
 STEPS = 2500
 PEAK_LEARNING_RATE = 4e-3
+SPARSITY = 0.75
 
 
 def train(dataset: Dataset, seed: int, *, steps: int = STEPS, progress: bool = True) -> keras.Model:
@@ -37,11 +38,58 @@ def train(dataset: Dataset, seed: int, *, steps: int = STEPS, progress: bool = T
     keras.utils.set_random_seed(seed)
     trained = build_network(quick_depthwise(keras))
     schedule = keras.optimizers.schedules.CosineDecay(PEAK_LEARNING_RATE, steps)
-    trained.compile(
-        optimizer=keras.optimizers.AdamW(schedule, weight_decay=1e-3), loss="sparse_categorical_crossentropy"
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=1e-3)
+    _fit(trained, optimizer, dataset, "Training", steps, seed, progress=progress)
+    return _stock(trained)
+
+
+def prune(network: keras.Model, dataset: Dataset, seed: int, *, steps: int, progress: bool = True) -> keras.Model:
+    """Returns the network with `SPARSITY` of the weights of its pointwise convolutions 0, trained for so many steps.
+
+    The sparsity rises over the first 60 % of the steps; the weights that are left have the others to make up for it.
+    """
+    from featherweight.training.schedules import polynomial_decay
+    from featherweight.training.sparse_optimizer import SparseOptimizer
+
+    keras = import_keras()
+    trained = build_network(quick_depthwise(keras))
+    trained.set_weights(network.get_weights())
+    schedule = keras.optimizers.schedules.CosineDecay(PEAK_LEARNING_RATE / 2, steps)
+    optimizer = SparseOptimizer(
+        keras.optimizers.AdamW(schedule, weight_decay=1e-3),
+        polynomial_decay(0.0, SPARSITY, begin=0, end=max(6 * steps // 10, 1)),
+        frequency=25,
     )
-    batches = track(_batches(dataset, steps, seed), "Training", total=steps, enabled=progress)
-    trained.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)  # pyright: ignore[reportArgumentType]
+    _fit(trained, optimizer, dataset, "Pruning", steps, seed, progress=progress)
+    return _stock(trained)
+
+
+def train_on(model: keras.Model, dataset: Dataset, seed: int, *, steps: int, progress: bool = True) -> None:
+    """Trains a model of `quantize_aware` that has a teacher for so many steps; Adam with a cosine schedule."""
+    keras = import_keras()
+    schedule = keras.optimizers.schedules.CosineDecay(PEAK_LEARNING_RATE / 40, steps)
+    label = "Training in integers"
+    _fit(model, keras.optimizers.Adam(schedule), dataset, label, steps, seed, loss=None, progress=progress)
+
+
+def _fit(
+    model: Any,
+    optimizer: Any,
+    dataset: Dataset,
+    label: str,
+    steps: int,
+    seed: int,
+    *,
+    loss: str | None = "sparse_categorical_crossentropy",
+    progress: bool,
+) -> None:
+    model.compile(optimizer=optimizer, loss=loss)
+    batches = track(_batches(dataset, steps, seed), label, total=steps, enabled=progress)
+    model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)
+
+
+def _stock(trained: keras.Model) -> keras.Model:
+    """Returns the network with the weights of a trained one, and stock layers only."""
     network = build_network()
     network.set_weights(trained.get_weights())
     return network
