@@ -17,7 +17,8 @@ def draw(report: Path, picture: Path) -> None:
     result = json.loads(report.read_text("utf-8"))
     rows = result["rows"][::-1]
     names = [row["name"] for row in rows]
-    figure, (size, latency, accuracy) = pyplot.subplots(1, 3, figsize=(8.4, 0.6 + 0.3 * len(rows)), sharey=True, layout="constrained")
+    height = 0.6 + 0.3 * len(rows)
+    figure, (size, latency, accuracy) = pyplot.subplots(1, 3, figsize=(8.4, height), sharey=True, layout="constrained")
     colours = ["0.6" if row is rows[-1] else "tab:blue" for row in rows]
     bars = size.barh(names, [row["file_bytes"] / 1000 for row in rows], color=colours)
     size.bar_label(bars, fmt="%.0f", padding=3, fontsize=8)
@@ -26,6 +27,7 @@ def draw(report: Path, picture: Path) -> None:
     latency.set_xscale("log")
     errors = [100 * (row["accuracy_delta_error"] or 0.0) for row in rows]
     accuracy.errorbar([100 * row["accuracy"] for row in rows], names, xerr=errors, fmt="o", capsize=3)
+    accuracy.locator_params(axis="x", nbins=4)
     accuracy.axvline(100 * rows[-1]["accuracy"], color="0.8", linewidth=1, zorder=0)
     for axes, title in ((size, "file, kB"), (latency, "latency, ms (log)"), (accuracy, "accuracy, %")):
         axes.set_title(title, fontsize=9)
