@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from featherweight.target import Target, check
     from featherweight.tflite import read, save, write
     from featherweight.training import graph_model
+    from featherweight.training.options import Oscillations, RangeTraining
     from featherweight.training.regularizers import add_kurtosis, kurtosis_regularizer
     from featherweight.training.schedules import constant, cosine, join, linear, polynomial_decay
     from featherweight.training.sparse_optimizer import SparseOptimizer
@@ -61,6 +62,7 @@ _HOMES = {
     "target": ("Target", "check"),
     "tflite": ("read", "save", "write"),
     "training": ("graph_model",),
+    "training.options": ("Oscillations", "RangeTraining"),
     "training.regularizers": ("add_kurtosis", "kurtosis_regularizer"),
     "training.schedules": ("constant", "cosine", "join", "linear", "polynomial_decay"),
     "training.sparse_optimizer": ("SparseOptimizer",),
@@ -77,9 +79,11 @@ __all__ = [
     "LoweringError",
     "Model",
     "Node",
+    "Oscillations",
     "Plan",
     "QuantParams",
     "Quantized",
+    "RangeTraining",
     "Recipe",
     "RecipeError",
     "Report",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featherweight import profiles
 from featherweight import recipe as recipes
 from featherweight import target as targets
 from featherweight.calibration import calibrate, needs_histogram
 from featherweight.errors import RecipeError, UnsupportedOp, listed
-from featherweight.graph import Graph
+from featherweight.graph import Graph, Model
 from featherweight.lower.keras import is_keras_model
 from featherweight.numerics import QuantParams
 from featherweight.pipeline import Quantized, load, methods, peeked, require_integer
@@ -23,6 +25,7 @@ from featherweight.ptq.rewrite import rewrite
 from featherweight.report import make_report
 
 if TYPE_CHECKING:
+    from featherweight.training.options import Oscillations, RangeTraining
     from featherweight.training.quantized_model import QuantizedModel
 
 
@@ -33,7 +36,9 @@ def quantize_aware(
     calibration: Iterable[Any] | None = None,
     target: str | Path | targets.Target = "litert",
     ranges: str = "minmax",
-    train_ranges: str = "fixed",
+    train_ranges: str | RangeTraining = "fixed",
+    oscillations: str | Oscillations | None = None,
+    approximate: bool = False,
     teacher: Any = None,
     keep_zeros: bool = True,
     strict: bool = False,
@@ -51,8 +56,11 @@ def quantize_aware(
         calibration: samples from the training split, any iterable.
         target: the device, by name, TOML file or value.
         ranges: how calibration chooses the ranges that training starts from, as in `quantize`.
-        train_ranges: ``fixed`` keeps activation ranges, and each weight scale at its ratio to the channel's largest
-            weight; ``learned`` trains both by gradient (LSQ: Esser et al., 1902.08153).
+        train_ranges: how activation ranges move: ``fixed``, ``learned`` (weight scales too; LSQ: Esser et al.,
+            1902.08153), ``moving_average`` or ``minmax`` of the batches, or a `RangeTraining` with freezing, narrowing
+            and a delay. Unless learned, weight scales stay at their ratio to the channel's largest weight.
+        oscillations: ``freeze`` or ``dampen`` integer weights that jump to and fro, or an `Oscillations`; None: don't.
+        approximate: train by classic fake quantization, for any operator; the file then computes other integers.
         teacher: what training draws the outputs to, without labels: True for the float model itself, or another model
             of the same inputs and outputs (what `load` takes). `compile` then needs no loss, and `fit` no labels.
         keep_zeros: weights that are zero now stay zero (a pruned model stays pruned).
@@ -63,7 +71,7 @@ def quantize_aware(
 
     Raises:
         RecipeError: for an unknown name or option, or missing samples.
-        UnsupportedOp: naming all operators that can't be trained in this recipe.
+        UnsupportedOp: if `strict`, naming all operators that have no training kernel; else they stay float.
         DataError: for samples or weights that can't be used.
         TargetViolation: if `strict` is broken.
     """
@@ -84,6 +92,12 @@ def quantize_aware(
         stats = calibrate(model, calibration, histograms=histograms, limit=samples, progress=progress)
     plan = make_plan(model, stats, recipe, target, io="float32", ranges=ranges)
     integer = rewrite(model, plan)
+    if missing := _without_kernel(integer, plan, strict=strict, approximate=approximate):
+        rules = [recipes.Rule(match=glob.escape(name)) for name in missing]
+        plan = make_plan(model, stats, recipes.with_rules(recipe, rules), target, io="float32", ranges=ranges)
+        why = {name: f"{what.split()[0]}: it has no training kernel in this form" for name, what in missing.items()}
+        plan = replace(plan, recipe=recipe.name, kept_float={**plan.kept_float, **why})
+        integer = rewrite(model, plan)
     if strict:
         require_integer(integer, plan)
     taught = None
@@ -92,7 +106,7 @@ def quantize_aware(
         given = None if is_keras_model(teacher) or isinstance(teacher, (str, Path)) else first
         taught = teacher_of(model if teacher is True else load(teacher, samples=given))
     sources = _sources(model.main, integer.main)
-    return QuantizedModel(
+    made = QuantizedModel(
         model,
         integer,
         sources,
@@ -100,8 +114,12 @@ def quantize_aware(
         train_ranges,
         teacher=taught,
         sparse=None if keep_zeros else (),
+        approximate=approximate,
+        oscillations=oscillations,
         name=name,
     )
+    made.target = target
+    return made
 
 
 def finalize(model: QuantizedModel) -> Quantized:
@@ -132,8 +150,35 @@ def finalize(model: QuantizedModel) -> Quantized:
             f"weights grew in training: sums of {listed(map(repr, doubtful))} may not have been exact in float32 there"
         )
         plan = replace(plan, notes=(*plan.notes, note))
-    target = targets.load(plan.target)
-    return Quantized(result, plan, make_report(trained, result, plan, targets.check(result, target)))
+    notes = []
+    if model.approximate:
+        notes.append("training was approximate (classic fake quantization): the file computes other integers")
+    if not int(np.asarray(model.scales.step)):
+        notes.append("nothing was trained: this is what quantize makes of the model")
+    violations = ()
+    if model.target is not None or plan.target in targets.available():
+        violations = targets.check(result, model.target or targets.load(plan.target))
+    else:
+        notes.append(f"not checked against target '{plan.target}', whose file the saved model does not hold")
+    plan = replace(plan, notes=(*plan.notes, *notes))
+    return Quantized(result, plan, make_report(trained, result, plan, violations))
+
+
+def _without_kernel(integer: Model, plan: plans.Plan, *, strict: bool, approximate: bool) -> dict[str, str]:
+    """Returns the nodes of a rewritten model that have no training kernel, by name.
+
+    Raises:
+        UnsupportedOp: if `strict` and there are any, naming all.
+    """
+    from featherweight.training.integer_program import without_kernel
+
+    missing = without_kernel(integer, profiles.find(plan.profile), approximate=approximate)
+    if missing and strict:
+        raise UnsupportedOp(
+            f"strict: {len(missing)} node(s) have no training kernel: {listed(missing.values(), limit=1000)}. Leave "
+            "`strict` out to keep them float, or quantize after training."
+        )
+    return missing
 
 
 def _sources(graph: Graph, integer: Graph) -> dict[str, str]:
@@ -166,7 +211,7 @@ def _current_plan(plan: plans.Plan, model: QuantizedModel) -> plans.Plan:
         # (A file does not say along which axis one scale lies: axes may differ.)
         was, before = plan.params.get(planned), graph.tensors[name].quant
         if was is not None and before is not None and (was.dtype, was.scale) == (before.dtype, before.scale):
-            params[planned] = replace(was, scale=moved.scale)
+            params[planned] = replace(was, scale=moved.scale, zero_point=moved.zero_point)
     nodes = {node.name: node for node in graph.nodes}
     edges: dict[str, QuantParams] = {}
     for key, planned in plan.edges.items():

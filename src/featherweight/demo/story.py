@@ -24,8 +24,10 @@ from featherweight.runtime import benchmark
 BASELINE = "float32"
 RECIPES = ("float16", "dynamic", "int8", "int16x8", "w4a8")
 TRAINED = ("int8", "w4a8")
-ORDER = (BASELINE, "float16", "dynamic", "int8", "int8-trained", "int16x8", "w4a8", "w4a8-trained")
-ORDER += ("pruned", "pruned-int8")
+ORDER = (
+    *(BASELINE, "float16", "dynamic", "int8", "int8-trained", "int16x8", "w4a8", "w4a8-trained"),
+    *("pruned", "pruned-int8"),
+)
 CALIBRATION_SAMPLES = 500
 
 

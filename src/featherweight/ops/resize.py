@@ -42,7 +42,7 @@ def resize_bilinear(call: Call) -> tuple[np.ndarray, ...]:
     if call.profile.is_delegate and x.dtype == np.int8:
         values = _interpolated(x, delegated_axis(*heights, align, half), delegated_axis(*widths, align, half), 11)
         return (((values + (1 << 21)) >> 22).astype(x.dtype),)
-    values = _interpolated(x, _fixed_axis(*heights, align, half), _fixed_axis(*widths, align, half), 10)
+    values = _interpolated(x, fixed_axis(*heights, align, half), fixed_axis(*widths, align, half), 10)
     values = values + np.where(values > 0, 1 << 19, -(1 << 19))
     return (np.where(values >= 0, values >> 20, -((-values) >> 20)).astype(x.dtype),)
 
@@ -62,7 +62,7 @@ def _interpolated(x: np.ndarray, rows: Axis, columns: Axis, bits: int) -> np.nda
     return across[:, low] * (one - weight) + across[:, high] * weight
 
 
-def _fixed_axis(size: int, out: int, align: bool, half: bool) -> Axis:
+def fixed_axis(size: int, out: int, align: bool, half: bool) -> Axis:
     """Returns positions along one axis in fixed point of 10 bits."""
     one = 1 << 10
     scale = (one * (size - 1) + (out - 1) // 2) // (out - 1) if align and out > 1 else (one * size + out // 2) // out

@@ -19,14 +19,16 @@ _MOST = 64
 _CUT_BY_CHANNELS = ("CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 
 
-def chunks_of(model: Model) -> dict[str, int]:
+def chunks_of(model: Model, *, zero_points_move: bool = False) -> dict[str, int]:
     """Returns node → parts that its input channels must be cut into, where there is more than one."""
-    return {node.name: chunks for node in model.main.nodes if (chunks := _chunks(node, model.main)) > 1}
+    # A zero point at the end of the grid doubles the largest magnitude of what was centred.
+    room = _ROOM * (2 if zero_points_move else 1)
+    return {node.name: chunks for node in model.main.nodes if (chunks := _chunks(node, model.main, room)) > 1}
 
 
-def _chunks(node: Node, graph: Graph) -> int:
+def _chunks(node: Node, graph: Graph, room: float) -> int:
     """Returns the smallest number of parts whose sums are exact, with room to grow."""
-    return next((n for n in range(1, _MOST) if largest_sum(node, graph, n) * _ROOM < LIMIT), _MOST)
+    return next((n for n in range(1, _MOST) if largest_sum(node, graph, n) * room < LIMIT), _MOST)
 
 
 def doubtful_sums(model: Model, chunks: Mapping[str, int]) -> list[str]:

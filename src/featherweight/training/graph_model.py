@@ -119,12 +119,17 @@ class GraphModel(keras.Model):
 
     def tensors(self, inputs: Any, names: Sequence[str]) -> dict[str, Array]:
         """Returns tensors of the main graph by name: values of the Keras backend, differentiable."""
+        return self.computed(self._held.program, inputs, names, self.constants_of_program())
+
+    def computed(
+        self, program: Program, inputs: Any, names: Sequence[str], variables: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """Returns tensors by name that a program with the graph's inputs computes from values of its constants."""
         held = self._held
         fed = {held.inputs[name]: value for name, value in self._fed(inputs).items()}
-        variables = self.constants_of_program()
 
         def run(part: Mapping[str, Array]) -> dict[str, Array]:
-            return held.program.run(part, variables, names, self.compute_dtype)
+            return program.run(part, variables, names, self.compute_dtype)
 
         return run(fed) if held.batch is None else at_fixed_batch(run, fed, held.batch)
 
@@ -141,6 +146,13 @@ class GraphModel(keras.Model):
                     value = ops.cast(self._held.variables[name], self.compute_dtype)
                     found[name] = value if tuple(value.shape) == tensor.shape else ops.reshape(value, tensor.shape)
         return found
+
+    def current_values(self) -> dict[str, np.ndarray]:
+        """Returns what the graph's trained constants have become, by name."""
+        return {
+            name: np.asarray(ops.convert_to_numpy(variable), np.float32)
+            for name, variable in self.variables_by_tensor.items()
+        }
 
     def get_config(self) -> dict[str, Any]:
         """Returns the graph (its trained weights left out: Keras stores them) and Keras's own options."""

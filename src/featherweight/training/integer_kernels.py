@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from featherweight.ops.resize import delegated_axis
+from featherweight.ops.resize import delegated_axis, fixed_axis
 from featherweight.training import fixed_point
 from featherweight.training.conv import padding_of, strides_of
 from featherweight.training.exact import (
@@ -214,21 +214,38 @@ def _requantize(step: IntegerStep) -> Array:
 @integer("DEQUANTIZE")
 def dequantize(step: IntegerStep) -> Array:
     """Centred integers times their scale."""
+    x, scale = step.array(0), spread(step.scale(0), step.input(0))
     # The bounds keep the product from being contracted with a sum that follows.
-    return bounded(step.array(0) * spread(step.scale(0), step.input(0)), -_INFINITY, _INFINITY)
+    value = bounded(x * scale, -_INFINITY, _INFINITY)
+    profile = step.profile.fallback or step.profile
+    is_delegated = step.profile.is_delegate and step.input(0).dtype == "int8"
+    if is_delegated or not profile.is_vectorized or step.input(0).dtype == "int16" or step.input(0).is_constant:
+        return value
+    # LiteRT's optimized kernel multiplies vectors before it subtracts, and what is left after.
+    zero_point = step.zero_point(0)
+    vectors = bounded((x + zero_point) * scale, -_INFINITY, _INFINITY) - zero_point * scale
+    size = None if None in x.shape else math.prod(x.shape)
+    is_vector = np.arange(size or 1) < (size or 1) - (size or 0) % _REAL_LANES
+    chosen = ops.where(is_vector.reshape(x.shape if size else (1,) * len(x.shape)), vectors, value)
+    return standing_for(chosen, value)
 
 
 @integer("RESIZE_BILINEAR")
 def resize_bilinear(step: IntegerStep) -> Array:
-    """Interpolation between four pixels with weights of 11 bits."""
-    if not step.is_delegated:
-        raise step.unsupported(f"profile '{step.profile.name}' is not supported")
-    x, whole = step.array(0), ops.cast(step.array(0), "int32")
+    """Interpolation between four pixels with weights of 11 bits (XNNPACK), or of 10, ties away from zero."""
+    x, zero_point = step.array(0), step.zero_point(0)
     align, half = (bool(step.node.attrs.get(name)) for name in ("align_corners", "half_pixel_centers"))
+    axis_of, bits = (delegated_axis, 11) if step.is_delegated else (fixed_axis, 10)
+    whole = ops.cast(x + zero_point, "int32")
     for axis, size in zip((2, 1), step.integers(1)[::-1], strict=True):
-        low, high, weight = delegated_axis(int(x.shape[axis]), size, align, half)
+        low, high, weight = axis_of(int(x.shape[axis]), size, align, half)
         weights = ops.convert_to_tensor(weight.astype(np.int32).reshape([-1 if a == axis else 1 for a in range(4)]))
         lower, upper = ops.take(whole, low, axis=axis), ops.take(whole, high, axis=axis)
-        whole = lower * (2048 - weights) + upper * weights
-    value = ops.cast(ops.right_shift(whole + (1 << 21), 22), "float32")
-    return standing_for(value, step.in_float(x, step.array(1)))
+        whole = lower * ((1 << bits) - weights) + upper * weights
+    rounding = 1 << (2 * bits - 1)
+    if step.is_delegated:
+        whole = ops.right_shift(whole + rounding, 2 * bits)
+    else:  # the division truncates toward zero
+        magnitude = ops.right_shift(ops.abs(whole) + rounding, 2 * bits)
+        whole = ops.where(whole < 0, -magnitude, magnitude)
+    return standing_for(ops.cast(whole, "float32") - zero_point, step.in_float(x, step.array(1)))

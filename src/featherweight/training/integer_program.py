@@ -10,12 +10,19 @@ from featherweight.graph import Graph, Model, Node, Tensor
 from featherweight.numerics import integer_range
 from featherweight.ops import lookup
 from featherweight.profiles import Profile
+from featherweight.training.approximate import approximate_function
 from featherweight.training.exact import bounded, reciprocal, rounded_half_away
 from featherweight.training.hybrid import hybrid_function, is_hybrid
-from featherweight.training.integer_step import IntegerStep, integer_function, quantized_weight, spread
+from featherweight.training.integer_step import (
+    IntegerStep,
+    integer_function,
+    is_quantized,
+    quantized_weight,
+    spread,
+)
 from featherweight.training.registry import Array, Function, Step, float_function
+from featherweight.training.tables import HOST
 
-_STORED = ("int8", "int16", "int4")
 # Far beyond any integer of an activation.
 _FAR = float(1 << 20)
 
@@ -30,6 +37,9 @@ class Parameters:
         tables: returns what was computed on the host for a node.
         profile: the arithmetic.
         learned: scales are trained.
+        approximate: computes with classic fake quantization instead of integer kernels.
+        moves: scales move while this is computed, so that tables made from them would be out of date: what tables
+            compute elsewhere is fake-quantized then.
     """
 
     affine: Callable[[Tensor], tuple[Array, Array]]
@@ -37,11 +47,8 @@ class Parameters:
     tables: Callable[[Node], tuple[Array, ...]]
     profile: Profile
     learned: bool
-
-
-def is_quantized(tensor: Tensor | None) -> bool:
-    """True for a tensor whose integers stand for real numbers."""
-    return tensor is not None and tensor.quant is not None and tensor.dtype in _STORED
+    approximate: bool = False
+    moves: bool = False
 
 
 def integer_functions(model: Model, parameters: Parameters, chunks: Mapping[str, int]) -> dict[str, Function]:
@@ -51,31 +58,46 @@ def integer_functions(model: Model, parameters: Parameters, chunks: Mapping[str,
         UnsupportedOp: naming every node that has no training kernel.
     """
     found: dict[str, Function] = {}
-    missing: list[str] = []
     for node in model.main.nodes:
+        if (computes := _function_of(node, model.main, parameters)) is None:
+            continue
         is_integer = computes_in_integers(node, model.main)
-        if is_hybrid(node, model.main):
-            computes = hybrid_function(node.op, parameters.profile)
-        else:
-            computes = integer_function(node.op) if is_integer else float_function(node.op)
-        if computes is None:
-            missing.append(f"{node.op} '{node.name}'")
-        elif is_integer:
-            found[node.name] = _bound(computes, parameters, chunks.get(node.name, 1))
-        else:
-            found[node.name] = computes
+        found[node.name] = _bound(computes, parameters, chunks.get(node.name, 1)) if is_integer else computes
+    for graph in model.graphs[1:]:
+        for node in graph.nodes:
+            if not computes_in_integers(node, graph) and (computes := float_function(node.op)) is not None:
+                found[node.name] = computes
+    if missing := without_kernel(model, parameters.profile, approximate=parameters.approximate):
+        raise UnsupportedOp(
+            f"{len(missing)} node(s) have no training kernel: {listed(missing.values(), limit=1000)}. Keep them float "
+            "with rules of the recipe, or quantize after training."
+        )
+    return found
+
+
+def without_kernel(model: Model, profile: Profile, *, approximate: bool = False) -> dict[str, str]:
+    """Returns node name → the node in words, for the nodes of an integer model that have no training kernel."""
+    found: dict[str, str] = {}
+    parameters = Parameters(lambda tensor: (None, None), lambda: None, lambda node: (), profile, False, approximate)
+    for node in model.main.nodes:
+        if _function_of(node, model.main, parameters) is None:
+            found[node.name] = f"{node.op} '{node.name}'"
     for graph in model.graphs[1:]:
         for node in graph.nodes:
             if computes_in_integers(node, graph):
-                missing.append(f"{node.op} '{node.name}' in the loop or branch '{graph.name}'")
-            elif (computes := float_function(node.op)) is not None:
-                found[node.name] = computes
-    if missing:
-        raise UnsupportedOp(
-            f"{len(missing)} node(s) have no training kernel: {listed(missing, limit=1000)}. Keep them float with "
-            "rules of the recipe, or quantize after training."
-        )
+                found[node.name] = f"{node.op} '{node.name}' in the loop or branch '{graph.name}'"
     return found
+
+
+def _function_of(node: Node, graph: Graph, parameters: Parameters) -> Function | None:
+    """Returns what computes a node, or None where nothing does."""
+    if is_hybrid(node, graph):
+        return hybrid_function(node.op, parameters.profile)
+    if not computes_in_integers(node, graph):
+        return float_function(node.op)
+    if parameters.approximate or (parameters.moves and node.op in HOST):
+        return approximate_function(node.op)
+    return integer_function(node.op)
 
 
 def computes_in_integers(node: Node, graph: Graph) -> bool:

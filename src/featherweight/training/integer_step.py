@@ -44,6 +44,14 @@ from featherweight.training.wide import wide
 _LARGEST_BIAS = float(1 << 38)
 
 
+_STORED = ("int8", "int16", "int4")
+
+
+def is_quantized(tensor: Tensor | None) -> bool:
+    """True for a tensor whose integers stand for real numbers."""
+    return tensor is not None and tensor.quant is not None and tensor.dtype in _STORED
+
+
 @dataclass(frozen=True, eq=False)
 class IntegerStep(Step):
     """One node of an integer graph; its integers are centred, its weights and biases real numbers: they are trained.

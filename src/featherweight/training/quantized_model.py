@@ -11,26 +11,30 @@ import base64
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
 
 from featherweight import tflite
-from featherweight.errors import RecipeError, listed
 from featherweight.graph import Model, constant, io_names
 from featherweight.ops import lookup
-from featherweight.profiles import find
+from featherweight.profiles import Profile, find
+from featherweight.target import Target
 from featherweight.training.distillation import compared, distance, teacher_from_config
 from featherweight.training.exact import joined
 from featherweight.training.exactness import chunks_of
 from featherweight.training.graph_model import GraphModel
-from featherweight.training.integer_program import Parameters, integer_functions, is_quantized
-from featherweight.training.integer_step import quantized_bias, quantized_weight, spread
+from featherweight.training.guarding import StopAtNonFinite, check_version, package_version
+from featherweight.training.integer_program import Parameters, integer_functions
+from featherweight.training.integer_step import is_quantized, quantized_bias, quantized_weight, spread
+from featherweight.training.moving_ranges import float_source
+from featherweight.training.options import Oscillations, RangeTraining
+from featherweight.training.oscillation import Tracked, distance_to_centres, tracked
 from featherweight.training.program import Program
-from featherweight.training.registry import Array, Function, ops
-from featherweight.training.scales import RANGES, Scales, made_scales, weights_and_biases
+from featherweight.training.registry import Array, Function, bound, ops
+from featherweight.training.scales import Scales, made_scales, weights_and_biases
 
 
 @keras.saving.register_keras_serializable(package="featherweight")
@@ -42,11 +46,17 @@ class QuantizedModel(GraphModel):
         integer: what the rewriter made of it.
         sources: constant of the integer graph → constant of the float graph that it was made of.
         plan: the plan, as JSON.
-        ranges: ``fixed`` keeps activation ranges as calibrated, and each weight scale at its ratio to the largest
-            weight; ``learned`` trains both (Esser et al., 1902.08153).
+        ranges: how activation ranges move (`options.RangeTraining`, or what it is made of). Weight scales stay at their
+            ratio to the largest weight, or are learned with them.
         chunks: node → into how many parts its input channels are cut so that sums stay exact; computed if left out.
         teacher: a float model; its distance is a loss of every training step (see `distillation`).
         sparse: constants of the float graph whose zeros stay zeros; those weights that have any, if left out.
+        approximate: train by classic fake quantization, which is not what the file computes.
+        oscillations: what to do about weights that jump to and fro (`options.Oscillations`, or its fields).
+        version: of this package, which decides the integers.
+
+    Raises:
+        RecipeError: if the model was saved by another version.
     """
 
     def __init__(
@@ -55,35 +65,36 @@ class QuantizedModel(GraphModel):
         integer: Model,
         sources: Mapping[str, str],
         plan: str,
-        ranges: str = "fixed",
+        ranges: RangeTraining | str | Mapping[str, Any] = "fixed",
         chunks: Mapping[str, int] | None = None,
         teacher: GraphModel | None = None,
         sparse: Sequence[str] | None = None,
+        approximate: bool = False,
+        oscillations: Oscillations | str | Mapping[str, Any] | None = None,
+        version: str | None = None,
         **options: Any,
     ) -> None:
-        if ranges not in RANGES:
-            raise RecipeError(f"ranges '{ranges}' of training are unknown (allowed: {listed(RANGES)}).")
+        check_version(version)
         # Integers are float32 numbers here: another compute type would round them.
         super().__init__(graph, **{**options, "dtype": "float32"})
-        self.plan, self.ranges = plan, ranges
+        self.plan, self.approximate = plan, approximate
+        self.ranges, self.oscillations = RangeTraining.of(ranges), Oscillations.of(oscillations)
+        self.target: Target | None = None
         self._integer = _Opaque(integer)
         self._sources = _Opaque(dict(sources))
-        self._chunks = _Opaque(dict(chunks_of(integer) if chunks is None else chunks))
+        moves = self.ranges.observes
+        self._chunks = _Opaque(dict(chunks_of(integer, zero_points_move=moves) if chunks is None else chunks))
         real = {name: self._float_constant(source) for name, source in sources.items()}
         profile = find(json.loads(plan)["profile"])
-        self._scales = _Opaque(made_scales(integer, real, profile, self._variable, learned=ranges == "learned"))
+        self._scales = _Opaque(made_scales(integer, graph, real, profile, self._variable, self.ranges))
         self._zero = _Opaque(self._variable("zero", np.zeros((), np.float32), False))
         self._masks = _Opaque(self._made_masks(sparse))
-        parameters = Parameters(
-            self.scales.affine,
-            lambda: ops.convert_to_tensor(self._zero.value),
-            self.scales.tables_of,
-            profile,
-            ranges == "learned",
-        )
-        functions = integer_functions(integer, parameters, self._chunks.value)
-        program, outputs = Program(integer, functions), io_names(integer)[1]
+        self._tracked = _Opaque(self._made_tracked())
+        program, outputs = self._integer_program(profile, moves=False), io_names(integer)[1]
         self._held = replace(self._held, program=program, outputs=outputs)
+        in_training = self._integer_program(profile, moves=True) if self.scales.moves else program
+        needs_float = self.ranges.observes or self.ranges.delay
+        self._programs = _Opaque(_Programs(in_training, Program(graph, bound(graph)) if needs_float else None))
         self.teacher = teacher
         self._compared = _Opaque(() if teacher is None else compared(graph, integer, teacher.graph))
 
@@ -107,15 +118,78 @@ class QuantizedModel(GraphModel):
         return self._scales.value
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Computes the outputs; in training, weight scales first follow the weights."""
-        if training and self.ranges == "fixed":
-            self.scales.follow(self.constants_of_program())
-        if not training or self.teacher is None:
+        """Computes the outputs; in training, scales first move, and losses of the model's own are added."""
+        if not training:
             return super().call(inputs, training)
-        names = {*self._held.outputs.values(), *(pair.student for pair in self._compared.value)}
-        results = self.tensors(inputs, tuple(names))
-        self.add_loss(self._distance(inputs, results))
+        is_float = ops.convert_to_tensor(self.scales.step) < self.ranges.delay
+        self._begin_step(inputs)
+        names = tuple({*self._held.outputs.values(), *(pair.student for pair in self._compared.value)})
+        results = self._results(inputs, names, is_float)
+        if self.teacher is not None:
+            self.add_loss(self._distance(inputs, results))
+        if self.oscillations is not None and self.oscillations.remedy == "dampen":
+            self.add_loss(self.oscillations.strength * self._distance_to_centres())
         return self.outputs_of(results)
+
+    def _begin_step(self, inputs: Any) -> None:
+        """Moves scales, and takes note of what the integer weights do."""
+        step = ops.convert_to_tensor(self.scales.step)
+        self.scales.follow(self.constants_of_program())
+        self.scales.count(lambda names: self._in_float(inputs, names))
+        if self._tracked.value and self.oscillations is not None:
+            integers = self._weight_integers()
+            for name, state in self._tracked.value.items():
+                state.update(integers[name][1], step, self.oscillations)
+
+    def _results(self, inputs: Any, names: tuple[str, ...], is_float: Array) -> dict[str, Array]:
+        """Returns tensors of the integer graph in training; while integers are delayed, as the float graph has them."""
+
+        def in_integers() -> dict[str, Array]:
+            return self.computed(self._programs.value.in_training, inputs, names, self.constants_of_program())
+
+        def in_float() -> dict[str, Array]:
+            graph, integer = self.graph.main, self.integer.main
+            sources = {name: float_source(integer, graph, name) or name for name in names}
+            values, found = self._in_float(inputs, tuple(set(sources.values()))), dict[str, Array]()
+            for name, source in sources.items():
+                tensor = integer.tensors[name]
+                found[name] = values[source] / self.scales.affine(tensor)[0] if is_quantized(tensor) else values[source]
+            return found
+
+        return ops.cond(is_float, in_float, in_integers) if self.ranges.delay else in_integers()
+
+    def _in_float(self, inputs: Any, names: tuple[str, ...]) -> dict[str, Array]:
+        """Returns tensors of the float graph by name."""
+        program = self._programs.value.in_float
+        assert program is not None
+        return self.computed(program, inputs, names, self.trained_values())
+
+    def _weight_integers(self) -> dict[str, tuple[Array, Array, Array]]:
+        """Returns tracked weight of the integer graph → (value, integers, scale)."""
+        values, found = self.constants_of_program(), dict[str, tuple[Array, Array, Array]]()
+        zero = ops.convert_to_tensor(self._zero.value)
+        for name in self._tracked.value:
+            tensor = self.integer.main.tensors[name]
+            scale = spread(self.scales.affine(tensor)[0], tensor)
+            found[name] = values[name], quantized_weight(values[name], scale, tensor.dtype, zero), scale
+        return found
+
+    def _distance_to_centres(self) -> Array:
+        parts = [distance_to_centres(*parts) for parts in self._weight_integers().values()]
+        return sum(parts[1:], parts[0])
+
+    def fit(self, *args: Any, callbacks: Any = None, **options: Any) -> Any:
+        """Trains as any Keras model does, and stops with an error where numbers are no longer finite.
+
+        Raises:
+            DataError: naming what holds NaN or infinity.
+        """
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks = [
+                StopAtNonFinite(),
+                *([callbacks] if isinstance(callbacks, keras.callbacks.Callback) else callbacks or []),
+            ]
+        return super().fit(*args, callbacks=callbacks, **options)
 
     def predict(self, *args: Any, **options: Any) -> Any:
         """Predicts with tables of the scales of the moment."""
@@ -176,7 +250,44 @@ class QuantizedModel(GraphModel):
             value = self._float_constant(source) if value is None else value
             mask = self._masks.value.get(source)
             found[name] = value if mask is None else ops.where(ops.convert_to_tensor(mask), value, 0.0)
+            if name in self._tracked.value:
+                tensor = self.integer.main.tensors[name]
+                scale = spread(self.scales.affine(tensor)[0], tensor)
+                found[name] = self._tracked.value[name].held(found[name], scale)
         return found
+
+    def current_values(self) -> dict[str, np.ndarray]:
+        """Returns what the float graph's trained constants have become, by name; frozen weights as they are held."""
+        found = super().current_values()
+        values = self.constants_of_program() if self._tracked.value else {}
+        for name in self._tracked.value:
+            source = self._sources.value[name]
+            found[source] = _numpy(values[name]).reshape(found[source].shape)
+        return found
+
+    def _integer_program(self, profile: Profile, *, moves: bool) -> Program:
+        parameters = Parameters(
+            self.scales.affine,
+            lambda: ops.convert_to_tensor(self._zero.value),
+            self.scales.tables_of,
+            profile,
+            self.ranges.is_learned,
+            self.approximate,
+            moves,
+        )
+        return Program(self.integer, integer_functions(self.integer, parameters, self._chunks.value))
+
+    def _made_tracked(self) -> dict[str, Tracked]:
+        """Makes the state of the weights that may freeze, each with scales of its own."""
+        if self.oscillations is None:
+            return {}
+        weights = {tensor.name: tensor for _, tensor, role in weights_and_biases(self.integer) if role == "weight"}
+        shapes = {
+            name: tensor.shape
+            for name, tensor in weights.items()
+            if self._sources.value[name] in self.variables_by_tensor and tensor.quant and not tensor.quant.block_size
+        }
+        return tracked(shapes, self._variable)
 
     def _made_masks(self, sparse: Sequence[str] | None) -> dict[str, keras.Variable]:
         """Makes a variable for each weight whose zeros stay: False where it is zero."""
@@ -195,7 +306,10 @@ class QuantizedModel(GraphModel):
             "integer": base64.b64encode(zlib.compress(written)).decode("ascii"),
             "sources": self._sources.value,
             "plan": self.plan,
-            "ranges": self.ranges,
+            "ranges": self.ranges.to_json(),
+            "approximate": self.approximate,
+            "oscillations": None if self.oscillations is None else asdict(self.oscillations),
+            "version": package_version(),
             "chunks": self._chunks.value,
             "sparse": list(self._masks.value),
             "teacher": None if self.teacher is None else self.teacher.get_config(),
@@ -225,6 +339,14 @@ class QuantizedModel(GraphModel):
             trainable=trainable,
             autocast=False,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _Programs:
+    """What computes in training, and the float graph where that is needed besides."""
+
+    in_training: Program
+    in_float: Program | None
 
 
 class _Opaque:

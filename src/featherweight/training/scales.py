@@ -4,6 +4,7 @@ A scale of the moment is a float32 number that the training step and the file sh
 
 * a constant: of the integer graph, as it was planned;
 * a variable that follows its weight: the channel's largest magnitude times a ratio, which calibration decided;
+* a number of `moving_ranges`;
 * a learned factor near 1 times the planned scale (Esser et al., 1902.08153, with the step size relative to where it
   starts: optimizers then move small and large scales alike, and none becomes negative).
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,11 +24,14 @@ from featherweight.numerics import DEAD_WEIGHT, QuantParams, integer_range
 from featherweight.ops import lookup
 from featherweight.profiles import Profile
 from featherweight.training.exact import damped, power_of_two_above, standing_for
+from featherweight.training.moving_ranges import MovingRanges, made_ranges
+from featherweight.training.options import RangeTraining
 from featherweight.training.registry import Array, ops
 from featherweight.training.scale_groups import scale_groups
 from featherweight.training.tables import HOST
 
-RANGES = ("fixed", "learned")
+# The name of the factors of activations among those that freeze.
+_ACTIVATIONS = ""
 # How far a learned scale can go from where it started.
 _SMALLEST, _LARGEST = 1 / 64, 64.0
 # (name, value, trainable) → variable
@@ -44,7 +49,11 @@ class Scales:
         ratios: constant → scale over the channel's largest magnitude; empty where scales are learned.
         groups: activation → position in `factors`; empty where their ranges are fixed.
         factors: learned factors of activations' scales.
+        held: learned factors → what they were when they froze, by name: ``activations``, or that of a weight.
+        moving: ranges of activations that move by a rule, if any do.
         tables: node → what `tables.HOST` computed for it.
+        step: the training steps that were done.
+        freeze_after: steps after which learned factors no longer move, or None.
     """
 
     integer: Model
@@ -53,7 +62,11 @@ class Scales:
     ratios: Mapping[str, keras.Variable]
     groups: Mapping[str, int]
     factors: keras.Variable | None
+    held: Mapping[str, keras.Variable]
+    moving: MovingRanges | None
     tables: Mapping[str, tuple[keras.Variable, ...]]
+    step: keras.Variable
+    freeze_after: int | None = None
 
     def affine(self, tensor: Tensor) -> tuple[Array, Array]:
         """Returns a tensor's (scale, zero point) of the moment, float32; NumPy's where training does not move them."""
@@ -61,14 +74,46 @@ class Scales:
         assert quant is not None
         zero_point = np.float32(quant.zero_point[0] if quant.zero_point else 0)
         if tensor.name in self.weights:
-            scale = ops.convert_to_tensor(self.weights[tensor.name])
+            scale = self._factor(tensor.name, self.weights[tensor.name])
             if tensor.name not in self.ratios:
                 scale = self._learned(_planned(tensor), scale, tensor)
             return scale, zero_point
+        if self.moving is not None and tensor.name in self.moving.groups:
+            return self.moving.affine(tensor.name)
         if tensor.name in self.groups:
-            factor = ops.convert_to_tensor(self.factors)[self.groups[tensor.name]]
+            factor = self._factor(_ACTIVATIONS, self.factors)[self.groups[tensor.name]]
             return self._learned(np.float32(quant.scale[0]), factor, tensor), zero_point
         return np.float32(quant.scale[0]), zero_point
+
+    def _factor(self, name: str, variable: Any) -> Array:
+        """Returns learned factors (or scales that follow their weight) of the moment: those that froze, if any did."""
+        value = ops.convert_to_tensor(variable)
+        if name not in self.held:
+            return value
+        return ops.where(self.is_frozen(), ops.convert_to_tensor(self.held[name]), value)
+
+    def is_frozen(self) -> Array:
+        """True from the step on after which learned factors no longer move."""
+        return ops.convert_to_tensor(self.step) >= (self.freeze_after or 0)
+
+    def count(self, observed: Callable[[tuple[str, ...]], Mapping[str, Array]]) -> None:
+        """Begins a training step: ranges move by their rule, and factors that are to freeze are noted.
+
+        Args:
+            observed: returns float tensors of the batch by name.
+        """
+        step = ops.convert_to_tensor(self.step)
+        if self.moving is not None:
+            self.moving.update(step, observed)
+        for name, held in self.held.items():
+            variable: Any = self.factors if name == _ACTIVATIONS else self.weights[name]
+            held.assign(ops.where(self.is_frozen(), ops.convert_to_tensor(held), ops.convert_to_tensor(variable)))
+        self.step.assign(step + 1)
+
+    @property
+    def moves(self) -> bool:
+        """True where scales of activations change in training."""
+        return self.moving is not None or bool(self.groups)
 
     def _learned(self, planned: Array, factor: Array, tensor: Tensor) -> Array:
         """Returns a learned scale; where it must be a power of two, the next above (TQT: Jain et al., 1903.08066)."""
@@ -78,11 +123,12 @@ class Scales:
     def parameters(self) -> dict[str, QuantParams]:
         """Returns the parameters of the moment of what training moves: tensor of the integer graph → parameters."""
         found: dict[str, QuantParams] = {}
-        for name in (*self.weights, *self.groups):
+        for name in (*self.weights, *self.groups, *(self.moving.groups if self.moving else ())):
             tensor = self.integer.main.tensors[name]
-            scale = np.asarray(ops.convert_to_numpy(self.affine(tensor)[0]), np.float32)
+            scale, zero_point = (np.asarray(ops.convert_to_numpy(part), np.float32) for part in self.affine(tensor))
             assert tensor.quant is not None
-            found[name] = replace(tensor.quant, scale=tuple(scale.reshape(-1).tolist()))
+            moved = replace(tensor.quant, scale=tuple(scale.reshape(-1).tolist()))
+            found[name] = replace(moved, zero_point=(int(zero_point),)) if name not in self.weights else moved
         return found
 
     def follow(self, weights: Mapping[str, Array]) -> None:
@@ -95,8 +141,8 @@ class Scales:
             self.weights[name].assign(ops.reshape(scale, self.weights[name].shape))
 
     def refresh_tables(self) -> None:
-        """Computes the tables of operators anew from the scales of the moment, where those are learned."""
-        if not self.groups:
+        """Computes the tables of operators anew from the scales of the moment, where those move."""
+        if not self.moves:
             return
         tensors = self.integer.main.tensors
         current = {name: replace(tensors[name], quant=quant) for name, quant in self.parameters().items()}
@@ -112,17 +158,24 @@ class Scales:
 
 
 def made_scales(
-    integer: Model, weights: Mapping[str, np.ndarray], profile: Profile, make: Maker, *, learned: bool
+    integer: Model,
+    graph: Model,
+    weights: Mapping[str, np.ndarray],
+    profile: Profile,
+    make: Maker,
+    options: RangeTraining,
 ) -> Scales:
     """Makes the variables.
 
     Args:
         integer: the graph, with the planned parameters.
-        weights: its constants as real numbers.
+        graph: the float graph.
+        weights: constants of the integer graph as real numbers.
         profile: the arithmetic of tables.
         make: makes a variable.
-        learned: scales are trained.
+        options: how ranges move.
     """
+    learned = options.is_learned
     tensors, scales, ratios = integer.main.tensors, dict[str, keras.Variable](), dict[str, keras.Variable]()
     # Half way between the power of two that was planned and the one below.
     start = np.float32(math.sqrt(0.5) if profile.only_shifts else 1.0)
@@ -141,6 +194,17 @@ def made_scales(
     groups = scale_groups(integer.main) if learned else {}
     count = len(set(groups.values()))
     factors = make("activation_factors", np.full(count, start, np.float32), True) if count else None
+    held: dict[str, keras.Variable] = {}
+    if learned and options.freeze_after is not None:
+        learning = scales | ({} if factors is None else {_ACTIVATIONS: factors})
+        held = {
+            name: make(f"held_factor_{number}", np.full(variable.shape, start, np.float32), False)
+            for number, (name, variable) in enumerate(learning.items())
+        }
+    moving = None
+    if options.moves_by_rule and (moved := scale_groups(integer.main)):
+        only_shifts = profile.only_shifts
+        moving = made_ranges(integer.main, graph.main, moved, options, make, is_power_of_two=only_shifts)
     tables = {
         node.name: tuple(
             make(f"table_{number}_{index}", value, False)
@@ -149,7 +213,8 @@ def made_scales(
         for number, node in enumerate(integer.main.nodes)
         if node.op in HOST and tensors[node.outputs[0]].quant is not None
     }
-    return Scales(integer, profile, scales, ratios, groups, factors, tables)
+    step = make("step", np.zeros((), np.int32), False)
+    return Scales(integer, profile, scales, ratios, groups, factors, held, moving, tables, step, options.freeze_after)
 
 
 def weights_and_biases(model: Model) -> Iterator[tuple[Node, Tensor, str]]:

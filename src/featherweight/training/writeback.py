@@ -8,7 +8,6 @@ import numpy as np
 
 from featherweight.graph import Graph, Model, constant
 from featherweight.training.graph_model import GraphModel
-from featherweight.training.registry import ops
 
 
 def float_graph(model: GraphModel) -> Model:
@@ -21,10 +20,7 @@ def float_graph(model: GraphModel) -> Model:
     >>> fw.run(float_graph(trained), np.ones((1, 2), np.float32)).tolist()
     [[3.0, 4.0]]
     """
-    values = {
-        name: np.asarray(ops.convert_to_numpy(variable), np.float32)
-        for name, variable in model.variables_by_tensor.items()
-    }
+    values = model.current_values()
     return replace(model.graph, graphs=tuple(_with_values(graph, values) for graph in model.graph.graphs))
 
 

@@ -1,0 +1,63 @@
+"""What stops a training whose numbers are worth nothing: losses that are not finite, models of another version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from featherweight.errors import DataError, RecipeError
+from featherweight.training.registry import ops
+
+
+class StopAtNonFinite(keras.callbacks.Callback):
+    """Raises where a loss is no longer finite, and names the weight or range that is not, if there is one."""
+
+    _EVERY = 100
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Looks at the loss now and then: to read it, one has to wait for it."""
+        if batch % self._EVERY == self._EVERY - 1:
+            self._check(logs)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Looks at the loss of the epoch."""
+        self._check(logs)
+
+    def _check(self, logs: Any) -> None:
+        loss = (logs or {}).get("loss")
+        if loss is None or np.isfinite(float(loss)):
+            return
+        model: Any = self.model
+        for variable in (*model.trainable_variables, *model.non_trainable_variables):
+            values = np.asarray(ops.convert_to_numpy(variable))
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                what = f"'{variable.path}' holds NaN or infinite values"
+                break
+        else:
+            what = "all weights and ranges are finite, so look for NaN in the data, or a loss that overflows"
+        raise DataError(
+            f"The loss of '{model.name}' is {float(loss)}: {what}. Lower the learning rate, or repair the data; "
+            "training went no further."
+        )
+
+
+def package_version() -> str:
+    """Returns the version of this package."""
+    import featherweight
+
+    return featherweight.__version__
+
+
+def check_version(saved: str | None) -> None:
+    """Raises where a model comes from another version of this package, whose integers may be others.
+
+    Raises:
+        RecipeError: naming both versions.
+    """
+    if saved is not None and saved != package_version():
+        raise RecipeError(
+            f"This model in training was saved by featherweight {saved}; this is {package_version()}, whose integers "
+            f"may be others. Load it with {saved} and finalize it there, or begin training anew."
+        )
