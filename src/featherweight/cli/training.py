@@ -48,9 +48,13 @@ def train(
     loss: Annotated[
         str | None, typer.Option(metavar="NAME", help="A loss of Keras, for labels; default: by labels and output.")
     ] = None,
-    learn_ranges: Annotated[
-        bool, typer.Option("--learn-ranges", help="Train activation ranges and weight scales too.")
-    ] = False,
+    train_ranges: Annotated[
+        str,
+        typer.Option(
+            metavar="METHOD",
+            help="How activation ranges move: fixed, learned (weight scales too), moving_average, minmax.",
+        ),
+    ] = "fixed",
     calibration: Annotated[
         str | None,
         typer.Option(metavar="DATA", help="Samples that ranges start from; default: 500 of the training samples."),
@@ -84,6 +88,7 @@ def train(
     folder = checkpoint or output.with_name(f"{output.name}.training")
     lowered, settings = _opened(model, recipe, target)
     graph = lowered.model
+    from featherweight import target as targets
     from featherweight.training import loop
 
     dataset = open_data(data, graph, preprocess=preprocess, labels=distil is False or loss is not None)
@@ -96,7 +101,7 @@ def train(
         "samples": len(next(iter(inputs.values()))),
         "labels": labels is not None,
         "loss": loss,
-        "ranges": "learned" if learn_ranges else "fixed",
+        "ranges": train_ranges,
         "calibration": calibration,
         "calibration samples": samples,
     }
@@ -111,6 +116,7 @@ def train(
         say(f"Training by {'distillation from the float model' if labels is None else 'labels'}.")
     else:
         say(f"Going on after epoch {done} of {epochs}, from {folder}.")
+    trained.target = targets.load(target)
     _train(trained, inputs, labels, course, checkpoints, done)
     _write(trained, graph, output, report)
     checkpoints.remove()

@@ -7,7 +7,6 @@ order of samples by seed and epoch), so that a run that goes on after a kill end
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import sys
@@ -215,15 +214,20 @@ def train(
     count = len(next(iter(inputs.values())))
     if done >= course.epochs:
         return
-    model.fit(
-        _batches(inputs, labels, course, count, done),
-        steps_per_epoch=_steps(course, count),
-        initial_epoch=done,
-        epochs=course.epochs,
-        shuffle=False,
-        verbose=1 if sys.stdout.isatty() else 2,  # pyright: ignore[reportArgumentType]
-        callbacks=[_Guard(checkpoints)],
-    )
+    try:
+        model.fit(
+            _batches(inputs, labels, course, count, done),
+            steps_per_epoch=_steps(course, count),
+            initial_epoch=done,
+            epochs=course.epochs,
+            shuffle=False,
+            verbose=1 if sys.stdout.isatty() else 2,  # pyright: ignore[reportArgumentType]
+            callbacks=[_Saving(checkpoints)],
+        )
+    except DataError as error:
+        raise DataError(
+            f"{error} '{checkpoints.folder}' holds the state of the epoch before, delete it to start anew."
+        ) from error
 
 
 def _steps(course: Course, count: int) -> int:
@@ -243,8 +247,8 @@ def _batches(
         epoch += 1
 
 
-class _Guard(keras.callbacks.Callback):
-    """Saves after every epoch, and stops where the loss is no number."""
+class _Saving(keras.callbacks.Callback):
+    """Saves after every epoch."""
 
     def __init__(self, checkpoints: Checkpoints) -> None:
         super().__init__()
@@ -252,12 +256,6 @@ class _Guard(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Keras calls it with the epoch's number from 0 on."""
-        loss = (logs or {}).get("loss", 0.0)
-        if not math.isfinite(loss):
-            raise DataError(
-                f"The loss became {loss} in epoch {epoch + 1}. Lower the learning rate, or look for extreme samples or "
-                f"labels; '{self.checkpoints.folder}' holds the state of the epoch before, delete it to start anew."
-            )
         assert self.model is not None
         self.checkpoints.save(self.model, epoch + 1)
 
