@@ -97,12 +97,13 @@ class MovingRanges:
         """Returns (scales, zero points) as `numerics.params_from_range` chooses them, inside their bounds."""
         share = 1.0 if self.options.narrowing is None else 1.0 - self.options.narrowing(step)
         low, high = ops.minimum(low, 0.0) * share, ops.maximum(high, 0.0) * share
-        is_symmetric = self.qmin == -self.qmax
+        qmin, qmax, planned = (ops.convert_to_tensor(part) for part in (self.qmin, self.qmax, self.planned))
+        is_symmetric = ops.equal(qmin, -qmax)
         width = ops.where(is_symmetric, 2 * ops.maximum(-low, high), high - low)
-        scale = ops.clip(width / (self.qmax - self.qmin), self.planned * _SMALLEST, self.planned * _LARGEST)
+        scale = ops.clip(width / (qmax - qmin), planned * _SMALLEST, planned * _LARGEST)
         if self.is_power_of_two:
             scale = power_of_two_above(scale)
-        zero_point = ops.clip(ops.round(self.qmin - low / scale), self.qmin, self.qmax)
+        zero_point = ops.clip(ops.round(qmin - low / scale), qmin, qmax)
         return scale, ops.where(is_symmetric, 0.0, zero_point)
 
 
