@@ -20,6 +20,7 @@ from featherweight.errors import (
     UnsupportedOp,
 )
 from featherweight.registration import register_classes
+from featherweight.version import package_version
 
 if TYPE_CHECKING:
     __version__: str
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from featherweight.calibration import Stats, calibrate
     from featherweight.graph import Graph, Model, Node, Tensor
     from featherweight.numerics import QuantParams
-    from featherweight.pipeline import Quantized, load, quantize
+    from featherweight.pipeline import Quantized, load, prune, quantize
     from featherweight.ptq.plan import Plan
     from featherweight.ptq.planning import plan
     from featherweight.ptq.rewrite import rewrite
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from featherweight.recipe import Recipe, Rule, Scheme
     from featherweight.report import Report
     from featherweight.runtime import benchmark, run
+    from featherweight.sparsity.oneshot import Pruned
     from featherweight.target import Target, check
     from featherweight.tflite import read, save, write
     from featherweight.training import graph_model
@@ -51,7 +53,7 @@ _HOMES = {
     "calibration": ("Stats", "calibrate"),
     "graph": ("Graph", "Model", "Node", "Tensor"),
     "numerics": ("QuantParams",),
-    "pipeline": ("Quantized", "load", "quantize"),
+    "pipeline": ("Quantized", "load", "prune", "quantize"),
     "ptq.plan": ("Plan",),
     "ptq.planning": ("plan",),
     "ptq.rewrite": ("rewrite",),
@@ -59,6 +61,7 @@ _HOMES = {
     "recipe": ("Recipe", "Rule", "Scheme"),
     "report": ("Report",),
     "runtime": ("benchmark", "run"),
+    "sparsity.oneshot": ("Pruned",),
     "target": ("Target", "check"),
     "tflite": ("read", "save", "write"),
     "training": ("graph_model",),
@@ -81,6 +84,7 @@ __all__ = [
     "Node",
     "Oscillations",
     "Plan",
+    "Pruned",
     "QuantParams",
     "Quantized",
     "RangeTraining",
@@ -115,6 +119,7 @@ __all__ = [
     "paired_difference",
     "plan",
     "polynomial_decay",
+    "prune",
     "quantize",
     "quantize_aware",
     "read",
@@ -128,19 +133,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return _version()
+        return package_version()
     if name not in _HOME_OF:
         raise AttributeError(f"module 'featherweight' has no attribute '{name}'")
     return getattr(importlib.import_module(f"featherweight.{_HOME_OF[name]}"), name)
-
-
-def _version() -> str:
-    import importlib.metadata
-
-    try:
-        return importlib.metadata.version("featherweight")
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree that is not installed
-        return "0+unknown"
 
 
 def __dir__() -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -15,12 +15,14 @@ from featherweight.calibration import calibrate, needs_histogram
 from featherweight.errors import FormatError, RecipeError, TargetViolation, listed
 from featherweight.graph import Model
 from featherweight.lower import Lowered, lower_with_notes
+from featherweight.pruning.choosing import ROLES
 from featherweight.ptq import plan as plans
 from featherweight.ptq.passes import prepare
 from featherweight.ptq.planning import plan as make_plan
 from featherweight.ptq.recurrent import choose_form
 from featherweight.ptq.rewrite import rewrite
 from featherweight.report import Report, make_report
+from featherweight.sparsity.oneshot import Pruned, prune_graph
 
 _FRAMEWORK_FILES = (".keras", ".h5")
 # Samples that a lowered model is verified with.
@@ -141,6 +143,63 @@ def quantize(
     if strict:
         require_integer(result, decided)
     return Quantized(result, decided, make_report(model, result, decided, targets.check(result, target)))
+
+
+def prune(
+    source: Any,
+    sparsity: float,
+    *,
+    pattern: str = "unstructured",
+    method: str = "magnitude",
+    calibration: Iterable[Any] | None = None,
+    allocation: str = "uniform",
+    exclude: str | Sequence[str] = (),
+    rules: Mapping[str, float] | Sequence[tuple[str, float]] = (),
+    dense: Sequence[str] = ROLES,
+    target: str | Path | targets.Target | None = None,
+    samples: int | None = None,
+    progress: bool = True,
+) -> Pruned:
+    """Prunes a float model without training; each kernel ends with exactly round(sparsity × units) zero units.
+
+    Layers are pruned one after the other; what a method measures is fed by the pruned layers before.
+
+    Args:
+        source: what `load` takes.
+        sparsity: the fraction of weights (blocks, channels) to set to zero, in [0, 1).
+        pattern: ``unstructured``, blocks as ``1x4`` (outputs × consecutive inputs), ``2:4``, ``channel`` (outputs, left
+            in the model as zeros), or ``auto`` for what `target` names.
+        method: ``magnitude``; ``wanda``: magnitude × norm of the input (Sun et al., 2306.11695); ``sparsegpt``, which
+            updates the weights that stay (Frantar & Alistarh, 2301.00774). The last two need `calibration`.
+        calibration: samples from the training split, any iterable.
+        allocation: ``uniform``, ``erk`` (Evci et al., 1911.11134) or ``global`` (the smallest of all kernels together).
+        exclude: shell patterns of kernels that stay dense, matching their name or a part of it.
+        rules: shell pattern → sparsity of its own, 0 for dense; the first that matches decides.
+        dense: what stays dense unless a rule names it: the ``first`` convolution, the ``last`` kernel, ``depthwise``.
+        target: a target's name or file, for ``auto``.
+        samples: use at most so many samples (128).
+        progress: show progress on a terminal.
+
+    Raises:
+        RecipeError: for an option that is not understood, missing samples, or nothing to prune.
+        DataError: if a pattern does not divide a kernel, or weights or samples can't be used.
+        FormatError: if the model is quantized.
+    """
+    first, calibration = peeked(calibration)
+    return prune_graph(
+        load(source, samples=first),
+        sparsity,
+        pattern=pattern,
+        method=method,
+        calibration=calibration,
+        allocation=allocation,
+        exclude=exclude,
+        rules=rules,
+        dense=dense,
+        target=target,
+        samples=samples,
+        progress=progress,
+    )
 
 
 def peeked(samples: Iterable[Any] | None) -> tuple[list[Any] | None, Iterable[Any] | None]:

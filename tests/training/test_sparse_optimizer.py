@@ -24,8 +24,9 @@ from featherweight import patterns
 from featherweight.errors import DataError, RecipeError
 from featherweight.layouts import dense_layout
 from featherweight.patterns import mask
-from featherweight.training.allocation import allocate
-from featherweight.training.kernels import find_kernels, living_layers, matches
+from featherweight.pruning.allocation import allocate
+from featherweight.pruning.kernels import matches
+from featherweight.training.kernels import find_kernels, living_layers
 from featherweight.training.masks import keep_highest
 from featherweight.training.schedules import Schedule
 from tests.training.compilation import optimizations, optimized, quick_compilation

@@ -119,7 +119,7 @@ def windowed_product(
             count = min(rows, out_h - start)
             top = start * window.stride[0]
             part = padded[image : image + images, top:]
-            columns = _columns(part, window, count, channels, dtype)
+            columns = window_columns(part, window, count, channels, dtype)
             block = finish(columns.reshape(-1, depth) @ transposed)
             if result is None:
                 result = np.empty((n, out_h, out_w, weight.shape[0]), block.dtype)
@@ -131,8 +131,8 @@ def windowed_product(
     return result
 
 
-def _columns(part: np.ndarray, window: Window, rows: int, channels: int, dtype: type) -> np.ndarray:
-    """Returns the window columns of the first output rows: (n, rows, out_w, kh * kw * c)."""
+def window_columns(part: np.ndarray, window: Window, rows: int, channels: int, dtype: type) -> np.ndarray:
+    """Returns the window columns of the first output rows: (n, rows, out_w, kh * kw, c), of 1 × 1 without taps."""
     view = Window(window.size, window.stride, window.dilation, (rows, window.out[1]), window.pad)
     if window.size == (1, 1):
         return next(view.taps(part))[2].astype(dtype, copy=False)

@@ -9,6 +9,7 @@ import numpy as np
 
 from featherweight.errors import DataError, RecipeError
 from featherweight.training.registry import ops
+from featherweight.version import package_version
 
 
 class StopAtNonFinite(keras.callbacks.Callback):
@@ -41,13 +42,6 @@ class StopAtNonFinite(keras.callbacks.Callback):
             f"The loss of '{model.name}' is {float(loss)}: {what}. Lower the learning rate, or repair the data; "
             "training went no further."
         )
-
-
-def package_version() -> str:
-    """Returns the version of this package."""
-    import featherweight
-
-    return featherweight.__version__
 
 
 def check_version(saved: str | None) -> None:

@@ -6,10 +6,9 @@ the optimizer is built; what no layer owns is judged by its name and rank alone.
 
 from __future__ import annotations
 
-import fnmatch
 import gc
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -23,36 +22,11 @@ from featherweight.layouts import (
     runtime_layout,
     transposed_conv_layout,
 )
+from featherweight.pruning.kernels import Kernel
 from featherweight.training.graph_model import GraphModel
 
 # What a variable of a custom layer is called if it is no kernel.
 _NO_KERNELS = ("bias", "gamma", "beta", "alpha", "scale", "offset", "moving_mean", "moving_variance")
-# Kind → the operator that a kernel of that kind becomes; a target names blocks by operator.
-OPERATORS = {
-    "dense": "FULLY_CONNECTED",
-    "recurrent": "FULLY_CONNECTED",
-    "conv": "CONV_2D",
-    "transposed": "TRANSPOSE_CONV",
-    "depthwise": "DEPTHWISE_CONV_2D",
-    "embedding": "EMBEDDING_LOOKUP",
-}
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """A trainable weight that may be pruned.
-
-    Attributes:
-        index: its place among the optimizer's variables.
-        kind: ``dense``, ``recurrent``, ``conv``, ``transposed``, ``depthwise`` or ``embedding``.
-        role: ``first`` (convolution), ``last`` (classifier), ``depthwise``, or nothing.
-    """
-
-    index: int
-    path: str
-    kind: str
-    layout: Layout
-    role: str = ""
 
 
 def living_layers() -> list[Any]:
@@ -78,19 +52,6 @@ def find_kernels(variables: Sequence[Any], layers: Sequence[Any]) -> list[Kernel
         if described is not None:
             kernels.append(Kernel(index, path_of(variable), *described))
     return _with_roles(kernels)
-
-
-def matches(path: str, pattern: str) -> bool:
-    """True if a shell pattern matches a variable's path or a part of it, from one slash to another.
-
-    >>> matches("net/block_1/conv/kernel", "block_1"), matches("net/block_1/conv/kernel", "conv/*")
-    (True, True)
-    >>> matches("net/block_1/conv/kernel", "block")
-    False
-    """
-    parts = path.split("/")
-    spans = ("/".join(parts[i:j]) for i in range(len(parts)) for j in range(i + 1, len(parts) + 1))
-    return any(fnmatch.fnmatchcase(span, pattern) for span in spans)
 
 
 def _owners(variables: Sequence[Any], layers: Iterable[Any]) -> dict[int, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from featherweight.errors import listed
 from featherweight.layouts import unview, view
-from featherweight.training.allocation import Share
+from featherweight.pruning.allocation import Share
 from featherweight.training.devices import values_of
 from featherweight.training.masks import keep_highest
 from featherweight.training.registry import ops

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from featherweight.errors import RecipeError, listed
-from featherweight.training.allocation import ALLOCATIONS
+from featherweight.pruning.allocation import ALLOCATIONS
 from featherweight.training.schedules import Schedule, constant
 
 CRITERIA = ("magnitude", "movement")

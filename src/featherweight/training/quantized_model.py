@@ -26,7 +26,7 @@ from featherweight.training.distillation import compared, distance, teacher_from
 from featherweight.training.exact import joined
 from featherweight.training.exactness import chunks_of
 from featherweight.training.graph_model import GraphModel
-from featherweight.training.guarding import StopAtNonFinite, check_version, package_version
+from featherweight.training.guarding import StopAtNonFinite, check_version
 from featherweight.training.integer_program import Parameters, integer_functions
 from featherweight.training.integer_step import is_quantized, quantized_bias, quantized_weight, spread
 from featherweight.training.moving_ranges import float_source
@@ -35,6 +35,7 @@ from featherweight.training.oscillation import Tracked, distance_to_centres, tra
 from featherweight.training.program import Program
 from featherweight.training.registry import Array, Function, bound, ops
 from featherweight.training.scales import Scales, made_scales, weights_and_biases
+from featherweight.version import package_version
 
 
 @keras.saving.register_keras_serializable(package="featherweight")

@@ -12,10 +12,10 @@ import keras
 import numpy as np
 
 from featherweight.errors import RecipeError
+from featherweight.pruning.allocation import allocate
+from featherweight.pruning.choosing import ROLES, check_choice, choose
 from featherweight.target import Target
 from featherweight.training import mask_storage
-from featherweight.training.allocation import allocate
-from featherweight.training.choosing import ROLES, check_choice, choose
 from featherweight.training.devices import assign, values_of
 from featherweight.training.fitting import Training
 from featherweight.training.kernels import find_kernels, living_layers

@@ -1,4 +1,4 @@
-"""Which kernels an optimizer prunes, and in which pattern: exclusions, rules, defaults, with reasons."""
+"""Which kernels are pruned, and in which pattern: exclusions, rules, defaults, with reasons."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from featherweight import patterns
 from featherweight.errors import RecipeError, listed
 from featherweight.patterns import Pattern, check_sparsity
+from featherweight.pruning.kernels import OPERATORS, Kernel, matches
 from featherweight.target import Target
 from featherweight.target import load as load_target
-from featherweight.training.kernels import OPERATORS, Kernel, matches
 
 ROLES = ("first", "last", "depthwise")
 _REASONS = {
@@ -105,16 +105,14 @@ def _check_use(kernels: Sequence[Kernel], choice: Choice) -> None:
         for name in names:
             if name != "*" and not any(matches(kernel.path, name) for kernel in kernels):
                 paths = [kernel.path for kernel in kernels]
-                raise RecipeError(
-                    f"SparseOptimizer: {what} '{name}' matches no kernel. They are named {listed(paths)}."
-                )
+                raise RecipeError(f"Pruning: {what} '{name}' matches no kernel. They are named {listed(paths)}.")
 
 
 def _nothing(reasons: Mapping[str, str]) -> str:
     if not reasons:
-        return "SparseOptimizer: the model has no trainable kernel, so there is nothing to prune."
+        return "Pruning: the model has no trainable kernel, so there is nothing to prune."
     rows = [f"'{path}' ({reason})" for path, reason in reasons.items()]
-    return f"SparseOptimizer: there is nothing to prune; all kernels stay dense: {listed(rows)}."
+    return f"Pruning: there is nothing to prune; all kernels stay dense: {listed(rows)}."
 
 
 def _pattern_of(kernel: Kernel, choice: Choice) -> Pattern:

@@ -11,7 +11,7 @@ import numpy as np
 
 from featherweight.errors import RecipeError, listed
 from featherweight.patterns import Pattern, zero_units
-from featherweight.training.kernels import Kernel
+from featherweight.pruning.kernels import Kernel
 
 ALLOCATIONS = ("uniform", "global", "erk")
 
@@ -54,13 +54,11 @@ def allocate(
     """
     if allocation == "global" and ruled:
         raise RecipeError(
-            "SparseOptimizer: a global allocation gives no kernel its own sparsity; its rules may say 0 only. Found "
+            "Pruning: a global allocation gives no kernel its own sparsity; its rules may say 0 only. Found "
             f"rules for {listed(ruled)}."
         )
     if ruled and not final:
-        raise RecipeError(
-            "SparseOptimizer: rules follow the schedule, which ends at a sparsity of 0. Let it end at another."
-        )
+        raise RecipeError("Pruning: rules follow the schedule, which ends at a sparsity of 0. Let it end at another.")
     fractions = {kernel.path: ruled.get(kernel.path, final) for kernel, _ in kernels}
     shares = [_share(kernel, pattern, fractions[kernel.path]) for kernel, pattern in kernels]
     if allocation == "erk":

@@ -1,0 +1,1 @@
+"""Sparsity of lowered graphs: weights set to zero without training, stored sparsely, channels taken out."""
