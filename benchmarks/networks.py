@@ -39,7 +39,8 @@ def _plausible_norms(network: Any) -> None:
     """Gives batch norms and biases values as after training, so that folding them does something."""
     random = np.random.default_rng(0)
     for weight in network.weights:
-        kind = weight.path.rsplit("/", 1)[-1]
+        # Keras 2 has names only, with a number behind them.
+        kind = getattr(weight, "path", weight.name).rsplit("/", 1)[-1].split(":")[0]
         if kind == "moving_variance":
             weight.assign(random.uniform(0.5, 2, weight.shape))
         elif kind in ("moving_mean", "beta", "bias"):

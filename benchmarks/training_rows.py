@@ -127,7 +127,8 @@ def _trained(seed: int) -> dict[str, Any]:
     except JobError as error:
         say(f"without TFMOT: {error}")
     profiles = {f"pot_{end}": "power_of_two" for end in ("post", "trained")}
-    return run_job("fashion_scores", files=files, profiles=profiles)
+    scores = run_job("fashion_scores", files=files, profiles=profiles)
+    return {name: scores[name] for name in files}
 
 
 def _difference(name: str, correct: dict[str, np.ndarray], baseline: str) -> Figure:
