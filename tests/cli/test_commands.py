@@ -21,6 +21,7 @@ COMMANDS = (
     "lower",
     "quantize",
     "train",
+    "prune",
     "compare",
     "evaluate",
     "benchmark",

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import sys
 
-from featherweight.cli import listing, making, proof, training
+from featherweight.cli import listing, making, proof, pruning, training
 from featherweight.cli.shell import app
 
 __all__ = ["app", "main"]
 
-_MODULES = (making, proof, listing, training)
+_MODULES = (making, proof, listing, pruning, training)
 _ORDER = (
     "demo",
     "inspect",
     "lower",
     "quantize",
     "train",
+    "prune",
     "compare",
     "evaluate",
     "benchmark",

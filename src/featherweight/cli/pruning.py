@@ -1,0 +1,111 @@
+"""The command that prunes: prune."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from featherweight.cli.making import Output, Source
+from featherweight.cli.shell import check_outputs, command, open_data, open_lowered, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from featherweight.sparsity.oneshot import Pruned
+
+_EXAMPLE = "featherweight prune model.keras -o pruned.tflite --sparsity 0.5 --method sparsegpt --calibration train.npz"
+
+
+def _rule(text: str) -> tuple[str, float]:
+    pattern, equals, number = text.rpartition("=")
+    try:
+        if equals and pattern:
+            return pattern, float(number)
+    except ValueError:
+        pass
+    raise typer.BadParameter(f"'{text}' is no PATTERN=SPARSITY, such as 'block_1/*=0.75'.", param_hint="--rule")
+
+
+@command(_EXAMPLE)
+def prune(
+    model: Source,
+    output: Output,
+    sparsity: Annotated[float, typer.Option(metavar="S", help="The fraction of weights to set to zero, in [0, 1).")],
+    pattern: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="unstructured, blocks as 1x4, 2:4, channel, or auto: what --target names."),
+    ] = "unstructured",
+    method: Annotated[str, typer.Option(metavar="NAME", help="magnitude, wanda or sparsegpt.")] = "magnitude",
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Samples of the training split, for wanda and sparsegpt: .npz, .npy, folder of images, or "
+            "pkg.module:function.",
+        ),
+    ] = None,
+    preprocess: Annotated[
+        str | None,
+        typer.Option(metavar="SCALE,OFFSET", help="For folders of images: input = pixel × scale + offset."),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Use at most so many samples.")] = 128,
+    allocation: Annotated[str, typer.Option(metavar="NAME", help="uniform, erk or global.")] = "uniform",
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Kernels that stay dense; may be given several times.")
+    ] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN=S", help="Kernels with a sparsity of their own; may be given several times."),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE.toml", help="Whose pattern --pattern auto takes.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
+    """Prune a float model without training it.
+
+    Each kernel ends with exactly the fraction of zeros that was asked for; the first convolution, the last kernel and
+    depthwise convolutions stay dense unless a rule names them.
+    """
+    from featherweight.pipeline import prune as prune_model
+
+    rules = [_rule(text) for text in rule or ()]
+    check_outputs(output, sources=[model])
+    lowered = open_lowered(model)
+    data = None if calibration is None else open_data(calibration, lowered.model, preprocess=preprocess).samples
+    result = prune_model(
+        lowered,
+        sparsity,
+        pattern=pattern,
+        method=method,
+        calibration=data,
+        allocation=allocation,
+        exclude=exclude or (),
+        rules=rules,
+        target=target,
+        samples=samples,
+    )
+    result.save(output)
+    _print(output, result, lowered.model, as_json=as_json)
+
+
+def _print(output: Path, result: Pruned, before: object, *, as_json: bool) -> None:
+    from featherweight.analysis.inspection import sizes_bytes
+
+    raw, compressed = sizes_bytes(output)
+    _, dense = sizes_bytes(before)  # pyright: ignore[reportArgumentType]
+    if as_json:
+        kernels = [{**vars(kernel), "sparsity": kernel.sparsity} for kernel in result.kernels]
+        sizes = {"file_bytes": raw, "compressed_bytes": compressed, "compressed_bytes_before": dense}
+        print_json({"file": str(output), "sparsity": result.sparsity, **sizes, "kernels": kernels})
+        return
+    rows = [
+        (k.name, k.op, f"{k.elements:,}", f"{100 * k.sparsity:.1f} %", k.pattern or "dense", k.method, k.reason)
+        for k in result.kernels
+    ]
+    headings = ("kernel", "operator", "weights", "zeros", "pattern", "method", "why")
+    print_table("Kernels", headings, rows, right=(2, 3))
+    say(
+        f"{output}: {100 * result.sparsity:.1f} % of all weights are zero; {raw:,} bytes, {compressed or 0:,} when "
+        f"compressed (dense: {dense or 0:,})."
+    )

@@ -1,0 +1,37 @@
+"""`featherweight prune`: what it writes and prints, and how it fails."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from tests.cli.test_commands import call, folder, ok, paragraph
+
+from featherweight import tflite
+
+__all__ = ["folder"]
+
+
+def test_zeros_are_written_and_counted(folder) -> None:
+    said = ok("prune", "model.tflite", "-o", "pruned.tflite", "--sparsity", "0.5", "--rule", "*=0.5")
+    assert "of all weights are zero" in said
+    found = json.loads(
+        ok("prune", "model.tflite", "-o", "p.tflite", "--sparsity", "0.5", "--method", "sparsegpt",
+           "--calibration", "unlabelled.npy", "--json")
+    )  # fmt: skip
+    graph = tflite.read("p.tflite").main
+    assert {row["method"] for row in found["kernels"]} <= {"", "sparsegpt"}
+    for row in found["kernels"]:
+        assert np.count_nonzero(graph.tensors[row["name"]].array == 0) == row["zeros"]
+    assert found["file_bytes"] == (folder / "p.tflite").stat().st_size
+
+
+def test_failures(folder) -> None:
+    out = ("-o", "p.tflite")
+    assert "a fraction of zeros in [0, 1), not 2" in paragraph(call("prune", "model.tflite", *out, "--sparsity", "2"))
+    said = paragraph(call("prune", "model.tflite", *out, "--sparsity", "0.5", "--method", "wanda"))
+    assert "pass calibration samples" in said
+    result = call("prune", "model.tflite", *out, "--sparsity", "0.5", "--rule", "dense")
+    assert result.exit_code == 2
+    assert "'dense' is no PATTERN=SPARSITY" in " ".join(result.stderr.split())
+    assert not (folder / "p.tflite").exists()
