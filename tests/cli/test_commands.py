@@ -94,7 +94,7 @@ def test_version():
 
 
 def test_an_unknown_command_is_a_usage_error():
-    assert "No such command 'prune'" in usage(call("prune"))
+    assert "No such command 'shrink'" in usage(call("shrink"))
 
 
 # --------------------------------------------------------------------------------------------------------- listings
