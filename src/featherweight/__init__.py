@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from featherweight.report import Report
     from featherweight.runtime import benchmark, run
     from featherweight.sparsity.oneshot import Pruned
+    from featherweight.sparsity.storing import Stored, store_sparse
     from featherweight.target import Target, check
     from featherweight.tflite import read, save, write
     from featherweight.training import graph_model
@@ -62,6 +63,7 @@ _HOMES = {
     "report": ("Report",),
     "runtime": ("benchmark", "run"),
     "sparsity.oneshot": ("Pruned",),
+    "sparsity.storing": ("Stored", "store_sparse"),
     "target": ("Target", "check"),
     "tflite": ("read", "save", "write"),
     "training": ("graph_model",),
@@ -96,6 +98,7 @@ __all__ = [
     "SparseOptimizer",
     "SparsityLog",
     "Stats",
+    "Stored",
     "Target",
     "TargetViolation",
     "Tensor",
@@ -126,6 +129,7 @@ __all__ = [
     "rewrite",
     "run",
     "save",
+    "store_sparse",
     "unfold",
     "write",
 ]

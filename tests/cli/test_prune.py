@@ -26,6 +26,15 @@ def test_zeros_are_written_and_counted(folder) -> None:
     assert found["file_bytes"] == (folder / "p.tflite").stat().st_size
 
 
+def test_zeros_are_left_out_of_the_file(folder) -> None:
+    call_ = ("prune", "model.tflite", "--sparsity", "0.9", "--rule", "*=0.9", "--json")
+    dense = json.loads(ok(*call_, "-o", "dense.tflite"))
+    sparse = json.loads(ok(*call_, "-o", "sparse.tflite", "--store", "sparse"))
+    assert {row["name"] for row in sparse["stored"]} >= {row["name"] for row in sparse["kernels"]}
+    assert sparse["file_bytes"] <= dense["file_bytes"]
+    ok("inspect", "sparse.tflite")
+
+
 def test_failures(folder) -> None:
     out = ("-o", "p.tflite")
     assert "a fraction of zeros in [0, 1), not 2" in paragraph(call("prune", "model.tflite", *out, "--sparsity", "2"))

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from featherweight.cli.making import Output, Source
-from featherweight.cli.shell import check_outputs, command, open_data, open_lowered, print_json, print_table, say
+from featherweight.cli.shell import (
+    check_outputs,
+    command,
+    open_data,
+    open_lowered,
+    print_json,
+    print_table,
+    say,
+    working,
+)
 
 if TYPE_CHECKING:
+    from featherweight.graph import Model
     from featherweight.sparsity.oneshot import Pruned
+    from featherweight.sparsity.storing import Stored
+
+
+class Store(StrEnum):
+    """How zeros are written."""
+
+    dense = "dense"
+    sparse = "sparse"
+
 
 _EXAMPLE = "featherweight prune model.keras -o pruned.tflite --sparsity 0.5 --method sparsegpt --calibration train.npz"
 
@@ -60,6 +80,9 @@ def prune(
     target: Annotated[
         str | None, typer.Option(metavar="NAME|FILE.toml", help="Whose pattern --pattern auto takes.")
     ] = None,
+    store: Annotated[
+        Store, typer.Option(help="sparse: leave the zeros out of the file, where kernels take that.")
+    ] = Store.dense,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Prune a float model without training it.
@@ -85,19 +108,27 @@ def prune(
         target=target,
         samples=samples,
     )
-    result.save(output)
-    _print(output, result, lowered.model, as_json=as_json)
+    stored = None
+    if store is Store.sparse:
+        from featherweight.sparsity.storing import store_sparse
+
+        with working("Trying the sparse file"):
+            stored = store_sparse(result.model)
+    (stored or result).save(output)
+    _print(output, result, stored, lowered.model, as_json=as_json)
 
 
-def _print(output: Path, result: Pruned, before: object, *, as_json: bool) -> None:
+def _print(output: Path, result: Pruned, stored: Stored | None, before: Model, *, as_json: bool) -> None:
     from featherweight.analysis.inspection import sizes_bytes
 
     raw, compressed = sizes_bytes(output)
-    _, dense = sizes_bytes(before)  # pyright: ignore[reportArgumentType]
+    _, dense = sizes_bytes(before)
+    weights = {row.name: row for row in stored.tensors} if stored else {}
     if as_json:
         kernels = [{**vars(kernel), "sparsity": kernel.sparsity} for kernel in result.kernels]
         sizes = {"file_bytes": raw, "compressed_bytes": compressed, "compressed_bytes_before": dense}
-        print_json({"file": str(output), "sparsity": result.sparsity, **sizes, "kernels": kernels})
+        rows = [vars(row) for row in weights.values()]
+        print_json({"file": str(output), "sparsity": result.sparsity, **sizes, "kernels": kernels, "stored": rows})
         return
     rows = [
         (k.name, k.op, f"{k.elements:,}", f"{100 * k.sparsity:.1f} %", k.pattern or "dense", k.method, k.reason)
@@ -105,6 +136,19 @@ def _print(output: Path, result: Pruned, before: object, *, as_json: bool) -> No
     ]
     headings = ("kernel", "operator", "weights", "zeros", "pattern", "method", "why")
     print_table("Kernels", headings, rows, right=(2, 3))
+    if stored:
+        kinds = [
+            (
+                r.name,
+                r.form,
+                f"{r.dense_bytes:,}",
+                f"{r.stored_bytes:,}",
+                f"1x{r.block}" if r.block else "dense",
+                r.reason,
+            )
+            for r in weights.values()
+        ]
+        print_table("Storage", ("kernel", "form", "bytes", "stored", "blocks", "why"), kinds, right=(2, 3))
     say(
         f"{output}: {100 * result.sparsity:.1f} % of all weights are zero; {raw:,} bytes, {compressed or 0:,} when "
         f"compressed (dense: {dense or 0:,})."

@@ -13,10 +13,25 @@ from typing import TypeGuard
 import numpy as np
 
 from featherweight.graph import Graph, Model, Node, Tensor, constant, consumers, fresh_name, producers, replace_graph
+from featherweight.tflite.sparse_tensors import decoded, is_sparse
 
 Names = Set[str]
 Pass = Callable[..., Graph]
 _NOTHING: Names = frozenset()
+
+
+def densified(graph: Graph, taken: Names = _NOTHING) -> Graph:
+    """Constants that are stored sparsely become plain ones; a DENSIFY of one becomes the constant."""
+    tensors, nodes = dict(graph.tensors), list[Node]()
+    for name, tensor in graph.tensors.items():
+        tensors[name] = decoded(tensor) if is_sparse(tensor) else tensor
+    for node in graph.nodes:
+        if node.op == "DENSIFY" and tensors[node.inputs[0]].is_constant:
+            tensors[node.outputs[0]] = replace(tensors[node.outputs[0]], data=tensors.pop(node.inputs[0]).data)
+        else:
+            nodes.append(node)
+    changed = len(nodes) < len(graph.nodes) or any(tensors[name] is not graph.tensors[name] for name in tensors)
+    return replace(graph, nodes=tuple(nodes), tensors=tensors) if changed else graph
 
 
 def unpacked_float16(graph: Graph, taken: Names = _NOTHING) -> Graph:
@@ -191,6 +206,7 @@ def _as_product(graph: Graph, factor_of: Callable[[Node], np.ndarray | np.float3
 
 
 PASSES: tuple[Pass, ...] = (
+    densified,
     unpacked_float16,
     centred_normalization,
     add_of_negative,

@@ -74,7 +74,8 @@ def decoded(tensor: Tensor) -> Tensor:
         and (not has_block or list(sparsity.blockMap) == [len(tensor.shape) - 1])
     )
     rows = int(np.prod(dense))
-    segments, indices = (_values(metadata[len(dense)], name) if is_known else np.zeros(0) for name in _PARTS)
+    nothing = np.zeros(0, np.int64)
+    segments, indices = (_values(metadata[len(dense)], name) if is_known else nothing for name in _PARTS)
     values = tensor.data.view(storage_dtype(tensor.dtype))
     fits = (
         is_known

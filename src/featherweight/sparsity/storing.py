@@ -1,0 +1,218 @@
+"""Pruned weights stored sparsely, where the runtime's kernels take that; each file is tried before it is returned."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from featherweight import ops, tflite
+from featherweight.errors import RecipeError, listed
+from featherweight.graph import Graph, Model, Node, Tensor, fresh_name
+from featherweight.tflite.sparse_tensors import encoded, is_sparse
+
+# What LiteRT 2.3 has kernels for, found by running it (x86-64): operator and form → sizes of blocks. Of a dense layer
+# any other gives an error or wrong numbers. A convolution's weight is unpacked by a DENSIFY when the file is loaded.
+_BLOCKS: Mapping[tuple[str, str], tuple[int, ...]] = {
+    ("FULLY_CONNECTED", "float32"): (1, 4),
+    ("FULLY_CONNECTED", "float32*int8"): (16,),
+    ("FULLY_CONNECTED", "int8*int8"): (16,),
+    ("CONV_2D", "float32"): (1,),
+    ("DEPTHWISE_CONV_2D", "float32"): (1,),
+}
+# Those whose kernel is faster than the dense one at 90 % zeros and batch 1.
+_FASTER = (("FULLY_CONNECTED", "float32", 4),)
+_UNPACKED = ("CONV_2D", "DEPTHWISE_CONV_2D")
+# XNNPACK leaves a dense layer of this version to LiteRT's own kernels; of any other it reads sparse weights as dense.
+_VERSION = 8
+PREFERENCES = ("size", "speed")
+# What the kernels of sparse and dense layers may differ by, of the largest output: integers round otherwise.
+_TOLERANCE = {"float32": 1e-4, "int8": 0.05}
+_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """What became of one weight.
+
+    Attributes:
+        name: the constant's.
+        op: the operator that reads it.
+        form: in which types that computes.
+        dense_bytes, stored_bytes: before, and as it is stored now, indices included.
+        block: consecutive values that are stored together; 0 where it stays dense.
+        reason: why it stays dense.
+    """
+
+    name: str
+    op: str
+    form: str
+    dense_bytes: int
+    stored_bytes: int
+    block: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """A model with sparse weights, and what became of each."""
+
+    model: Model
+    tensors: tuple[StoredTensor, ...]
+
+    def save(self, path: str | Path) -> int:
+        """Writes the model as a ``.tflite`` file, atomically, and returns its size in bytes."""
+        return tflite.save(self.model, path)
+
+
+def store_sparse(model: Model | str | Path, *, prefer: str = "size") -> Stored:
+    """Stores the zeros of a float or quantized model by leaving them out, wherever that makes it smaller.
+
+    Dense layers then run on LiteRT's sparse kernels: float ones in blocks of 4 are several times faster at batch 1,
+    integer and hybrid ones in blocks of 16 smaller, but slower than XNNPACK's dense kernels on CPUs with dot products.
+    Weights of float convolutions are unpacked when the file is loaded: smaller, as fast.
+
+    The file is loaded and run in a process of its own, with LiteRT's default delegate, beside the dense one; a weight
+    whose sparse form does not load, or gives other numbers, stays dense, with the reason.
+
+    Args:
+        model: a model, or the path of a ``.tflite`` file.
+        prefer: ``size``: every weight that gets smaller; ``speed``: only those that get faster, too.
+
+    Raises:
+        RecipeError: if `prefer` is unknown.
+    """
+    if prefer not in PREFERENCES:
+        raise RecipeError(f"store_sparse: prefer '{prefer}' is unknown (allowed: {listed(PREFERENCES)}).")
+    model = model if isinstance(model, Model) else tflite.read(model)
+    rows: dict[str, StoredTensor] = {}
+    chosen: dict[str, int] = {}
+    for node, graph in _readers(model):
+        name = node.inputs[ops.lookup(node.op).weight or 0]
+        if name not in rows:
+            rows[name] = _decided(node, graph, prefer)
+            if rows[name].block:
+                chosen[name] = rows[name].block
+    made = _with_sparse(model, chosen)
+    if chosen and (problem := _problem(model, made)):
+        for name in list(chosen):
+            problem = _problem(model, _with_sparse(model, {name: chosen[name]}))
+            if problem:
+                del chosen[name]
+                rows[name] = replace(rows[name], block=0, stored_bytes=rows[name].dense_bytes, reason=problem)
+        made = _with_sparse(model, chosen)
+        if chosen and (problem := _problem(model, made)):
+            kept = {name: replace(row, block=0, stored_bytes=row.dense_bytes) for name, row in rows.items()}
+            rows = {n: replace(r, reason=r.reason or f"not together with others: {problem}") for n, r in kept.items()}
+            made = model
+    return Stored(made, tuple(rows.values()))
+
+
+def _readers(model: Model) -> Iterator[tuple[Node, Graph]]:
+    """Yields the nodes that have a constant weight, with their graph."""
+    for graph in model.graphs:
+        for node in graph.nodes:
+            position = ops.lookup(node.op).weight
+            if position is not None and position < len(node.inputs) and node.inputs[position]:
+                tensor = graph.tensors[node.inputs[position]]
+                if tensor.is_constant and len(tensor.shape) > 1:
+                    yield node, graph
+
+
+def _decided(node: Node, graph: Graph, prefer: str) -> StoredTensor:
+    """Returns the smallest form of a weight that its operator has a kernel for."""
+    tensor = graph.tensors[node.inputs[ops.lookup(node.op).weight or 0]]
+    form, size = _form(node, graph, tensor), tensor.stored_bytes
+    row = StoredTensor(tensor.name, node.op, form, size, size)
+    if is_sparse(tensor):
+        return replace(row, reason="it is stored sparsely already")
+    blocks = _BLOCKS.get((node.op, form), ())
+    if not blocks:
+        return replace(row, reason=f"LiteRT has no sparse kernel for {node.op} in {form}")
+    array = tensor.array
+    if array is None or not (array == 0).any():
+        return replace(row, reason="it has no zeros")
+    if tensor.quant is not None and any(tensor.quant.zero_point):
+        return replace(row, reason="its zero point is not 0")
+    fitting = [block for block in blocks if tensor.shape[-1] % block == 0]
+    if prefer == "speed":
+        fitting = [block for block in fitting if (node.op, form, block) in _FASTER]
+    sizes = {block: _bytes(encoded(tensor, block)) for block in fitting}
+    if not sizes:
+        return replace(row, reason=f"no block that {'is faster' if prefer == 'speed' else 'kernels take'} divides it")
+    block = min(sizes, key=lambda block: (sizes[block], -block))
+    if sizes[block] >= size:
+        return replace(row, reason=f"sparse it would take {sizes[block]:,} bytes, in blocks of {block}")
+    return replace(row, stored_bytes=sizes[block], block=block)
+
+
+def _form(node: Node, graph: Graph, weight: Tensor) -> str:
+    activation = graph.tensors[node.inputs[ops.lookup(node.op).activation]].dtype
+    return activation if weight.dtype == activation == "float32" else f"{activation}*{weight.dtype}"
+
+
+def _bytes(tensor: Tensor) -> int:
+    """Returns what a sparse tensor takes in the file, indices included."""
+    vectors = [
+        getattr(part, name)
+        for part in tensor.extras["sparsity"].dimMetadata
+        for name in ("arraySegments", "arrayIndices")
+    ]
+    return tensor.stored_bytes + sum(np.asarray(vector.values).nbytes for vector in vectors if vector is not None)
+
+
+def _with_sparse(model: Model, chosen: Mapping[str, int]) -> Model:
+    """Returns the model with these weights stored sparsely: constant → block."""
+    graphs: list[Graph] = []
+    for graph in model.graphs:
+        tensors, nodes, unpacked = dict(graph.tensors), list[Node](), dict[str, str]()
+        for node in graph.nodes:
+            position = ops.lookup(node.op).weight
+            name = node.inputs[position] if position is not None and position < len(node.inputs) else ""
+            if name not in chosen:
+                nodes.append(node)
+                continue
+            if node.op not in _UNPACKED:
+                tensors[name] = encoded(graph.tensors[name], chosen[name])
+                nodes.append(replace(node, version=_VERSION))
+                continue
+            if name not in unpacked:
+                packed = fresh_name(f"{name}/sparse", tensors)
+                tensors[packed] = replace(encoded(graph.tensors[name], chosen[name]), name=packed)
+                tensors[name] = replace(graph.tensors[name], data=None)
+                unpacked[name] = packed
+                nodes.append(Node("DENSIFY", (packed,), (name,), extras={"options": "DensifyOptions"}))
+            nodes.append(node)
+        graphs.append(replace(graph, tensors=tensors, nodes=tuple(nodes)))
+    return replace(model, graphs=tuple(graphs))
+
+
+def _problem(dense: Model, sparse: Model) -> str:
+    """Returns why a sparse file can't be used: it does not load or run, or gives other numbers; empty if it can."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = Path(folder, "dense.tflite"), Path(folder, "sparse.tflite"), Path(folder, "outputs.npz")
+        tflite.save(dense, paths[0])
+        tflite.save(sparse, paths[1])
+        command = [sys.executable, "-m", "featherweight.sparsity.trial", *map(str, paths)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            return f"LiteRT did not finish it in {_SECONDS} s"
+        if done.returncode or not paths[2].is_file():
+            said = [line for line in done.stderr.splitlines() if line.strip()]
+            return f"LiteRT can't run it (exit status {done.returncode}): {said[-1] if said else 'nothing was said'}"
+        with np.load(paths[2]) as outputs:
+            pairs = [(outputs[name], outputs[f"sparse {name}"]) for name in outputs if not name.startswith("sparse ")]
+    is_float = all(tensor.quant is None for graph in dense.graphs for tensor in graph.tensors.values())
+    tolerance = _TOLERANCE["float32" if is_float else "int8"]
+    for before, after in pairs:
+        limit = tolerance * max(float(np.abs(before.astype(np.float64)).max(initial=0)), 1e-30)
+        worst = float(np.abs(before.astype(np.float64) - after).max(initial=0))
+        if not worst <= limit:
+            return f"its outputs differ by {worst:.3g} from the dense model's (allowed: {limit:.3g})"
+    return ""
