@@ -32,6 +32,7 @@ from benchmarks.measuring import (
     say,
     wait_until_calm,
 )
+from benchmarks.pruning_rows import oneshot, pruning_accuracy, pruning_step, sparse_stack
 from benchmarks.training_rows import training_accuracy, training_exact, training_step
 
 _OURS_INTEGER = "featherweight, int8 inputs and outputs"
@@ -383,4 +384,8 @@ ROWS: Mapping[str, Callable[[Options], list[Figure]]] = {
     "training_exact": training_exact,
     "training_step": training_step,
     "training_accuracy": training_accuracy,
+    "pruning_step": pruning_step,
+    "pruning_accuracy": pruning_accuracy,
+    "oneshot": oneshot,
+    "sparse_stack": sparse_stack,
 }

@@ -37,7 +37,7 @@ def tfmot_step(network: str, batch: int = 16, steps: int = 8, rounds: int = 9) -
     start = time.perf_counter()
     models["quantized"] = tfmot.quantization.keras.quantize_model(keras.models.clone_model(source))
     found["make"] = time.perf_counter() - start
-    schedule = tfmot.sparsity.keras.PolynomialDecay(0.0, 0.8, 0, 1000, frequency=10)
+    schedule = tfmot.sparsity.keras.PolynomialDecay(0.0, 0.8, 0, 10_000)
     models["pruned"] = tfmot.sparsity.keras.prune_low_magnitude(keras.models.clone_model(source), schedule)
     callbacks["pruned"] = [tfmot.sparsity.keras.UpdatePruningStep()]
     random = np.random.default_rng(3)
@@ -77,6 +77,41 @@ def tfmot_train_quantized(weights: str, out: str, seed: int, steps: int, learnin
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     Path(out).write_bytes(converter.convert())
+    return {}
+
+
+def tfmot_prune(
+    weights: str, out: str, seed: int, steps: int, learning_rate: float, sparsities: list[float]
+) -> dict[str, Any]:
+    """Prunes the pointwise convolutions of the benchmark's net from float weights; a float file for each sparsity."""
+    import tensorflow as tf
+    import tensorflow_model_optimization as tfmot
+
+    from benchmarks import fashion
+
+    keras, data = _keras(), fashion.data()
+    pruning = tfmot.sparsity.keras
+    for sparsity in sparsities:
+        network = _network("fashion")
+        with np.load(weights) as file:
+            network.set_weights([file[name] for name in file.files])
+        end = 6 * steps // 10
+        schedule = pruning.PolynomialDecay(0.0, sparsity, 0, end, frequency=10)
+
+        def wrapped(layer: Any, schedule: Any = schedule) -> Any:
+            is_pointwise = type(layer).__name__ == "Conv2D" and layer.kernel_size == (1, 1)
+            return pruning.prune_low_magnitude(layer, schedule) if is_pointwise else layer
+
+        model = keras.models.clone_model(network, clone_function=wrapped)
+        for layer, source in zip(model.layers, network.layers, strict=True):
+            inner = getattr(layer, "layer", layer)
+            inner.set_weights(source.get_weights())
+        rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+        model.compile(keras.optimizers.Adam(rate), loss="sparse_categorical_crossentropy")
+        batches = fashion.batches(data, steps, seed)
+        model.fit(batches, steps_per_epoch=steps, verbose=0, callbacks=[pruning.UpdatePruningStep()])
+        converter = tf.lite.TFLiteConverter.from_keras_model(pruning.strip_pruning(model))
+        Path(f"{out}_{sparsity}.tflite").write_bytes(converter.convert())
     return {}
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 import featherweight as fw
-from featherweight.graph import io_names
 
 # Kinds of layers whose networks the tests build.
 _TEST_NETWORKS = ("lstm", "transformer")
@@ -38,9 +37,13 @@ def _examples(network: Any, count: int, seed: int) -> dict[str, np.ndarray]:
 
 
 def _quantized(network: Any, **options: Any) -> Any:
-    samples = _examples(network, 8, 1)
-    calibration = [{name: array[i : i + 1] for name, array in samples.items()} for i in range(8)]
-    return fw.quantize_aware(network, calibration=calibration, progress=False, **options)
+    return fw.quantize_aware(network, calibration=_calibration(network), progress=False, **options)
+
+
+def _calibration(network: Any, count: int = 8) -> list[Any]:
+    """Returns single examples: in the order of the inputs, whose names backends do not agree about."""
+    samples = _examples(network, count, 1)
+    return [tuple(array[i : i + 1] for array in samples.values()) for i in range(count)]
 
 
 def training_exact(network: str, steps: int = 3, batch: int = 4) -> dict[str, Any]:
@@ -52,7 +55,8 @@ def training_exact(network: str, steps: int = 3, batch: int = 4) -> dict[str, An
     from keras import ops
 
     source = _network(network)
-    model, inputs = _quantized(source), _examples(source, batch, 2)
+    model, examples = _quantized(source), _examples(source, batch, 2)
+    inputs: Any = next(iter(examples.values())) if len(examples) == 1 else examples
     first = model.predict(inputs, verbose=0)
     untrained = fw.finalize(model)
     quantized = fw.run(untrained.model, inputs, threads=1)
@@ -91,15 +95,30 @@ def training_step(network: str, batch: int = 16, steps: int = 8, rounds: int = 9
     source = _network(network)
     timed: dict[str, Any] = {"make": _making_times(source)}
     models = {"float": source, "integer": _quantized(source)}
-    return timed | _step_times(models, _examples(source, batch * steps, 3), batch, rounds, classes=source.output_shape)
+    return timed | _step_times(models, _examples(source, batch * steps, 3), batch, rounds)
+
+
+def pruning_step(network: str, batch: int = 16, steps: int = 8, rounds: int = 9) -> dict[str, Any]:
+    """Returns milliseconds of a step, in turns, of a network with and without pruning, and what masks weigh.
+
+    Masks are updated every 100th step, the default of both tools.
+    """
+    import keras
+
+    source = _network(network)
+    pruned = keras.models.clone_model(source)
+    schedule = fw.polynomial_decay(0.0, 0.8, begin=0, end=10_000)
+    optimizer = fw.SparseOptimizer(keras.optimizers.SGD(1e-4), schedule)
+    pruned.compile(optimizer, "mse")
+    times = _step_times({"float": source, "pruned": pruned}, _examples(source, batch * steps, 3), batch, rounds)
+    parameters = sum(int(np.prod(variable.shape)) for variable in pruned.trainable_variables)
+    masks = sum(np.asarray(variable.value).nbytes for variable in optimizer.variables if "mask" in variable.path)
+    return times | {"memory": masks / (4 * parameters)}
 
 
 def _making_times(source: Any) -> float:
     """Returns the seconds that the model takes beyond lowering, calibration and planning, which `quantize` does too."""
-    graph, samples = fw.load(source), _examples(source, 8, 1)
-    calibration = [{name: array[i : i + 1] for name, array in samples.items()} for i in range(8)]
-    names = list(io_names(graph)[0])
-    calibration = [dict(zip(names, sample.values(), strict=True)) for sample in calibration]
+    graph, calibration = fw.load(source), _calibration(source)
     start = time.perf_counter()
     fw.quantize(graph, calibration=calibration, progress=False)
     middle = time.perf_counter()
@@ -107,16 +126,17 @@ def _making_times(source: Any) -> float:
     return (time.perf_counter() - middle) - (middle - start)
 
 
-def _step_times(
-    models: Mapping[str, Any], inputs: Mapping[str, np.ndarray], batch: int, rounds: int, classes: tuple[int, ...]
-) -> dict[str, Any]:
+def _step_times(models: Mapping[str, Any], inputs: Mapping[str, np.ndarray], batch: int, rounds: int) -> dict[str, Any]:
+    """Times models of the same inputs; those that are not compiled yet get SGD and a squared error."""
     import keras
 
-    y = np.random.default_rng(4).random((len(next(iter(inputs.values()))), *classes[1:])).astype(np.float32)
+    outputs = models["float"].output_shape[1:]
+    y = np.random.default_rng(4).random((len(next(iter(inputs.values()))), *outputs)).astype(np.float32)
     found: dict[str, Any] = {}
     fits: dict[str, Callable[[], Any]] = {}
     for name, model in models.items():
-        model.compile(keras.optimizers.SGD(1e-4), loss="mse")
+        if not model.compiled:
+            model.compile(keras.optimizers.SGD(1e-4), loss="mse")
         x: Any = next(iter(inputs.values())) if len(inputs) == 1 else dict(inputs)
         fits[name] = lambda model=model, x=x: model.fit(x, y, batch, verbose=0, shuffle=False)
         start = time.perf_counter()

@@ -14,7 +14,7 @@ _EXACT = ("mobilenet_v2_035", "efficientnet_lite0", "resnet8", "ds_cnn", "lstm",
 _TIMED = ("resnet8", "ds_cnn", "mobilenet_v1_025", "mobilenet_v2_035")
 _TFMOT_NETWORKS = ("resnet8", "ds_cnn", "mobilenet_v1_025")
 SEEDS = range(5)
-_FLOAT_STEPS, _STEPS = 1500, 900
+FLOAT_STEPS, _STEPS = 1500, 900
 
 
 def training_exact(options: Options) -> list[Figure]:
@@ -43,7 +43,7 @@ def training_step(options: Options) -> list[Figure]:
             say(f"{network}, {backend}")
             found = run_job("training_step", backend=backend, network=network)
             bound = None if backend == "torch" else 1.2
-            figures.append(_ratio(f"{network}, {backend}: step, integer / float", found, "integer", bound))
+            figures.append(step_ratio(f"{network}, {backend}: step, integer / float", found, "integer", bound))
             first = found["integer first"] / found["float first"]
             note = f"{found['integer first']:.1f} s and {found['float first']:.1f} s"
             what = f"{network}, {backend}: first step, integer / float"
@@ -61,13 +61,13 @@ def _tfmot_step(network: str) -> list[Figure]:
     found = run_job("tfmot_step", tfmot=True, network=network)
     first = found["quantized first"] / found["float first"]
     return [
-        _ratio(f"{network}, TFMOT: step, quantized / float", found, "quantized"),
+        step_ratio(f"{network}, TFMOT: step, quantized / float", found, "quantized"),
         Figure(f"{network}, TFMOT: first step, quantized / float", first, "x"),
         Figure(f"{network}, TFMOT: making the model", found["make"], "s"),
     ]
 
 
-def _ratio(what: str, found: dict[str, Any], name: str, bound: float | None = None) -> Figure:
+def step_ratio(what: str, found: dict[str, Any], name: str, bound: float | None = None) -> Figure:
     ratios = [a / b for a, b in zip(found[name], found["float"], strict=True)]
     return figure_of(
         what, ratios, "x", at_most=bound, note=f"{found[f'{name} median']:.1f} ms and {found['float median']:.1f} ms"
@@ -76,7 +76,6 @@ def _ratio(what: str, found: dict[str, Any], name: str, bound: float | None = No
 
 def training_accuracy(options: Options) -> list[Figure]:
     """Fashion-MNIST, a depthwise net, five float trainings: what quantization costs, and what training brings back."""
-    FILES.mkdir(parents=True, exist_ok=True)
     scores = [_trained(seed) for seed in SEEDS]
     correct = {name: np.array([score[name] for score in scores], float) for name in scores[0]}
     figures = [Figure("float, accuracy", 100 * correct["float"].mean(), "%", note=f"{len(scores)} seeds")]
@@ -93,19 +92,26 @@ def training_accuracy(options: Options) -> list[Figure]:
         )
     )
     if "tfmot" in correct:
-        mean, error = _paired(correct["int8_trained"], correct["tfmot"])
+        mean, error = paired_over_seeds(correct["int8_trained"], correct["tfmot"])
         note = f"± {error:.2f}; the bound is two standard errors below zero"
         what = "int8, equal steps and data: ours minus TFMOT"
         figures.append(Figure(what, mean, "points", at_least=min(0.0, -2 * error), note=note))
     return figures
 
 
+def float_net(seed: int) -> str:
+    """Returns the path of a float net for Fashion-MNIST, less its suffix; trained on first use."""
+    path = FILES / f"fashion_{seed}"
+    if not path.with_suffix(".tflite").is_file():
+        FILES.mkdir(parents=True, exist_ok=True)
+        say(f"seed {seed}: float")
+        run_job("train_float", out=path, seed=seed, steps=FLOAT_STEPS)
+    return str(path)
+
+
 def _trained(seed: int) -> dict[str, Any]:
     """Trains one seed's models, and returns which test images each gets right."""
-    name = str(FILES / f"fashion_{seed}")
-    if not (FILES / f"fashion_{seed}.tflite").is_file():
-        say(f"seed {seed}: float")
-        run_job("train_float", out=name, seed=seed, steps=_FLOAT_STEPS)
+    name = float_net(seed)
     say(f"seed {seed}: w4a8, int8, powers of two")
     run_job("rescale_channels", source=f"{name}.keras", out=f"{name}_rescaled.keras", seed=seed)
     plain = {"source": f"{name}.keras", "seed": seed, "steps": _STEPS}
@@ -132,11 +138,11 @@ def _trained(seed: int) -> dict[str, Any]:
 
 
 def _difference(name: str, correct: dict[str, np.ndarray], baseline: str) -> Figure:
-    mean, error = _paired(correct[name], correct[baseline])
+    mean, error = paired_over_seeds(correct[name], correct[baseline])
     return Figure(f"{name} minus {baseline}", mean, "points", note=f"± {error:.2f} over {len(correct[name])} seeds")
 
 
-def _paired(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+def paired_over_seeds(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     """Returns mean and standard error over seeds of the difference in accuracy, in points; shapes (seeds, images)."""
     differences: Sequence[float] = 100 * (first.mean(axis=1) - second.mean(axis=1))
     return float(np.mean(differences)), float(np.std(differences, ddof=1) / np.sqrt(len(differences)))
