@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     __version__: str
     from featherweight.analysis import compare, evaluate, inspect, paired_difference
     from featherweight.calibration import Stats, calibrate
+    from featherweight.curves import Curve, sparsity_curve
     from featherweight.graph import Graph, Model, Node, Tensor
     from featherweight.numerics import QuantParams
     from featherweight.pipeline import Quantized, load, prune, quantize
@@ -64,6 +65,7 @@ _HOMES = {
     "runtime": ("benchmark", "run"),
     "sparsity.oneshot": ("Pruned",),
     "sparsity.storing": ("Stored", "store_sparse"),
+    "curves": ("Curve", "sparsity_curve"),
     "target": ("Target", "check"),
     "tflite": ("read", "save", "write"),
     "training": ("graph_model",),
@@ -77,6 +79,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Curve",
     "DataError",
     "FeatherweightError",
     "FormatError",
@@ -129,6 +132,7 @@ __all__ = [
     "rewrite",
     "run",
     "save",
+    "sparsity_curve",
     "store_sparse",
     "unfold",
     "write",

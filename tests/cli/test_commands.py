@@ -26,6 +26,7 @@ COMMANDS = (
     "evaluate",
     "benchmark",
     "check",
+    "curve",
     "recipes",
     "targets",
 )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from featherweight.cli import listing, making, proof, pruning, training
+from featherweight.cli import curves, listing, making, proof, pruning, training
 from featherweight.cli.shell import app
 
 __all__ = ["app", "main"]
 
-_MODULES = (making, proof, listing, pruning, training)
+_MODULES = (curves, making, proof, listing, pruning, training)
 _ORDER = (
     "demo",
     "inspect",
@@ -21,6 +21,7 @@ _ORDER = (
     "evaluate",
     "benchmark",
     "check",
+    "curve",
     "recipes",
     "targets",
 )
