@@ -1,0 +1,223 @@
+"""Structured pruning: channels are removed from a float graph, with all that depends on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from featherweight import tflite
+from featherweight.errors import RecipeError, listed
+from featherweight.graph import Model
+from featherweight.patterns import check_sparsity
+from featherweight.pruning.kernels import matches
+from featherweight.sparsity.groups import Group, find_groups, magnitudes
+from featherweight.sparsity.kernels import check_float
+from featherweight.sparsity.label_rules import label
+from featherweight.sparsity.labels import Labeled
+from featherweight.sparsity.shrinking import constant_bytes, total_macs, without_channels
+from featherweight.sparsity.zero_channels import zero_channels
+
+CRITERIA = ("magnitude",)
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that go through the same tensors, and how many of them are left.
+
+    Attributes:
+        kernels: the weights whose outputs they are.
+        operators: the operators that multiply by those weights.
+        before, after: how many outputs of one weight belong to the group.
+        reason: why all of them stayed; empty where some went.
+    """
+
+    kernels: tuple[str, ...]
+    operators: tuple[str, ...]
+    before: int
+    after: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Removed:
+    """A smaller float model, and what was removed.
+
+    Attributes:
+        groups: all groups of channels, those that stayed whole too.
+        macs: multiply-accumulates of one run, before and after.
+        weight_bytes: bytes of all constants, before and after.
+    """
+
+    model: Model
+    groups: tuple[ChannelGroup, ...]
+    macs: tuple[int, int]
+    weight_bytes: tuple[int, int]
+
+    def save(self, path: str | Path) -> int:
+        """Writes the model as a ``.tflite`` file, atomically, and returns its size in bytes."""
+        return tflite.save(self.model, path)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """The next channels of a group to go, and their mean score."""
+
+    score: float
+    group: int
+    labels: tuple[int, ...]
+
+
+def remove_from_graph(
+    model: Model,
+    fraction: float | None = None,
+    *,
+    macs: float | None = None,
+    only_zero: bool = False,
+    criterion: str = "magnitude",
+    multiple: int = 8,
+    exclude: str | Sequence[str] = (),
+) -> Removed:
+    """Removes channels from a lowered float graph; the arguments are those of `featherweight.remove_channels`."""
+    check_float(model, "remove_channels")
+    _check(fraction, macs, only_zero, criterion, multiple)
+    labels = label(model.main)
+    patterns = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+    groups = _excluded(find_groups(model.main, labels), patterns)
+    if only_zero:
+        removed = _with_one_left(groups, zero_channels(model.main, labels, groups))
+    else:
+        steps = [_steps(model, labels, number, group, multiple) for number, group in enumerate(groups)]
+        if not any(steps):
+            raise RecipeError(_nothing(groups, multiple))
+        if fraction is not None:
+            share = check_sparsity(fraction, "remove_channels")
+            removed = {v for group, own in zip(groups, steps, strict=True) for v in _fraction_of(group, own, share)}
+        else:
+            assert macs is not None
+            removed = _macs_of(model, labels, [step for own in steps for step in own], check_sparsity(macs, "macs"))
+    smaller = without_channels(model, labels, removed)
+    rows = tuple(_row(group, removed, multiple, only_zero=only_zero) for group in groups)
+    sizes = (constant_bytes(model), constant_bytes(smaller))
+    return Removed(smaller, rows, (total_macs(model), total_macs(smaller)), sizes)
+
+
+def _check(fraction: float | None, macs: float | None, only_zero: bool, criterion: str, multiple: int) -> None:
+    given = [name for name, is_given in (("fraction", fraction is not None), ("macs", macs is not None)) if is_given]
+    given += ["only_zero"] if only_zero else []
+    if len(given) != 1:
+        raise RecipeError(
+            f"remove_channels: {listed(given) or 'nothing'} says how much to remove. Give one of fraction= (of each "
+            "group's channels), macs= (of all multiply-accumulates) and only_zero=True."
+        )
+    if criterion not in CRITERIA:
+        raise RecipeError(f"remove_channels: criterion '{criterion}' is unknown (allowed: {listed(CRITERIA)}).")
+    if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
+        raise RecipeError(f"remove_channels: multiple={multiple!r} is not a number of channels, 1 or more.")
+
+
+def _excluded(groups: Sequence[Group], patterns: Sequence[str]) -> list[Group]:
+    """Returns the groups, those that an exclusion names fixed.
+
+    Raises:
+        RecipeError: if an exclusion matches no kernel.
+    """
+    from dataclasses import replace
+
+    for pattern in patterns:
+        if not any(matches(name, pattern) for group in groups for name in (*group.members, *group.operators)):
+            names = [name for group in groups for name in group.operators]
+            raise RecipeError(
+                f"remove_channels: exclude '{pattern}' matches no weight. Operators with weights are {listed(names)}."
+            )
+    found: list[Group] = []
+    for group in groups:
+        names = (*group.members, *group.operators)
+        hit = next((pattern for pattern in patterns if any(matches(name, pattern) for name in names)), None)
+        is_free = hit is not None and not group.reason
+        found.append(replace(group, reason=f"excluded by '{hit}'") if is_free else group)
+    return found
+
+
+def _steps(model: Model, labels: Labeled, number: int, group: Group, multiple: int) -> list[_Step]:
+    """Returns what goes first, second, and so on: after each step, a multiple of channels is left, and not nothing."""
+    if group.reason:
+        return []
+    scores = magnitudes(model.main, labels, group)
+    order = np.argsort(scores, kind="stable")
+    stride = math.lcm(multiple, group.rows) // group.rows
+    count, start = len(order), 0
+    ends = [count - left for left in range((count - 1) // stride * stride, 0, -stride)]
+    steps: list[_Step] = []
+    for end in ends:
+        chosen = order[start:end]
+        steps.append(_Step(float(scores[chosen].mean()), number, tuple(group.labels[i] for i in chosen)))
+        start = end
+    return steps
+
+
+def _fraction_of(group: Group, steps: Sequence[_Step], fraction: float) -> set[int]:
+    """Returns what goes of one group: as many steps as stay within the fraction."""
+    removed: set[int] = set()
+    for step in steps:
+        if len(removed) + len(step.labels) > fraction * len(group.labels) + 1e-9:
+            break
+        removed |= set(step.labels)
+    return removed
+
+
+def _macs_of(model: Model, labels: Labeled, steps: Sequence[_Step], share: float) -> set[int]:
+    """Returns what goes so that at least this share of the multiply-accumulates does: the lowest scores first.
+
+    Raises:
+        RecipeError: if all that can be removed is less.
+    """
+    # Stable: the steps of a group stay in their order, since their scores rise.
+    order = sorted(steps, key=lambda step: step.score)
+    before = total_macs(model)
+
+    def removed(count: int) -> set[int]:
+        return {value for step in order[:count] for value in step.labels}
+
+    def gone(count: int) -> float:
+        return 1 - total_macs(without_channels(model, labels, removed(count))) / max(before, 1)
+
+    if (most := gone(len(order))) < share:
+        raise RecipeError(
+            f"remove_channels: macs={share:g} can't be removed; {most:.3f} is the most that these channels, "
+            "`multiple` and `exclude` allow."
+        )
+    low, high = 0, len(order)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if gone(middle) >= share else (middle + 1, high)
+    return removed(low)
+
+
+def _with_one_left(groups: Sequence[Group], zeros: set[int]) -> set[int]:
+    """Returns the channels to remove, one less in groups that would be left with none."""
+    full = {group.labels[0] for group in groups if set(group.labels) <= zeros}
+    return zeros - full
+
+
+def _row(group: Group, removed: set[int], multiple: int, *, only_zero: bool) -> ChannelGroup:
+    left = sum(value not in removed for value in group.labels) * group.rows
+    reason = group.reason
+    if not reason and left == group.channels:
+        if only_zero:
+            reason = "none of them is zero for every input"
+        elif group.channels <= multiple:
+            reason = f"at least {multiple} channels stay"
+        else:
+            reason = "others were to go first"
+    return ChannelGroup(group.members, group.operators, group.channels, left, reason)
+
+
+def _nothing(groups: Sequence[Group], multiple: int) -> str:
+    if not groups:
+        return "remove_channels: the model has no weights whose outputs are channels, so there is nothing to remove."
+    rows = [f"'{g.operators[0]}' ({g.reason or f'{g.channels} channels; at least {multiple} stay'})" for g in groups]
+    return f"remove_channels: there is nothing to remove: {listed(rows)}."
