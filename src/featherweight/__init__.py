@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from featherweight.calibration import Stats, calibrate
     from featherweight.graph import Graph, Model, Node, Tensor
     from featherweight.numerics import QuantParams
-    from featherweight.pipeline import Quantized, load, prune, quantize
+    from featherweight.pipeline import Quantized, load, prune, quantize, remove_channels
     from featherweight.ptq.plan import Plan
     from featherweight.ptq.planning import plan
     from featherweight.ptq.rewrite import rewrite
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from featherweight.recipe import Recipe, Rule, Scheme
     from featherweight.report import Report
     from featherweight.runtime import benchmark, run
+    from featherweight.sparsity.channels import ChannelGroup, Removed
     from featherweight.sparsity.oneshot import Pruned
     from featherweight.target import Target, check
     from featherweight.tflite import read, save, write
@@ -53,7 +54,7 @@ _HOMES = {
     "calibration": ("Stats", "calibrate"),
     "graph": ("Graph", "Model", "Node", "Tensor"),
     "numerics": ("QuantParams",),
-    "pipeline": ("Quantized", "load", "prune", "quantize"),
+    "pipeline": ("Quantized", "load", "prune", "quantize", "remove_channels"),
     "ptq.plan": ("Plan",),
     "ptq.planning": ("plan",),
     "ptq.rewrite": ("rewrite",),
@@ -61,6 +62,7 @@ _HOMES = {
     "recipe": ("Recipe", "Rule", "Scheme"),
     "report": ("Report",),
     "runtime": ("benchmark", "run"),
+    "sparsity.channels": ("ChannelGroup", "Removed"),
     "sparsity.oneshot": ("Pruned",),
     "target": ("Target", "check"),
     "tflite": ("read", "save", "write"),
@@ -75,6 +77,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "ChannelGroup",
     "DataError",
     "FeatherweightError",
     "FormatError",
@@ -90,6 +93,7 @@ __all__ = [
     "RangeTraining",
     "Recipe",
     "RecipeError",
+    "Removed",
     "Report",
     "Rule",
     "Scheme",
@@ -123,6 +127,7 @@ __all__ = [
     "quantize",
     "quantize_aware",
     "read",
+    "remove_channels",
     "rewrite",
     "run",
     "save",

@@ -22,6 +22,7 @@ from featherweight.ptq.planning import plan as make_plan
 from featherweight.ptq.recurrent import choose_form
 from featherweight.ptq.rewrite import rewrite
 from featherweight.report import Report, make_report
+from featherweight.sparsity.channels import Removed, remove_from_graph
 from featherweight.sparsity.oneshot import Pruned, prune_graph
 
 _FRAMEWORK_FILES = (".keras", ".h5")
@@ -200,6 +201,41 @@ def prune(
         samples=samples,
         progress=progress,
     )
+
+
+def remove_channels(
+    source: Any,
+    fraction: float | None = None,
+    *,
+    macs: float | None = None,
+    only_zero: bool = False,
+    multiple: int = 8,
+    exclude: str | Sequence[str] = (),
+    samples: Iterable[Any] | None = None,
+) -> Removed:
+    """Removes channels from a float model, with all that depends on them; the result is a smaller dense model.
+
+    Channels that are added, multiplied or concatenated with others go together with them, through depthwise
+    convolutions, pooling, padding and reshapes; of attention, whole heads go. The lowest mean of |w| goes first (Li et
+    al., 1608.08710, section 3.1), of all weights that make a channel.
+
+    Args:
+        source: what `load` takes.
+        fraction: of each group's channels, at most, in [0, 1).
+        macs: at least this share of all multiply-accumulates, in [0, 1), from where scores are lowest; scores are
+            relative to the mean of their group.
+        only_zero: exactly the channels that are 0 for every input, their weights and biases being 0; outputs stay as
+            they are.
+        multiple: groups keep a multiple of so many channels, and at least one; `only_zero` heeds it not.
+        exclude: shell patterns of weights or operators, matching their name or a part of it, whose outputs all stay.
+        samples: inputs to verify a lowered model with; a PyTorch module or JAX function needs at least one.
+
+    Raises:
+        RecipeError: for an option that is not understood, or nothing to remove.
+        FormatError: if the model is quantized.
+    """
+    model = load(source, samples=samples)
+    return remove_from_graph(model, fraction, macs=macs, only_zero=only_zero, multiple=multiple, exclude=exclude)
 
 
 def peeked(samples: Iterable[Any] | None) -> tuple[list[Any] | None, Iterable[Any] | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,6 @@ from featherweight.sparsity.label_rules import label
 from featherweight.sparsity.labels import Labeled
 from featherweight.sparsity.shrinking import constant_bytes, total_macs, without_channels
 from featherweight.sparsity.zero_channels import zero_channels
-
-CRITERIA = ("magnitude",)
 
 
 @dataclass(frozen=True)
@@ -77,13 +75,12 @@ def remove_from_graph(
     *,
     macs: float | None = None,
     only_zero: bool = False,
-    criterion: str = "magnitude",
     multiple: int = 8,
     exclude: str | Sequence[str] = (),
 ) -> Removed:
     """Removes channels from a lowered float graph; the arguments are those of `featherweight.remove_channels`."""
     check_float(model, "remove_channels")
-    _check(fraction, macs, only_zero, criterion, multiple)
+    _check(fraction, macs, only_zero, multiple)
     labels = label(model.main)
     patterns = (exclude,) if isinstance(exclude, str) else tuple(exclude)
     groups = _excluded(find_groups(model.main, labels), patterns)
@@ -105,7 +102,7 @@ def remove_from_graph(
     return Removed(smaller, rows, (total_macs(model), total_macs(smaller)), sizes)
 
 
-def _check(fraction: float | None, macs: float | None, only_zero: bool, criterion: str, multiple: int) -> None:
+def _check(fraction: float | None, macs: float | None, only_zero: bool, multiple: int) -> None:
     given = [name for name, is_given in (("fraction", fraction is not None), ("macs", macs is not None)) if is_given]
     given += ["only_zero"] if only_zero else []
     if len(given) != 1:
@@ -113,8 +110,6 @@ def _check(fraction: float | None, macs: float | None, only_zero: bool, criterio
             f"remove_channels: {listed(given) or 'nothing'} says how much to remove. Give one of fraction= (of each "
             "group's channels), macs= (of all multiply-accumulates) and only_zero=True."
         )
-    if criterion not in CRITERIA:
-        raise RecipeError(f"remove_channels: criterion '{criterion}' is unknown (allowed: {listed(CRITERIA)}).")
     if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
         raise RecipeError(f"remove_channels: multiple={multiple!r} is not a number of channels, 1 or more.")
 
@@ -125,8 +120,6 @@ def _excluded(groups: Sequence[Group], patterns: Sequence[str]) -> list[Group]:
     Raises:
         RecipeError: if an exclusion matches no kernel.
     """
-    from dataclasses import replace
-
     for pattern in patterns:
         if not any(matches(name, pattern) for group in groups for name in (*group.members, *group.operators)):
             names = [name for group in groups for name in group.operators]

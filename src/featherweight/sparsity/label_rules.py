@@ -380,3 +380,20 @@ def _split(labels: Labeling, node: Node) -> tuple[Axes, ...]:
         common = labels.join(common, part, why(node, "splits them unevenly"))
     axis = along[0] % len(x)
     return tuple((*x[:axis], part, *x[axis + 1 :]) for part in parts)
+
+
+@rule("SPACE_TO_DEPTH")
+def _space_to_depth(labels: Labeling, node: Node) -> tuple[Axes, ...]:
+    """Output ``(dy * block + dx) * channels + c`` is channel c."""
+    x, block = labels.of(node, 0), int(node.attrs["block_size"])
+    return (_positions_fixed(labels, node, x, np.tile(x[-1], block * block)),)
+
+
+@rule("DEPTH_TO_SPACE")
+def _depth_to_space(labels: Labeling, node: Node) -> tuple[Axes, ...]:
+    """Inputs ``(dy * block + dx) * channels + c`` are one channel for all dy and dx."""
+    x, block = labels.of(node, 0), int(node.attrs["block_size"])
+    parts = x[-1].reshape(block * block, -1)
+    for part in parts[1:]:
+        labels.join(parts[0], part, why(node, "splits them unevenly"))
+    return (_positions_fixed(labels, node, x, parts[0]),)
