@@ -41,8 +41,10 @@ def channels(options: Options) -> list[Figure]:
             for _ in range(options.rounds):
                 wait_until_calm()
                 rows.append(run_job("latency", files={"after": after, "before": before}, runs=runs))
-            for state in ("before", "after"):
-                figures.append(figure_of(f"{name}, {kind}: {state}", [row[state][0] for row in rows], "ms"))
+            figures += [
+                figure_of(f"{name}, {kind}: {state}", [row[state][0] for row in rows], "ms")
+                for state in ("before", "after")
+            ]
             ratios = [row["before"][3] for row in rows]
             figures.append(figure_of(f"{name}, {kind}: before / after", ratios, "x", at_least=1.6))
         compiled = FILES / f"{name}_channels_ethos_int8.tflite"

@@ -209,7 +209,7 @@ def remove_channels(
     *,
     macs: float | None = None,
     only_zero: bool = False,
-    multiple: int = 8,
+    multiple: int | None = None,
     exclude: str | Sequence[str] = (),
     samples: Iterable[Any] | None = None,
 ) -> Removed:
@@ -226,7 +226,8 @@ def remove_channels(
             relative to the mean of their group.
         only_zero: exactly the channels that are 0 for every input, their weights and biases being 0; outputs stay as
             they are.
-        multiple: groups keep a multiple of so many channels, and at least one; `only_zero` heeds it not.
+        multiple: groups keep a multiple of so many channels, which runtimes compute together, and not none; by default
+            16, or 8 where a group has 16 or less. `only_zero` does not heed it.
         exclude: shell patterns of weights or operators, matching their name or a part of it, whose outputs all stay.
         samples: inputs to verify a lowered model with; a PyTorch module or JAX function needs at least one.
 

@@ -12,7 +12,6 @@ import numpy as np
 from featherweight import tflite
 from featherweight.errors import RecipeError, listed
 from featherweight.graph import Model
-from featherweight.patterns import check_sparsity
 from featherweight.pruning.kernels import matches
 from featherweight.sparsity.groups import Group, find_groups, magnitudes
 from featherweight.sparsity.kernels import check_float
@@ -20,6 +19,10 @@ from featherweight.sparsity.label_rules import label
 from featherweight.sparsity.labels import Labeled
 from featherweight.sparsity.shrinking import constant_bytes, total_macs, without_channels
 from featherweight.sparsity.zero_channels import zero_channels
+
+# XNNPACK's int8 kernels make 16 channels at a time with AVX-512 (8 elsewhere, as its float kernels on ARM): 250 of 256
+# channels cost what 256 do.
+_WIDTH = 16
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,6 @@ class _Step:
     """The next channels of a group to go, and their mean score."""
 
     score: float
-    group: int
     labels: tuple[int, ...]
 
 
@@ -75,7 +77,7 @@ def remove_from_graph(
     *,
     macs: float | None = None,
     only_zero: bool = False,
-    multiple: int = 8,
+    multiple: int | None = None,
     exclude: str | Sequence[str] = (),
 ) -> Removed:
     """Removes channels from a lowered float graph; the arguments are those of `featherweight.remove_channels`."""
@@ -87,22 +89,22 @@ def remove_from_graph(
     if only_zero:
         removed = _with_one_left(groups, zero_channels(model.main, labels, groups))
     else:
-        steps = [_steps(model, labels, number, group, multiple) for number, group in enumerate(groups)]
+        steps = [_steps(model, labels, group, multiple_of(group, multiple)) for group in groups]
         if not any(steps):
             raise RecipeError(_nothing(groups, multiple))
         if fraction is not None:
-            share = check_sparsity(fraction, "remove_channels")
+            share = _share("fraction", fraction)
             removed = {v for group, own in zip(groups, steps, strict=True) for v in _fraction_of(group, own, share)}
         else:
             assert macs is not None
-            removed = _macs_of(model, labels, [step for own in steps for step in own], check_sparsity(macs, "macs"))
+            removed = _macs_of(model, labels, [step for own in steps for step in own], _share("macs", macs))
     smaller = without_channels(model, labels, removed)
     rows = tuple(_row(group, removed, multiple, only_zero=only_zero) for group in groups)
     sizes = (constant_bytes(model), constant_bytes(smaller))
     return Removed(smaller, rows, (total_macs(model), total_macs(smaller)), sizes)
 
 
-def _check(fraction: float | None, macs: float | None, only_zero: bool, multiple: int) -> None:
+def _check(fraction: float | None, macs: float | None, only_zero: bool, multiple: int | None) -> None:
     given = [name for name, is_given in (("fraction", fraction is not None), ("macs", macs is not None)) if is_given]
     given += ["only_zero"] if only_zero else []
     if len(given) != 1:
@@ -110,8 +112,16 @@ def _check(fraction: float | None, macs: float | None, only_zero: bool, multiple
             f"remove_channels: {listed(given) or 'nothing'} says how much to remove. Give one of fraction= (of each "
             "group's channels), macs= (of all multiply-accumulates) and only_zero=True."
         )
-    if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
+    is_count = isinstance(multiple, int) and not isinstance(multiple, bool) and multiple > 0
+    if multiple is not None and not is_count:
         raise RecipeError(f"remove_channels: multiple={multiple!r} is not a number of channels, 1 or more.")
+
+
+def _share(name: str, value: float) -> float:
+    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < 1:
+        raise RecipeError(f"remove_channels: {name}={value!r} is not a share in [0, 1).")
+    return float(value)
 
 
 def _excluded(groups: Sequence[Group], patterns: Sequence[str]) -> list[Group]:
@@ -135,7 +145,14 @@ def _excluded(groups: Sequence[Group], patterns: Sequence[str]) -> list[Group]:
     return found
 
 
-def _steps(model: Model, labels: Labeled, number: int, group: Group, multiple: int) -> list[_Step]:
+def multiple_of(group: Group, multiple: int | None) -> int:
+    """Returns what a group's channels stay a multiple of: what is asked for, or 16, and 8 of groups that have 16."""
+    if multiple is not None:
+        return multiple
+    return _WIDTH if group.channels > _WIDTH else _WIDTH // 2
+
+
+def _steps(model: Model, labels: Labeled, group: Group, multiple: int) -> list[_Step]:
     """Returns what goes first, second, and so on: after each step, a multiple of channels is left, and not nothing."""
     if group.reason:
         return []
@@ -147,7 +164,7 @@ def _steps(model: Model, labels: Labeled, number: int, group: Group, multiple: i
     steps: list[_Step] = []
     for end in ends:
         chosen = order[start:end]
-        steps.append(_Step(float(scores[chosen].mean()), number, tuple(group.labels[i] for i in chosen)))
+        steps.append(_Step(float(scores[chosen].mean()), tuple(group.labels[i] for i in chosen)))
         start = end
     return steps
 
@@ -196,21 +213,22 @@ def _with_one_left(groups: Sequence[Group], zeros: set[int]) -> set[int]:
     return zeros - full
 
 
-def _row(group: Group, removed: set[int], multiple: int, *, only_zero: bool) -> ChannelGroup:
+def _row(group: Group, removed: set[int], multiple: int | None, *, only_zero: bool) -> ChannelGroup:
     left = sum(value not in removed for value in group.labels) * group.rows
     reason = group.reason
     if not reason and left == group.channels:
         if only_zero:
             reason = "none of them is zero for every input"
-        elif group.channels <= multiple:
-            reason = f"at least {multiple} channels stay"
+        elif group.channels <= (least := multiple_of(group, multiple)):
+            reason = f"at least {least} channels stay"
         else:
-            reason = "others were to go first"
+            reason = "others go first"
     return ChannelGroup(group.members, group.operators, group.channels, left, reason)
 
 
-def _nothing(groups: Sequence[Group], multiple: int) -> str:
+def _nothing(groups: Sequence[Group], multiple: int | None) -> str:
     if not groups:
         return "remove_channels: the model has no weights whose outputs are channels, so there is nothing to remove."
-    rows = [f"'{g.operators[0]}' ({g.reason or f'{g.channels} channels; at least {multiple} stay'})" for g in groups]
+    few = [f"{g.channels} channels; at least {multiple_of(g, multiple)} stay" for g in groups]
+    rows = [f"'{g.operators[0]}' ({g.reason or why})" for g, why in zip(groups, few, strict=True)]
     return f"remove_channels: there is nothing to remove: {listed(rows)}."

@@ -27,12 +27,14 @@ class Labeled:
         constants: (index of the node, position of the input) → labels of a constant in this use.
         outputs: position of a weight, as in `constants` → the axis of its outputs.
         fixed: label → why the channel can't be removed.
+        count: one more than the largest label.
     """
 
     tensors: dict[str, Axes]
     constants: dict[tuple[int, int], Axes]
     outputs: dict[tuple[int, int], int]
     fixed: dict[int, str]
+    count: int
 
 
 def unlabeled(shape: Sequence[int]) -> Axes:
@@ -153,6 +155,7 @@ class Labeling:
             {use: rooted(axes) for use, axes in constants.items()},
             dict(self.outputs),
             dict(self._fixed),
+            len(roots),
         )
 
     def _unite(self, one: int, other: int) -> None:

@@ -18,7 +18,7 @@ class _Cut:
     """A graph that is being cut.
 
     Attributes:
-        removed: the labels that go.
+        keep: label → False where it goes.
         taken: names that no new constant may have.
         tensors: what has been cut or is kept.
         made: (constant, its new value) → the name that the value has got.
@@ -26,14 +26,14 @@ class _Cut:
 
     graph: Graph
     labels: Labeled
-    removed: np.ndarray
+    keep: np.ndarray
     taken: set[str]
     tensors: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     made: dict[tuple[str, bytes], str] = field(default_factory=dict[tuple[str, bytes], str])
 
     def kept(self, axes: Axes) -> list[np.ndarray]:
         """Returns True, index by index and axis by axis, for what stays."""
-        return [~np.isin(axis, self.removed) for axis in axes]
+        return [self.keep[axis] for axis in axes]
 
     def kept_of(self, name: str) -> list[np.ndarray]:
         """Returns the same for a computed tensor."""
@@ -42,7 +42,7 @@ class _Cut:
     def is_cut(self, index: int, position: int) -> bool:
         """True where a constant loses something in this use."""
         axes = self.labels.constants.get((index, position), ())
-        return any(np.isin(axis, self.removed).any() for axis in axes)
+        return not all(self.keep[axis].all() for axis in axes)
 
     def constant(self, tensor: Tensor, array: np.ndarray) -> str:
         """Returns the name of a constant with another value; equal ones are made once."""
@@ -71,7 +71,9 @@ def without_channels(model: Model, labels: Labeled, removed: Iterable[int]) -> M
         for position, name in enumerate(node.inputs)
         if name and graph.tensors[name].is_constant
     ]
-    cut = _Cut(graph, labels, np.array(sorted(removed), np.int64), {n for g in model.graphs for n in g.tensors})
+    keep = np.ones(labels.count, bool)
+    keep[list(removed)] = False
+    cut = _Cut(graph, labels, keep, {name for each in model.graphs for name in each.tensors})
     whole = {name for name in graph.outputs if graph.tensors[name].is_constant}
     whole |= {name for index, position, name in uses if not cut.is_cut(index, position)}
     cut.taken -= {name for name, tensor in graph.tensors.items() if tensor.is_constant} - whole

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from featherweight.graph import Graph, Node
 from featherweight.sparsity.groups import Group, outputs_of, rows_of
 from featherweight.sparsity.labels import Axes, Labeled
@@ -101,15 +99,11 @@ def _zero_rows(graph: Graph, labels: Labeled, use: tuple[int, int]) -> set[int]:
 def _summed(labels: Labeled, node: Node, index: int, inputs: list[set[int]]) -> set[int]:
     """Returns the channels that a node sums over though they are not 0."""
     if node.op == "BATCH_MATMUL":
-        axis = -2 if node.attrs.get("adj_x") else -1
-        return _on((labels.tensors[node.inputs[0]][axis],)) - inputs[0] - inputs[1] if _has(labels, node) else set()
+        depth = labels.tensors.get(node.inputs[0], ())[-2 if node.attrs.get("adj_x") else -1 :][:1]
+        return _on(depth) - inputs[0] - inputs[1]
     if node.op not in _WEIGHTED:
         return set()
     outputs = next((axis for use, axis in labels.outputs.items() if use[0] == index), 0)
     weight = _axes(labels, index, 1, node.inputs[1])
     read = _on(tuple(axis for number, axis in enumerate(weight) if number != outputs))
     return read - inputs[_WEIGHTED[node.op][0]]
-
-
-def _has(labels: Labeled, node: Node) -> bool:
-    return node.inputs[0] in labels.tensors
