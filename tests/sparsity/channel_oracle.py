@@ -8,7 +8,7 @@ import numpy as np
 
 from featherweight.graph import Model, Node, constant, replace_graph
 from featherweight.runtime import run
-from featherweight.sparsity.label_rules import label
+from featherweight.sparsity.labeling import label
 
 
 def outputs(model: Model, sample: object) -> list[np.ndarray]:

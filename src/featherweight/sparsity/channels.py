@@ -15,7 +15,7 @@ from featherweight.graph import Model
 from featherweight.pruning.kernels import matches
 from featherweight.sparsity.groups import Group, find_groups, magnitudes
 from featherweight.sparsity.kernels import check_float
-from featherweight.sparsity.label_rules import label
+from featherweight.sparsity.labeling import label
 from featherweight.sparsity.labels import Labeled
 from featherweight.sparsity.shrinking import constant_bytes, total_macs, without_channels
 from featherweight.sparsity.zero_channels import zero_channels
