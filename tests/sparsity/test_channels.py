@@ -12,10 +12,11 @@ from tests.ptq.nets import Layer, conv, dense, layer, net, reshape, unary, weigh
 from tests.sparsity.channel_oracle import masked, outputs
 
 import featherweight as fw
-from featherweight.errors import FormatError, RecipeError
+from featherweight.errors import DataError, FormatError, RecipeError
 from featherweight.graph import Model, Tensor, constant, replace_graph
 from featherweight.sparsity import channels
 from featherweight.sparsity.channels import remove_from_graph
+from featherweight.training.saliency import contributions
 
 FAMILIES = ("convnet", "depthwise", "dense", "transformer", "multi_input", "multi_output", "upsampling")
 
@@ -126,6 +127,54 @@ def test_free_batch_stays_free() -> None:
     removed = remove_from_graph(models.lowered("convnet"), 0.5, multiple=2)
     before, after = outputs(removed.model, models.samples("convnet", 1)[0])[0].shape[0], 5
     assert (before, outputs(removed.model, models.batch("convnet", after))[0].shape[0]) == (1, 5)
+
+
+def _digits(count: int = 48) -> tuple[np.ndarray, np.ndarray]:
+    """Random pictures, and labels that the model gives them with all its channels."""
+    x = models.batch("convnet", count)["image"]
+    return x, outputs(models.lowered("convnet"), x)[0].argmax(axis=1)
+
+
+def test_taylor_scores_are_weight_times_gradient() -> None:
+    whole, (x, y) = models.lowered("convnet"), _digits(8)
+    name = next(n for n, t in whole.main.tensors.items() if t.shape == (10, 16))
+    products = next(contributions(whole, (x, y), "sparse_categorical_crossentropy"))[name].sum(axis=1)
+    w = whole.main.tensors[name].array
+    assert w is not None
+
+    def loss(row: int, factor: float) -> float:
+        scaled = w.copy()
+        scaled[row] *= factor
+        chosen = outputs(_with(whole, **{name: scaled}), x)[0][np.arange(8), y]
+        return float(-np.log(chosen.astype(np.float64)).mean())
+
+    measured = [(loss(row, 1.01) - loss(row, 0.99)) / 0.02 for row in range(10)]
+    np.testing.assert_allclose(products, measured, atol=2e-4)
+
+
+def test_taylor_keeps_what_the_loss_needs() -> None:
+    """A channel with the largest weights that nothing reads goes first."""
+    w = weights(4, 3, 3, 3)
+    w[1] *= 10
+    whole = _two_convolutions(w, unary("RELU", "a", "m", (1, 4, 4, 4)), last="m")
+    read = weights(4, 1, 1, 4, seed=2)
+    read[..., 1] = 0
+    whole, x = _with(whole, v=read), np.random.default_rng(0).normal(size=(16, 4, 4, 3)).astype(np.float32)
+    y = np.zeros((16, 4, 4, 4), np.float32)
+    removed = remove_from_graph(whole, 0.25, multiple=1, criterion="taylor", data=(x, y), loss="mse")
+    left = removed.model.main.tensors["w"].array
+    assert left is not None
+    assert sizes(removed)["a"] == (4, 3)
+    assert np.abs(left).max() < np.abs(w[1]).max()
+
+
+def test_taylor_takes_the_share_of_macs() -> None:
+    data = _digits()
+    removed = fw.remove_channels(
+        models.lowered("convnet"), macs=0.3, criterion="taylor", data=data, loss="sparse_categorical_crossentropy",
+        multiple=2,
+    )  # fmt: skip
+    assert removed.macs[1] <= 0.7 * removed.macs[0]
 
 
 # ------------------------------------------------------------------------------------------- operators built by hand
@@ -320,6 +369,9 @@ def _only(tensors: object, *names: str) -> dict[str, Tensor]:
         ({"macs": -0.5}, r"macs=-0.5 is not a share"),
         ({"macs": 0.99}, r"macs=0.99 can't be removed; 0\.\d+ is the most"),
         ({"fraction": 0.5, "multiple": 0}, "multiple=0 is not a number of channels"),
+        ({"fraction": 0.5, "criterion": "movement"}, "criterion 'movement' is unknown"),
+        ({"fraction": 0.5, "criterion": "taylor"}, r"pass data=\(inputs, labels\)"),
+        ({"fraction": 0.5, "loss": "mse"}, "data= and loss= are for criterion='taylor'"),
         ({"fraction": 0.5, "exclude": "stemm"}, "exclude 'stemm' matches no weight"),
         ({"fraction": 0.5, "exclude": "*"}, r"there is nothing to remove: .*\(excluded by '\*'\)"),
     ],
@@ -327,6 +379,18 @@ def _only(tensors: object, *names: str) -> dict[str, Tensor]:
 def test_bad_options(options: dict[str, object], told: str) -> None:
     with pytest.raises(RecipeError, match=told):
         remove_from_graph(models.lowered("convnet"), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (np.zeros((2, 24, 24, 3)), r"must be a pair \(inputs, labels\), not ndarray"),
+        ((np.zeros((2, 24, 24, 3)), np.zeros(3)), r"lengths of \[2, 3\]; they must be equal"),
+    ],
+)
+def test_bad_data(data: object, told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        remove_from_graph(models.lowered("convnet"), 0.5, criterion="taylor", data=data, loss="mse")
 
 
 def test_quantized_models_are_refused() -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,12 +14,14 @@ from featherweight import tflite
 from featherweight.errors import RecipeError, listed
 from featherweight.graph import Model
 from featherweight.pruning.kernels import matches
-from featherweight.sparsity.groups import Group, find_groups, magnitudes
+from featherweight.sparsity.groups import Group, find_groups, magnitudes, taylor
 from featherweight.sparsity.kernels import check_float
 from featherweight.sparsity.labeling import label
 from featherweight.sparsity.labels import Labeled
 from featherweight.sparsity.shrinking import constant_bytes, total_macs, without_channels
 from featherweight.sparsity.zero_channels import zero_channels
+
+CRITERIA = ("magnitude", "taylor")
 
 # XNNPACK's int8 kernels make 16 channels at a time with AVX-512 (8 elsewhere, as its float kernels on ARM): 250 of 256
 # channels cost what 256 do.
@@ -77,19 +80,24 @@ def remove_from_graph(
     *,
     macs: float | None = None,
     only_zero: bool = False,
+    criterion: str = "magnitude",
+    data: Any = None,
+    loss: Any = None,
     multiple: int | None = None,
     exclude: str | Sequence[str] = (),
 ) -> Removed:
     """Removes channels from a lowered float graph; the arguments are those of `featherweight.remove_channels`."""
     check_float(model, "remove_channels")
     _check(fraction, macs, only_zero, multiple)
+    _check_criterion(criterion, data, loss, only_zero=only_zero)
     labels = label(model.main)
     patterns = (exclude,) if isinstance(exclude, str) else tuple(exclude)
     groups = _excluded(find_groups(model.main, labels), patterns)
     if only_zero:
         removed = _with_one_left(groups, zero_channels(model.main, labels, groups))
     else:
-        steps = [_steps(model, labels, group, multiple_of(group, multiple)) for group in groups]
+        scores = _scores(model, labels, groups, criterion, data, loss)
+        steps = [_steps(group, own, multiple_of(group, multiple)) for group, own in zip(groups, scores, strict=True)]
         if not any(steps):
             raise RecipeError(_nothing(groups, multiple))
         if fraction is not None:
@@ -115,6 +123,18 @@ def _check(fraction: float | None, macs: float | None, only_zero: bool, multiple
     is_count = isinstance(multiple, int) and not isinstance(multiple, bool) and multiple > 0
     if multiple is not None and not is_count:
         raise RecipeError(f"remove_channels: multiple={multiple!r} is not a number of channels, 1 or more.")
+
+
+def _check_criterion(criterion: str, data: Any, loss: Any, *, only_zero: bool) -> None:
+    if criterion not in CRITERIA:
+        raise RecipeError(f"remove_channels: criterion '{criterion}' is unknown (allowed: {listed(CRITERIA)}).")
+    if criterion == "taylor" and (data is None or loss is None):
+        raise RecipeError(
+            "remove_channels: criterion 'taylor' takes gradients: pass data=(inputs, labels) from the training split and "
+            "a loss=, or use 'magnitude', which needs neither."
+        )
+    if (criterion == "magnitude" or only_zero) and not (data is None and loss is None):
+        raise RecipeError("remove_channels: data= and loss= are for criterion='taylor', with fraction= or macs=.")
 
 
 def _share(name: str, value: float) -> float:
@@ -152,11 +172,21 @@ def multiple_of(group: Group, multiple: int | None) -> int:
     return _WIDTH if group.channels > _WIDTH else _WIDTH // 2
 
 
-def _steps(model: Model, labels: Labeled, group: Group, multiple: int) -> list[_Step]:
+def _scores(
+    model: Model, labels: Labeled, groups: Sequence[Group], criterion: str, data: Any, loss: Any
+) -> list[np.ndarray]:
+    """Returns a score for each channel of each group."""
+    if criterion == "magnitude":
+        return [magnitudes(model.main, labels, group) for group in groups]
+    from featherweight.training.saliency import contributions  # Keras is imported where it is needed
+
+    return taylor(model.main, labels, groups, contributions(model, data, loss))
+
+
+def _steps(group: Group, scores: np.ndarray, multiple: int) -> list[_Step]:
     """Returns what goes first, second, and so on: after each step, a multiple of channels is left, and not nothing."""
     if group.reason:
         return []
-    scores = magnitudes(model.main, labels, group)
     order = np.argsort(scores, kind="stable")
     stride = math.lcm(multiple, group.rows) // group.rows
     count, start = len(order), 0

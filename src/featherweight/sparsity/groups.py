@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,9 +69,9 @@ def outputs_of(labels: Labeled, use: tuple[int, int]) -> np.ndarray:
     return labels.constants[use][labels.outputs[use]]
 
 
-def rows_of(graph: Graph, labels: Labeled, use: tuple[int, int]) -> np.ndarray:
-    """Returns a weight with its outputs first, one row for each: (outputs, depth)."""
-    array = graph.tensors[graph.nodes[use[0]].inputs[use[1]]].array
+def rows_of(graph: Graph, labels: Labeled, use: tuple[int, int], values: np.ndarray | None = None) -> np.ndarray:
+    """Returns a weight, or other values of its shape, with its outputs first, one row for each: (outputs, depth)."""
+    array = graph.tensors[graph.nodes[use[0]].inputs[use[1]]].array if values is None else values
     assert array is not None
     rows = np.moveaxis(array, labels.outputs[use], 0)
     return rows.reshape(len(rows), -1)
@@ -84,7 +85,37 @@ def magnitudes(graph: Graph, labels: Labeled, group: Group) -> np.ndarray:
     """
     total = np.zeros(len(group.labels))
     for use in group.kernels:
-        outputs, values = outputs_of(labels, use), np.abs(rows_of(graph, labels, use)).mean(axis=1, dtype=np.float64)
-        sums = np.bincount(outputs, values, minlength=max(group.labels) + 1)[list(group.labels)]
+        sums = _by_channel(labels, group, use, np.abs(rows_of(graph, labels, use)).mean(axis=1, dtype=np.float64))
         total += sums / max(sums.mean(), np.finfo(np.float64).tiny)
     return total / len(group.kernels)
+
+
+def taylor(
+    graph: Graph, labels: Labeled, groups: Sequence[Group], batches: Iterable[Mapping[str, np.ndarray]]
+) -> list[np.ndarray]:
+    """Returns, for each group, a score for each channel: the mean over batches of ``(sum of w * dL/dw)²``.
+
+    Molchanov et al., 1906.10771, equation 8, summed over all rows that a channel has, in all weights of the group.
+
+    Args:
+        graph: with the weights.
+        labels: of its channels.
+        groups: of interchangeable channels.
+        batches: for each batch, constant → ``w * dL/dw``.
+    """
+    totals = [np.zeros(len(group.labels)) for group in groups]
+    count = 0
+    for batch in batches:
+        count += 1
+        for group, total in zip(groups, totals, strict=True):
+            sums = np.zeros(len(group.labels))
+            for use, member in zip(group.kernels, group.members, strict=True):
+                rows = rows_of(graph, labels, use, batch[member]).sum(axis=1, dtype=np.float64)
+                sums += _by_channel(labels, group, use, rows)
+            total += sums**2
+    return [total / max(count, 1) for total in totals]
+
+
+def _by_channel(labels: Labeled, group: Group, use: tuple[int, int], values: np.ndarray) -> np.ndarray:
+    """Returns the sums of what the outputs of a weight have, for each channel of a group."""
+    return np.bincount(outputs_of(labels, use), values, minlength=labels.count)[list(group.labels)]
