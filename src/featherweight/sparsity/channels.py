@@ -130,8 +130,8 @@ def _check_criterion(criterion: str, data: Any, loss: Any, *, only_zero: bool) -
         raise RecipeError(f"remove_channels: criterion '{criterion}' is unknown (allowed: {listed(CRITERIA)}).")
     if criterion == "taylor" and (data is None or loss is None):
         raise RecipeError(
-            "remove_channels: criterion 'taylor' takes gradients: pass data=(inputs, labels) from the training split and "
-            "a loss=, or use 'magnitude', which needs neither."
+            "remove_channels: criterion 'taylor' takes gradients: pass data=(inputs, labels) from the training split "
+            "and a loss=, or use 'magnitude', which needs neither."
         )
     if (criterion == "magnitude" or only_zero) and not (data is None and loss is None):
         raise RecipeError("remove_channels: data= and loss= are for criterion='taylor', with fraction= or macs=.")

@@ -42,7 +42,7 @@ def contributions(model: Model, data: Any, loss: Any, batch_size: int = 32) -> I
         raise DataError(f"Inputs and labels have lengths of {sorted(lengths)}; they must be equal, and not 0.")
     graph = graph_model(model)
     weights = graph.current_values()
-    graph.compile(_GradientsAsWeights(learning_rate=1.0), loss)
+    graph.compile(_GradientsAsWeights(learning_rate=1.0, name="gradients"), loss)
     for start in range(0, len(labels), batch_size):
         batch = {name: part[start : start + batch_size] for name, part in parts.items()}
         for name, variable in graph.variables_by_tensor.items():
