@@ -19,7 +19,8 @@ class _GradientsAsWeights(keras.optimizers.Optimizer):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Assigns the gradient."""
-        self.assign(variable, ops.convert_to_tensor(gradient))
+        # TensorFlow's gradient of a table names the rows that were looked up; the sum has them all.
+        self.assign(variable, ops.add(ops.zeros(variable.shape, variable.dtype), gradient))
 
 
 def contributions(model: Model, data: Any, loss: Any, batch_size: int = 32) -> Iterator[dict[str, np.ndarray]]:
