@@ -310,6 +310,17 @@ def latency(files: dict[str, str], runs: int) -> Result:
     return {row.name: [row.median_ms, row.low_ms, row.high_ms, row.ratio] for row in rows}
 
 
+def remove_channels(model: str, out: str, macs: float) -> Result:
+    """Removes channels from a float file until that share of its multiply-accumulates is gone."""
+    from featherweight import pipeline
+
+    start = time.perf_counter()
+    removed = pipeline.remove_channels(model, macs=macs)
+    seconds = time.perf_counter() - start
+    removed.save(out)
+    return {"seconds": seconds, "macs": removed.macs, "weight_bytes": removed.weight_bytes}
+
+
 def lower_keras_file(path: str) -> Result:
     """Loads a `.keras` file and lowers it; the caller times the whole process."""
     from featherweight import pipeline

@@ -33,6 +33,7 @@ from benchmarks.measuring import (
     wait_until_calm,
 )
 from benchmarks.pruning_rows import oneshot, pruning_accuracy, pruning_step, sparse_stack
+from benchmarks.structured_rows import channels
 from benchmarks.training_rows import training_accuracy, training_exact, training_step
 
 _OURS_INTEGER = "featherweight, int8 inputs and outputs"
@@ -381,6 +382,7 @@ ROWS: Mapping[str, Callable[[Options], list[Figure]]] = {
     "accuracy": accuracy,
     "lowering": lowering,
     "startup": startup,
+    "channels": channels,
     "training_exact": training_exact,
     "training_step": training_step,
     "training_accuracy": training_accuracy,

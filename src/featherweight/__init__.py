@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from featherweight.curves import Curve, sparsity_curve
     from featherweight.graph import Graph, Model, Node, Tensor
     from featherweight.numerics import QuantParams
-    from featherweight.pipeline import Quantized, load, prune, quantize
+    from featherweight.pipeline import Quantized, load, prune, quantize, remove_channels
     from featherweight.ptq.plan import Plan
     from featherweight.ptq.planning import plan
     from featherweight.ptq.rewrite import rewrite
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from featherweight.recipe import Recipe, Rule, Scheme
     from featherweight.report import Report
     from featherweight.runtime import benchmark, run
+    from featherweight.sparsity.channels import ChannelGroup, Removed
     from featherweight.sparsity.oneshot import Pruned
     from featherweight.sparsity.storing import Stored, store_sparse
     from featherweight.target import Target, check
@@ -55,7 +56,7 @@ _HOMES = {
     "calibration": ("Stats", "calibrate"),
     "graph": ("Graph", "Model", "Node", "Tensor"),
     "numerics": ("QuantParams",),
-    "pipeline": ("Quantized", "load", "prune", "quantize"),
+    "pipeline": ("Quantized", "load", "prune", "quantize", "remove_channels"),
     "ptq.plan": ("Plan",),
     "ptq.planning": ("plan",),
     "ptq.rewrite": ("rewrite",),
@@ -63,6 +64,7 @@ _HOMES = {
     "recipe": ("Recipe", "Rule", "Scheme"),
     "report": ("Report",),
     "runtime": ("benchmark", "run"),
+    "sparsity.channels": ("ChannelGroup", "Removed"),
     "sparsity.oneshot": ("Pruned",),
     "sparsity.storing": ("Stored", "store_sparse"),
     "curves": ("Curve", "sparsity_curve"),
@@ -79,6 +81,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "ChannelGroup",
     "Curve",
     "DataError",
     "FeatherweightError",
@@ -95,6 +98,7 @@ __all__ = [
     "RangeTraining",
     "Recipe",
     "RecipeError",
+    "Removed",
     "Report",
     "Rule",
     "Scheme",
@@ -129,6 +133,7 @@ __all__ = [
     "quantize",
     "quantize_aware",
     "read",
+    "remove_channels",
     "rewrite",
     "run",
     "save",

@@ -22,6 +22,7 @@ from featherweight.ptq.planning import plan as make_plan
 from featherweight.ptq.recurrent import choose_form
 from featherweight.ptq.rewrite import rewrite
 from featherweight.report import Report, make_report
+from featherweight.sparsity.channels import Removed, remove_from_graph
 from featherweight.sparsity.oneshot import Pruned, prune_graph
 
 _FRAMEWORK_FILES = (".keras", ".h5")
@@ -199,6 +200,60 @@ def prune(
         target=target,
         samples=samples,
         progress=progress,
+    )
+
+
+def remove_channels(
+    source: Any,
+    fraction: float | None = None,
+    *,
+    macs: float | None = None,
+    only_zero: bool = False,
+    criterion: str = "magnitude",
+    data: Any = None,
+    loss: Any = None,
+    multiple: int | None = None,
+    exclude: str | Sequence[str] = (),
+    samples: Iterable[Any] | None = None,
+) -> Removed:
+    """Removes channels from a float model, with all that depends on them; the result is a smaller dense model.
+
+    Channels that are added, multiplied or concatenated with others go together with them, through depthwise
+    convolutions, pooling, padding and reshapes; of attention, whole heads go. The lowest scores go first.
+
+    Args:
+        source: what `load` takes.
+        fraction: of each group's channels, at most, in [0, 1).
+        macs: at least this share of all multiply-accumulates, in [0, 1), from where scores are lowest.
+        only_zero: exactly the channels that are 0 for every input, their weights and biases being 0; outputs stay as
+            they are.
+        criterion: ``magnitude``, the mean of |w| over all weights that make a channel (Li et al., 1608.08710, section
+            3.1), relative to that of its group; or ``taylor``, the squared change of the loss without the channel, to
+            first order (Molchanov et al., 1906.10771, section 3.1).
+        data: for ``taylor``: (inputs, labels) from the training split; inputs are an array, or a dict by public name.
+        loss: for ``taylor``: a Keras loss, or its name.
+        multiple: groups keep a multiple of so many channels, which runtimes compute together, and not none; by default
+            16, or 8 where a group has 16 or less. `only_zero` does not heed it.
+        exclude: shell patterns of weights or operators, matching their name or a part of it, whose outputs all stay.
+        samples: inputs to verify a lowered model with; a PyTorch module or JAX function needs at least one.
+
+    Raises:
+        RecipeError: for an option that is not understood, or nothing to remove.
+        DataError: if the data are no pair of equal length.
+        UnsupportedOp: if an operator can't be trained, for ``taylor``.
+        FormatError: if the model is quantized.
+    """
+    model = load(source, samples=samples)
+    return remove_from_graph(
+        model,
+        fraction,
+        macs=macs,
+        only_zero=only_zero,
+        criterion=criterion,
+        data=data,
+        loss=loss,
+        multiple=multiple,
+        exclude=exclude,
     )
 
 

@@ -1,0 +1,56 @@
+"""The row of structured pruning: channels removed from networks, and what that brings on LiteRT and the Ethos-U."""
+
+from __future__ import annotations
+
+from benchmarks.measuring import (
+    FILES,
+    Figure,
+    Options,
+    figure_of,
+    float_file,
+    quantize_job,
+    run_job,
+    say,
+    wait_until_calm,
+)
+
+_SHARE = 0.5
+_RUNS = {"mobilenet_v2": 100, "resnet8": 400}
+
+
+def channels(options: Options) -> list[Figure]:
+    """Half of the multiply-accumulates removed with channels: latency before / after, one thread, float and int8."""
+    from tests import clients
+
+    figures: list[Figure] = []
+    for name, runs in _RUNS.items():
+        say(name)
+        source, smaller = float_file(name), FILES / f"{name}_channels.tflite"
+        made = run_job("remove_channels", model=source, out=smaller, macs=_SHARE)
+        files = {"float": (smaller, source)}
+        files["int8"] = FILES / f"{name}_channels_int8.tflite", FILES / f"{name}_featherweight_int8.tflite"
+        for before, after in zip((smaller, source), files["int8"], strict=True):
+            quantize_job("featherweight", before, after, 20)
+        whole, left = made["macs"]
+        note = f"{whole / 1e6:.1f} to {left / 1e6:.1f} million; in {made['seconds']:.2f} s"
+        figures.append(Figure(f"{name}: MACs removed", 1 - left / whole, at_least=_SHARE, note=note))
+        whole, left = made["weight_bytes"]
+        figures.append(Figure(f"{name}: bytes of float weights", whole / left, "x", note=f"{whole:,} to {left:,}"))
+        for kind, (after, before) in files.items():
+            rows = []
+            for _ in range(options.rounds):
+                wait_until_calm()
+                rows.append(run_job("latency", files={"after": after, "before": before}, runs=runs))
+            figures += [
+                figure_of(f"{name}, {kind}: {state}", [row[state][0] for row in rows], "ms")
+                for state in ("before", "after")
+            ]
+            ratios = [row["before"][3] for row in rows]
+            figures.append(figure_of(f"{name}, {kind}: before / after", ratios, "x", at_least=1.6))
+        compiled = FILES / f"{name}_channels_ethos_int8.tflite"
+        run_job("quantize_featherweight", model=smaller, out=compiled, samples=4, target="ethos-u55")
+        made = clients.vela(compiled, "ethos-u55-256")
+        note = f"{made.npu_ops} operators on the NPU, {made.cpu_ops} on the CPU, {made.npu_macs} MACs"
+        what = f"{name}, int8 after: accepted by Vela, on the NPU"
+        figures.append(Figure(what, 100 * made.npu_fraction, "%", at_least=100, note=note))
+    return figures
