@@ -35,6 +35,21 @@ def test_zeros_are_left_out_of_the_file(folder) -> None:
     ok("inspect", "sparse.tflite")
 
 
+def test_channels_are_taken_out(folder) -> None:
+    from tests import models
+
+    tflite.save(models.lowered("convnet"), "convnet.tflite")
+    command = ("prune", "convnet.tflite", "-o", "small.tflite", "--sparsity", "0.5", "--pattern", "channel")
+    assert "multiply-accumulates are left" in ok(*command)
+    found = json.loads(ok(*command, "--json"))
+    assert found["file_bytes"] == (folder / "small.tflite").stat().st_size < (folder / "convnet.tflite").stat().st_size
+    assert found["macs"][1] < found["macs"][0]
+    assert any(group["after"] < group["before"] for group in found["groups"])
+    result = call(*command, "--method", "wanda")
+    assert result.exit_code == 2
+    assert "channels go by magnitude" in " ".join(result.stderr.split())
+
+
 def test_failures(folder) -> None:
     out = ("-o", "p.tflite")
     assert "a fraction of zeros in [0, 1), not 2" in paragraph(call("prune", "model.tflite", *out, "--sparsity", "2"))

@@ -21,7 +21,10 @@ from featherweight.cli.shell import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from featherweight.graph import Model
+    from featherweight.lower import Lowered
     from featherweight.sparsity.oneshot import Pruned
     from featherweight.sparsity.storing import Stored
 
@@ -53,7 +56,10 @@ def prune(
     sparsity: Annotated[float, typer.Option(metavar="S", help="The fraction of weights to set to zero, in [0, 1).")],
     pattern: Annotated[
         str,
-        typer.Option(metavar="NAME", help="unstructured, blocks as 1x4, 2:4, channel, or auto: what --target names."),
+        typer.Option(
+            metavar="NAME",
+            help="unstructured, blocks as 1x4, 2:4, auto (what --target names), or channel: these are taken out.",
+        ),
     ] = "unstructured",
     method: Annotated[str, typer.Option(metavar="NAME", help="magnitude, wanda or sparsegpt.")] = "magnitude",
     calibration: Annotated[
@@ -94,6 +100,15 @@ def prune(
 
     rules = [_rule(text) for text in rule or ()]
     check_outputs(output, sources=[model])
+    if pattern == "channel":
+        if rules or calibration or method != "magnitude" or allocation != "uniform" or store is Store.sparse:
+            raise typer.BadParameter(
+                "channels go by magnitude, a fraction of each group: --rule, --calibration, --method, --allocation and "
+                "--store have no effect. From Python, remove_channels can do more.",
+                param_hint="--pattern",
+            )
+        _remove(open_lowered(model), output, sparsity, exclude or (), as_json=as_json)
+        return
     lowered = open_lowered(model)
     data = None if calibration is None else open_data(calibration, lowered.model, preprocess=preprocess).samples
     result = prune_model(
@@ -116,6 +131,23 @@ def prune(
             stored = store_sparse(result.model)
     (stored or result).save(output)
     _print(output, result, stored, lowered.model, as_json=as_json)
+
+
+def _remove(lowered: Lowered, output: Path, fraction: float, exclude: Sequence[str], *, as_json: bool) -> None:
+    """Takes channels out, and prints what is left of each group."""
+    from featherweight.pipeline import remove_channels
+
+    result = remove_channels(lowered, fraction, exclude=exclude)
+    size = result.save(output)
+    groups = [vars(group) for group in result.groups]
+    if as_json:
+        sizes = {"file_bytes": size, "macs": result.macs, "weight_bytes": result.weight_bytes}
+        print_json({"file": str(output), **sizes, "groups": groups})
+        return
+    rows = [(", ".join(g.kernels), f"{g.before:,}", f"{g.after:,}", g.reason) for g in result.groups]
+    print_table("Channels", ("made by", "before", "after", "why all stay"), rows, right=(1, 2))
+    before, after = result.macs
+    say(f"{output}: {size:,} bytes; {after:,} of {before:,} multiply-accumulates are left.")
 
 
 def _print(output: Path, result: Pruned, stored: Stored | None, before: Model, *, as_json: bool) -> None:
