@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from tests.ptq.nets import dense, net, samples, weights
 
 import featherweight as fw
 from featherweight.errors import FormatError, RecipeError
-from featherweight.graph import Model, constant
+from featherweight.graph import Model, Tensor, constant
 from featherweight.ptq.passes import prepare
 from featherweight.sparsity import storing
 from featherweight.tflite.sparse_tensors import decoded, encoded, is_sparse
@@ -42,10 +44,22 @@ def test_a_block_that_does_not_divide_is_an_error() -> None:
 
 
 def test_damaged_indices_are_an_error() -> None:
-    stored = encoded(constant("w", np.eye(8, dtype=np.float32)))
-    stored.extras["sparsity"].dimMetadata[1].arrayIndices.values = np.full(8, 9, np.uint8)
-    with pytest.raises(FormatError, match="stored in a sparse form that is not understood"):
-        decoded(stored)
+    def damaged(change: Callable[[Any], None]) -> Tensor:
+        stored = encoded(constant("w", np.eye(8, dtype=np.float32)))
+        change(stored.extras["sparsity"])
+        return stored
+
+    def set_values(part: str, values: np.ndarray) -> Callable[[Any], None]:
+        return lambda sparsity: setattr(getattr(sparsity.dimMetadata[1], part), "values", values)
+
+    for change in (
+        set_values("arrayIndices", np.full(8, 9, np.uint8)),
+        set_values("arraySegments", np.arange(1, 10, dtype=np.uint8)),
+        lambda sparsity: setattr(sparsity, "traversalOrder", None),
+        lambda sparsity: setattr(sparsity, "dimMetadata", []),
+    ):
+        with pytest.raises(FormatError, match="stored in a sparse form that is not understood"):
+            decoded(damaged(change))
 
 
 def stack(pattern: str, sparsity: float = 0.9) -> Model:

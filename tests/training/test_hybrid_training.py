@@ -146,8 +146,11 @@ def test_a_saved_model_goes_on_where_it_was(recipe: str, tmp_path: Path) -> None
 
 
 def test_operators_without_hybrid_training_are_named() -> None:
+    source = single_ops.FACTORIES["UNIDIRECTIONAL_SEQUENCE_LSTM"]()
     with pytest.raises(UnsupportedOp, match=r"1 node\(s\) have no training kernel: UNIDIRECTIONAL_SEQUENCE_LSTM 'y'"):
-        fw.quantize_aware(single_ops.FACTORIES["UNIDIRECTIONAL_SEQUENCE_LSTM"](), "dynamic", progress=False)
+        fw.quantize_aware(source, "dynamic", progress=False, strict=True)
+    kept = fw.finalize(fw.quantize_aware(source, "dynamic", progress=False)).plan.kept_float
+    assert kept == {"y": "UNIDIRECTIONAL_SEQUENCE_LSTM: it has no training kernel in this form"}
 
 
 def test_dense_layers_that_litert_quantizes_otherwise_are_refused() -> None:

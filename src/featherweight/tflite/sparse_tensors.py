@@ -65,13 +65,13 @@ def decoded(tensor: Tensor) -> Tensor:
     metadata = list(sparsity.dimMetadata or [])
     has_block = len(metadata) == len(tensor.shape) + 1
     block = int(metadata[-1].denseSize) if has_block else 1
-    order = [int(axis) for axis in sparsity.traversalOrder]
+    order = [int(axis) for axis in _listed(sparsity.traversalOrder)]
     is_known = (
         order == list(range(len(metadata)))
         and len(metadata) in (len(tensor.shape), len(tensor.shape) + 1)
         and [part.format for part in metadata[: len(dense)]] == [_DENSE] * len(dense)
         and metadata[len(dense)].format == _COMPRESSED
-        and (not has_block or list(sparsity.blockMap) == [len(tensor.shape) - 1])
+        and (not has_block or _listed(sparsity.blockMap) == [len(tensor.shape) - 1])
     )
     rows = int(np.prod(dense))
     nothing = np.zeros(0, np.int64)
@@ -81,6 +81,7 @@ def decoded(tensor: Tensor) -> Tensor:
         is_known
         and last % block == 0
         and len(segments) == rows + 1
+        and segments[0] == 0
         and segments[-1] == len(indices) == values.size // block
         and (np.diff(segments) >= 0).all()
         and (len(indices) == 0 or 0 <= indices.min() <= indices.max() < last // block)
@@ -94,6 +95,11 @@ def decoded(tensor: Tensor) -> Tensor:
     full[np.repeat(np.arange(rows), np.diff(segments)), indices] = values.reshape(-1, block)
     extras = {name: value for name, value in tensor.extras.items() if name != "sparsity"}
     return replace(tensor, data=constant(tensor.name, full.reshape(tensor.shape), tensor.dtype).data, extras=extras)
+
+
+def _listed(values: Any) -> list[int]:
+    """Returns a field that may be left out."""
+    return [] if values is None else list(values)
 
 
 _PARTS = ("arraySegments", "arrayIndices")
