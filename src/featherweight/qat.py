@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +16,18 @@ from featherweight import target as targets
 from featherweight.calibration import calibrate, needs_histogram
 from featherweight.errors import RecipeError, UnsupportedOp, listed
 from featherweight.graph import Graph, Model
-from featherweight.lower.keras import is_keras_model
+from featherweight.lower import keras as framework
 from featherweight.numerics import QuantParams
 from featherweight.pipeline import Quantized, load, methods, peeked, require_integer
 from featherweight.ptq import plan as plans
 from featherweight.ptq.planning import plan as make_plan
 from featherweight.ptq.rewrite import rewrite
 from featherweight.report import make_report
+from featherweight.runtime.benchmark import random_inputs
+from featherweight.runtime.samples import as_feeds, input_tensors
 
 if TYPE_CHECKING:
+    from featherweight.training.dropout_places import Found
     from featherweight.training.options import Oscillations, RangeTraining
     from featherweight.training.quantized_model import QuantizedModel
 
@@ -40,6 +43,7 @@ def quantize_aware(
     oscillations: str | Oscillations | None = None,
     approximate: bool = False,
     teacher: Any = None,
+    dropout: Any = True,
     keep_zeros: bool = True,
     strict: bool = False,
     samples: int | None = None,
@@ -63,6 +67,8 @@ def quantize_aware(
         approximate: train by classic fake quantization, for any operator; the file then computes other integers.
         teacher: what training draws the outputs to, without labels: True for the float model itself, or another model
             of the same inputs and outputs (what `load` takes). `compile` then needs no loss, and `fit` no labels.
+        dropout: True puts the dropout and noise layers of a Keras `source` back into training steps; a Keras model (or
+            its path) puts in its own, where `source` is a graph that was lowered from it; False leaves them out.
         keep_zeros: weights that are zero now stay zero (a pruned model stays pruned).
         strict: raise if any operator but the border conversions computes in float.
         samples: use at most so many samples.
@@ -82,6 +88,7 @@ def quantize_aware(
     recipe, target = recipes.load(recipe), targets.load(target)
     first, calibration = peeked(calibration)
     model = exposed(load(source, unroll=True, samples=first))
+    noise = _dropout(source if dropout is True else dropout, model, first)
     if recipe.needs_ranges and calibration is None:
         raise RecipeError(
             f"Recipe '{recipe.name}' measures activation ranges: pass calibration samples from the training split."
@@ -103,8 +110,9 @@ def quantize_aware(
     taught = None
     if teacher is not None and teacher is not False:
         # The samples may name inputs as the student does; a Keras model is verified without them.
-        given = None if is_keras_model(teacher) or isinstance(teacher, (str, Path)) else first
+        given = None if framework.is_keras_model(teacher) or isinstance(teacher, (str, Path)) else first
         taught = teacher_of(model if teacher is True else load(teacher, samples=given))
+    plan = replace(plan, notes=(*plan.notes, *noise.notes))
     sources = _sources(model.main, integer.main)
     made = QuantizedModel(
         model,
@@ -116,6 +124,7 @@ def quantize_aware(
         sparse=None if keep_zeros else (),
         approximate=approximate,
         oscillations=oscillations,
+        noises=noise.noises,
         name=name,
     )
     made.target = target
@@ -162,6 +171,20 @@ def finalize(model: QuantizedModel) -> Quantized:
         notes.append(f"not checked against target '{plan.target}', whose file the saved model does not hold")
     plan = replace(plan, notes=(*plan.notes, *notes))
     return Quantized(result, plan, make_report(trained, result, plan, violations))
+
+
+def _dropout(source: Any, model: Model, samples: Sequence[Any] | None) -> Found:
+    """Returns the dropout of a Keras model with its places in the float graph; nothing of what is no Keras model."""
+    from featherweight.training.dropout_places import Found, dropout_of, has_dropout
+
+    is_path = isinstance(source, (str, Path)) and Path(source).suffix.lower() in framework.SUFFIXES
+    keras_model = framework.load(source) if is_path else source
+    if not framework.is_keras_model(keras_model) or not has_dropout(keras_model):
+        return Found()
+    given = next(as_feeds(samples, model)) if samples else random_inputs(input_tensors(model))
+    live = framework.read_live(keras_model, samples)
+    arrays = list(given.values())
+    return dropout_of(keras_model, lambda: live.call(*arrays), model, given)
 
 
 def _without_kernel(integer: Model, plan: plans.Plan, *, strict: bool, approximate: bool) -> dict[str, str]:

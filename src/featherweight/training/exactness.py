@@ -62,7 +62,8 @@ def largest_sum(node: Node, graph: Graph, chunks: int = 1) -> float:
     qmin, qmax = integer_range(x.dtype)
     zero_point = x.quant.zero_point[0] if x.quant and x.quant.zero_point else 0
     worst = worst * max(abs(qmin - zero_point), abs(qmax - zero_point))
-    bias = graph.tensors[node.inputs[op.bias]].array if op.bias is not None and op.bias < len(node.inputs) else None
+    has_bias = op.bias is not None and op.bias < len(node.inputs) and bool(node.inputs[op.bias])
+    bias = graph.tensors[node.inputs[op.bias or 0]].array if has_bias else None
     if chunks == 1 and bias is not None:
         worst = worst + np.abs(bias.astype(np.float64))
     return float(worst.max(initial=0.0))

@@ -23,6 +23,7 @@ from featherweight.ops import lookup
 from featherweight.profiles import Profile, find
 from featherweight.target import Target
 from featherweight.training.distillation import compared, distance, teacher_from_config
+from featherweight.training.dropout import Noise, with_noise
 from featherweight.training.exact import joined
 from featherweight.training.exactness import chunks_of
 from featherweight.training.graph_model import GraphModel
@@ -54,6 +55,7 @@ class QuantizedModel(GraphModel):
         sparse: constants of the float graph whose zeros stay zeros; those weights that have any, if left out.
         approximate: train by classic fake quantization, which is not what the file computes.
         oscillations: what to do about weights that jump to and fro (`options.Oscillations`, or its fields).
+        noises: dropout and noise of training steps (`dropout.Noise`, or their fields).
         version: of this package, which decides the integers.
 
     Raises:
@@ -72,6 +74,7 @@ class QuantizedModel(GraphModel):
         sparse: Sequence[str] | None = None,
         approximate: bool = False,
         oscillations: Oscillations | str | Mapping[str, Any] | None = None,
+        noises: Sequence[Noise | Mapping[str, Any]] = (),
         version: str | None = None,
         **options: Any,
     ) -> None:
@@ -95,7 +98,11 @@ class QuantizedModel(GraphModel):
         self._held = replace(self._held, program=program, outputs=outputs)
         in_training = self._integer_program(profile, moves=True) if self.scales.moves else program
         needs_float = self.ranges.observes or self.ranges.delay
-        self._programs = _Opaque(_Programs(in_training, Program(graph, bound(graph)) if needs_float else None))
+        in_float = Program(graph, bound(graph)) if needs_float else None
+        self._noises = _Opaque(tuple(part if isinstance(part, Noise) else Noise.from_json(part) for part in noises))
+        self._programs = _Opaque(
+            _Programs(self._with_noise(in_training), in_float, None if in_float is None else self._with_noise(in_float))
+        )
         self.teacher = teacher
         self._compared = _Opaque(() if teacher is None else compared(graph, integer, teacher.graph))
 
@@ -117,6 +124,11 @@ class QuantizedModel(GraphModel):
     def scales(self) -> Scales:
         """The variables that integers are scaled by."""
         return self._scales.value
+
+    @property
+    def noises(self) -> tuple[Noise, ...]:
+        """The dropout and noise of training steps."""
+        return self._noises.value
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Computes the outputs; in training, scales first move, and losses of the model's own are added."""
@@ -151,7 +163,8 @@ class QuantizedModel(GraphModel):
         def in_float() -> dict[str, Array]:
             graph, integer = self.graph.main, self.integer.main
             sources = {name: float_source(integer, graph, name) or name for name in names}
-            values, found = self._in_float(inputs, tuple(set(sources.values()))), dict[str, Array]()
+            needed, delayed = tuple(set(sources.values())), self._programs.value.delayed
+            values, found = self.computed(delayed, inputs, needed, self.trained_values()), dict[str, Array]()
             for name, source in sources.items():
                 tensor = integer.tensors[name]
                 found[name] = values[source] / self.scales.affine(tensor)[0] if is_quantized(tensor) else values[source]
@@ -278,6 +291,14 @@ class QuantizedModel(GraphModel):
         )
         return Program(self.integer, integer_functions(self.integer, parameters, self._chunks.value))
 
+    def _with_noise(self, program: Program) -> Program:
+        return with_noise(
+            program,
+            self.noises,
+            lambda tensor: self.scales.affine(tensor)[0],
+            lambda: ops.convert_to_tensor(self.scales.step),
+        )
+
     def _made_tracked(self) -> dict[str, Tracked]:
         """Makes the state of the weights that may freeze, each with scales of its own."""
         if self.oscillations is None:
@@ -310,6 +331,7 @@ class QuantizedModel(GraphModel):
             "ranges": self.ranges.to_json(),
             "approximate": self.approximate,
             "oscillations": None if self.oscillations is None else asdict(self.oscillations),
+            "noises": [asdict(noise) for noise in self.noises],
             "version": package_version(),
             "chunks": self._chunks.value,
             "sparse": list(self._masks.value),
@@ -344,10 +366,11 @@ class QuantizedModel(GraphModel):
 
 @dataclass(frozen=True, eq=False)
 class _Programs:
-    """What computes in training, and the float graph where that is needed besides."""
+    """What computes in training, and the float graph: where it is observed, and as it trains during a delay."""
 
     in_training: Program
     in_float: Program | None
+    delayed: Program | None
 
 
 class _Opaque:
