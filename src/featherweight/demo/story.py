@@ -109,7 +109,9 @@ def run(
         *((f"{recipe}-trained", network, recipe) for recipe in TRAINED),
         ("pruned-int8", pruned, "int8"),
     ):
-        learner = qat.quantize_aware(source, recipe, calibration=samples, teacher=network, progress=progress)
+        learner = qat.quantize_aware(
+            source, recipe, calibration=samples, teacher=network, dropout=False, progress=progress
+        )
         training.train_on(learner, data, seed, steps=max(steps // 5, 1), progress=progress)
         quantized[name] = qat.finalize(learner)
     models = {BASELINE: baseline, "pruned": pipeline.load(pruned)}
