@@ -31,7 +31,7 @@ def source() -> Any:
     x = layers.Add(name="sum")([x, layers.Dropout(0.5, noise_shape=(None, 1, 1, 1), name="depth")(y)])
     x = layers.GaussianNoise(0.1, name="noise")(x)
     z = layers.Conv2D(4, 1, name="branch")(layers.Dropout(0.2, name="one")(x))
-    x = layers.Flatten()(layers.Add(name="second_sum")([z, x]))
+    x = layers.Flatten(name="flatten")(layers.Add(name="second_sum")([z, x]))
     x = layers.Dense(6, activation="tanh", name="features")(layers.GaussianDropout(0.2, name="flat")(x))
     x = layers.Dense(3, name="logits")(layers.Dropout(0.5, seed=7, name="last")(x))
     return keras.Model(inputs, layers.Dropout(0.1, name="after")(x))
