@@ -13,14 +13,14 @@ _SIDE = 224
 
 def demo_data(out: str, draws: int, samples: int) -> dict[str, Any]:
     """Trains the demo's network; writes it, its test set and `draws` calibration sets from the training set."""
-    from featherweight import pipeline, tflite
+    from featherweight import loading, tflite
     from featherweight.demo import dataset, training
 
     data = dataset.load()
     folder = Path(out)
     network = training.train(data, 0, progress=False)
     network.save(folder / "demo.keras")
-    tflite.save(pipeline.load(network), folder / "demo.tflite")
+    tflite.save(loading.load(network), folder / "demo.tflite")
     np.savez(folder / "demo_test.npz", x=data.x_test, y=data.y_test)
     for draw in range(draws):
         chosen = np.random.default_rng(draw).choice(len(data.x_train), samples, replace=False)

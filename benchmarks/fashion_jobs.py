@@ -66,9 +66,16 @@ def train_integers(
     step = len(data.x_train) // _CALIBRATION
     calibration = data.x_train[seed % step :: step][:_CALIBRATION, np.newaxis]
     network = keras.models.load_model(source)
+    equalized = options.pop("equalize", False)
     distil = options.pop("distil", False)
-    model = fw.quantize_aware(network, recipe, calibration=calibration, teacher=distil, progress=False, **options)
-    fw.finalize(model).save(f"{out}_post.tflite")
+    options |= {"calibration": calibration, "progress": False}
+    target = options.get("target", "litert")
+    fw.quantize(network, recipe, calibration=calibration, target=target, io="float32", progress=False).save(
+        f"{out}_post.tflite"
+    )
+    graph = fw.equalize(network).model if equalized else network
+    model = fw.quantize_aware(graph, recipe, teacher=distil, **options)
+    fw.finalize(model).save(f"{out}_start.tflite")
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     loss = None if distil else "sparse_categorical_crossentropy"
     model.compile(keras.optimizers.Adam(schedule), loss=loss)

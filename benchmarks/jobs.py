@@ -46,11 +46,11 @@ def random_samples(model: str, count: int, distinct: int = 8) -> Iterator[np.nda
 def build_network(name: str, out: str) -> Result:
     """Builds a network in Keras; writes it as `.keras` and, lowered, as `.tflite`."""
     from benchmarks.networks import build
-    from featherweight import pipeline, tflite
+    from featherweight import loading, tflite
 
     network = build(name)
     network.save(Path(out).with_suffix(".keras"))
-    tflite.save(pipeline.load(network), out)
+    tflite.save(loading.load(network), out)
     return {}
 
 
@@ -312,10 +312,10 @@ def latency(files: dict[str, str], runs: int) -> Result:
 
 def remove_channels(model: str, out: str, macs: float) -> Result:
     """Removes channels from a float file until that share of its multiply-accumulates is gone."""
-    from featherweight import pipeline
+    import featherweight as fw
 
     start = time.perf_counter()
-    removed = pipeline.remove_channels(model, macs=macs)
+    removed = fw.remove_channels(model, macs=macs)
     seconds = time.perf_counter() - start
     removed.save(out)
     return {"seconds": seconds, "macs": removed.macs, "weight_bytes": removed.weight_bytes}
@@ -323,10 +323,10 @@ def remove_channels(model: str, out: str, macs: float) -> Result:
 
 def lower_keras_file(path: str) -> Result:
     """Loads a `.keras` file and lowers it; the caller times the whole process."""
-    from featherweight import pipeline
+    import featherweight as fw
 
     start = time.perf_counter()
-    model = pipeline.load(path)
+    model = fw.load(path)
     return {"seconds": time.perf_counter() - start, "nodes": len(model.main.nodes)}
 
 

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from featherweight.calibration import Stats, calibrate
     from featherweight.curves import Curve, sparsity_curve
     from featherweight.graph import Graph, Model, Node, Tensor
+    from featherweight.loading import load
     from featherweight.numerics import QuantParams
-    from featherweight.pipeline import Quantized, load, prune, quantize, remove_channels
+    from featherweight.pipeline import Quantized, equalize, quantize
+    from featherweight.ptq.equalization import Equalized
     from featherweight.ptq.plan import Plan
     from featherweight.ptq.planning import plan
     from featherweight.ptq.rewrite import rewrite
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
     from featherweight.recipe import Recipe, Rule, Scheme
     from featherweight.report import Report
     from featherweight.runtime import benchmark, run
-    from featherweight.sparsity.channels import ChannelGroup, Removed
-    from featherweight.sparsity.oneshot import Pruned
+    from featherweight.sparsity.channels import ChannelGroup, Removed, remove_channels
+    from featherweight.sparsity.oneshot import Pruned, prune
     from featherweight.sparsity.storing import Stored, store_sparse
     from featherweight.target import Target, check
     from featherweight.tflite import read, save, write
@@ -56,7 +58,9 @@ _HOMES = {
     "calibration": ("Stats", "calibrate"),
     "graph": ("Graph", "Model", "Node", "Tensor"),
     "numerics": ("QuantParams",),
-    "pipeline": ("Quantized", "load", "prune", "quantize", "remove_channels"),
+    "loading": ("load",),
+    "pipeline": ("Quantized", "equalize", "quantize"),
+    "ptq.equalization": ("Equalized",),
     "ptq.plan": ("Plan",),
     "ptq.planning": ("plan",),
     "ptq.rewrite": ("rewrite",),
@@ -64,8 +68,8 @@ _HOMES = {
     "recipe": ("Recipe", "Rule", "Scheme"),
     "report": ("Report",),
     "runtime": ("benchmark", "run"),
-    "sparsity.channels": ("ChannelGroup", "Removed"),
-    "sparsity.oneshot": ("Pruned",),
+    "sparsity.channels": ("ChannelGroup", "Removed", "remove_channels"),
+    "sparsity.oneshot": ("Pruned", "prune"),
     "sparsity.storing": ("Stored", "store_sparse"),
     "curves": ("Curve", "sparsity_curve"),
     "target": ("Target", "check"),
@@ -84,6 +88,7 @@ __all__ = [
     "ChannelGroup",
     "Curve",
     "DataError",
+    "Equalized",
     "FeatherweightError",
     "FormatError",
     "Graph",
@@ -118,6 +123,7 @@ __all__ = [
     "compare",
     "constant",
     "cosine",
+    "equalize",
     "evaluate",
     "finalize",
     "graph_model",

@@ -1,10 +1,9 @@
-"""The main job from end to end: load a model from anywhere, quantize it, keep what was decided beside it."""
+"""Quantization from end to end: a model from anywhere in, integers out, with what was decided beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +11,15 @@ from featherweight import recipe as recipes
 from featherweight import target as targets
 from featherweight import tflite
 from featherweight.calibration import calibrate, needs_histogram
-from featherweight.errors import FormatError, RecipeError, TargetViolation, listed
+from featherweight.errors import RecipeError, TargetViolation, listed
 from featherweight.graph import Model
-from featherweight.lower import Lowered, lower_with_notes
-from featherweight.pruning.choosing import ROLES
+from featherweight.loading import load, load_with_notes, peeked
 from featherweight.ptq import plan as plans
-from featherweight.ptq.passes import prepare
+from featherweight.ptq.equalization import Equalized, equalize_graph
 from featherweight.ptq.planning import plan as make_plan
 from featherweight.ptq.recurrent import choose_form
 from featherweight.ptq.rewrite import rewrite
 from featherweight.report import Report, make_report
-from featherweight.sparsity.channels import Removed, remove_from_graph
-from featherweight.sparsity.oneshot import Pruned, prune_graph
-
-_FRAMEWORK_FILES = (".keras", ".h5")
-# Samples that a lowered model is verified with.
-_LOWERED_WITH = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,48 +33,6 @@ class Quantized:
     def save(self, path: str | Path) -> int:
         """Writes the model as a ``.tflite`` file, atomically, and returns its size in bytes."""
         return tflite.save(self.model, path)
-
-
-def load(source: Any, *, unroll: bool = False, fuse: bool = False, samples: Iterable[Any] | None = None) -> Model:
-    """Returns the float graph of a model: a ``.tflite`` file, a Keras file, or a live framework model.
-
-    Operators without integer kernels are written in ones that have them (`featherweight.ptq.passes`).
-
-    Args:
-        source: a path (``.tflite``, ``.keras``, ``.h5``), the bytes of a ``.tflite`` file, a `Model`, or a live model.
-        unroll: write recurrent layers out step by step instead of as loops, which full-integer recipes need.
-        fuse: write Keras LSTM layers as one operator each, which integer targets have kernels for.
-        samples: inputs to verify a lowered model with; a PyTorch module or JAX function needs at least one.
-
-    Raises:
-        FormatError: if a file can't be read as a model.
-        LoweringError: if a framework model can't be lowered, or the result differs from it.
-    """
-    return load_with_notes(source, unroll=unroll, fuse=fuse, samples=samples).model
-
-
-def load_with_notes(
-    source: Any, *, unroll: bool = False, fuse: bool = False, samples: Iterable[Any] | None = None
-) -> Lowered:
-    """Like `load`, with what lowering noted; what it returns can be quantized as it is."""
-    loaded = _read_or_lower(source, unroll, fuse, samples)
-    return replace(loaded, model=prepare(loaded.model))
-
-
-def _read_or_lower(source: Any, unroll: bool, fuse: bool, samples: Iterable[Any] | None) -> Lowered:
-    if isinstance(source, Lowered):
-        return source
-    if isinstance(source, Model):
-        return Lowered(source)
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return Lowered(tflite.read(source))
-    if isinstance(source, (str, Path)):
-        path = Path(source)
-        if path.suffix not in _FRAMEWORK_FILES:
-            return Lowered(tflite.read(path))
-        if not path.is_file():
-            raise FormatError(f"'{path}' can't be read: there is no such file. Give a .tflite, .keras or .h5 path.")
-    return lower_with_notes(source, unroll=unroll, fuse=fuse, samples=samples)
 
 
 def quantize(
@@ -146,126 +96,20 @@ def quantize(
     return Quantized(result, decided, make_report(model, result, decided, targets.check(result, target)))
 
 
-def prune(
-    source: Any,
-    sparsity: float,
-    *,
-    pattern: str = "unstructured",
-    method: str = "magnitude",
-    calibration: Iterable[Any] | None = None,
-    allocation: str = "uniform",
-    exclude: str | Sequence[str] = (),
-    rules: Mapping[str, float] | Sequence[tuple[str, float]] = (),
-    dense: Sequence[str] = ROLES,
-    target: str | Path | targets.Target | None = None,
-    samples: int | None = None,
-    progress: bool = True,
-) -> Pruned:
-    """Prunes a float model without training; each kernel ends with exactly round(sparsity × units) zero units.
+def equalize(source: Any, *, samples: Iterable[Any] | None = None) -> Equalized:
+    """Gives the channels of neighbouring weights like ranges, without changing the function (`ptq.equalization`).
 
-    Layers are pruned one after the other; what a method measures is fed by the pruned layers before.
+    It serves targets with one scale for a whole weight, where channels with small weights get few integers: pass the
+    `model` of what it returns to `quantize` or `quantize_aware`.
 
     Args:
         source: what `load` takes.
-        sparsity: the fraction of weights (blocks, channels) to set to zero, in [0, 1).
-        pattern: ``unstructured``, blocks as ``1x4`` (outputs × consecutive inputs), ``2:4``, ``channel`` (outputs, left
-            in the model as zeros), or ``auto`` for what `target` names.
-        method: ``magnitude``; ``wanda``: magnitude × norm of the input (Sun et al., 2306.11695); ``sparsegpt``, which
-            updates the weights that stay (Frantar & Alistarh, 2301.00774). The last two need `calibration`.
-        calibration: samples from the training split, any iterable.
-        allocation: ``uniform``, ``erk`` (Evci et al., 1911.11134) or ``global`` (the smallest of all kernels together).
-        exclude: shell patterns of kernels that stay dense, matching their name or a part of it.
-        rules: shell pattern → sparsity of its own, 0 for dense; the first that matches decides.
-        dense: what stays dense unless a rule names it: the ``first`` convolution, the ``last`` kernel, ``depthwise``.
-        target: a target's name or file, for ``auto``.
-        samples: use at most so many samples (128).
-        progress: show progress on a terminal.
-
-    Raises:
-        RecipeError: for an option that is not understood, missing samples, or nothing to prune.
-        DataError: if a pattern does not divide a kernel, or weights or samples can't be used.
-        FormatError: if the model is quantized.
-    """
-    first, calibration = peeked(calibration)
-    return prune_graph(
-        load(source, samples=first),
-        sparsity,
-        pattern=pattern,
-        method=method,
-        calibration=calibration,
-        allocation=allocation,
-        exclude=exclude,
-        rules=rules,
-        dense=dense,
-        target=target,
-        samples=samples,
-        progress=progress,
-    )
-
-
-def remove_channels(
-    source: Any,
-    fraction: float | None = None,
-    *,
-    macs: float | None = None,
-    only_zero: bool = False,
-    criterion: str = "magnitude",
-    data: Any = None,
-    loss: Any = None,
-    multiple: int | None = None,
-    exclude: str | Sequence[str] = (),
-    samples: Iterable[Any] | None = None,
-) -> Removed:
-    """Removes channels from a float model, with all that depends on them; the result is a smaller dense model.
-
-    Channels that are added, multiplied or concatenated with others go together with them, through depthwise
-    convolutions, pooling, padding and reshapes; of attention, whole heads go. The lowest scores go first.
-
-    Args:
-        source: what `load` takes.
-        fraction: of each group's channels, at most, in [0, 1).
-        macs: at least this share of all multiply-accumulates, in [0, 1), from where scores are lowest.
-        only_zero: exactly the channels that are 0 for every input, their weights and biases being 0; outputs stay as
-            they are.
-        criterion: ``magnitude``, the mean of |w| over all weights that make a channel (Li et al., 1608.08710, section
-            3.1), relative to that of its group; or ``taylor``, the squared change of the loss without the channel, to
-            first order (Molchanov et al., 1906.10771, section 3.1).
-        data: for ``taylor``: (inputs, labels) from the training split; inputs are an array, or a dict by public name.
-        loss: for ``taylor``: a Keras loss, or its name.
-        multiple: groups keep a multiple of so many channels, which runtimes compute together, and not none; by default
-            16, or 8 where a group has 16 or less. `only_zero` does not heed it.
-        exclude: shell patterns of weights or operators, matching their name or a part of it, whose outputs all stay.
         samples: inputs to verify a lowered model with; a PyTorch module or JAX function needs at least one.
 
     Raises:
-        RecipeError: for an option that is not understood, or nothing to remove.
-        DataError: if the data are no pair of equal length.
-        UnsupportedOp: if an operator can't be trained, for ``taylor``.
         FormatError: if the model is quantized.
     """
-    model = load(source, samples=samples)
-    return remove_from_graph(
-        model,
-        fraction,
-        macs=macs,
-        only_zero=only_zero,
-        criterion=criterion,
-        data=data,
-        loss=loss,
-        multiple=multiple,
-        exclude=exclude,
-    )
-
-
-def peeked(samples: Iterable[Any] | None) -> tuple[list[Any] | None, Iterable[Any] | None]:
-    """Returns the first samples, to lower with, and all of them: an iterator is consumed once only."""
-    if samples is None or isinstance(samples, (str, bytes, Path, Mapping)) or not isinstance(samples, Iterable):
-        return None, samples  # what calibration will say of it stands
-    iterator = iter(samples)
-    first = list(islice(iterator, _LOWERED_WITH))
-    if iterator is samples and first:
-        samples = chain(first, iterator)
-    return first or None, samples
+    return equalize_graph(load(source, samples=samples))
 
 
 def methods(recipe: recipes.Recipe) -> list[str]:

@@ -16,9 +16,10 @@ from featherweight import target as targets
 from featherweight.calibration import calibrate, needs_histogram
 from featherweight.errors import RecipeError, UnsupportedOp, listed
 from featherweight.graph import Graph, Model
+from featherweight.loading import load, peeked
 from featherweight.lower import keras as framework
 from featherweight.numerics import QuantParams
-from featherweight.pipeline import Quantized, load, methods, peeked, require_integer
+from featherweight.pipeline import Quantized, methods, require_integer
 from featherweight.ptq import plan as plans
 from featherweight.ptq.planning import plan as make_plan
 from featherweight.ptq.rewrite import rewrite

@@ -14,7 +14,7 @@ import numpy as np
 
 from featherweight.errors import RecipeError, UnsupportedOp, listed
 from featherweight.graph import Model, io_names
-from featherweight.pipeline import load
+from featherweight.loading import load
 from featherweight.runtime import run
 
 if TYPE_CHECKING:

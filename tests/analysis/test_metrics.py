@@ -7,17 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featherweight.analysis.metrics import (
-    METRICS,
-    ErrorSums,
-    auc_scores,
-    cosine,
-    error_sums,
-    power_ratio_db,
-    sqnr_db,
-    standard_error,
-    top_k_scores,
-)
+from featherweight.analysis.metrics import METRICS, auc_scores, standard_error, top_k_scores
+from featherweight.analysis.tensor_errors import ErrorSums, cosine, error_sums, power_ratio_db, sqnr_db
 from featherweight.errors import DataError
 from featherweight.numerics import QuantParams, dequantize, params_from_range, quantize
 

@@ -212,13 +212,13 @@ def test_quantize_does_not_write_over_its_input(folder):
 
 
 def test_outputs_are_checked_before_the_work(folder, monkeypatch):
-    from featherweight import pipeline
+    from featherweight import loading, pipeline
 
     def never(*args, **kwargs):
         raise AssertionError("worked before it knew that it can write")
 
     monkeypatch.setattr(pipeline, "quantize", never)
-    monkeypatch.setattr(pipeline, "load_with_notes", never)
+    monkeypatch.setattr(loading, "load_with_notes", never)
     for option, path, message in [
         ("-o", "none/q.tflite", "'none/q.tflite' can't be written: there is no folder 'none'"),
         ("-o", ".", "'.' can't be written: it is a folder"),
@@ -379,12 +379,12 @@ def test_unexpected_errors_are_a_paragraph_too(folder, monkeypatch):
 
 
 def test_a_missing_package_is_named(folder, monkeypatch):
-    from featherweight import pipeline
+    from featherweight import loading
 
     def missing(*args, **kwargs):
         raise ModuleNotFoundError("No module named 'keras'", name="keras")
 
-    monkeypatch.setattr(pipeline, "load_with_notes", missing)
+    monkeypatch.setattr(loading, "load_with_notes", missing)
     message = paragraph(call("lower", "model.keras", "-o", "q.tflite"))
     assert "the package 'keras' is not installed" in message
 

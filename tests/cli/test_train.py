@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from tests.analysis.small_models import classifier, features, two_headed
@@ -32,6 +33,7 @@ def folder(tmp_path, monkeypatch):
     x = features()
     np.savez("data.npz", x=x, y=run(classifier(), x).argmax(axis=1))
     np.save("unlabelled.npy", x)
+    np.save("noise.npy", np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32))
     return tmp_path
 
 
@@ -81,6 +83,20 @@ def test_labels_are_used_where_there_are_any(folder):
     by_labels = Path("q.tflite").read_bytes()
     assert "Training by distillation" in ok("--data", "data.npz", *SHORT, "--distil")
     assert Path("q.tflite").read_bytes() != by_labels
+
+
+def test_dropout_of_a_keras_file_acts_in_training(folder):
+    """The same weights with and without it: what is trained differs, and the same again is the same."""
+    written = []
+    for rate in (0.0, 0.5, 0.5):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((8,), name="features")
+        hidden = keras.layers.Dropout(rate, name="noise")(keras.layers.Dense(16, "relu", name="hidden")(inputs))
+        keras.Model(inputs, keras.layers.Dense(3, name="scores")(hidden)).save("dropout.keras")
+        result = CliRunner().invoke(app, ["train", "dropout.keras", "-o", "q.tflite", "--data", "noise.npy", *SHORT])
+        assert result.exit_code == 0, result.output
+        written.append(Path("q.tflite").read_bytes())
+    assert written[1] == written[2] != written[0]
 
 
 def test_the_seed_decides_and_the_same_seed_repeats(folder):

@@ -21,8 +21,8 @@ from featherweight import target as targets
 from featherweight.calibration import Stats, TensorStats, calibrate
 from featherweight.errors import DataError, RecipeError
 from featherweight.graph import Model, Node, constant
+from featherweight.loading import load
 from featherweight.numerics import QuantParams, quantize
-from featherweight.pipeline import load
 from featherweight.ptq.plan import from_json
 from featherweight.ptq.recurrent import cell_params, choose_form
 from featherweight.runtime.litert import RESOLVERS, Session

@@ -11,7 +11,7 @@ from tests.single_ops import FACTORIES
 from tests.tflite.files import if_model, plain, while_model
 
 from featherweight.graph import Graph, Model, Node, Tensor, constant
-from featherweight.pipeline import load
+from featherweight.loading import load
 from featherweight.ptq.passes import PASSES, Pass, prepare
 from featherweight.runtime import run
 from featherweight.tflite import read, write

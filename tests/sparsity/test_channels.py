@@ -15,7 +15,7 @@ import featherweight as fw
 from featherweight.errors import DataError, FormatError, RecipeError
 from featherweight.graph import Model, Tensor, constant, replace_graph
 from featherweight.sparsity import channels
-from featherweight.sparsity.channels import remove_from_graph
+from featherweight.sparsity.channels import remove_channels
 from featherweight.training.saliency import contributions
 
 FAMILIES = ("convnet", "depthwise", "dense", "transformer", "multi_input", "multi_output", "upsampling")
@@ -43,7 +43,7 @@ def sizes(removed: fw.Removed) -> dict[str, tuple[int, int]]:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_smaller_graph_is_the_masked_one(name: str, taken: list[set[int]]) -> None:
     whole = models.lowered(name)
-    removed = remove_from_graph(whole, 0.5, multiple=2)
+    removed = remove_channels(whole, 0.5, multiple=2)
     oracle = masked(whole, taken[-1])
     assert removed.macs[1] < removed.macs[0]
     assert removed.weight_bytes[1] < removed.weight_bytes[0]
@@ -58,7 +58,7 @@ def test_smaller_graph_is_the_masked_one(name: str, taken: list[set[int]]) -> No
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_groups_say_what_stays_and_why(name: str) -> None:
-    removed = remove_from_graph(models.lowered(name), 0.5, multiple=2)
+    removed = remove_channels(models.lowered(name), 0.5, multiple=2)
     assert any(group.after < group.before for group in removed.groups)
     for group in removed.groups:
         assert (group.after == group.before) == bool(group.reason)
@@ -66,14 +66,14 @@ def test_groups_say_what_stays_and_why(name: str) -> None:
 
 
 def test_residual_sums_share_their_channels() -> None:
-    groups = remove_from_graph(models.lowered("convnet"), 0.5, multiple=2).groups
+    groups = remove_channels(models.lowered("convnet"), 0.5, multiple=2).groups
     stem = next(g for g in groups if any("stem" in name for name in g.operators))
     assert any("block_1_conv_b" in name for name in stem.operators)
     assert len(stem.kernels) == 2
 
 
 def test_attention_loses_heads() -> None:
-    removed = remove_from_graph(models.lowered("transformer"), 0.5)
+    removed = remove_channels(models.lowered("transformer"), 0.5)
     heads = next(group for group in removed.groups if len(group.operators) == 3 and "query" in group.operators[0])
     assert (heads.before, heads.after) == (16, 8)
     stream = next(group for group in removed.groups if "embedding" in group.operators[0])
@@ -81,7 +81,7 @@ def test_attention_loses_heads() -> None:
 
 
 def test_share_of_macs_is_reached_and_not_by_far() -> None:
-    removed = remove_from_graph(models.lowered("depthwise"), macs=0.4, multiple=2)
+    removed = remove_channels(models.lowered("depthwise"), macs=0.4, multiple=2)
     assert 0.4 <= 1 - removed.macs[1] / removed.macs[0] <= 0.5
 
 
@@ -89,7 +89,7 @@ def test_lowest_magnitude_goes_first() -> None:
     w = weights(6, 3, 3, 3)
     w[[1, 4]] *= 0.01
     whole = _two_convolutions(w)
-    removed = remove_from_graph(whole, 0.34, multiple=2)
+    removed = remove_channels(whole, 0.34, multiple=2)
     left = removed.model.main.tensors["w"].array
     assert left is not None
     np.testing.assert_array_equal(left, w[[0, 2, 3, 5]])
@@ -99,14 +99,14 @@ COUNTED = ((37, 8), (37, 16), (37, None), (16, None), (37, 5))
 
 
 def test_counts_are_multiples() -> None:
-    removed = [remove_from_graph(_two_convolutions(weights(n, 3, 3, 3)), 0.6, multiple=m) for n, m in COUNTED]
+    removed = [remove_channels(_two_convolutions(weights(n, 3, 3, 3)), 0.6, multiple=m) for n, m in COUNTED]
     assert [sizes(one)["a"][1] for one in removed] == [16, 16, 16, 8, 15]
     with pytest.raises(RecipeError, match=r"there is nothing to remove: 'a' \(6 channels; at least 8 stay\)"):
-        remove_from_graph(_two_convolutions(weights(6, 3, 3, 3)), 0.5)
+        remove_channels(_two_convolutions(weights(6, 3, 3, 3)), 0.5)
 
 
 def test_excluded_groups_stay() -> None:
-    removed = remove_from_graph(models.lowered("convnet"), 0.5, multiple=2, exclude="block_1_conv_b")
+    removed = remove_channels(models.lowered("convnet"), 0.5, multiple=2, exclude="block_1_conv_b")
     stem = next(group for group in removed.groups if any("stem" in name for name in group.operators))
     assert (stem.before, stem.after, stem.reason) == (8, 8, "excluded by 'block_1_conv_b'")
 
@@ -124,7 +124,7 @@ def test_result_is_quantized_and_trained_further() -> None:
 
 
 def test_free_batch_stays_free() -> None:
-    removed = remove_from_graph(models.lowered("convnet"), 0.5, multiple=2)
+    removed = remove_channels(models.lowered("convnet"), 0.5, multiple=2)
     before, after = outputs(removed.model, models.samples("convnet", 1)[0])[0].shape[0], 5
     assert (before, outputs(removed.model, models.batch("convnet", after))[0].shape[0]) == (1, 5)
 
@@ -161,7 +161,7 @@ def test_taylor_keeps_what_the_loss_needs() -> None:
     read[..., 1] = 0
     whole, x = _with(whole, v=read), np.random.default_rng(0).normal(size=(16, 4, 4, 3)).astype(np.float32)
     y = np.zeros((16, 4, 4, 4), np.float32)
-    removed = remove_from_graph(whole, 0.25, multiple=1, criterion="taylor", data=(x, y), loss="mse")
+    removed = remove_channels(whole, 0.25, multiple=1, criterion="taylor", data=(x, y), loss="mse")
     left = removed.model.main.tensors["w"].array
     assert left is not None
     assert sizes(removed)["a"] == (4, 3)
@@ -264,7 +264,7 @@ MOVERS: dict[str, Callable[[], Model]] = {
 @pytest.mark.parametrize("name", MOVERS)
 def test_operator_follows_its_channels(name: str, taken: list[set[int]]) -> None:
     whole = MOVERS[name]()
-    removed = remove_from_graph(whole, 0.5, multiple=2)
+    removed = remove_channels(whole, 0.5, multiple=2)
     assert removed.groups[0].after < removed.groups[0].before, removed.groups
     sample = np.random.default_rng(0).normal(size=(1, 4, 4, 3)).astype(np.float32)
     expected = outputs(masked(whole, taken[-1]), sample)[0]
@@ -275,20 +275,20 @@ def test_operator_without_a_rule_keeps_all() -> None:
     shape = (1, 4, 4, 8)
     whole = _two_convolutions(W, _between(shape, "REVERSE_V2", "a", "r", options="ReverseV2Options"), last="m")
     with pytest.raises(RecipeError, match=r"'a' \(REVERSE_V2 'm' reads them all\)"):
-        remove_from_graph(_with(whole, r=_integers(3)), 0.5, multiple=2)
+        remove_channels(_with(whole, r=_integers(3)), 0.5, multiple=2)
 
 
 def test_groups_of_a_convolution_keep_all() -> None:
     whole = _two_convolutions(W, reads=4)
     with pytest.raises(RecipeError, match=r"'a' \(CONV_2D 'y' has groups\)"):
-        remove_from_graph(whole, 0.5, multiple=2)
+        remove_channels(whole, 0.5, multiple=2)
 
 
 def test_shared_weight_stays_shared(taken: list[set[int]]) -> None:
     square = weights(8, 3, 3, 8, seed=4)
     twice = (conv("a", "q", "b", "m", (1, 4, 4, 8)), conv("m", "q", "b", "n", (1, 4, 4, 8)))
     whole = _with(_two_convolutions(W, *twice, last="n"), q=square)
-    removed = remove_from_graph(whole, 0.5, multiple=2)
+    removed = remove_channels(whole, 0.5, multiple=2)
     graph = removed.model.main
     assert graph.nodes[1].inputs[1] == graph.nodes[2].inputs[1]
     sample = np.ones((1, 4, 4, 3), np.float32)
@@ -299,7 +299,7 @@ def test_shared_weight_stays_shared(taken: list[set[int]]) -> None:
 
 def test_constant_of_two_layers_is_cut_for_each(taken: list[set[int]]) -> None:
     whole = _with(_two_convolutions(W, conv("a", "q", "b", "m", (1, 4, 4, 8)), last="m"), q=weights(8, 3, 3, 8, seed=4))
-    removed = remove_from_graph(whole, 0.5, multiple=2)
+    removed = remove_channels(whole, 0.5, multiple=2)
     assert sizes(removed)["a"] == sizes(removed)["m"] == (8, 4)
     sample = np.ones((1, 4, 4, 3), np.float32)
     np.testing.assert_allclose(
@@ -319,14 +319,14 @@ def _zeroed(bias: bool = True) -> Model:
 
 
 def test_zero_channels_go_without_a_change() -> None:
-    removed = remove_from_graph(_zeroed(), only_zero=True)
+    removed = remove_channels(_zeroed(), only_zero=True)
     assert sizes(removed)["a"] == (8, 5)
     sample = np.random.default_rng(0).normal(size=(1, 4, 4, 3)).astype(np.float32)
     np.testing.assert_allclose(outputs(removed.model, sample)[0], outputs(_zeroed(), sample)[0], atol=1e-6)
 
 
 def test_channels_with_a_bias_are_not_zero() -> None:
-    removed = remove_from_graph(_zeroed(bias=False), only_zero=True)
+    removed = remove_channels(_zeroed(bias=False), only_zero=True)
     assert removed.groups[0].reason == "none of them is zero for every input"
 
 
@@ -335,7 +335,7 @@ def test_zero_that_becomes_another_value_stays(op: str, left: int) -> None:
     zeroed = _zeroed().main.tensors
     whole = _two_convolutions(W, unary(op, "a", "m", (1, 4, 4, 8)), last="m")
     whole = replace_graph(whole, 0, replace(whole.main, tensors={**whole.main.tensors, **_only(zeroed, "w", "b")}))
-    assert remove_from_graph(whole, only_zero=True).groups[0].after == left
+    assert remove_channels(whole, only_zero=True).groups[0].after == left
 
 
 def test_zero_that_is_added_to_stays() -> None:
@@ -344,13 +344,13 @@ def test_zero_that_is_added_to_stays() -> None:
     added = np.zeros(8, np.float32)
     added[5] = 1
     tensors = {**whole.main.tensors, **_only(zeroed.main.tensors, "w", "b"), "k": constant("k", added)}
-    removed = remove_from_graph(replace_graph(whole, 0, replace(whole.main, tensors=tensors)), only_zero=True)
+    removed = remove_channels(replace_graph(whole, 0, replace(whole.main, tensors=tensors)), only_zero=True)
     assert sizes(removed)["a"] == (8, 6)
 
 
 def test_one_zero_channel_is_left() -> None:
     whole = _with(_two_convolutions(np.zeros_like(W)), b=np.zeros(8, np.float32))
-    assert sizes(remove_from_graph(whole, only_zero=True))["a"] == (8, 1)
+    assert sizes(remove_channels(whole, only_zero=True))["a"] == (8, 1)
 
 
 def _only(tensors: object, *names: str) -> dict[str, Tensor]:
@@ -378,7 +378,7 @@ def _only(tensors: object, *names: str) -> dict[str, Tensor]:
 )
 def test_bad_options(options: dict[str, object], told: str) -> None:
     with pytest.raises(RecipeError, match=told):
-        remove_from_graph(models.lowered("convnet"), **options)  # type: ignore[arg-type]
+        remove_channels(models.lowered("convnet"), **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -390,25 +390,25 @@ def test_bad_options(options: dict[str, object], told: str) -> None:
 )
 def test_bad_data(data: object, told: str) -> None:
     with pytest.raises(DataError, match=told):
-        remove_from_graph(models.lowered("convnet"), 0.5, criterion="taylor", data=data, loss="mse")
+        remove_channels(models.lowered("convnet"), 0.5, criterion="taylor", data=data, loss="mse")
 
 
 def test_quantized_models_are_refused() -> None:
     given = models.samples("dense", 2)
     quantized = fw.quantize(models.lowered("dense"), "int8", calibration=given, progress=False).model
     with pytest.raises(FormatError, match="remove_channels takes float models"):
-        remove_from_graph(quantized, 0.5)
+        remove_channels(quantized, 0.5)
 
 
 def test_model_without_weights_is_refused() -> None:
     plain = net({"x": (1, 8)}, {}, (unary("RELU", "x", "y", (1, 8)),), "y")
     with pytest.raises(RecipeError, match="no weights whose outputs are channels"):
-        remove_from_graph(plain, 0.5)
+        remove_channels(plain, 0.5)
 
 
 def test_recurrent_loops_keep_all() -> None:
     with pytest.raises(RecipeError, match=r"WHILE 'gru/while' reads them all"):
-        remove_from_graph(models.lowered("gru"), 0.5, multiple=2)
+        remove_channels(models.lowered("gru"), 0.5, multiple=2)
 
 
 def test_flattened_and_split_positions(taken: list[set[int]]) -> None:
@@ -424,7 +424,7 @@ def test_flattened_and_split_positions(taken: list[set[int]]) -> None:
         "t": _integers(-1, 4, 4, 4), "v": weights(2, 1, 1, 4), "c": weights(2),
     }  # fmt: skip
     whole = net({"x": (1, 4, 4, 3)}, given, layers, "y")
-    removed = remove_from_graph(whole, 0.5, multiple=2)
+    removed = remove_channels(whole, 0.5, multiple=2)
     tensors = removed.model.main.tensors
     assert tensors["f"].shape == (1, 64)
     assert tensors["h"].shape == (1, 4, 4, 2)

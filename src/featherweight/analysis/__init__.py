@@ -6,7 +6,8 @@ from featherweight.analysis.comparison import TensorError, compare
 from featherweight.analysis.datasets import Dataset
 from featherweight.analysis.evaluation import Difference, Evaluation, evaluate, paired_difference, predict
 from featherweight.analysis.inspection import Inspection, inspect
-from featherweight.analysis.metrics import METRICS, Metric, sqnr_db
+from featherweight.analysis.metrics import METRICS, Metric
+from featherweight.analysis.tensor_errors import sqnr_db
 
 __all__ = [
     "METRICS",

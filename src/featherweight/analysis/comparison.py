@@ -11,7 +11,6 @@ import numpy as np
 
 from featherweight import tflite
 from featherweight.analysis.inspection import arithmetic, op_name
-from featherweight.analysis.metrics import ErrorSums, cosine, error_sums, power_ratio_db
 from featherweight.analysis.ports import (
     batch_size,
     dequantized,
@@ -21,6 +20,7 @@ from featherweight.analysis.ports import (
     takes_integers,
 )
 from featherweight.analysis.sides import Side, find_profiles, opened
+from featherweight.analysis.tensor_errors import ErrorSums, cosine, error_sums, power_ratio_db
 from featherweight.errors import DataError, listed
 from featherweight.graph import Graph, Model, Node, Tensor, io_names, producers
 from featherweight.numerics import INTEGER_BITS, QuantParams, dequantize, quantize

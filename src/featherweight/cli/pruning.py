@@ -96,7 +96,7 @@ def prune(
     Each kernel ends with exactly the fraction of zeros that was asked for; the first convolution, the last kernel and
     depthwise convolutions stay dense unless a rule names them.
     """
-    from featherweight.pipeline import prune as prune_model
+    from featherweight.sparsity.oneshot import prune as prune_model
 
     rules = [_rule(text) for text in rule or ()]
     check_outputs(output, sources=[model])
@@ -135,7 +135,7 @@ def prune(
 
 def _remove(lowered: Lowered, output: Path, fraction: float, exclude: Sequence[str], *, as_json: bool) -> None:
     """Takes channels out, and prints what is left of each group."""
-    from featherweight.pipeline import remove_channels
+    from featherweight.sparsity.channels import remove_channels
 
     result = remove_channels(lowered, fraction, exclude=exclude)
     size = result.save(output)

@@ -212,12 +212,12 @@ def open_model(path: Path) -> Model:
 
 def open_lowered(path: Path, *, unroll: bool = False, fuse: bool = False) -> Lowered:
     """Returns the graph of a .tflite, .keras or .h5 file with what lowering noted."""
-    from featherweight import pipeline
+    from featherweight import loading
 
     if path.suffix.lower() == ".tflite":
-        return pipeline.load_with_notes(path)
+        return loading.load_with_notes(path)
     with working(f"Lowering {path.name}"):
-        return pipeline.load_with_notes(path, unroll=unroll, fuse=fuse)
+        return loading.load_with_notes(path, unroll=unroll, fuse=fuse)
 
 
 def open_data(data: str, model: Model, *, preprocess: str | None = None, labels: bool = False) -> Dataset:

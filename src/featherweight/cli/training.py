@@ -89,6 +89,7 @@ def train(
     lowered, settings = _opened(model, recipe, target)
     graph = lowered.model
     from featherweight import target as targets
+    from featherweight.qat import quantize_aware
     from featherweight.training import loop
 
     dataset = open_data(data, graph, preprocess=preprocess, labels=distil is False or loss is not None)
@@ -110,7 +111,16 @@ def train(
     trained, done = checkpoints.latest()
     if trained is None:
         ranges = open_data(calibration, graph, preprocess=preprocess).samples if calibration else _spread(inputs)
-        trained = _made(lowered, recipe, target, ranges, samples, settings["ranges"], distilled=labels is None)
+        trained = quantize_aware(
+            lowered,
+            recipe,
+            calibration=ranges,
+            target=target,
+            samples=samples,
+            train_ranges=settings["ranges"],
+            teacher=True if labels is None else None,
+            dropout=model,
+        )
         loop.compile_for(trained, course, settings["samples"], compiled)
         checkpoints.begin(trained)
         say(f"Training by {'distillation from the float model' if labels is None else 'labels'}.")
@@ -150,22 +160,6 @@ def _spread(inputs: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
     count = len(next(iter(inputs.values())))
     rows = range(0, count, max(count // _CALIBRATION_SAMPLES, 1))[:_CALIBRATION_SAMPLES]
     return [{name: array[row : row + 1] for name, array in inputs.items()} for row in rows]
-
-
-def _made(
-    lowered: Any, recipe: str, target: str, ranges: Any, samples: int | None, train_ranges: str, *, distilled: bool
-) -> QuantizedModel:
-    from featherweight.qat import quantize_aware
-
-    return quantize_aware(
-        lowered,
-        recipe,
-        calibration=ranges,
-        target=target,
-        samples=samples,
-        train_ranges=train_ranges,
-        teacher=True if distilled else None,
-    )
 
 
 def _train(trained: Any, inputs: Any, labels: Any, course: Course, checkpoints: Any, done: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from featherweight import pipeline, qat, tflite
+from featherweight import loading, pipeline, qat, tflite
 from featherweight.analysis.evaluation import Evaluation, evaluate, paired_difference
 from featherweight.analysis.inspection import sizes_bytes
 from featherweight.demo import dataset as datasets
@@ -98,7 +98,7 @@ def run(
     data = datasets.load(full)
     network = training.train(data, seed, steps=steps, progress=progress)
     network.save(folder / "model.keras")
-    baseline = pipeline.load(network)
+    baseline = loading.load(network)
     samples = data.x_train[:: max(len(data.x_train) // CALIBRATION_SAMPLES, 1)][:CALIBRATION_SAMPLES, np.newaxis]
 
     quantized = {
@@ -114,7 +114,7 @@ def run(
         )
         training.train_on(learner, data, seed, steps=max(steps // 5, 1), progress=progress)
         quantized[name] = qat.finalize(learner)
-    models = {BASELINE: baseline, "pruned": pipeline.load(pruned)}
+    models = {BASELINE: baseline, "pruned": loading.load(pruned)}
     models |= {name: made.model for name, made in quantized.items()}
     for name, made in quantized.items():
         made.plan.save(folder / f"{name}.plan.json")

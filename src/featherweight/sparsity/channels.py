@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from featherweight import tflite
 from featherweight.errors import RecipeError, listed
 from featherweight.graph import Model
+from featherweight.loading import load
 from featherweight.pruning.kernels import matches
 from featherweight.sparsity.groups import Group, find_groups, magnitudes, taylor
 from featherweight.sparsity.kernels import check_float
@@ -74,8 +75,8 @@ class _Step:
     labels: tuple[int, ...]
 
 
-def remove_from_graph(
-    model: Model,
+def remove_channels(
+    source: Any,
     fraction: float | None = None,
     *,
     macs: float | None = None,
@@ -85,8 +86,36 @@ def remove_from_graph(
     loss: Any = None,
     multiple: int | None = None,
     exclude: str | Sequence[str] = (),
+    samples: Iterable[Any] | None = None,
 ) -> Removed:
-    """Removes channels from a lowered float graph; the arguments are those of `featherweight.remove_channels`."""
+    """Removes channels from a float model, with all that depends on them; the result is a smaller dense model.
+
+    Channels that are added, multiplied or concatenated with others go together with them, through depthwise
+    convolutions, pooling, padding and reshapes; of attention, whole heads go. The lowest scores go first.
+
+    Args:
+        source: what `load` takes.
+        fraction: of each group's channels, at most, in [0, 1).
+        macs: at least this share of all multiply-accumulates, in [0, 1), from where scores are lowest.
+        only_zero: exactly the channels that are 0 for every input, their weights and biases being 0; outputs stay as
+            they are.
+        criterion: ``magnitude``, the mean of |w| over all weights that make a channel (Li et al., 1608.08710, section
+            3.1), relative to that of its group; or ``taylor``, the squared change of the loss without the channel, to
+            first order (Molchanov et al., 1906.10771, section 3.1).
+        data: for ``taylor``: (inputs, labels) from the training split; inputs are an array, or a dict by public name.
+        loss: for ``taylor``: a Keras loss, or its name.
+        multiple: groups keep a multiple of so many channels, which runtimes compute together, and not none; by default
+            16, or 8 where a group has 16 or less. `only_zero` does not heed it.
+        exclude: shell patterns of weights or operators, matching their name or a part of it, whose outputs all stay.
+        samples: inputs to verify a lowered model with; a PyTorch module or JAX function needs at least one.
+
+    Raises:
+        RecipeError: for an option that is not understood, or nothing to remove.
+        DataError: if the data are no pair of equal length.
+        UnsupportedOp: if an operator can't be trained, for ``taylor``.
+        FormatError: if the model is quantized.
+    """
+    model = load(source, samples=samples)
     check_float(model, "remove_channels")
     _check(fraction, macs, only_zero, multiple)
     _check_criterion(criterion, data, loss, only_zero=only_zero)

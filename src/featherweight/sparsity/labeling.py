@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from featherweight.graph import Graph
-
-# Both modules fill the table of rules.
-from featherweight.sparsity import label_moves, label_products  # noqa: F401  # pyright: ignore[reportUnusedImport]
+from featherweight.sparsity import label_moves, label_products
 from featherweight.sparsity.label_rules import rule_of
 from featherweight.sparsity.labels import Labeled, Labeling, unlabeled
+
+# The modules that fill the table of rules.
+_FAMILIES = (label_moves, label_products)
 
 
 def label(graph: Graph) -> Labeled:

@@ -1,4 +1,4 @@
-"""Pruning without training: a lowered float graph goes in, and comes out with exact zeros."""
+"""Pruning without training: a float model goes in, and comes out with exact zeros."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from featherweight import tflite
 from featherweight.errors import RecipeError, listed
 from featherweight.graph import Model
 from featherweight.layouts import view
+from featherweight.loading import load, peeked
 from featherweight.patterns import Pattern, check_sparsity, keep_highest
 from featherweight.pruning.allocation import ALLOCATIONS, Share, allocate
 from featherweight.pruning.choosing import ROLES, check_choice, choose
@@ -71,8 +72,8 @@ class Pruned:
         return tflite.save(self.model, path)
 
 
-def prune_graph(
-    model: Model,
+def prune(
+    source: Any,
     sparsity: float,
     *,
     pattern: str = "unstructured",
@@ -86,7 +87,33 @@ def prune_graph(
     samples: int | None = None,
     progress: bool = True,
 ) -> Pruned:
-    """Prunes a lowered float graph; the arguments are those of `featherweight.prune`."""
+    """Prunes a float model without training; each kernel ends with exactly round(sparsity × units) zero units.
+
+    Layers are pruned one after the other; what a method measures is fed by the pruned layers before.
+
+    Args:
+        source: what `load` takes.
+        sparsity: the fraction of weights (blocks, channels) to set to zero, in [0, 1).
+        pattern: ``unstructured``, blocks as ``1x4`` (outputs × consecutive inputs), ``2:4``, ``channel`` (outputs, left
+            in the model as zeros), or ``auto`` for what `target` names.
+        method: ``magnitude``; ``wanda``: magnitude × norm of the input (Sun et al., 2306.11695); ``sparsegpt``, which
+            updates the weights that stay (Frantar & Alistarh, 2301.00774). The last two need `calibration`.
+        calibration: samples from the training split, any iterable.
+        allocation: ``uniform``, ``erk`` (Evci et al., 1911.11134) or ``global`` (the smallest of all kernels together).
+        exclude: shell patterns of kernels that stay dense, matching their name or a part of it.
+        rules: shell pattern → sparsity of its own, 0 for dense; the first that matches decides.
+        dense: what stays dense unless a rule names it: the ``first`` convolution, the ``last`` kernel, ``depthwise``.
+        target: a target's name or file, for ``auto``.
+        samples: use at most so many samples (128).
+        progress: show progress on a terminal.
+
+    Raises:
+        RecipeError: for an option that is not understood, missing samples, or nothing to prune.
+        DataError: if a pattern does not divide a kernel, or weights or samples can't be used.
+        FormatError: if the model is quantized.
+    """
+    first, calibration = peeked(calibration)
+    model = load(source, samples=first)
     check_float(model, "prune")
     _check(method, allocation, calibration is not None)
     choice = check_choice(pattern, target, exclude, rules, dense)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 from keras import backend
 
 from featherweight.training.registry import Array, Step, function, ops
@@ -70,17 +69,23 @@ def convolved(x: Array, weight: Array, strides: tuple[int, int], dilations: tupl
 def depthwise_convolved(
     x: Array, weight: Array, strides: tuple[int, int], dilations: tuple[int, int], padding: str
 ) -> Array:
-    """Returns the depthwise convolution of x (n, h, w, c) with a weight (1, kh, kw, out).
-
-    JAX has no fast depthwise convolution on a CPU: there it is a sum of kh * kw shifted products.
-    """
-    channels = x.shape[-1]
+    """Returns the depthwise convolution of x (n, h, w, c) with a weight (1, kh, kw, out)."""
+    channels, outputs = int(x.shape[3]), int(weight.shape[3])
+    if channels == 1:
+        kernel = ops.transpose(weight, (1, 2, 0, 3))
+        return ops.conv(x, kernel, strides, padding, data_format="channels_last", dilation_rate=dilations)
     if _has_slow_groups():
-        return _shifted_products(x, weight, strides, dilations, padding)
-    kernel = ops.reshape(weight, (*weight.shape[1:3], channels, weight.shape[3] // channels))
+        from featherweight.training.depthwise_jax import shifted_products
+
+        x, sizes = _padded(x, weight, strides, dilations, padding)
+        x = x if outputs == channels else ops.repeat(x, outputs // channels, axis=3)
+        return shifted_products(x, weight, sizes, strides, dilations)
+    kernel = ops.reshape(weight, (*weight.shape[1:3], channels, outputs // channels))
     if strides[0] != strides[1] and backend.backend() == "tensorflow":
         # TensorFlow's depthwise kernel takes one stride for both axes only.
-        return _shifted_products(x, weight, strides, dilations, padding)
+        x, _ = _padded(x, weight, strides, dilations, padding)
+        whole = ops.depthwise_conv(x, kernel, 1, "valid", data_format="channels_last", dilation_rate=dilations)
+        return whole[:, :: strides[0], :: strides[1]]
     return ops.depthwise_conv(x, kernel, strides, padding, data_format="channels_last", dilation_rate=dilations)
 
 
@@ -122,27 +127,13 @@ def _has_slow_groups() -> bool:
     return jax.default_backend() == "cpu"
 
 
-def _shifted_products(
+def _padded(
     x: Array, weight: Array, strides: tuple[int, int], dilations: tuple[int, int], padding: str
-) -> Array:
-    """Returns the depthwise convolution as a sum over the taps of the window."""
-    rows, columns, outputs = (int(size) for size in weight.shape[1:])
-    if outputs != x.shape[3]:
-        x = ops.repeat(x, outputs // x.shape[3], axis=3)
+) -> tuple[Array, tuple[int, int]]:
+    """Returns x with its padding written out, and (height, width) of the convolution's result."""
     (high, above), (wide, left) = (
-        window_padding(int(x.shape[axis]), taps, strides[axis - 1], dilations[axis - 1], padding)
-        for axis, taps in ((1, rows), (2, columns))
+        window_padding(int(x.shape[axis]), int(weight.shape[axis]), strides[axis - 1], dilations[axis - 1], padding)
+        for axis in (1, 2)
     )
-    if any((*above, *left)):
-        x = ops.pad(x, ((0, 0), above, left, (0, 0)))
-    total = None
-    for row, column in np.ndindex(rows, columns):
-        top, start = row * dilations[0], column * dilations[1]
-        seen = x[
-            :,
-            top : top + (high - 1) * strides[0] + 1 : strides[0],
-            start : start + (wide - 1) * strides[1] + 1 : strides[1],
-        ]
-        product = ops.multiply(seen, weight[0, row, column])
-        total = product if total is None else ops.add(total, product)
-    return total
+    x = ops.pad(x, ((0, 0), above, left, (0, 0))) if any((*above, *left)) else x
+    return x, (high, wide)

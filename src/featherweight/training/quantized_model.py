@@ -1,46 +1,37 @@
 """A quantized graph as a trainable `keras.Model`: its forward pass computes the integers of the deployed kernels.
 
-It is a `GraphModel` of the float graph (the same weights, names, inputs and outputs) that walks the integer graph that
-the rewriter made of it: its operators, its borders, its conversions. Training moves the weights and the numbers that
-integers are scaled by; both are variables (`Scales.parameters` reads the latter back for the file).
+What it computes is `IntegerModel`'s. Here is what training adds: scales that move, a delay, dropout, weights that are
+frozen or dampened, a teacher, and the stop where numbers are no longer finite.
 """
 
 from __future__ import annotations
 
-import base64
-import json
-import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
-from featherweight import tflite
-from featherweight.graph import Model, constant, io_names
-from featherweight.ops import lookup
-from featherweight.profiles import Profile, find
+from featherweight.graph import Model
 from featherweight.target import Target
 from featherweight.training.distillation import compared, distance, teacher_from_config
 from featherweight.training.dropout import Noise, with_noise
-from featherweight.training.exact import joined
-from featherweight.training.exactness import chunks_of
 from featherweight.training.graph_model import GraphModel
 from featherweight.training.guarding import StopAtNonFinite, check_version
-from featherweight.training.integer_program import Parameters, integer_functions
-from featherweight.training.integer_step import is_quantized, quantized_bias, quantized_weight, spread
+from featherweight.training.integer_model import IntegerModel, Opaque
+from featherweight.training.integer_step import is_quantized, quantized_weight, spread
 from featherweight.training.moving_ranges import float_source
 from featherweight.training.options import Oscillations, RangeTraining
 from featherweight.training.oscillation import Tracked, distance_to_centres, tracked
 from featherweight.training.program import Program
-from featherweight.training.registry import Array, Function, bound, ops
-from featherweight.training.scales import Scales, made_scales, weights_and_biases
+from featherweight.training.registry import Array, bound, ops
+from featherweight.training.scales import weights_and_biases
 from featherweight.version import package_version
 
 
 @keras.saving.register_keras_serializable(package="featherweight")
-class QuantizedModel(GraphModel):
+class QuantizedModel(IntegerModel):
     """The trainable form of a quantized graph; make one with `featherweight.quantize_aware`.
 
     Args:
@@ -79,51 +70,19 @@ class QuantizedModel(GraphModel):
         **options: Any,
     ) -> None:
         check_version(version)
-        # Integers are float32 numbers here: another compute type would round them.
-        super().__init__(graph, **{**options, "dtype": "float32"})
-        self.plan, self.approximate = plan, approximate
-        self.ranges, self.oscillations = RangeTraining.of(ranges), Oscillations.of(oscillations)
+        super().__init__(graph, integer, sources, plan, ranges, chunks, sparse, approximate, **options)
+        self.oscillations = Oscillations.of(oscillations)
         self.target: Target | None = None
-        self._integer = _Opaque(integer)
-        self._sources = _Opaque(dict(sources))
-        moves = self.ranges.observes
-        self._chunks = _Opaque(dict(chunks_of(integer, zero_points_move=moves) if chunks is None else chunks))
-        real = {name: self._float_constant(source) for name, source in sources.items()}
-        profile = find(json.loads(plan)["profile"])
-        self._scales = _Opaque(made_scales(integer, graph, real, profile, self._variable, self.ranges))
-        self._zero = _Opaque(self._variable("zero", np.zeros((), np.float32), False))
-        self._masks = _Opaque(self._made_masks(sparse))
-        self._tracked = _Opaque(self._made_tracked())
-        program, outputs = self._integer_program(profile, moves=False), io_names(integer)[1]
-        self._held = replace(self._held, program=program, outputs=outputs)
-        in_training = self._integer_program(profile, moves=True) if self.scales.moves else program
+        self._tracked = Opaque(self._made_tracked())
+        self._noises = Opaque(tuple(part if isinstance(part, Noise) else Noise.from_json(part) for part in noises))
+        in_training = self._integer_program(moves=True) if self.scales.moves else self._held.program
         needs_float = self.ranges.observes or self.ranges.delay
         in_float = Program(graph, bound(graph)) if needs_float else None
-        self._noises = _Opaque(tuple(part if isinstance(part, Noise) else Noise.from_json(part) for part in noises))
-        self._programs = _Opaque(
+        self._programs = Opaque(
             _Programs(self._with_noise(in_training), in_float, None if in_float is None else self._with_noise(in_float))
         )
         self.teacher = teacher
-        self._compared = _Opaque(() if teacher is None else compared(graph, integer, teacher.graph))
-
-    def functions_of(self, model: Model) -> Mapping[str, Function]:
-        """Returns nothing: the integer graph is what computes."""
-        return {}
-
-    @property
-    def integer(self) -> Model:
-        """The integer graph that is walked; its constants and parameters are those the model was made with."""
-        return self._integer.value
-
-    @property
-    def chunks(self) -> Mapping[str, int]:
-        """Node → parts that its input channels are cut into, where there is more than one."""
-        return self._chunks.value
-
-    @property
-    def scales(self) -> Scales:
-        """The variables that integers are scaled by."""
-        return self._scales.value
+        self._compared = Opaque(() if teacher is None else compared(graph, integer, teacher.graph))
 
     @property
     def noises(self) -> tuple[Noise, ...]:
@@ -205,16 +164,6 @@ class QuantizedModel(GraphModel):
             ]
         return super().fit(*args, callbacks=callbacks, **options)
 
-    def predict(self, *args: Any, **options: Any) -> Any:
-        """Predicts with tables of the scales of the moment."""
-        self.scales.refresh_tables()
-        return super().predict(*args, **options)
-
-    def evaluate(self, *args: Any, **options: Any) -> Any:
-        """Evaluates with tables of the scales of the moment."""
-        self.scales.refresh_tables()
-        return super().evaluate(*args, **options)
-
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
@@ -236,38 +185,12 @@ class QuantizedModel(GraphModel):
             student[pair.student] = results[pair.student] * scale
         return distance(pairs, student, self.teacher.tensors(inputs, tuple(pair.teacher for pair in pairs)))
 
-    def integers(self) -> dict[str, np.ndarray]:
-        """Returns the integers of weights and biases of the moment: constant of the integer graph → float32 array.
-
-        Weights with a scale for every block are left out.
-        """
-        values, found = self.constants_of_program(), dict[str, np.ndarray]()
-        affine, zero = self.scales.affine, ops.convert_to_tensor(self._zero.value)
-        for node, tensor, role in weights_and_biases(self.integer):
-            op, value = lookup(node.op), values[tensor.name]
-            if tensor.quant is None or tensor.quant.block_size is not None:
-                continue
-            if role == "weight":
-                integers = quantized_weight(value, spread(affine(tensor)[0], tensor), tensor.dtype, zero)
-            else:
-                tensors = self.integer.main.tensors
-                x, weight = tensors[node.inputs[op.activation]], tensors[node.inputs[op.weight or 0]]
-                integers = quantized_bias(value, joined(affine(x)[0], affine(weight)[0]), zero)
-            found[tensor.name] = _numpy(integers)
-        return found
-
     def constants_of_program(self) -> dict[str, Array]:
-        """Returns the real values of the integer graph's constants that were real numbers: trained ones, and others."""
-        trained, found = self.trained_values(), dict[str, Array]()
-        for name, source in self._sources.value.items():
-            value = trained.get(source)
-            value = self._float_constant(source) if value is None else value
-            mask = self._masks.value.get(source)
-            found[name] = value if mask is None else ops.where(ops.convert_to_tensor(mask), value, 0.0)
-            if name in self._tracked.value:
-                tensor = self.integer.main.tensors[name]
-                scale = spread(self.scales.affine(tensor)[0], tensor)
-                found[name] = self._tracked.value[name].held(found[name], scale)
+        """Returns the real values of the integer graph's constants that were real numbers, frozen ones as held."""
+        found = super().constants_of_program()
+        for name, state in self._tracked.value.items():
+            tensor = self.integer.main.tensors[name]
+            found[name] = state.held(found[name], spread(self.scales.affine(tensor)[0], tensor))
         return found
 
     def current_values(self) -> dict[str, np.ndarray]:
@@ -276,20 +199,8 @@ class QuantizedModel(GraphModel):
         values = self.constants_of_program() if self._tracked.value else {}
         for name in self._tracked.value:
             source = self._sources.value[name]
-            found[source] = _numpy(values[name]).reshape(found[source].shape)
+            found[source] = np.asarray(ops.convert_to_numpy(values[name])).reshape(found[source].shape)
         return found
-
-    def _integer_program(self, profile: Profile, *, moves: bool) -> Program:
-        parameters = Parameters(
-            self.scales.affine,
-            lambda: ops.convert_to_tensor(self._zero.value),
-            self.scales.tables_of,
-            profile,
-            self.ranges.is_learned,
-            self.approximate,
-            moves,
-        )
-        return Program(self.integer, integer_functions(self.integer, parameters, self._chunks.value))
 
     def _with_noise(self, program: Program) -> Program:
         return with_noise(
@@ -311,57 +222,22 @@ class QuantizedModel(GraphModel):
         }
         return tracked(shapes, self._variable)
 
-    def _made_masks(self, sparse: Sequence[str] | None) -> dict[str, keras.Variable]:
-        """Makes a variable for each weight whose zeros stay: False where it is zero."""
-        weights = {
-            self._sources.value[tensor.name] for _, tensor, role in weights_and_biases(self.integer) if role == "weight"
-        }
-        masks = {name: self._float_constant(name) != 0 for name in sorted(weights & self.variables_by_tensor.keys())}
-        chosen = [name for name, mask in masks.items() if not mask.all()] if sparse is None else list(sparse)
-        return {name: self._variable(f"mask_{number}", masks[name], False) for number, name in enumerate(chosen)}
-
     def get_config(self) -> dict[str, Any]:
-        """Returns both graphs (weights left out: Keras stores them), the plan, and Keras's own options."""
-        written = tflite.write(_emptied(self.integer))
+        """Returns both graphs (weights left out: Keras stores them), the plan, and all options."""
         return {
             **super().get_config(),
-            "integer": base64.b64encode(zlib.compress(written)).decode("ascii"),
-            "sources": self._sources.value,
-            "plan": self.plan,
-            "ranges": self.ranges.to_json(),
-            "approximate": self.approximate,
             "oscillations": None if self.oscillations is None else asdict(self.oscillations),
             "noises": [asdict(noise) for noise in self.noises],
             "version": package_version(),
-            "chunks": self._chunks.value,
-            "sparse": list(self._masks.value),
             "teacher": None if self.teacher is None else self.teacher.get_config(),
         }
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> QuantizedModel:
         """Returns a model without its weights, which Keras loads."""
-        options = dict(config)
-        for key in ("graph", "integer"):
-            options[key] = tflite.read(zlib.decompress(base64.b64decode(options[key])))
-        if options.get("teacher") is not None:
-            options["teacher"] = teacher_from_config(options["teacher"])
-        return cls(**options)
-
-    def _float_constant(self, name: str) -> np.ndarray:
-        array = self.graph.main.tensors[name].array
-        assert array is not None
-        return array
-
-    def _variable(self, name: str, value: np.ndarray, trainable: bool) -> keras.Variable:
-        return self.add_weight(
-            name=name,
-            shape=np.shape(value),
-            initializer=lambda shape, dtype: ops.convert_to_tensor(value, dtype=dtype),
-            dtype=np.asarray(value).dtype.name,
-            trainable=trainable,
-            autocast=False,
-        )
+        teacher = config.get("teacher")
+        taught = None if teacher is None else teacher_from_config(teacher)
+        return super().from_config({**config, "teacher": taught})
 
 
 @dataclass(frozen=True, eq=False)
@@ -371,25 +247,3 @@ class _Programs:
     in_training: Program
     in_float: Program | None
     delayed: Program | None
-
-
-class _Opaque:
-    """Holds what Keras must not look into."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-
-def _emptied(model: Model) -> Model:
-    """Returns the model with zeros for its quantized constants."""
-    tensors = {
-        name: replace(constant(name, np.zeros(tensor.shape, np.int8), tensor.dtype), quant=tensor.quant)
-        if tensor.is_constant and tensor.quant is not None
-        else tensor
-        for name, tensor in model.main.tensors.items()
-    }
-    return replace(model, graphs=(replace(model.main, tensors=tensors), *model.graphs[1:]))
-
-
-def _numpy(value: Any) -> np.ndarray:
-    return np.asarray(ops.convert_to_numpy(value))
