@@ -16,7 +16,7 @@ from featherweight.target import Violation, check
 from featherweight.tflite import names
 from tests.single_ops import CONV, FACTORIES, POOL, ints, model_of
 
-NAMES = ("ethos-u55", "ethos-u65", "ethos-u85", "int8-per-tensor", "litert", "power-of-two", "tflm")
+NAMES = ("ethos-u55", "ethos-u65", "ethos-u85", "int8-per-tensor", "litert", "litert-arm", "power-of-two", "tflm")
 HALF = QuantParams("int8", (0.5,), (0,))
 
 
@@ -59,7 +59,7 @@ def test_every_shipped_target_loads(name: str) -> None:
     target = targets.load(name)
     assert target.name == name
     assert 10 < len(target.description) < 120
-    assert target.io == ("float32" if name == "litert" else "int8")
+    assert target.io == ("float32" if name.startswith("litert") else "int8")
     assert target.is_float_allowed == (not name.startswith("ethos"))
     assert target.forms
 
@@ -205,7 +205,7 @@ VALID = 'name = "mine"\ndescription = "x"\nprofile = "tflite_ref"\n'
         (VALID + '[ops]\n[[constraint]]\ncheck = "stride"', r"lacks or misuses the key 'text'"),
         (
             VALID + '[ops]\n[[constraint]]\ncheck = "color"\ntext = "t"',
-            r"unknown check 'color' \(allowed: classes, const",
+            r"unknown check 'color' \(allowed: classes, cluster_conv",
         ),
     ],
 )

@@ -70,7 +70,9 @@ def parse(row: Table) -> Constraint:
     return Constraint(names, name, text, {key: row.count(key) for key in limits if key in row or key in check.required})
 
 
-def _constraint_check(*required: str, optional: tuple[str, ...] = ()) -> Callable[[CheckFunction], CheckFunction]:
+def constraint_check(*required: str, optional: tuple[str, ...] = ()) -> Callable[[CheckFunction], CheckFunction]:
+    """Registers a check under its function's name, with the limits that a target file must and may give it."""
+
     def register(function: CheckFunction) -> CheckFunction:
         name = function.__name__.removeprefix("_check_")
         if name in _CHECKS:
@@ -86,7 +88,7 @@ def _weight(node: Node, graph: Graph) -> Tensor | None:
     return None if position is None or position >= len(node.inputs) else graph.tensors[node.inputs[position]]
 
 
-@_constraint_check()
+@constraint_check()
 def _check_static_shapes(node: Node, graph: Graph, limits: Mapping[str, int]) -> str | None:
     for name in (*node.inputs, *node.outputs):
         signature = graph.tensors[name].shape_signature if name else None
@@ -95,7 +97,7 @@ def _check_static_shapes(node: Node, graph: Graph, limits: Mapping[str, int]) ->
     return None
 
 
-@_constraint_check(optional=("max_same", "max_height", "max_product"))
+@constraint_check(optional=("max_same", "max_height", "max_product"))
 def _check_kernel(node: Node, graph: Graph, limits: Mapping[str, int]) -> str | None:
     attrs, weight = node.attrs, _weight(node, graph)
     if "filter_height" in attrs:
@@ -112,7 +114,7 @@ def _check_kernel(node: Node, graph: Graph, limits: Mapping[str, int]) -> str | 
     return f"its kernel is {height}×{width}" if is_large else None
 
 
-@_constraint_check("max")
+@constraint_check("max")
 def _check_stride(node: Node, graph: Graph, limits: Mapping[str, int]) -> str | None:
     if "stride_h" not in node.attrs:
         return None
@@ -120,7 +122,7 @@ def _check_stride(node: Node, graph: Graph, limits: Mapping[str, int]) -> str | 
     return f"its stride is {height}×{width}" if max(height, width) > limits["max"] else None
 
 
-@_constraint_check("max")
+@constraint_check("max")
 def _check_weight_sum(node: Node, graph: Graph, limits: Mapping[str, int]) -> str | None:
     weight = _weight(node, graph)
     values = weight.array if weight is not None else None
@@ -132,13 +134,13 @@ def _check_weight_sum(node: Node, graph: Graph, limits: Mapping[str, int]) -> st
     return f"its absolute weights add up to {largest}" if largest > limits["max"] else None
 
 
-@_constraint_check()
+@constraint_check()
 def _check_constant_weight(node: Node, graph: Graph, limits: Mapping[str, int]) -> str | None:
     weight = _weight(node, graph)
     return None if weight is None or weight.is_constant else f"its weight '{weight.name}' is computed"
 
 
-@_constraint_check("max")
+@constraint_check("max")
 def _check_classes(node: Node, graph: Graph, limits: Mapping[str, int]) -> str | None:
     tensor = graph.tensors[node.inputs[0]] if node.inputs and node.inputs[0] else None
     if tensor is not None and tensor.dtype == "int8" and tensor.shape and tensor.shape[-1] > limits["max"]:
@@ -146,7 +148,7 @@ def _check_classes(node: Node, graph: Graph, limits: Mapping[str, int]) -> str |
     return None
 
 
-@_constraint_check("max")
+@constraint_check("max")
 def _check_rank(node: Node, graph: Graph, limits: Mapping[str, int]) -> str | None:
     for name in (*node.inputs, *node.outputs):
         if name and len(graph.tensors[name].shape) > limits["max"]:

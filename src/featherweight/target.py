@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from featherweight import constraints, ops, patterns
+from featherweight import conditions, constraints, ops, patterns
 from featherweight.constraints import Constraint
 from featherweight.errors import listed
 from featherweight.graph import Graph, Model, Node
@@ -72,6 +72,11 @@ class Target:
     constraints: tuple[Constraint, ...]
     sparsity: Mapping[str, str] = field(default_factory=dict)
     weight_only: tuple[str, ...] = _STORED
+
+    @property
+    def has_clusters(self) -> bool:
+        """True where it has conditions for clusters (see `featherweight.clusters`)."""
+        return any(constraint.check in conditions.CHECKS for constraint in self.constraints)
 
     def runs(self, op: str, form: str) -> bool:
         """True if the target runs the operator in that form."""

@@ -264,9 +264,10 @@ def check(
     Exits with 1 if there is anything.
     """
     from featherweight import target as targets
+    from featherweight import tflite
 
     chosen = targets.load(target)
-    found = targets.check(open_model(model), chosen)
+    found = targets.check(tflite.read(model) if model.suffix.lower() == ".tflite" else open_model(model), chosen)
     if as_json:
         print_json({"target": chosen.name, "violations": found})
     elif found:

@@ -84,7 +84,11 @@ def prune(
         typer.Option(metavar="PATTERN=S", help="Kernels with a sparsity of their own; may be given several times."),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE.toml", help="Whose pattern --pattern auto takes.")
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE.toml",
+            help="Whose pattern --pattern auto takes, and whose conditions --store sparse meets.",
+        ),
     ] = None,
     store: Annotated[
         Store, typer.Option(help="sparse: leave the zeros out of the file, where kernels take that.")
@@ -128,7 +132,7 @@ def prune(
         from featherweight.sparsity.storing import store_sparse
 
         with working("Trying the sparse file"):
-            stored = store_sparse(result.model)
+            stored = store_sparse(result.model, target=target)
     (stored or result).save(output)
     _print(output, result, stored, lowered.model, as_json=as_json)
 
@@ -160,7 +164,8 @@ def _print(output: Path, result: Pruned, stored: Stored | None, before: Model, *
         kernels = [{**vars(kernel), "sparsity": kernel.sparsity} for kernel in result.kernels]
         sizes = {"file_bytes": raw, "compressed_bytes": compressed, "compressed_bytes_before": dense}
         rows = [vars(row) for row in weights.values()]
-        print_json({"file": str(output), "sparsity": result.sparsity, **sizes, "kernels": kernels, "stored": rows})
+        found = {"stored": rows, "violations": stored.violations if stored else ()}
+        print_json({"file": str(output), "sparsity": result.sparsity, **sizes, "kernels": kernels, **found})
         return
     rows = [
         (k.name, k.op, f"{k.elements:,}", f"{100 * k.sparsity:.1f} %", k.pattern or "dense", k.method, k.reason)
@@ -181,6 +186,9 @@ def _print(output: Path, result: Pruned, stored: Stored | None, before: Model, *
             for r in weights.values()
         ]
         print_table("Storage", ("kernel", "form", "bytes", "stored", "blocks", "why"), kinds, right=(2, 3))
+        if stored.violations:
+            missed = [(v.op, v.node, v.message) for v in stored.violations]
+            print_table("Conditions of the target that are missed", ("operator", "name", "what"), missed)
     say(
         f"{output}: {100 * result.sparsity:.1f} % of all weights are zero; {raw:,} bytes, {compressed or 0:,} when "
         f"compressed (dense: {dense or 0:,})."

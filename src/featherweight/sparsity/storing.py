@@ -12,8 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from featherweight import ops, tflite
+from featherweight import target as targets
+from featherweight.conditions import misread
 from featherweight.errors import RecipeError, listed
 from featherweight.graph import Graph, Model, Node, Tensor, fresh_name
+from featherweight.sparsity.channels_first import with_channels_first
 from featherweight.tflite.sparse_tensors import encoded, is_sparse
 
 # What LiteRT 2.3 has kernels for, found by running it (x86-64): operator and form → sizes of blocks. Of a dense layer
@@ -60,17 +63,20 @@ class StoredTensor:
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """A model with sparse weights, and what became of each."""
+    """A model with sparse weights, what became of each, and what the target that was named would have otherwise."""
 
     model: Model
     tensors: tuple[StoredTensor, ...]
+    violations: tuple[targets.Violation, ...] = ()
 
     def save(self, path: str | Path) -> int:
         """Writes the model as a ``.tflite`` file, atomically, and returns its size in bytes."""
         return tflite.save(self.model, path)
 
 
-def store_sparse(model: Model | str | Path, *, prefer: str = "size") -> Stored:
+def store_sparse(
+    model: Model | str | Path, *, prefer: str = "size", target: str | Path | targets.Target | None = None
+) -> Stored:
     """Stores the zeros of a float or quantized model by leaving them out, wherever that makes it smaller.
 
     Dense layers then run on LiteRT's sparse kernels: float ones in blocks of 4 are several times faster at batch 1,
@@ -83,13 +89,17 @@ def store_sparse(model: Model | str | Path, *, prefer: str = "size") -> Stored:
     Args:
         model: a model, or the path of a ``.tflite`` file.
         prefer: ``size``: every weight that gets smaller; ``speed``: only those that get faster, too.
+        target: for one that runs convolutions sparsely under conditions (``litert-arm``), graphs are written so that
+            they meet these, where that computes the same; `Stored.violations` says what is missed after all.
 
     Raises:
-        RecipeError: if `prefer` is unknown.
+        RecipeError: if `prefer` or `target` is unknown.
     """
     if prefer not in PREFERENCES:
         raise RecipeError(f"store_sparse: prefer '{prefer}' is unknown (allowed: {listed(PREFERENCES)}).")
-    model = model if isinstance(model, Model) else tflite.read(model)
+    chip = None if target is None else targets.load(target)
+    original = model if isinstance(model, Model) else tflite.read(model)
+    model = with_channels_first(original) if chip is not None and chip.has_clusters else original
     rows: dict[str, StoredTensor] = {}
     chosen: dict[str, int] = {}
     for node, graph in _readers(model):
@@ -98,19 +108,33 @@ def store_sparse(model: Model | str | Path, *, prefer: str = "size") -> Stored:
             rows[name] = _decided(node, graph, prefer)
             if rows[name].block:
                 chosen[name] = rows[name].block
+    _keep_misread_dense(model, rows, chosen)
     made = _with_sparse(model, chosen)
-    if chosen and (problem := _problem(model, made)):
+    if chosen and (problem := _problem(original, made)):
         for name in list(chosen):
-            problem = _problem(model, _with_sparse(model, {name: chosen[name]}))
+            problem = _problem(original, _with_sparse(model, {name: chosen[name]}))
             if problem:
                 del chosen[name]
                 rows[name] = replace(rows[name], block=0, stored_bytes=rows[name].dense_bytes, reason=problem)
         made = _with_sparse(model, chosen)
-        if chosen and (problem := _problem(model, made)):
+        if chosen and (problem := _problem(original, made)):
             kept = {name: replace(row, block=0, stored_bytes=row.dense_bytes) for name, row in rows.items()}
             rows = {n: replace(r, reason=r.reason or f"not together with others: {problem}") for n, r in kept.items()}
-            made = model
-    return Stored(made, tuple(rows.values()))
+            chosen = {}
+    made = made if chosen else original
+    return Stored(made, tuple(rows.values()), () if chip is None else targets.check(made, chip))
+
+
+def _keep_misread_dense(model: Model, rows: dict[str, StoredTensor], chosen: dict[str, int]) -> None:
+    """Takes convolutions off the choice whose graph LiteRT would misread on ARM64 once one of them is sparse."""
+    for graph in model.graphs:
+        problem = misread(graph)
+        for node in graph.nodes:
+            if problem and node.op in _UNPACKED and node.inputs[1] in chosen:
+                name = node.inputs[1]
+                del chosen[name]
+                reason = f"LiteRT for ARM64 would read it wrongly: {problem} (see `check` for target 'litert-arm')"
+                rows[name] = replace(rows[name], block=0, stored_bytes=rows[name].dense_bytes, reason=reason)
 
 
 def _readers(model: Model) -> Iterator[tuple[Node, Graph]]:
