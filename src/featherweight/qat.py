@@ -138,9 +138,11 @@ def finalize(model: QuantizedModel) -> Quantized:
 
     Raises:
         RecipeError: if the model does not come from `quantize_aware`.
+        DataError: if a weight or range is not finite.
         UnsupportedOp: if the file would not compute the model's integers.
     """
     from featherweight.training.exactness import doubtful_sums
+    from featherweight.training.guarding import require_finite
     from featherweight.training.quantized_model import QuantizedModel
     from featherweight.training.writeback import float_graph
 
@@ -149,6 +151,7 @@ def finalize(model: QuantizedModel) -> Quantized:
             f"finalize takes a model that quantize_aware made, not {type(model).__name__}. For a float model, call "
             "quantize."
         )
+    require_finite(model)
     model.scales.refresh_tables()
     trained = float_graph(model)
     plan = _current_plan(plans.from_json(model.plan), model)

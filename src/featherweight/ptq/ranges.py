@@ -57,7 +57,8 @@ class Ranges:
 
     def notes_on_inputs(self) -> list[str]:
         """Returns a note for each input that calibration saw at one value only: its range fits nothing else."""
-        seen = {name: self.stats.tensors[name] for name in self.graph.inputs if self.stats and name in self.stats.tensors}
+        measured = self.stats.tensors if self.stats else {}
+        seen = {name: measured[name] for name in self.graph.inputs if name in measured}
         return [
             f"input '{name}': every calibration sample holds {stats.low:g} alone, so its range fits no other values; "
             "calibrate with real inputs"

@@ -31,17 +31,35 @@ class StopAtNonFinite(keras.callbacks.Callback):
         if loss is None or np.isfinite(float(loss)):
             return
         model: Any = self.model
-        for variable in (*model.trainable_variables, *model.non_trainable_variables):
-            values = np.asarray(ops.convert_to_numpy(variable))
-            if values.dtype.kind == "f" and not np.isfinite(values).all():
-                what = f"'{variable.path}' holds NaN or infinite values"
-                break
-        else:
-            what = "all weights and ranges are finite, so look for NaN in the data, or a loss that overflows"
+        what = _not_finite(model) or (
+            "all weights and ranges are finite, so look for NaN in the data, or a loss that overflows"
+        )
         raise DataError(
             f"The loss of '{model.name}' is {float(loss)}: {what}. Lower the learning rate, or repair the data; "
             "training went no further."
         )
+
+
+def require_finite(model: keras.Model) -> None:
+    """Raises where a weight or range is not finite, as it may be after steps that `fit` did not take.
+
+    Raises:
+        DataError: naming it.
+    """
+    if what := _not_finite(model):
+        raise DataError(
+            f"'{model.name}' can't be finalized: {what}. Train again with a lower learning rate, and look for NaN in "
+            "the data."
+        )
+
+
+def _not_finite(model: Any) -> str | None:
+    """Returns the first weight or range that is not finite, in words."""
+    for variable in (*model.trainable_variables, *model.non_trainable_variables):
+        values = np.asarray(ops.convert_to_numpy(variable))
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            return f"'{variable.path}' holds NaN or infinite values"
+    return None
 
 
 def check_version(saved: str | None) -> None:
