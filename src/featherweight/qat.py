@@ -83,8 +83,10 @@ def quantize_aware(
     """
     from featherweight.training.distillation import teacher_of
     from featherweight.training.exposing import exposed
+    from featherweight.training.origin import Origin
     from featherweight.training.quantized_model import QuantizedModel
 
+    named = str(target) if isinstance(target, (str, Path)) else None
     recipe, target = recipes.load(recipe), targets.load(target)
     first, calibration = peeked(calibration)
     model = exposed(load(source, unroll=True, samples=first))
@@ -114,11 +116,12 @@ def quantize_aware(
         taught = teacher_of(model if teacher is True else load(teacher, samples=given))
     plan = replace(plan, notes=(*plan.notes, *noise.notes))
     sources = _sources(model.main, integer.main)
-    made = QuantizedModel(
+    return QuantizedModel(
         model,
         integer,
         sources,
         plan.to_json(),
+        Origin(target, named),
         train_ranges,
         teacher=taught,
         sparse=None if keep_zeros else (),
@@ -127,8 +130,6 @@ def quantize_aware(
         noises=noise.noises,
         name=name,
     )
-    made.target = target
-    return made
 
 
 def finalize(model: QuantizedModel) -> Quantized:
@@ -167,11 +168,7 @@ def finalize(model: QuantizedModel) -> Quantized:
         notes.append("training was approximate (classic fake quantization): the file computes other integers")
     if not int(np.asarray(model.scales.step)):
         notes.append("nothing was trained: this is what quantize makes of the model")
-    violations = ()
-    if model.target is not None or plan.target in targets.available():
-        violations = targets.check(result, model.target or targets.load(plan.target))
-    else:
-        notes.append(f"not checked against target '{plan.target}', whose file the saved model does not hold")
+    violations = targets.check(result, model.origin.target)
     plan = replace(plan, notes=(*plan.notes, *notes))
     return Quantized(result, plan, make_report(trained, result, plan, violations))
 

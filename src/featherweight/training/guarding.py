@@ -1,4 +1,4 @@
-"""What stops a training whose numbers are worth nothing: losses that are not finite, models of another version."""
+"""What stops a training whose numbers are worth nothing: losses, weights and ranges that are not finite."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from featherweight.errors import DataError, RecipeError
+from featherweight.errors import DataError
 from featherweight.training.registry import ops
-from featherweight.version import package_version
 
 
 class StopAtNonFinite(keras.callbacks.Callback):
@@ -60,16 +59,3 @@ def _not_finite(model: Any) -> str | None:
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             return f"'{variable.path}' holds NaN or infinite values"
     return None
-
-
-def check_version(saved: str | None) -> None:
-    """Raises where a model comes from another version of this package, whose integers may be others.
-
-    Raises:
-        RecipeError: naming both versions.
-    """
-    if saved is not None and saved != package_version():
-        raise RecipeError(
-            f"This model in training was saved by featherweight {saved}; this is {package_version()}, whose integers "
-            f"may be others. Load it with {saved} and finalize it there, or begin training anew."
-        )

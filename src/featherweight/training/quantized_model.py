@@ -21,22 +21,21 @@ from featherweight import tflite
 from featherweight.graph import Model, constant, io_names
 from featherweight.ops import lookup
 from featherweight.profiles import Profile, find
-from featherweight.target import Target
 from featherweight.training.distillation import compared, distance, teacher_from_config
 from featherweight.training.dropout import Noise, with_noise
 from featherweight.training.exact import joined
 from featherweight.training.exactness import chunks_of
 from featherweight.training.graph_model import GraphModel
-from featherweight.training.guarding import StopAtNonFinite, check_version
+from featherweight.training.guarding import StopAtNonFinite
 from featherweight.training.integer_program import Parameters, integer_functions
 from featherweight.training.integer_step import is_quantized, quantized_bias, quantized_weight, spread
 from featherweight.training.moving_ranges import float_source
 from featherweight.training.options import Oscillations, RangeTraining
+from featherweight.training.origin import Origin, loaded, saved
 from featherweight.training.oscillation import Tracked, distance_to_centres, tracked
 from featherweight.training.program import Program
 from featherweight.training.registry import Array, Function, bound, ops
 from featherweight.training.scales import Scales, made_scales, weights_and_biases
-from featherweight.version import package_version
 
 
 @keras.saving.register_keras_serializable(package="featherweight")
@@ -48,6 +47,7 @@ class QuantizedModel(GraphModel):
         integer: what the rewriter made of it.
         sources: constant of the integer graph → constant of the float graph that it was made of.
         plan: the plan, as JSON.
+        origin: the target that it was made for.
         ranges: how activation ranges move (`options.RangeTraining`, or what it is made of). Weight scales stay at their
             ratio to the largest weight, or are learned with them.
         chunks: node → into how many parts its input channels are cut so that sums stay exact; computed if left out.
@@ -56,10 +56,6 @@ class QuantizedModel(GraphModel):
         approximate: train by classic fake quantization, which is not what the file computes.
         oscillations: what to do about weights that jump to and fro (`options.Oscillations`, or its fields).
         noises: dropout and noise of training steps (`dropout.Noise`, or their fields).
-        version: of this package, which decides the integers.
-
-    Raises:
-        RecipeError: if the model was saved by another version.
     """
 
     def __init__(
@@ -68,6 +64,7 @@ class QuantizedModel(GraphModel):
         integer: Model,
         sources: Mapping[str, str],
         plan: str,
+        origin: Origin,
         ranges: RangeTraining | str | Mapping[str, Any] = "fixed",
         chunks: Mapping[str, int] | None = None,
         teacher: GraphModel | None = None,
@@ -75,15 +72,12 @@ class QuantizedModel(GraphModel):
         approximate: bool = False,
         oscillations: Oscillations | str | Mapping[str, Any] | None = None,
         noises: Sequence[Noise | Mapping[str, Any]] = (),
-        version: str | None = None,
         **options: Any,
     ) -> None:
-        check_version(version)
         # Integers are float32 numbers here: another compute type would round them.
         super().__init__(graph, **{**options, "dtype": "float32"})
-        self.plan, self.approximate = plan, approximate
+        self.plan, self.origin, self.approximate = plan, origin, approximate
         self.ranges, self.oscillations = RangeTraining.of(ranges), Oscillations.of(oscillations)
-        self.target: Target | None = None
         self._integer = _Opaque(integer)
         self._sources = _Opaque(dict(sources))
         moves = self.ranges.observes
@@ -321,9 +315,9 @@ class QuantizedModel(GraphModel):
         return {name: self._variable(f"mask_{number}", masks[name], False) for number, name in enumerate(chosen)}
 
     def get_config(self) -> dict[str, Any]:
-        """Returns both graphs (weights left out: Keras stores them), the plan, and Keras's own options."""
+        """Returns both graphs (weights left out: Keras stores them), the plan, its origin, and Keras's own options."""
         written = tflite.write(_emptied(self.integer))
-        return {
+        config = {
             **super().get_config(),
             "integer": base64.b64encode(zlib.compress(written)).decode("ascii"),
             "sources": self._sources.value,
@@ -332,21 +326,26 @@ class QuantizedModel(GraphModel):
             "approximate": self.approximate,
             "oscillations": None if self.oscillations is None else asdict(self.oscillations),
             "noises": [asdict(noise) for noise in self.noises],
-            "version": package_version(),
             "chunks": self._chunks.value,
             "sparse": list(self._masks.value),
             "teacher": None if self.teacher is None else self.teacher.get_config(),
         }
+        return saved(self.origin, config)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> QuantizedModel:
-        """Returns a model without its weights, which Keras loads."""
-        options = dict(config)
+        """Returns a model without its weights, which Keras loads.
+
+        Raises:
+            RecipeError: if the package or the target is another one now.
+            FormatError: if the graph, the plan or the target was changed in the file.
+        """
+        origin, options = loaded(config)
         for key in ("graph", "integer"):
             options[key] = tflite.read(zlib.decompress(base64.b64decode(options[key])))
         if options.get("teacher") is not None:
             options["teacher"] = teacher_from_config(options["teacher"])
-        return cls(**options)
+        return cls(**options, origin=origin)
 
     def _float_constant(self, name: str) -> np.ndarray:
         array = self.graph.main.tensors[name].array
