@@ -17,6 +17,7 @@ from featherweight.calibration import calibrate, needs_histogram
 from featherweight.errors import RecipeError, UnsupportedOp, listed
 from featherweight.graph import Graph, Model
 from featherweight.lower import keras as framework
+from featherweight.lower.precision import in_float32
 from featherweight.numerics import QuantParams
 from featherweight.pipeline import Quantized, load, methods, peeked, require_integer
 from featherweight.ptq import plan as plans
@@ -182,9 +183,10 @@ def _dropout(source: Any, model: Model, samples: Sequence[Any] | None) -> Found:
     if not framework.is_keras_model(keras_model) or not has_dropout(keras_model):
         return Found()
     given = next(as_feeds(samples, model)) if samples else random_inputs(input_tensors(model))
-    live = framework.read_live(keras_model, samples)
     arrays = list(given.values())
-    return dropout_of(keras_model, lambda: live.call(*arrays), model, given)
+    with in_float32(keras_model):  # as the graph computes: places are found by values
+        live = framework.read_live(keras_model, samples)
+        return dropout_of(keras_model, lambda: live.call(*arrays), model, given)
 
 
 def _without_kernel(integer: Model, plan: plans.Plan, *, strict: bool, approximate: bool) -> dict[str, str]:
