@@ -142,20 +142,22 @@ import keras, numpy as np
 import featherweight as fw
 from tests import models
 from tests.training.test_quantize_aware import assert_equal, quantized, runtime_outputs
+from tests.training.test_ranges_in_training import ranges_of
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 inputs = models.batch("dense", 16, seed=2)
-for ranges in ("learned", "moving_average"):
-    with strategy.scope():
-        model = quantized("dense", train_ranges=ranges)
-        model.compile(keras.optimizers.Adam(1e-3), loss="mse")
-    before = [v.numpy() for v in model.trainable_variables]
-    model.fit(inputs, np.zeros((16, *model.graph.main.tensors[model.graph.main.outputs[0]].shape[1:])), batch_size=8,
-              verbose=0)
-    assert any((one != v.numpy()).any() for one, v in zip(before, model.trainable_variables))
-    for variable in model.variables:
-        copies = [copy.numpy() for copy in strategy.experimental_local_results(variable.value)]
-        assert all((copies[0] == copy).all() for copy in copies), variable.path
-    assert_equal(model.predict(inputs, verbose=0), runtime_outputs(fw.finalize(model), inputs))
+inputs = {name: array * (1 + np.arange(16) % 8 // 4)[:, None] for name, array in inputs.items()}  # wider on one replica
+with strategy.scope():
+    model = quantized("dense", train_ranges="minmax")
+    model.compile(keras.optimizers.Adam(1e-3), loss="mse")
+before = [v.numpy() for v in model.trainable_variables]
+model.fit(inputs, np.zeros((16, 64)), batch_size=8, shuffle=False, verbose=0)
+assert any((one != v.numpy()).any() for one, v in zip(before, model.trainable_variables))
+for variable in model.variables:
+    copies = [copy.numpy() for copy in strategy.experimental_local_results(variable.value)]
+    assert all((copies[0] == copy).all() for copy in copies), variable.path
+high = ranges_of(model)["frame"][1]
+assert abs(high - max(array.max() for array in inputs.values())) < 0.02 * high, high
+assert_equal(model.predict(inputs, verbose=0), runtime_outputs(fw.finalize(model), inputs))
 print("DONE")
 """
 
