@@ -215,9 +215,24 @@ def test_sums_that_outgrow_float32_are_noted() -> None:
     )
 
 
-def test_a_float_model_is_not_finalized() -> None:
-    with pytest.raises(RecipeError, match="finalize takes a model that quantize_aware made, not GraphModel"):
-        fw.finalize(fw.graph_model(models.lowered("dense")))
+@pytest.mark.parametrize("kind", ["Functional", "GraphModel", "Quantized"])
+def test_a_model_of_another_kind_is_not_finalized(kind: str) -> None:
+    made = {
+        "Functional": lambda: models.build("dense"),
+        "GraphModel": lambda: fw.graph_model(models.lowered("dense")),
+        "Quantized": lambda: fw.quantize(models.lowered("dense"), "dynamic", progress=False),
+    }
+    message = f"finalize takes a model that quantize_aware made, not {kind}. For a float model, call quantize"
+    with pytest.raises(RecipeError, match=message):
+        fw.finalize(made[kind]())
+
+
+def test_what_was_not_trained_is_what_quantize_makes_and_says_so() -> None:
+    finished = fw.finalize(quantized("dense"))
+    samples = models.samples("dense", 8, seed=1)
+    expected = fw.quantize(models.lowered("dense"), calibration=samples, io="float32", progress=False)
+    assert fw.write(finished.model) == fw.write(expected.model)
+    assert "nothing was trained: this is what quantize makes of the model" in finished.plan.notes
 
 
 def test_what_is_missing_is_said() -> None:
