@@ -9,6 +9,7 @@ import numpy as np
 from featherweight.demo import dataset
 
 BATCH = 64
+_CALIBRATION = 200
 
 
 def data() -> dataset.Dataset:
@@ -24,3 +25,9 @@ def batches(images: dataset.Dataset, steps: int, seed: int) -> Iterator[tuple[np
             order = random.permutation(len(images.x_train))
         chosen, order = order[:BATCH], order[BATCH:]
         yield images.x_train[chosen], images.y_train[chosen]
+
+
+def calibration(images: dataset.Dataset, seed: int) -> np.ndarray:
+    """Returns training images to calibrate with, one by one: (200, 1, 28, 28, 1)."""
+    step = len(images.x_train) // _CALIBRATION
+    return images.x_train[seed % step :: step][:_CALIBRATION, np.newaxis]

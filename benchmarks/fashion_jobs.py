@@ -10,21 +10,19 @@ import numpy as np
 import featherweight as fw
 from benchmarks import fashion, networks
 
-_CALIBRATION = 200
 
-
-def train_float(out: str, seed: int, steps: int) -> dict[str, Any]:
-    """Trains the float net and writes it as `OUT.keras`, its weights in Keras's order as `OUT.npz`."""
+def train_float(out: str, seed: int, steps: int, name: str = "fashion") -> dict[str, Any]:
+    """Trains a float net and writes it as `OUT.keras`, its weights in Keras's order as `OUT.npz`."""
     import keras
 
     from featherweight.demo.training import quick_depthwise
 
     keras.utils.set_random_seed(seed)
-    trained = networks.fashion(quick_depthwise(keras))
+    trained = networks.fashion(quick_depthwise(keras)) if name == "fashion" else networks.NETWORKS[name]()
     schedule = keras.optimizers.schedules.CosineDecay(4e-3, steps)
     trained.compile(keras.optimizers.AdamW(schedule, weight_decay=1e-3), loss="sparse_categorical_crossentropy")
     trained.fit(fashion.batches(fashion.data(), steps, seed), steps_per_epoch=steps, verbose=0)
-    network = networks.fashion()
+    network = networks.NETWORKS[name]()
     network.set_weights(trained.get_weights())
     network.save(f"{out}.keras")
     np.savez(f"{out}.npz", **{f"{number:03}": array for number, array in enumerate(network.get_weights())})
@@ -63,8 +61,7 @@ def train_integers(
     import keras
 
     data = fashion.data()
-    step = len(data.x_train) // _CALIBRATION
-    calibration = data.x_train[seed % step :: step][:_CALIBRATION, np.newaxis]
+    calibration = fashion.calibration(data, seed)
     network = keras.models.load_model(source)
     equalized = options.pop("equalize", False)
     distil = options.pop("distil", False)

@@ -48,6 +48,27 @@ def prune_in_training(
     return {"reached": reached}
 
 
+def prune_quantize(
+    source: str, out: str, seed: int, steps: int, learning_rates: tuple[float, float], sparsity: float
+) -> dict[str, Any]:
+    """Prunes all kernels of a net for Fashion-MNIST, then trains it in integers with its zeros kept; the int8 file."""
+    import keras
+
+    data, network = fashion.data(), keras.models.load_model(source)
+
+    def fit(model: Any, optimizer: Any) -> None:
+        model.compile(optimizer, loss="sparse_categorical_crossentropy")
+        model.fit(fashion.batches(data, steps, seed), steps_per_epoch=steps, verbose=0)
+
+    rates = [keras.optimizers.schedules.CosineDecay(rate, steps) for rate in learning_rates]
+    schedule = fw.polynomial_decay(0.0, sparsity, begin=0, end=6 * steps // 10)
+    fit(network, fw.SparseOptimizer(keras.optimizers.Adam(rates[0]), schedule, frequency=10, dense=()))
+    model = fw.quantize_aware(network, calibration=fashion.calibration(data, seed), progress=False)
+    fit(model, keras.optimizers.Adam(rates[1]))
+    fw.finalize(model).save(out)
+    return {}
+
+
 def prune_once(
     model: str, out: str, calibration: str | int, sparsity: float, pattern: str, methods: list[str]
 ) -> dict[str, Any]:
@@ -60,6 +81,18 @@ def prune_once(
             f"{out}_{method}.tflite"
         )
     return {}
+
+
+def kernel_zeros(model: str) -> dict[str, Any]:
+    """Returns the fraction of zeros in the int8 weights of convolutions and dense layers."""
+    graph = fw.read(Path(model)).main
+    weights = [
+        graph.tensors[node.inputs[1]].array
+        for node in graph.nodes
+        if node.op in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+    ]
+    zeros = [int((weight == 0).sum()) for weight in weights if weight is not None]
+    return {"fraction": sum(zeros) / sum(weight.size for weight in weights if weight is not None)}
 
 
 def sparse_stack_files(out: str, sparsity: float) -> dict[str, Any]:

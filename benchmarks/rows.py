@@ -32,7 +32,7 @@ from benchmarks.measuring import (
     say,
     wait_until_calm,
 )
-from benchmarks.pruning_rows import oneshot, pruning_accuracy, pruning_step, sparse_stack
+from benchmarks.pruning_rows import oneshot, pruning_accuracy, pruning_step, pruning_zip, sparse_stack
 from benchmarks.structured_rows import channels
 from benchmarks.training_rows import training_accuracy, training_exact, training_step
 
@@ -388,6 +388,7 @@ ROWS: Mapping[str, Callable[[Options], list[Figure]]] = {
     "training_accuracy": training_accuracy,
     "pruning_step": pruning_step,
     "pruning_accuracy": pruning_accuracy,
+    "pruning_zip": pruning_zip,
     "oneshot": oneshot,
     "sparse_stack": sparse_stack,
 }

@@ -27,6 +27,34 @@ def _network(name: str) -> Any:
     return networks.build(name)
 
 
+def _trained(name: str, weights: str) -> Any:
+    """Returns a network with the weights of a file."""
+    network = _network(name)
+    with np.load(weights) as file:
+        network.set_weights([file[name] for name in file.files])
+    return network
+
+
+def _fit(model: Any, seed: int, steps: int, learning_rate: float, callbacks: list[Any] | None = None) -> None:
+    """Trains on the benchmark's batches, with Adam and a cosine."""
+    from benchmarks import fashion
+
+    keras = _keras()
+    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    model.compile(keras.optimizers.Adam(schedule), loss="sparse_categorical_crossentropy")
+    batches = fashion.batches(fashion.data(), steps, seed)
+    model.fit(batches, steps_per_epoch=steps, verbose=0, callbacks=callbacks)
+
+
+def _save(model: Any, out: str, *, is_quantized: bool = False) -> None:
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    if is_quantized:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    Path(out).write_bytes(converter.convert())
+
+
 def tfmot_step(network: str, batch: int = 16, steps: int = 8, rounds: int = 9) -> dict[str, Any]:
     """Returns milliseconds of a step, in turns, of the float network, the toolkit's quantized and its pruned form."""
     import tensorflow_model_optimization as tfmot
@@ -60,23 +88,11 @@ def tfmot_step(network: str, batch: int = 16, steps: int = 8, rounds: int = 9) -
 
 def tfmot_train_quantized(weights: str, out: str, seed: int, steps: int, learning_rate: float) -> dict[str, Any]:
     """Trains the benchmark's net for Fashion-MNIST with the toolkit, from float weights, and writes its int8 file."""
-    import tensorflow as tf
     import tensorflow_model_optimization as tfmot
 
-    from benchmarks import fashion
-
-    keras = _keras()
-    network = _network("fashion")
-    with np.load(weights) as file:
-        network.set_weights([file[name] for name in file.files])
-    model = tfmot.quantization.keras.quantize_model(network)
-    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-    model.compile(keras.optimizers.Adam(schedule), loss="sparse_categorical_crossentropy")
-    data = fashion.data()
-    model.fit(fashion.batches(data, steps, seed), steps_per_epoch=steps, verbose=0)
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    Path(out).write_bytes(converter.convert())
+    model = tfmot.quantization.keras.quantize_model(_trained("fashion", weights))
+    _fit(model, seed, steps, learning_rate)
+    _save(model, out, is_quantized=True)
     return {}
 
 
@@ -84,19 +100,12 @@ def tfmot_prune(
     weights: str, out: str, seed: int, steps: int, learning_rate: float, sparsities: list[float]
 ) -> dict[str, Any]:
     """Prunes the pointwise convolutions of the benchmark's net from float weights; a float file for each sparsity."""
-    import tensorflow as tf
     import tensorflow_model_optimization as tfmot
 
-    from benchmarks import fashion
-
-    keras, data = _keras(), fashion.data()
-    pruning = tfmot.sparsity.keras
+    keras, pruning = _keras(), tfmot.sparsity.keras
     for sparsity in sparsities:
-        network = _network("fashion")
-        with np.load(weights) as file:
-            network.set_weights([file[name] for name in file.files])
-        end = 6 * steps // 10
-        schedule = pruning.PolynomialDecay(0.0, sparsity, 0, end, frequency=10)
+        network = _trained("fashion", weights)
+        schedule = pruning.PolynomialDecay(0.0, sparsity, 0, 6 * steps // 10, frequency=10)
 
         def wrapped(layer: Any, schedule: Any = schedule) -> Any:
             is_pointwise = type(layer).__name__ == "Conv2D" and layer.kernel_size == (1, 1)
@@ -106,12 +115,26 @@ def tfmot_prune(
         for layer, source in zip(model.layers, network.layers, strict=True):
             inner = getattr(layer, "layer", layer)
             inner.set_weights(source.get_weights())
-        rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-        model.compile(keras.optimizers.Adam(rate), loss="sparse_categorical_crossentropy")
-        batches = fashion.batches(data, steps, seed)
-        model.fit(batches, steps_per_epoch=steps, verbose=0, callbacks=[pruning.UpdatePruningStep()])
-        converter = tf.lite.TFLiteConverter.from_keras_model(pruning.strip_pruning(model))
-        Path(f"{out}_{sparsity}.tflite").write_bytes(converter.convert())
+        _fit(model, seed, steps, learning_rate, [pruning.UpdatePruningStep()])
+        _save(pruning.strip_pruning(model), f"{out}_{sparsity}.tflite")
+    return {}
+
+
+def tfmot_prune_quantize(
+    weights: str, out: str, seed: int, steps: int, learning_rates: tuple[float, float], sparsity: float
+) -> dict[str, Any]:
+    """Prunes all kernels of the CNN from float weights, then trains it quantized with its zeros kept (PQAT)."""
+    import tensorflow_model_optimization as tfmot
+
+    pruning, quantization = tfmot.sparsity.keras, tfmot.quantization.keras
+    schedule = pruning.PolynomialDecay(0.0, sparsity, 0, 6 * steps // 10, frequency=10)
+    model = pruning.prune_low_magnitude(_trained("fashion_cnn", weights), schedule)
+    _fit(model, seed, steps, learning_rates[0], [pruning.UpdatePruningStep()])
+    annotated = quantization.quantize_annotate_model(pruning.strip_pruning(model))
+    scheme = tfmot.experimental.combine.Default8BitPrunePreserveQuantizeScheme()
+    model = quantization.quantize_apply(annotated, scheme)
+    _fit(model, seed, steps, learning_rates[1])
+    _save(model, out, is_quantized=True)
     return {}
 
 

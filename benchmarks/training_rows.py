@@ -99,13 +99,13 @@ def training_accuracy(options: Options) -> list[Figure]:
     return figures
 
 
-def float_net(seed: int) -> str:
+def float_net(seed: int, name: str = "fashion") -> str:
     """Returns the path of a float net for Fashion-MNIST, less its suffix; trained on first use."""
-    path = FILES / f"fashion_{seed}"
+    path = FILES / f"{name}_{seed}"
     if not path.with_suffix(".tflite").is_file():
         FILES.mkdir(parents=True, exist_ok=True)
         say(f"seed {seed}: float")
-        run_job("train_float", out=path, seed=seed, steps=FLOAT_STEPS)
+        run_job("train_float", out=path, seed=seed, steps=FLOAT_STEPS, name=name)
     return str(path)
 
 

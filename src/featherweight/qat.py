@@ -18,6 +18,7 @@ from featherweight.errors import RecipeError, UnsupportedOp, listed
 from featherweight.graph import Graph, Model
 from featherweight.loading import load, peeked
 from featherweight.lower import keras as framework
+from featherweight.lower.precision import in_float32
 from featherweight.numerics import QuantParams
 from featherweight.pipeline import Quantized, methods, require_integer
 from featherweight.ptq import plan as plans
@@ -84,8 +85,10 @@ def quantize_aware(
     """
     from featherweight.training.distillation import teacher_of
     from featherweight.training.exposing import exposed
+    from featherweight.training.origin import Origin
     from featherweight.training.quantized_model import QuantizedModel
 
+    named = str(target) if isinstance(target, (str, Path)) else None
     recipe, target = recipes.load(recipe), targets.load(target)
     first, calibration = peeked(calibration)
     model = exposed(load(source, unroll=True, samples=first))
@@ -115,11 +118,12 @@ def quantize_aware(
         taught = teacher_of(model if teacher is True else load(teacher, samples=given))
     plan = replace(plan, notes=(*plan.notes, *noise.notes))
     sources = _sources(model.main, integer.main)
-    made = QuantizedModel(
+    return QuantizedModel(
         model,
         integer,
         sources,
         plan.to_json(),
+        Origin(target, named),
         train_ranges,
         teacher=taught,
         sparse=None if keep_zeros else (),
@@ -128,8 +132,6 @@ def quantize_aware(
         noises=noise.noises,
         name=name,
     )
-    made.target = target
-    return made
 
 
 def finalize(model: QuantizedModel) -> Quantized:
@@ -139,9 +141,11 @@ def finalize(model: QuantizedModel) -> Quantized:
 
     Raises:
         RecipeError: if the model does not come from `quantize_aware`.
+        DataError: if a weight or range is not finite.
         UnsupportedOp: if the file would not compute the model's integers.
     """
     from featherweight.training.exactness import doubtful_sums
+    from featherweight.training.guarding import require_finite
     from featherweight.training.quantized_model import QuantizedModel
     from featherweight.training.writeback import float_graph
 
@@ -150,6 +154,7 @@ def finalize(model: QuantizedModel) -> Quantized:
             f"finalize takes a model that quantize_aware made, not {type(model).__name__}. For a float model, call "
             "quantize."
         )
+    require_finite(model)
     model.scales.refresh_tables()
     trained = float_graph(model)
     plan = _current_plan(plans.from_json(model.plan), model)
@@ -165,11 +170,7 @@ def finalize(model: QuantizedModel) -> Quantized:
         notes.append("training was approximate (classic fake quantization): the file computes other integers")
     if not int(np.asarray(model.scales.step)):
         notes.append("nothing was trained: this is what quantize makes of the model")
-    violations = ()
-    if model.target is not None or plan.target in targets.available():
-        violations = targets.check(result, model.target or targets.load(plan.target))
-    else:
-        notes.append(f"not checked against target '{plan.target}', whose file the saved model does not hold")
+    violations = targets.check(result, model.origin.target)
     plan = replace(plan, notes=(*plan.notes, *notes))
     return Quantized(result, plan, make_report(trained, result, plan, violations))
 
@@ -183,9 +184,10 @@ def _dropout(source: Any, model: Model, samples: Sequence[Any] | None) -> Found:
     if not framework.is_keras_model(keras_model) or not has_dropout(keras_model):
         return Found()
     given = next(as_feeds(samples, model)) if samples else random_inputs(input_tensors(model))
-    live = framework.read_live(keras_model, samples)
     arrays = list(given.values())
-    return dropout_of(keras_model, lambda: live.call(*arrays), model, given)
+    with in_float32(keras_model):  # as the graph computes: places are found by values
+        live = framework.read_live(keras_model, samples)
+        return dropout_of(keras_model, lambda: live.call(*arrays), model, given)
 
 
 def _without_kernel(integer: Model, plan: plans.Plan, *, strict: bool, approximate: bool) -> dict[str, str]:

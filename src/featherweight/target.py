@@ -7,8 +7,9 @@ and its message.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,24 @@ def load(target: str | Path | Target) -> Target:
         sparsity,
         merged.several("weight_only", str) if "weight_only" in merged else _STORED,
     )
+
+
+def to_json(target: Target) -> str:
+    """Returns all that a target says, as JSON."""
+    return json.dumps(asdict(target), sort_keys=True)
+
+
+def from_json(text: str) -> Target:
+    """Returns the target of what `to_json` returned.
+
+    >>> from_json(to_json(load("ethos-u55"))) == load("ethos-u55")
+    True
+    """
+    values = json.loads(text)
+    values["forms"] = {op: tuple(forms) for op, forms in values["forms"].items()}
+    values["constraints"] = tuple(Constraint(**row | {"ops": tuple(row["ops"])}) for row in values["constraints"])
+    values["weight_only"] = tuple(values["weight_only"])
+    return Target(**values)
 
 
 def _settings(table: Table) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 from featherweight.errors import RecipeError, UnsupportedOp, listed
 from featherweight.graph import Model, io_names
 from featherweight.loading import load
+from featherweight.lower.precision import in_float32
 from featherweight.runtime import run
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ def unfold(trained: GraphModel, keras_model: Any) -> Unfolded:
             listed((f"'{row.tensor}' ({row.reason})" for row in missing), 5),
         )
         return Unfolded(rows, None)
-    difference = _difference(target, keras_model)
+    with in_float32(keras_model):
+        difference = _difference(target, keras_model)
     if not difference <= _AGREES:
         for variable, value in zip(keras_model.variables, before, strict=True):
             variable.assign(value)

@@ -159,3 +159,23 @@ def test_a_process_with_64_bit_types_lowers_the_same() -> None:
         model = lower(counted, samples=[np.ones((1, 4), np.float32)])
     assert "int64" not in {t.dtype for graph in model.graphs for t in graph.tensors.values()}
     assert "WHILE" in ops(model)
+
+
+def test_a_size_that_stays_fixed_above_the_batch_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slices that end at the batch of the lowering cut larger ones alone."""
+    real = batch.freed
+
+    def without_masks(*args: Any) -> Any:
+        model = real(*args)
+        nodes = tuple(
+            dataclasses.replace(n, attrs={**n.attrs, "end_mask": 0}) if n.op == "STRIDED_SLICE" else n
+            for n in model.main.nodes
+        )
+        return replace_graph(model, 0, dataclasses.replace(model.main, nodes=nodes))
+
+    def swapped(x: Any) -> Any:
+        return jnp.tanh(jnp.swapaxes(x, 0, 1)[2])
+
+    assert lower_function(swapped, X, free_batch=True).notes == ()
+    monkeypatch.setattr(batch, "freed", without_masks)
+    assert "stays fixed at 1" in " ".join(lower_function(swapped, X, free_batch=True).notes)

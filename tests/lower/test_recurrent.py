@@ -40,6 +40,8 @@ def test_recurrent_layer_unrolled(name: str) -> None:
     assert len(lowered.model.graphs) == 1
     assert "WHILE" not in ops(lowered.model)
     assert not any(getattr(layer, "unroll", False) for layer in model._flatten_layers())
+    many = np.random.default_rng(0).normal(size=(40, *SHAPE)).astype("float32")  # more than it was lowered for
+    assert_equal_to_source(lowered, model, many)
 
 
 @pytest.mark.parametrize("unroll", [False, True])

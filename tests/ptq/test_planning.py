@@ -110,6 +110,14 @@ def test_a_tensor_of_zeros() -> None:
     assert not run(rewrite(single("RELU"), decided), np.zeros(X, np.float32)).any()
 
 
+@pytest.mark.parametrize(("low", "high", "notes"), [(0.0, 0.0, 1), (2.0, 2.0, 1), (0.0, 1e-6, 0)])
+def test_an_input_that_was_always_the_same(low: float, high: float, notes: int) -> None:
+    decided = plan(single("RELU"), ranges(x=(low, high), y=(low, high)), "int8")
+    assert len(decided.notes) == notes
+    message = f"input 'x': every calibration sample holds {low:g} alone, so its range fits no other values; calibrate"
+    assert all(note.startswith(message) for note in decided.notes)
+
+
 def test_an_unknown_range_method() -> None:
     with pytest.raises(RecipeError, match="range method 'median' is unknown"):
         plan(single("RELU"), ranges(x=(0.0, 1.0), y=(0.0, 1.0)), "int8", ranges="median")

@@ -343,6 +343,13 @@ def test_unknown_operators_types_and_options_are_refused() -> None:
         read(to_bytes(packed))
 
 
+def test_attributes_without_a_table_are_not_left_out_silently() -> None:
+    node = Node("RELU", ("x",), ("y",), {"beta": 1.0})
+    model = Model((Graph("main", ("x",), ("y",), (node,), {n: Tensor(n, (1,), "float32") for n in "xy"}),))
+    with pytest.raises(FormatError, match=r"RELU 'y' has attributes \(beta\), but names no table of the file format"):
+        write(model)
+
+
 def test_a_node_that_refers_to_a_missing_tensor_can_not_be_written() -> None:
     graph = Graph("main", (), (), (Node("NEG", ("x",), ("y",)),), {"y": Tensor("y", (1,), "float32")})
     with pytest.raises(FormatError, match=r"^NEG 'y' refers to the tensor 'x', which its graph lacks\."):

@@ -169,6 +169,37 @@ def test_long_sums_stay_exact() -> None:
     assert not any("grew in training" in note for note in finished.plan.notes)
 
 
+_WINDOW = {"stride_h": 1, "stride_w": 1, "dilation_h_factor": 1, "dilation_w_factor": 1, "padding": "SAME"}
+
+
+@pytest.mark.parametrize(
+    ("op", "channels", "shape"),
+    [
+        ("CONV_2D", 3, (8, 3, 3, 3)),
+        ("CONV_2D", 4, (8, 3, 3, 2)),
+        ("DEPTHWISE_CONV_2D", 1, (1, 3, 3, 8)),
+        ("DEPTHWISE_CONV_2D", 8, (1, 3, 3, 8)),
+    ],
+    ids=["convolution", "grouped", "one channel", "depthwise"],
+)
+def test_a_channel_whose_weights_are_all_pruned_keeps_its_bias(
+    op: str, channels: int, shape: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    """Its scale is so small that its bias is an integer beyond what float32 holds exactly."""
+    weight, bias = rng.normal(size=shape).astype(np.float32), np.linspace(0.5, 2, 8, dtype=np.float32)
+    np.moveaxis(weight, 0 if op == "CONV_2D" else 3, 0)[0] = 0
+    options = {"options": "Conv2DOptions"}
+    if op == "DEPTHWISE_CONV_2D":
+        options = {"options": "DepthwiseConv2DOptions", "depth_multiplier": 8 // channels}
+    float_model = single_ops.model_of(
+        op, {"x": (1, 6, 6, channels), "w": weight, "b": bias}, {"y": (1, 6, 6, 8)}, **options, **_WINDOW
+    )
+    x = rng.normal(size=(1, 6, 6, channels)).astype(np.float32)
+    model = fw.quantize_aware(float_model, calibration=[x], progress=False)
+    assert model.chunks
+    assert_equal(model.predict(x, verbose=0), runtime_outputs(fw.finalize(model), x))
+
+
 def test_sums_that_outgrow_float32_are_noted() -> None:
     weight = np.random.default_rng(0).normal(0, 0.01, (3, 900)).astype(np.float32)
     weight[:, 0] = 1.0  # all others are small integers
@@ -184,9 +215,24 @@ def test_sums_that_outgrow_float32_are_noted() -> None:
     )
 
 
-def test_a_float_model_is_not_finalized() -> None:
-    with pytest.raises(RecipeError, match="finalize takes a model that quantize_aware made, not GraphModel"):
-        fw.finalize(fw.graph_model(models.lowered("dense")))
+@pytest.mark.parametrize("kind", ["Functional", "GraphModel", "Quantized"])
+def test_a_model_of_another_kind_is_not_finalized(kind: str) -> None:
+    made = {
+        "Functional": lambda: models.build("dense"),
+        "GraphModel": lambda: fw.graph_model(models.lowered("dense")),
+        "Quantized": lambda: fw.quantize(models.lowered("dense"), "dynamic", progress=False),
+    }
+    message = f"finalize takes a model that quantize_aware made, not {kind}. For a float model, call quantize"
+    with pytest.raises(RecipeError, match=message):
+        fw.finalize(made[kind]())
+
+
+def test_what_was_not_trained_is_what_quantize_makes_and_says_so() -> None:
+    finished = fw.finalize(quantized("dense"))
+    samples = models.samples("dense", 8, seed=1)
+    expected = fw.quantize(models.lowered("dense"), calibration=samples, io="float32", progress=False)
+    assert fw.write(finished.model) == fw.write(expected.model)
+    assert "nothing was trained: this is what quantize makes of the model" in finished.plan.notes
 
 
 def test_what_is_missing_is_said() -> None:

@@ -88,7 +88,6 @@ def train(
     folder = checkpoint or output.with_name(f"{output.name}.training")
     lowered, settings = _opened(model, recipe, target)
     graph = lowered.model
-    from featherweight import target as targets
     from featherweight.qat import quantize_aware
     from featherweight.training import loop
 
@@ -126,7 +125,6 @@ def train(
         say(f"Training by {'distillation from the float model' if labels is None else 'labels'}.")
     else:
         say(f"Going on after epoch {done} of {epochs}, from {folder}.")
-    trained.target = targets.load(target)
     _train(trained, inputs, labels, course, checkpoints, done)
     _write(trained, graph, output, report)
     checkpoints.remove()

@@ -7,6 +7,7 @@ TensorFlow's own converter is the second route for Keras models that TensorFlow 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from featherweight.lower import jax as _jax
 from featherweight.lower import keras as _keras
 from featherweight.lower import worker as _worker
 from featherweight.lower.checking import Lowered
+from featherweight.lower.precision import in_float32
 
 __all__ = ["Lowered", "lower", "lower_with_notes"]
 
@@ -117,6 +119,15 @@ def _lower_path(path: Path, unroll: bool, fuse: bool, samples: list[Any] | None,
 
 
 def _lower_keras(model: Any, unroll: bool, fuse: bool, samples: list[Any] | None, shapes: Any, route: str) -> Lowered:
+    """Lowers in float32, whatever the layers of the model compute in."""
+    with in_float32(model) as notes:
+        lowered = _lower_by_route(model, unroll, fuse, samples, shapes, route)
+    return replace(lowered, notes=(*notes, *lowered.notes))
+
+
+def _lower_by_route(
+    model: Any, unroll: bool, fuse: bool, samples: list[Any] | None, shapes: Any, route: str
+) -> Lowered:
     """Picks the route: JAX in this process, in another one, or the converter of the backend that the model is on."""
     backend = _keras.backend()
     if route == "tensorflow":

@@ -140,7 +140,9 @@ def _strided(node: Node, tensors: dict[str, Tensor], sizes: np.ndarray, free: Se
         tensors[names[-1]] = constant(names[-1], value.astype(np.int32))
     mask = sum(1 << i for i in free)
     attrs = {"begin_mask": mask, "end_mask": mask, "ellipsis_mask": 0, "new_axis_mask": 0, "shrink_axis_mask": 0}
-    return Node("STRIDED_SLICE", (node.inputs[0], *names), node.outputs, {**attrs, "offset": False})
+    attrs["offset"] = False
+    extras = {"options": "StridedSliceOptions"}
+    return Node("STRIDED_SLICE", (node.inputs[0], *names), node.outputs, attrs, extras=extras)
 
 
 def _is_batch(entry: int, index: int, batch: int, output: Sequence[int]) -> bool:

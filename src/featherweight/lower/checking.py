@@ -97,21 +97,21 @@ class Check:
             raise LoweringError(f"The lowered {self.title} does not run: {error}. {_WAY_OUT}") from error
         verify.require_equal(verify.differences(self.outputs, outputs, got), self.title, _WAY_OUT)
 
-    def at_free_batch(self, model: Model) -> Model:
+    def at_free_batch(self, model: Model, several: int = SEVERAL) -> Model:
         """Compares at several samples and at one; returns the model with its free sizes marked.
 
         Raises:
             FeatherweightError: if the model does not run at both batches, or differs from its source.
         """
-        inputs, outputs = self.expected(SEVERAL)
+        inputs, outputs = self.expected(several)
         free = [item.has_free_batch for item in self.inputs]
         one = [array[:1] if is_free else array for array, is_free in zip(inputs, free, strict=True)]
         with Session(model) as session:
             single = verify.outputs_of(session, one)
-            several = verify.outputs_of(session, inputs)
-        where = f"{self.title} at batch {SEVERAL}"
-        verify.require_equal(verify.differences(self.outputs, outputs, several), where, _WAY_OUT)
-        marked = batch.with_signatures(model, verify.shapes_at(model, inputs), SEVERAL)
+            found = verify.outputs_of(session, inputs)
+        where = f"{self.title} at batch {several}"
+        verify.require_equal(verify.differences(self.outputs, outputs, found), where, _WAY_OUT)
+        marked = batch.with_signatures(model, verify.shapes_at(model, inputs), several)
         first = [o[:1] if o.shape != g.shape else o for o, g in zip(outputs, single, strict=True)]
         if not all(d.is_tolerable for d in verify.differences(self.outputs, first, single)):
             self.at_fixed_batch(model)  # The samples of a batch depend on each other: ask the source itself.
@@ -137,7 +137,9 @@ def checked(check: Check, lowered_at: Callable[[int], Model]) -> Lowered:
         try:
             candidate = model if size == 1 else lowered_at(size)
             tensors = [tensor for name, tensor in candidate.signatures[0].inputs if name in public]
-            return Lowered(check.at_free_batch(batch.freed(candidate, tensors, size)))
+            # At more samples than it was lowered for: a size that stayed fixed shows there alone.
+            several = SEVERAL if size == 1 else size + 1
+            return Lowered(check.at_free_batch(batch.freed(candidate, tensors, size), several))
         except FeatherweightError as error:
             _log.debug("batch not freed at %d: %s", size, error)
             reason = str(error).split(". ")[0].rstrip(".")

@@ -122,6 +122,7 @@ class _Planner:
     def plan_activations(self) -> None:
         """Gives every tensor that is integer somewhere its parameters."""
         fixed = self.fixed_outputs()
+        self.forms.notes += self.ranges.notes_on_inputs()
         for members in self.groups(fixed):
             params = self.group_params(members, fixed)
             self.params |= dict.fromkeys(members, params)

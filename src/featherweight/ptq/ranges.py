@@ -55,6 +55,17 @@ class Ranges:
             )
         return stats
 
+    def notes_on_inputs(self) -> list[str]:
+        """Returns a note for each input that calibration saw at one value only: its range fits nothing else."""
+        measured = self.stats.tensors if self.stats else {}
+        seen = {name: measured[name] for name in self.graph.inputs if name in measured}
+        return [
+            f"input '{name}': every calibration sample holds {stats.low:g} alone, so its range fits no other values; "
+            "calibrate with real inputs"
+            for name, stats in seen.items()
+            if stats.low == stats.high
+        ]
+
     def compared(self, name: str) -> list[Range]:
         """Returns the ranges of constants that a tensor is compared with: these must fit onto its grid."""
         return self._compared.get(name, [])

@@ -18,7 +18,7 @@ from typing import Any
 import flatbuffers
 import numpy as np
 
-from featherweight.errors import FeatherweightError, FormatError
+from featherweight.errors import FeatherweightError, FormatError, listed
 from featherweight.graph import Graph, Model, Node, Signature, Tensor
 from featherweight.tflite import names
 from featherweight.tflite.names import schema
@@ -215,6 +215,11 @@ class _Writer:
         where = f"{node.op} '{node.name}'"
         packed.inputs, packed.outputs = _numbers(node.inputs, index, where), _numbers(node.outputs, index, where)
         kind = node.extras.get("options")
+        if kind is None and node.attrs:
+            raise FormatError(
+                f"{where} has attributes ({listed(node.attrs)}), but names no table of the file format that holds "
+                "them. Name it: Node(…, extras={'options': 'Conv2DOptions'}), for example."
+            )
         if kind is not None:
             options = names.attrs_to_options(kind, dict(node.attrs))
             if kind in names.OPTIONS:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from featherweight.errors import UnsupportedOp
 from featherweight.ops import lookup
 from featherweight.training.exact import bounded, reciprocal, rounded, rounded_half_away
-from featherweight.training.integer_step import IntegerStep, is_quantized, quantized_weight, spread
+from featherweight.training.integer_step import IntegerStep, is_quantized, off_pole, quantized_weight, spread
 from featherweight.training.registry import Array, Function, Step, float_function, ops
 
 
@@ -39,7 +39,7 @@ def _real(step: IntegerStep, position: int) -> Array | None:
     scale = spread(step.affine(tensor)[0], tensor)
     if position == op.weight and tensor.is_constant:
         array = quantized_weight(array, scale, tensor.dtype, step.zero)
-    return ops.multiply(array, scale)
+    return ops.multiply(off_pole(step.node.op, array), scale)
 
 
 def _as_integers(step: IntegerStep, index: int, result: Array) -> Array:

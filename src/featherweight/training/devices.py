@@ -18,17 +18,37 @@ def values_of(variables: Sequence[Any]) -> list[tuple[Any, np.ndarray]]:
 
 def assign(values: Sequence[tuple[Any, Any]]) -> None:
     """Assigns values to Keras variables, in a replica of TensorFlow's strategies to all of their copies."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+    replica = _replica()
+    if replica is None:
+        for variable, value in values:
+            variable.assign(value)
+        return
+    variables = [variable.value for variable, _ in values]
 
-        if tf.distribute.has_strategy() and not tf.distribute.in_cross_replica_context():
-            variables = [variable.value for variable, _ in values]
+    def update(strategy: Any, arrays: Sequence[Any]) -> None:
+        for variable, array in zip(variables, arrays, strict=True):
+            strategy.extended.update(variable, lambda v, x: v.assign(x), args=(array,), group=False)
 
-            def update(strategy: Any, arrays: Sequence[Any]) -> None:
-                for variable, array in zip(variables, arrays, strict=True):
-                    strategy.extended.update(variable, lambda v, x: v.assign(x), args=(array,), group=False)
+    replica.merge_call(update, args=([array for _, array in values],))
 
-            tf.distribute.get_replica_context().merge_call(update, args=([array for _, array in values],))
-            return
-    for variable, value in values:
-        variable.assign(value)
+
+def extremes_of_all(least: Any, largest: Any) -> tuple[Any, Any]:
+    """Returns the extremes of the whole batch, of which a replica of TensorFlow's strategies sees a part.
+
+    (On JAX, arrays over several devices are whole.)
+    """
+    replica = _replica()
+    if replica is None:
+        return least, largest
+    gathered = [replica.all_gather(ops.expand_dims(part, 0), axis=0) for part in (least, largest)]
+    return ops.min(gathered[0], axis=0), ops.max(gathered[1], axis=0)
+
+
+def _replica() -> Any:
+    """Returns the replica of TensorFlow's strategies in which this runs, or None."""
+    if keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    is_inside = tf.distribute.has_strategy() and not tf.distribute.in_cross_replica_context()
+    return tf.distribute.get_replica_context() if is_inside else None

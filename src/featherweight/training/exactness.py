@@ -31,6 +31,11 @@ def _chunks(node: Node, graph: Graph, room: float) -> int:
     return next((n for n in range(1, _MOST) if largest_sum(node, graph, n) * room < LIMIT), _MOST)
 
 
+def is_cut(op: str, channels: int, weight_channels: int) -> bool:
+    """True where every sum runs over all input channels (no groups), and can be cut into parts of them."""
+    return op in _CUT_BY_CHANNELS and channels == weight_channels
+
+
 def doubtful_sums(model: Model, chunks: Mapping[str, int]) -> list[str]:
     """Returns the nodes whose sums, in so many parts, float32 may not hold exactly with the weights of the moment."""
     graph = model.main
@@ -52,7 +57,7 @@ def largest_sum(node: Node, graph: Graph, chunks: int = 1) -> float:
     magnitudes = np.abs(values.astype(np.float64))
     axis = (op.axis or 0) % values.ndim
     channels = np.moveaxis(magnitudes, axis, 0)
-    if node.op in _CUT_BY_CHANNELS:
+    if is_cut(node.op, x.shape[-1], values.shape[-1]):
         size = channels.shape[-1]
         edges = [size * index // chunks for index in range(chunks + 1)]
         sums = [channels[..., a:b].reshape(len(channels), -1).sum(axis=1) for a, b in pairwise(edges)]

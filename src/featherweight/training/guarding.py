@@ -1,4 +1,4 @@
-"""What stops a training whose numbers are worth nothing: losses that are not finite, models of another version."""
+"""What stops a training whose numbers are worth nothing: losses, weights and ranges that are not finite."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from featherweight.errors import DataError, RecipeError
+from featherweight.errors import DataError
 from featherweight.training.registry import ops
-from featherweight.version import package_version
 
 
 class StopAtNonFinite(keras.callbacks.Callback):
@@ -31,27 +30,32 @@ class StopAtNonFinite(keras.callbacks.Callback):
         if loss is None or np.isfinite(float(loss)):
             return
         model: Any = self.model
-        for variable in (*model.trainable_variables, *model.non_trainable_variables):
-            values = np.asarray(ops.convert_to_numpy(variable))
-            if values.dtype.kind == "f" and not np.isfinite(values).all():
-                what = f"'{variable.path}' holds NaN or infinite values"
-                break
-        else:
-            what = "all weights and ranges are finite, so look for NaN in the data, or a loss that overflows"
+        what = _not_finite(model) or (
+            "all weights and ranges are finite, so look for NaN in the data, or a loss that overflows"
+        )
         raise DataError(
             f"The loss of '{model.name}' is {float(loss)}: {what}. Lower the learning rate, or repair the data; "
             "training went no further."
         )
 
 
-def check_version(saved: str | None) -> None:
-    """Raises where a model comes from another version of this package, whose integers may be others.
+def require_finite(model: keras.Model) -> None:
+    """Raises where a weight or range is not finite, as it may be after steps that `fit` did not take.
 
     Raises:
-        RecipeError: naming both versions.
+        DataError: naming it.
     """
-    if saved is not None and saved != package_version():
-        raise RecipeError(
-            f"This model in training was saved by featherweight {saved}; this is {package_version()}, whose integers "
-            f"may be others. Load it with {saved} and finalize it there, or begin training anew."
+    if what := _not_finite(model):
+        raise DataError(
+            f"'{model.name}' can't be finalized: {what}. Train again with a lower learning rate, and look for NaN in "
+            "the data."
         )
+
+
+def _not_finite(model: Any) -> str | None:
+    """Returns the first weight or range that is not finite, in words."""
+    for variable in (*model.trainable_variables, *model.non_trainable_variables):
+        values = np.asarray(ops.convert_to_numpy(variable))
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            return f"'{variable.path}' holds NaN or infinite values"
+    return None

@@ -155,6 +155,7 @@ class IntegerStep(Step):
 
 
 _KERNELS: dict[str, Function] = {}
+_STEEP_AT_ZERO = {"RSQRT", "SQRT", "LOG"}
 # Not those of same scales, but of any scale; and those of same scales that calculate.
 _PICKING, _CALCULATING = {"ARG_MAX", "ARG_MIN"}, {"RESIZE_BILINEAR", "CUMSUM"}
 
@@ -189,6 +190,14 @@ def quantized_weight(weight: Array, scale: Array, dtype: str, zero: Array) -> Ar
 def quantized_bias(bias: Array, scale: Array, zero: Array) -> Array:
     """Returns the integers of a bias at input scale × weight scale, in float32."""
     return rounded_half_away(bounded(bias * reciprocal(scale, zero), -_LARGEST_BIAS, _LARGEST_BIAS))
+
+
+def off_pole(op: str, integers: Array) -> Array:
+    """Returns centred integers; above zero, where the operator's slope is infinite at it, and without a gradient there.
+
+    2^-10 of a step: its reciprocal root is beyond the largest integer, as that of zero.
+    """
+    return ops.maximum(integers, 2.0**-10) if op in _STEEP_AT_ZERO else integers
 
 
 def spread(scale: Array, tensor: Tensor) -> Array:

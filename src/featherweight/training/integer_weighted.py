@@ -13,6 +13,7 @@ from featherweight.ops.conv import LANES
 from featherweight.ops.matrix import delegate_takes_weight
 from featherweight.training import fixed_point
 from featherweight.training.exact import joined, standing_for
+from featherweight.training.exactness import is_cut
 from featherweight.training.integer_step import IntegerStep, integer, quantized_bias, quantized_weight, spread
 from featherweight.training.registry import Array, ops
 from featherweight.training.wide import wide
@@ -93,12 +94,16 @@ def _sums64(step: IntegerStep, weight: Array, bias: Array | None) -> Array:
 
 
 def _sums(step: IntegerStep, weight: Array, bias: Array | None) -> Array:
-    """Returns sums of products plus bias; in int32 over chunks of input channels where float32 might not be exact."""
+    """Returns sums of products plus bias; in int32 over chunks of input channels where float32 might not be exact.
+
+    (Where sums can't be cut, the bias alone is added in int32: large ones come with weights that are all but zero.)
+    """
     x = step.array(lookup(step.node.op).activation)
     if step.chunks == 1:
         sums = product(step, x, weight)
         return sums if bias is None else sums + bias
-    parts = [product(step, *pair) for pair in zip(cut(x, step.chunks), cut(weight, step.chunks), strict=True)]
+    chunks = step.chunks if is_cut(step.node.op, x.shape[-1], weight.shape[-1]) else 1
+    parts = [product(step, *pair) for pair in zip(cut(x, chunks), cut(weight, chunks), strict=True)]
     whole, surrogate = sum(ops.cast(part, "int32") for part in parts), sum(parts)
     if bias is not None:
         whole, surrogate = whole + ops.cast(bias, "int32"), surrogate + bias
@@ -106,6 +111,6 @@ def _sums(step: IntegerStep, weight: Array, bias: Array | None) -> Array:
 
 
 def cut(x: Array, chunks: int) -> list[Array]:
-    """Cuts the last axis into parts of about the same size."""
-    edges = [x.shape[-1] * index // chunks for index in range(chunks + 1)]
+    """Cuts the last axis into parts of about the same size, each of one element at least."""
+    edges = sorted({x.shape[-1] * index // chunks for index in range(chunks + 1)})
     return [x[..., low:high] for low, high in pairwise(edges)]

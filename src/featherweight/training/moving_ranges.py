@@ -14,6 +14,7 @@ import numpy as np
 
 from featherweight.graph import Graph, Tensor
 from featherweight.numerics import integer_range
+from featherweight.training.devices import extremes_of_all
 from featherweight.training.exact import power_of_two_above
 from featherweight.training.options import RangeTraining
 from featherweight.training.registry import Array, ops
@@ -63,7 +64,7 @@ class MovingRanges:
         """
         low, high = ops.convert_to_tensor(self.low), ops.convert_to_tensor(self.high)
         if self.options.observes:
-            least, largest = self._extremes(observed, low, high)
+            least, largest = extremes_of_all(*self._extremes(observed, low, high))
             if self.options.method == "minmax":
                 moved = ops.minimum(low, least), ops.maximum(high, largest)
             else:

@@ -14,20 +14,19 @@ import keras
 import numpy as np
 
 from featherweight.graph import Model
-from featherweight.target import Target
 from featherweight.training.distillation import compared, distance, teacher_from_config
 from featherweight.training.dropout import Noise, with_noise
 from featherweight.training.graph_model import GraphModel
-from featherweight.training.guarding import StopAtNonFinite, check_version
+from featherweight.training.guarding import StopAtNonFinite
 from featherweight.training.integer_model import IntegerModel, Opaque
 from featherweight.training.integer_step import is_quantized, quantized_weight, spread
 from featherweight.training.moving_ranges import float_source
 from featherweight.training.options import Oscillations, RangeTraining
+from featherweight.training.origin import Origin, loaded, saved
 from featherweight.training.oscillation import Tracked, distance_to_centres, tracked
 from featherweight.training.program import Program
 from featherweight.training.registry import Array, bound, ops
 from featherweight.training.scales import weights_and_biases
-from featherweight.version import package_version
 
 
 @keras.saving.register_keras_serializable(package="featherweight")
@@ -39,6 +38,7 @@ class QuantizedModel(IntegerModel):
         integer: what the rewriter made of it.
         sources: constant of the integer graph → constant of the float graph that it was made of.
         plan: the plan, as JSON.
+        origin: the target that it was made for.
         ranges: how activation ranges move (`options.RangeTraining`, or what it is made of). Weight scales stay at their
             ratio to the largest weight, or are learned with them.
         chunks: node → into how many parts its input channels are cut so that sums stay exact; computed if left out.
@@ -47,10 +47,6 @@ class QuantizedModel(IntegerModel):
         approximate: train by classic fake quantization, which is not what the file computes.
         oscillations: what to do about weights that jump to and fro (`options.Oscillations`, or its fields).
         noises: dropout and noise of training steps (`dropout.Noise`, or their fields).
-        version: of this package, which decides the integers.
-
-    Raises:
-        RecipeError: if the model was saved by another version.
     """
 
     def __init__(
@@ -59,6 +55,7 @@ class QuantizedModel(IntegerModel):
         integer: Model,
         sources: Mapping[str, str],
         plan: str,
+        origin: Origin,
         ranges: RangeTraining | str | Mapping[str, Any] = "fixed",
         chunks: Mapping[str, int] | None = None,
         teacher: GraphModel | None = None,
@@ -66,13 +63,10 @@ class QuantizedModel(IntegerModel):
         approximate: bool = False,
         oscillations: Oscillations | str | Mapping[str, Any] | None = None,
         noises: Sequence[Noise | Mapping[str, Any]] = (),
-        version: str | None = None,
         **options: Any,
     ) -> None:
-        check_version(version)
         super().__init__(graph, integer, sources, plan, ranges, chunks, sparse, approximate, **options)
-        self.oscillations = Oscillations.of(oscillations)
-        self.target: Target | None = None
+        self.origin, self.oscillations = origin, Oscillations.of(oscillations)
         self._tracked = Opaque(self._made_tracked())
         self._noises = Opaque(tuple(part if isinstance(part, Noise) else Noise.from_json(part) for part in noises))
         in_training = self._integer_program(moves=True) if self.scales.moves else self._held.program
@@ -223,21 +217,27 @@ class QuantizedModel(IntegerModel):
         return tracked(shapes, self._variable)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns both graphs (weights left out: Keras stores them), the plan, and all options."""
-        return {
+        """Returns both graphs (weights left out: Keras stores them), the plan, its origin, and all options."""
+        config = {
             **super().get_config(),
             "oscillations": None if self.oscillations is None else asdict(self.oscillations),
             "noises": [asdict(noise) for noise in self.noises],
-            "version": package_version(),
             "teacher": None if self.teacher is None else self.teacher.get_config(),
         }
+        return saved(self.origin, config)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> QuantizedModel:
-        """Returns a model without its weights, which Keras loads."""
-        teacher = config.get("teacher")
+        """Returns a model without its weights, which Keras loads.
+
+        Raises:
+            RecipeError: if the package or the target is another one now.
+            FormatError: if the graph, the plan or the target was changed in the file.
+        """
+        origin, options = loaded(config)
+        teacher = options.get("teacher")
         taught = None if teacher is None else teacher_from_config(teacher)
-        return super().from_config({**config, "teacher": taught})
+        return super().from_config({**options, "teacher": taught, "origin": origin})
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from featherweight.graph import Node, Tensor
 from featherweight.numerics import integer_range
 from featherweight.ops import Call, lookup
 from featherweight.profiles import Profile
-from featherweight.training.integer_step import IntegerStep, integer
+from featherweight.training.integer_step import IntegerStep, integer, off_pole
 from featherweight.training.registry import Array, ops
 
 # (node, inputs, outputs, profile) → the constants of `IntegerStep`; tensors carry the parameters of the moment.
@@ -43,5 +43,5 @@ def looked_up(step: IntegerStep) -> Array:
     """One result for each integer; the gradient is that of the float function."""
     x = step.array(0)
     index = ops.cast(x + step.zero_point(0) - float(integer_range(step.input(0).dtype)[0]), "int32")
-    real = step.in_float(x * step.scale(0))
+    real = step.in_float(off_pole(step.node.op, x) * step.scale(0))
     return step.standing_for(ops.take(step.constants[0], index), step.over_output(real))
