@@ -97,7 +97,7 @@ def _function_of(node: Node, graph: Graph, parameters: Parameters) -> Function |
         return float_function(node.op)
     if parameters.approximate or (parameters.moves and node.op in HOST):
         return approximate_function(node.op)
-    return integer_function(node.op)
+    return integer_function(node.op, parameters.profile)
 
 
 def computes_in_integers(node: Node, graph: Graph) -> bool:
