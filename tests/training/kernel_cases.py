@@ -38,7 +38,7 @@ ops: Any = keras.ops
 
 # What the rewriter never writes, what a graph model refuses, and what Keras's backends do in another way: positions of
 # equal values, classes that there are not.
-LEFT_OUT = {"GATHER batches", "TOPK_V2", "ONE_HOT", "AVERAGE_POOL_2D ties", "MAX_POOL_2D ties"}
+LEFT_OUT = {"GATHER batches", "TOPK_V2", "ONE_HOT"}
 
 
 def computed(model: Model, feeds: Mapping[str, np.ndarray], profile: Profile, *, learned: bool) -> list[np.ndarray]:

@@ -68,7 +68,7 @@ def multiplied(step: IntegerStep) -> Array:
 @integer("SQUARED_DIFFERENCE")
 def squared_difference(step: IntegerStep) -> Array:
     """Both operands are shifted left, brought to twice the larger scale, subtracted, squared and rescaled."""
-    scales, rescale = (step.scale(0), step.scale(1)), (step.profile.fallback or step.profile).rescale
+    scales, rescale = (step.scale(0), step.scale(1)), step.profile.rescale
     twice = 2 * _larger(*scales)
     with wide():
         x, z = (
@@ -89,7 +89,7 @@ def squared_difference(step: IntegerStep) -> Array:
 @integer("PRELU")
 def prelu(step: IntegerStep) -> Array:
     """One factor at zero and above, another one below."""
-    x, rescale = step.array(0), (step.profile.fallback or step.profile).rescale
+    x, rescale = step.array(0), step.profile.rescale
     factors = step.over_output(step.scale(0)), step.over_output(joined(step.scale(0), step.scale(1)))
     with wide():
         integers = fixed_point.whole(x)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 
@@ -37,14 +36,8 @@ _INFINITY = float(np.finfo(np.float32).max)
 
 @integer("BATCH_MATMUL")
 def batch_matmul(step: IntegerStep) -> Array:
-    """Sums of products of two operands, one factor; XNNPACK does not take second operands with a zero point."""
-    sums, scale, quant = (
-        step.in_float(step.array(0), step.array(1)),
-        joined(step.scale(0), step.scale(1)),
-        step.input(1).quant,
-    )
-    if quant is not None and any(quant.zero_point) and step.profile.fallback is not None:
-        step = replace(step, profile=step.profile.fallback)
+    """Sums of products of two operands, one factor."""
+    sums, scale = step.in_float(step.array(0), step.array(1)), joined(step.scale(0), step.scale(1))
     is_wide = step.outputs[0].dtype == "int16"
 
     def exact() -> Array:
@@ -116,13 +109,11 @@ def _requantize(step: IntegerStep) -> Array:
     """XNNPACK multiplies with 8 fractional bits, LiteRT's optimized kernel rounds vectors as matrix products."""
     x, ratio = step.array(0), step.over_output(step.scale(0))
     is_byte = step.input(0).dtype == step.outputs[0].dtype == "int8"
-    if not step.profile.is_delegate or not is_byte:
-        profile = step.profile.fallback or step.profile
-        step = replace(step, profile=profile)
+    if not step.profile.is_delegate:
         value = step.finished(x, step.scale(0))
-        if not profile.is_vectorized or not is_byte:
+        if not step.profile.is_vectorized or not is_byte:
             return value
-        vectors = step.finished(x, step.scale(0), rescale=profile.rescale_products)
+        vectors = step.finished(x, step.scale(0), rescale=step.profile.rescale_products)
         return ops.where(_is_in_vector(x, _REQUANTIZE_LANES), vectors, value)
     value = ops.right_shift(ops.cast(x, "int32") * whole_number(256 * ratio) + 128, 8)
     return step.standing_for(ops.cast(value, "float32"), x * ratio)

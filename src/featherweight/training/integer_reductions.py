@@ -119,9 +119,9 @@ def _fixed_mean(step: IntegerStep, count: int) -> Array:
 @integer("L2_NORMALIZATION")
 def l2_normalization(step: IntegerStep) -> Array:
     """x / sqrt(sum of squares) by a reciprocal root in fixed point; the output has 7 fractional bits."""
-    x, profile = step.array(0), step.profile.fallback or step.profile
+    x = step.array(0)
     with wide():
         integers = fixed_point.whole(x)
         multiplier, shift = fixed_point.inverse_square_root(ops.sum(integers * integers, axis=-1, keepdims=True))
-        value = fixed_point.leave(fixed_point.rounding(profile.rescale)(integers, multiplier, shift + 7))
+        value = fixed_point.leave(fixed_point.rounding(step.profile.rescale)(integers, multiplier, shift + 7))
     return step.standing_for(value, step.in_float(x) * 128.0)

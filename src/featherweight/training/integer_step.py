@@ -62,7 +62,7 @@ class IntegerStep(Step):
         constants: what the operator's host function computed from the parameters (tables).
         chunks: into how many parts the input channels are cut, so that sums of products stay exact.
         learns: scales are trained, and get their gradients.
-        profile: the arithmetic.
+        profile: the arithmetic that runs the node.
     """
 
     affine: Callable[[Tensor], tuple[Array, Array]] = lambda tensor: (None, None)
@@ -74,7 +74,7 @@ class IntegerStep(Step):
 
     @property
     def is_delegated(self) -> bool:
-        """True where XNNPACK runs the node: it has no kernels for int16."""
+        """True where XNNPACK runs the node; it has no kernels for int16 (for its other limits, see `ops.placed`)."""
         return self.profile.is_delegate and self.outputs[0].dtype == "int8"
 
     def input(self, position: int) -> Tensor:

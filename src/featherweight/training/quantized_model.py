@@ -20,7 +20,7 @@ import numpy as np
 from featherweight import tflite
 from featherweight.graph import Model, constant, io_names
 from featherweight.ops import lookup
-from featherweight.profiles import Profile, find
+from featherweight.profiles import find
 from featherweight.target import Target
 from featherweight.training.distillation import compared, distance, teacher_from_config
 from featherweight.training.dropout import Noise, with_noise
@@ -28,7 +28,7 @@ from featherweight.training.exact import joined
 from featherweight.training.exactness import chunks_of
 from featherweight.training.graph_model import GraphModel
 from featherweight.training.guarding import StopAtNonFinite, check_version
-from featherweight.training.integer_program import Parameters, integer_functions
+from featherweight.training.integer_program import Parameters, integer_functions, left_by_delegate
 from featherweight.training.integer_step import is_quantized, quantized_bias, quantized_weight, spread
 from featherweight.training.moving_ranges import float_source
 from featherweight.training.options import Oscillations, RangeTraining
@@ -94,15 +94,10 @@ class QuantizedModel(GraphModel):
         self._zero = _Opaque(self._variable("zero", np.zeros((), np.float32), False))
         self._masks = _Opaque(self._made_masks(sparse))
         self._tracked = _Opaque(self._made_tracked())
-        program, outputs = self._integer_program(profile, moves=False), io_names(integer)[1]
-        self._held = replace(self._held, program=program, outputs=outputs)
-        in_training = self._integer_program(profile, moves=True) if self.scales.moves else program
-        needs_float = self.ranges.observes or self.ranges.delay
-        in_float = Program(graph, bound(graph)) if needs_float else None
         self._noises = _Opaque(tuple(part if isinstance(part, Noise) else Noise.from_json(part) for part in noises))
-        self._programs = _Opaque(
-            _Programs(self._with_noise(in_training), in_float, None if in_float is None else self._with_noise(in_float))
-        )
+        self._left = _Opaque(left_by_delegate(integer.main, profile))
+        self._held = replace(self._held, outputs=io_names(integer)[1])
+        self._make_programs()
         self.teacher = teacher
         self._compared = _Opaque(() if teacher is None else compared(graph, integer, teacher.graph))
 
@@ -124,6 +119,24 @@ class QuantizedModel(GraphModel):
     def scales(self) -> Scales:
         """The variables that integers are scaled by."""
         return self._scales.value
+
+    @property
+    def left(self) -> frozenset[str]:
+        """The names of nodes that XNNPACK does not take with the scales of the last `refresh`."""
+        return self._left.value
+
+    def refresh(self) -> None:
+        """Computes from the scales of the moment what steps take as given: tables, and which kernels run each node."""
+        self.scales.refresh_tables()
+        current = self.scales.parameters() if self.scales.profile.is_delegate else {}
+        left = left_by_delegate(self.integer.main, self.scales.profile, current)
+        if left == self.left:
+            return
+        self._left.value = left
+        self._make_programs()
+        for name in ("train", "test", "predict"):
+            if getattr(self, f"{name}_function") is not None:
+                getattr(self, f"make_{name}_function")(force=True)
 
     @property
     def noises(self) -> tuple[Noise, ...]:
@@ -201,18 +214,19 @@ class QuantizedModel(GraphModel):
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = [
                 StopAtNonFinite(),
+                keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self.refresh()),
                 *([callbacks] if isinstance(callbacks, keras.callbacks.Callback) else callbacks or []),
             ]
         return super().fit(*args, callbacks=callbacks, **options)
 
     def predict(self, *args: Any, **options: Any) -> Any:
-        """Predicts with tables of the scales of the moment."""
-        self.scales.refresh_tables()
+        """Predicts with tables and kernels of the scales of the moment."""
+        self.refresh()
         return super().predict(*args, **options)
 
     def evaluate(self, *args: Any, **options: Any) -> Any:
-        """Evaluates with tables of the scales of the moment."""
-        self.scales.refresh_tables()
+        """Evaluates with tables and kernels of the scales of the moment."""
+        self.refresh()
         return super().evaluate(*args, **options)
 
     def compute_loss(
@@ -279,17 +293,27 @@ class QuantizedModel(GraphModel):
             found[source] = _numpy(values[name]).reshape(found[source].shape)
         return found
 
-    def _integer_program(self, profile: Profile, *, moves: bool) -> Program:
+    def _make_programs(self) -> None:
+        """Makes what computes in predictions, in training, and in float."""
+        program = self._integer_program(moves=False)
+        self._held = replace(self._held, program=program)
+        in_training = self._integer_program(moves=True) if self.scales.moves else program
+        needs_float = self.ranges.observes or self.ranges.delay
+        in_float = Program(self.graph, bound(self.graph)) if needs_float else None
+        delayed = None if in_float is None else self._with_noise(in_float)
+        self._programs = _Opaque(_Programs(self._with_noise(in_training), in_float, delayed))
+
+    def _integer_program(self, *, moves: bool) -> Program:
         parameters = Parameters(
             self.scales.affine,
             lambda: ops.convert_to_tensor(self._zero.value),
             self.scales.tables_of,
-            profile,
+            self.scales.profile,
             self.ranges.is_learned,
             self.approximate,
             moves,
         )
-        return Program(self.integer, integer_functions(self.integer, parameters, self._chunks.value))
+        return Program(self.integer, integer_functions(self.integer, parameters, self._chunks.value, self.left))
 
     def _with_noise(self, program: Program) -> Program:
         return with_noise(
