@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from featherweight.target import Target, check
     from featherweight.tflite import read, save, write
     from featherweight.training import graph_model
+    from featherweight.training.batch_norms import reestimate_batch_norm
     from featherweight.training.options import Oscillations, RangeTraining
     from featherweight.training.regularizers import add_kurtosis, kurtosis_regularizer
     from featherweight.training.schedules import constant, cosine, join, linear, polynomial_decay
@@ -75,6 +76,7 @@ _HOMES = {
     "target": ("Target", "check"),
     "tflite": ("read", "save", "write"),
     "training": ("graph_model",),
+    "training.batch_norms": ("reestimate_batch_norm",),
     "training.options": ("Oscillations", "RangeTraining"),
     "training.regularizers": ("add_kurtosis", "kurtosis_regularizer"),
     "training.schedules": ("constant", "cosine", "join", "linear", "polynomial_decay"),
@@ -139,6 +141,7 @@ __all__ = [
     "quantize",
     "quantize_aware",
     "read",
+    "reestimate_batch_norm",
     "remove_channels",
     "rewrite",
     "run",

@@ -137,7 +137,8 @@ def quantize_aware(
 def finalize(model: QuantizedModel) -> Quantized:
     """Returns what was trained as an integer model, with its plan and report.
 
-    The plan notes where weights grew so much that sums in training may have left what float32 holds exactly.
+    The plan notes where weights grew so much that sums in training may have left what float32 holds exactly, and where
+    scales moved into or out of what XNNPACK takes.
 
     Raises:
         RecipeError: if the model does not come from `quantize_aware`.
@@ -155,7 +156,7 @@ def finalize(model: QuantizedModel) -> Quantized:
             "quantize."
         )
     require_finite(model)
-    model.scales.refresh_tables()
+    model.refresh()
     trained = float_graph(model)
     plan = _current_plan(plans.from_json(model.plan), model)
     result = rewrite(trained, plan)
@@ -165,7 +166,7 @@ def finalize(model: QuantizedModel) -> Quantized:
             f"weights grew in training: sums of {listed(map(repr, doubtful))} may not have been exact in float32 there"
         )
         plan = replace(plan, notes=(*plan.notes, note))
-    notes = []
+    notes = _moved_between_kernels(model)
     if model.approximate:
         notes.append("training was approximate (classic fake quantization): the file computes other integers")
     if not int(np.asarray(model.scales.step)):
@@ -173,6 +174,21 @@ def finalize(model: QuantizedModel) -> Quantized:
     violations = targets.check(result, model.origin.target)
     plan = replace(plan, notes=(*plan.notes, *notes))
     return Quantized(result, plan, make_report(trained, result, plan, violations))
+
+
+def _moved_between_kernels(model: QuantizedModel) -> list[str]:
+    """Returns notes on nodes whose scales moved into or out of XNNPACK's window since they were planned."""
+    from featherweight.training.integer_program import left_by_delegate
+
+    planned = left_by_delegate(model.integer.main, model.scales.profile)
+    notes: list[str] = []
+    for names, runs in ((model.left - planned, "LiteRT's own kernels"), (planned - model.left, "XNNPACK's kernels")):
+        if names:
+            notes.append(
+                f"scales moved across the limits of XNNPACK: {listed(map(repr, sorted(names)))} now run on {runs}, as "
+                "predictions do; training steps may have gone on in the other arithmetic until the next epoch began"
+            )
+    return notes
 
 
 def _dropout(source: Any, model: Model, samples: Sequence[Any] | None) -> Found:

@@ -54,6 +54,12 @@ def test_a_graph_model_computes_what_litert_computes(name: str, unroll: bool) ->
     assert_equal(fw.graph_model(graph).predict(x, verbose=0), fw.run(graph, x), graph)
 
 
+def test_a_fused_recurrent_layer_computes_what_litert_computes() -> None:
+    graph, x = fw.load(models.build("lstm"), fuse=True), models.batch("lstm", ROWS)
+    assert "UNIDIRECTIONAL_SEQUENCE_LSTM" in {node.op for node in graph.main.nodes}
+    assert_equal(fw.graph_model(graph).predict(x, verbose=0), fw.run(graph, x), graph)
+
+
 @pytest.mark.parametrize("op", single_ops.FACTORIES)
 def test_every_operator_computes_what_litert_computes(op: str) -> None:
     graph = single_ops.FACTORIES[op]()

@@ -18,6 +18,11 @@ from tests.training.variants import VARIANTS
 pytestmark = [pytest.mark.frameworks, pytest.mark.filterwarnings("ignore")]
 
 BACKENDS = [("tensorflow", "tensorflow"), ("torch", "torch")]
+NETS = [
+    *((name, "plain") for name in models.BUILDERS),
+    *((name, "unrolled") for name in models.RECURRENT),
+    ("lstm", "fused"),
+]
 _HEAD = """
 import json, sys
 import keras, numpy as np
@@ -88,23 +93,22 @@ def on(backend: str, script: str, folder: Path, name: str = "") -> dict[str, Any
     return json.loads(ended.stdout.split("RESULT", 1)[1])
 
 
-def written(folder: Path, name: str, unroll: bool) -> str:
-    """Writes a net's file and its inputs; returns what they are called."""
+def written(folder: Path, name: str, form: str) -> str:
+    """Writes a net's file, its recurrent layers in a form, and its inputs; returns what they are called."""
     import numpy as np
 
-    called = f"{name}_unrolled" if unroll else name
-    fw.save(models.lowered(name, unroll), folder / f"{called}.tflite")
+    called = f"{name}_{form}"
+    graph = fw.load(models.build(name), fuse=True) if form == "fused" else models.lowered(name, form == "unrolled")
+    fw.save(graph, folder / f"{called}.tflite")
     np.savez(folder / f"{called}.npz", **models.batch(name, 4))
     return called
 
 
 @pytest.mark.parametrize(("backend", "module"), BACKENDS)
-@pytest.mark.parametrize(
-    ("name", "unroll"), [(name, False) for name in models.BUILDERS] + [(name, True) for name in models.RECURRENT]
-)
-def test_a_net_computes_trains_and_is_saved(backend: str, module: str, name: str, unroll: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "form"), NETS)
+def test_a_net_computes_trains_and_is_saved(backend: str, module: str, name: str, form: str, tmp_path: Path) -> None:
     pytest.importorskip(module)
-    result = on(backend, _NET, tmp_path, written(tmp_path, name, unroll))
+    result = on(backend, _NET, tmp_path, written(tmp_path, name, form))
     assert result["float"] < 1e-5
     assert result["losses"][1] < result["losses"][0]
     assert result["file"] < 1e-5
@@ -123,5 +127,5 @@ def test_every_operator_computes_what_litert_computes(backend: str, module: str,
 @pytest.mark.parametrize("name", ["depthwise", "multi_input", "transformer", "upsampling", "lstm"])
 def test_a_batch_of_unknown_size_is_trained(name: str, tmp_path: Path) -> None:
     pytest.importorskip("tensorflow")
-    losses = on("tensorflow", _UNKNOWN_BATCH, tmp_path, written(tmp_path, name, unroll=False))["losses"]
+    losses = on("tensorflow", _UNKNOWN_BATCH, tmp_path, written(tmp_path, name, "plain"))["losses"]
     assert losses[1] < losses[0]

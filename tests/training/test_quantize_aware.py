@@ -54,6 +54,20 @@ def runtime_outputs(model: fw.Quantized, inputs: Any) -> Any:
     return fw.run(model.model, inputs, runtime="reference", profile=model.plan.profile)
 
 
+def assert_every_tensor_is_litert_s(model: Any, finished: fw.Quantized, inputs: Any) -> None:
+    """The model's tensors and LiteRT's are equal, in the plan's arithmetic."""
+    from keras import ops
+
+    resolver = RESOLVER[finished.plan.profile]
+    expected = fw.run(finished.model, inputs, tensors="all", resolver=resolver, threads=1)
+    found = model.tensors(inputs, list(expected))
+    for name, array in expected.items():
+        quant = finished.model.main.tensors[name].quant
+        value = ops.convert_to_numpy(found[name])
+        value = value + quant.zero_point[0] if quant is not None and quant.zero_point else value
+        np.testing.assert_array_equal(value, array, err_msg=name)
+
+
 CASES = [
     ("convnet", "int8", "litert", "fixed"),
     ("depthwise", "int8", "litert", "learned"),
@@ -92,12 +106,7 @@ def test_rare_roundings_are_the_file_s(name: str, recipe: str) -> None:
         noise = 0.05 * random.standard_normal(variable.shape).astype(np.float32)
         variable.assign(np.asarray(variable.value) * (1 + noise))
     finished = fw.finalize(model)
-    expected = fw.run(finished.model, inputs, tensors="all", threads=1)
-    found = model.tensors(inputs, list(expected))
-    for tensor, array in expected.items():
-        quant = finished.model.main.tensors[tensor].quant
-        zero_point = quant.zero_point[0] if quant else 0
-        np.testing.assert_array_equal(np.asarray(found[tensor]) + zero_point, array, err_msg=tensor)
+    assert_every_tensor_is_litert_s(model, finished, inputs)
 
 
 @functools.cache
@@ -106,16 +115,8 @@ def trained_convnet() -> Any:
 
 
 def test_every_tensor_is_litert_s() -> None:
-    from keras import ops
-
-    model, inputs = trained_convnet(), models.batch("convnet", 4, seed=3)
-    finished = fw.finalize(model)
-    expected = fw.run(finished.model, inputs, tensors="all", threads=1)
-    found = model.tensors(inputs, list(expected))
-    for name, array in expected.items():
-        quant = finished.model.main.tensors[name].quant
-        zero_point = quant.zero_point[0] if quant else 0
-        np.testing.assert_array_equal(ops.convert_to_numpy(found[name]) + zero_point, array, err_msg=name)
+    model = trained_convnet()
+    assert_every_tensor_is_litert_s(model, fw.finalize(model), models.batch("convnet", 4, seed=3))
 
 
 def test_a_saved_model_goes_on_where_it_was(tmp_path: Path) -> None:

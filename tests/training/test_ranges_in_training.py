@@ -169,13 +169,13 @@ def test_a_loss_that_is_not_finite_stops_training() -> None:
 
 
 def test_operators_without_training_kernel_stay_float() -> None:
-    float_model = single_ops.FACTORIES["L2_NORMALIZATION"]()
+    float_model = single_ops.FACTORIES["LOG_SOFTMAX"]()
     samples = [single_ops.feeds(float_model)]
     model = fw.quantize_aware(float_model, calibration=samples, progress=False)
     finished = fw.finalize(model)
-    assert finished.plan.kept_float == {"y": "L2_NORMALIZATION: it has no training kernel in this form"}
+    assert finished.plan.kept_float == {"y": "LOG_SOFTMAX: it has no training kernel in this form"}
     assert finished.plan.notes == ("nothing was trained: this is what quantize makes of the model",)
-    with pytest.raises(UnsupportedOp, match=r"strict: 1 node\(s\) have no training kernel: L2_NORMALIZATION 'y'"):
+    with pytest.raises(UnsupportedOp, match=r"strict: 1 node\(s\) have no training kernel: LOG_SOFTMAX 'y'"):
         fw.quantize_aware(float_model, calibration=samples, progress=False, strict=True)
 
 

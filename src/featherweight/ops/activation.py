@@ -12,7 +12,7 @@ from featherweight.ops.fixedpoint import logistic_16 as gemmlowp_logistic
 from featherweight.ops.fixedpoint import shifted
 from featherweight.ops.fixedpoint import tanh_16 as gemmlowp_tanh
 from featherweight.ops.interpolation import Function, libm, precise, sigmoid_16, softmax_16, tabulated, tanh_16
-from featherweight.ops.registry import kernel, register
+from featherweight.ops.registry import kernel, placed, register
 from featherweight.ops.softmax import softmax_fixed, softmax_table
 from featherweight.profiles import binary_exponent, quantize_multiplier, rounding_shift
 
@@ -32,7 +32,7 @@ for _name in ("RELU", "RELU6"):
 for _name in ("RELU_N1_TO_1", "RELU_0_TO_1"):
     register(_name, versions={"int8": 1})
 register("LEAKY_RELU", versions={"int8": 1, "int16": 2})
-register("PRELU", versions={"int8": 1})
+register("PRELU", versions={"int8": 1}, delegated=lambda call: call.input(0).is_float)
 register("ELU", versions={"int8": 1})
 register("HARD_SWISH", versions={"int8": 1})
 register("GELU", versions={"int8": 2, "int16": 2})
@@ -252,7 +252,7 @@ def prelu(call: Call) -> tuple[np.ndarray, ...]:
     alpha_scale, alpha_zero = call.affine(call.input(1))
     x, alpha = call.array(0).astype(np.int64) - in_zero, call.array(1).astype(np.int64) - alpha_zero
     above, below = in_scale / out_scale, (in_scale * alpha_scale) / out_scale
-    call = call.fallen_back()
+    call = placed(call)
     values = np.where(x >= 0, call.rescaled(x, np.float64(above)), call.rescaled(x * alpha, np.float64(below)))
     return (call.finish(values),)
 

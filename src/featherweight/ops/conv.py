@@ -9,9 +9,9 @@ import numpy as np
 from featherweight.graph import Graph, Node
 from featherweight.ops import hybrid
 from featherweight.ops.calls import Call
-from featherweight.ops.matrix import finisher, float_weight, placed, prepare
+from featherweight.ops.matrix import delegate_takes, finisher, float_weight, prepare
 from featherweight.ops.products import Span, Window, windowed_product
-from featherweight.ops.registry import kernel, output_elements, register
+from featherweight.ops.registry import kernel, output_elements, placed, register
 from featherweight.ops.rows import quantize_asymmetric, quantize_symmetric
 
 
@@ -21,6 +21,11 @@ def _conv_macs(node: Node, graph: Graph) -> int:
 
 def _depthwise_macs(node: Node, graph: Graph) -> int:
     return output_elements(node, graph) * math.prod(graph.tensors[node.inputs[1]].shape[1:3])
+
+
+def _delegate_takes_depthwise(call: Call) -> bool:
+    """XNNPACK takes no hybrid depthwise convolution."""
+    return call.input(0).dtype == "int8" and delegate_takes(call)
 
 
 def _conv_3d_macs(node: Node, graph: Graph) -> int:
@@ -33,6 +38,7 @@ register(
     axis=0,
     bias=2,
     versions={"float32*int8": 5, "int8*int8": 3, "int16*int8": 4, "int8*int4": 7},
+    delegated=delegate_takes,
     macs=_conv_macs,
 )
 register(
@@ -41,6 +47,7 @@ register(
     axis=3,
     bias=2,
     versions={"float32*int8": 6, "int8*int8": 3, "int16*int8": 5, "int8*int4": 7},
+    delegated=_delegate_takes_depthwise,
     macs=_depthwise_macs,
 )
 register("CONV_3D", weight=1, axis=4, bias=2, macs=_conv_3d_macs)
@@ -163,7 +170,7 @@ def depthwise_conv_2d_float(call: Call) -> tuple[np.ndarray, ...]:
         return (call.clamp(sums if bias is None else sums + bias),)
     if call.input(1).dtype != "int8":
         raise call.unsupported(f"float activations with {call.input(1).dtype} weights are not supported (int8 are)")
-    call = placed(call, takes=False)
+    call = placed(call)
     hybrid.check_scales(call, weight.shape[3])
     operands = hybrid.prepare_hybrid(call, flat.T, rows=(x.shape[0], 1, 1, 1), quantize=quantize_asymmetric)
     sums = _depthwise_sums(call, operands.x, window, operands.weight.T)

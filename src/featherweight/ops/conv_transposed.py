@@ -10,9 +10,9 @@ import numpy as np
 from featherweight.graph import Graph, Node
 from featherweight.ops import hybrid
 from featherweight.ops.calls import Call
-from featherweight.ops.matrix import finisher, float_weight, placed, prepare
+from featherweight.ops.matrix import delegate_takes, finisher, float_weight, prepare
 from featherweight.ops.products import Window
-from featherweight.ops.registry import kernel, register
+from featherweight.ops.registry import kernel, placed, register
 from featherweight.ops.rows import quantize_asymmetric
 
 # (row, column) of a tap -> what it adds to the output, in order.
@@ -24,6 +24,13 @@ def _macs(node: Node, graph: Graph) -> int:
     return pixels * math.prod(graph.tensors[node.inputs[1]].shape)
 
 
+def _delegate_takes(call: Call) -> bool:
+    """XNNPACK leaves kernels smaller than their stride alone where that would need a negative padding."""
+    shape, strides = call.input(1).shape, (call.attr_int("stride_h", 1), call.attr_int("stride_w", 1))
+    is_covered = shape[1] >= strides[0] and shape[2] >= strides[1]
+    return (is_covered or call.node.attrs.get("padding") == "VALID") and delegate_takes(call, 2)
+
+
 register(
     "TRANSPOSE_CONV",
     weight=1,
@@ -31,6 +38,7 @@ register(
     bias=3,
     activation=2,
     versions={"float32*int8": 2, "int8*int8": 2, "int16*int8": 2},
+    delegated=_delegate_takes,
     macs=_macs,
 )
 
@@ -39,7 +47,7 @@ register(
 def transpose_conv(call: Call) -> tuple[np.ndarray, ...]:
     """Transposed convolution: output shape, weight (out, kh, kw, c), x (n, h, w, c), bias (out)."""
     weight = call.array(1)
-    call = _placed(call)
+    call = placed(call)
     operands = prepare(call, weight.reshape(weight.shape[0], -1), x_position=2, bias_position=3)
     taps = operands.weight.reshape(weight.shape)
     sums = _sums(call, operands.x, taps.shape, _products(operands.x, taps))
@@ -50,7 +58,7 @@ def transpose_conv(call: Call) -> tuple[np.ndarray, ...]:
 def transpose_conv_float(call: Call) -> tuple[np.ndarray, ...]:
     """Transposed convolution in float32, or hybrid: bit for bit LiteRT's then."""
     if hybrid.is_hybrid(call):
-        return (_hybrid(_placed(call)),)
+        return (_hybrid(placed(call)),)
     x, weight, bias = call.array(2), float_weight(call), call.optional(3)
     sums = _sums(call, x, weight.shape, _products(x, weight))
     return (call.clamp(sums if bias is None else sums + bias),)
@@ -79,16 +87,6 @@ def _hybrid(call: Call) -> np.ndarray:
 def _products(x: np.ndarray, weight: np.ndarray) -> Parts:
     """Returns the matrix products of x (n, h, w, c) with the taps of a weight (out, kh, kw, c)."""
     return lambda row, column: ((x.reshape(-1, x.shape[3]) @ weight[:, row, column].T).reshape(*x.shape[:3], -1),)
-
-
-def _placed(call: Call) -> Call:
-    """Returns the call in its arithmetic.
-
-    XNNPACK leaves kernels smaller than their stride alone where that would need a negative padding.
-    """
-    shape, strides = call.array(1).shape, (call.attr_int("stride_h", 1), call.attr_int("stride_w", 1))
-    is_covered = shape[1] >= strides[0] and shape[2] >= strides[1]
-    return placed(call, 2, takes=is_covered or call.node.attrs.get("padding") == "VALID")
 
 
 def _sums(call: Call, x: np.ndarray, shape: tuple[int, ...], parts: Parts) -> np.ndarray:

@@ -5,13 +5,30 @@ from __future__ import annotations
 import numpy as np
 
 from featherweight.ops.calls import Call
-from featherweight.ops.registry import kernel, register
+from featherweight.ops.registry import kernel, placed, register
 from featherweight.profiles import binary_exponent, quantize_multiplier, rescale_once, rounding_shift
 
-register("ADD", versions={"int8": 2, "int16": 3})
-register("SUB", versions={"int8": 2, "int16": 5})
-register("MUL", versions={"int8": 3, "int16": 4})
-register("SQUARED_DIFFERENCE", versions={"int8": 2, "int16": 2})
+
+def _scales(call: Call) -> tuple[np.float32, np.float32, np.float32]:
+    """Returns the scales of both inputs and of the output."""
+    x, z, out = (call.affine(tensor)[0] for tensor in (call.input(0), call.input(1), call.outputs[0]))
+    return x, z, out
+
+
+def _delegate_takes_sum(call: Call) -> bool:
+    x, z, out = _scales(call)
+    return call.input(0).dtype == "int8" and all(2.0**-10 <= ratio < 2.0**8 for ratio in (x / out, z / out))
+
+
+def _delegate_takes_product(call: Call) -> bool:
+    x, z, out = _scales(call)
+    return call.input(0).dtype == "int8" and bool(2.0**-16 <= (x * z) / out < 2.0**8)
+
+
+register("ADD", versions={"int8": 2, "int16": 3}, delegated=_delegate_takes_sum)
+register("SUB", versions={"int8": 2, "int16": 5}, delegated=_delegate_takes_sum)
+register("MUL", versions={"int8": 3, "int16": 4}, delegated=_delegate_takes_product)
+register("SQUARED_DIFFERENCE", versions={"int8": 2, "int16": 2}, delegated=lambda call: call.input(0).is_float)
 for _name in ("MAXIMUM", "MINIMUM"):
     register(_name, same_scale=(0, 1), versions={"int8": 2, "int16": 4})
 
@@ -36,11 +53,9 @@ def _sum(call: Call, sign: int) -> np.ndarray:
     out_scale, _ = call.affine(call.outputs[0])
     x, z = call.array(0).astype(np.int64) - x_zero, call.array(1).astype(np.int64) - z_zero
     is_byte = call.input(0).dtype == "int8"
+    call = placed(call)
     if call.profile.is_delegate:
-        ratios = x_scale / out_scale, z_scale / out_scale
-        if is_byte and all(2.0**-10 <= ratio < 2.0**8 for ratio in ratios):
-            return _delegated_sum(call, x, z, ratios, sign)
-        call = call.fallen_back()
+        return _delegated_sum(call, x, z, (x_scale / out_scale, z_scale / out_scale), sign)
     if call.profile.is_litert and not is_byte and call.node.attrs.get("pot_scale_int16", True):
         exponents = [binary_exponent(scale) for scale in (x_scale, z_scale, out_scale)]
         if None not in exponents:
@@ -92,9 +107,9 @@ def mul(call: Call) -> tuple[np.ndarray, ...]:
     (x_scale, x_zero), (z_scale, z_zero) = call.affine(call.input(0)), call.affine(call.input(1))
     factor = (x_scale * z_scale) / call.affine(call.outputs[0])[0]
     product = (call.array(0).astype(np.int64) - x_zero) * (call.array(1).astype(np.int64) - z_zero)
-    if call.profile.is_delegate and call.input(0).dtype == "int8" and 2.0**-16 <= factor < 2.0**8:
+    call = placed(call)
+    if call.profile.is_delegate:
         return (call.delegated(product, factor),)
-    call = call.fallen_back()
     return (call.finish(call.rescaled(product, np.float64(factor))),)
 
 
@@ -141,7 +156,7 @@ def squared_difference(call: Call) -> tuple[np.ndarray, ...]:
     """Square of a difference: both shifted left by 7 bits, brought to twice the larger scale, rescaled."""
     (x_scale, x_zero), (z_scale, z_zero) = call.affine(call.input(0)), call.affine(call.input(1))
     out_scale, _ = call.affine(call.outputs[0])
-    call = call.fallen_back()
+    call = placed(call)
     x, z = call.array(0).astype(np.int64) - x_zero, call.array(1).astype(np.int64) - z_zero
     twice = np.float64(2) * np.float64(max(x_scale, z_scale))
     difference = call.rescaled(x << 7, float(x_scale / twice)) - call.rescaled(z << 7, float(z_scale / twice))

@@ -12,8 +12,8 @@ from featherweight.graph import Graph, Node
 from featherweight.numerics import round_half_away
 from featherweight.ops import blocks, hybrid
 from featherweight.ops.calls import Call
-from featherweight.ops.matrix import finisher, float_weight, placed, prepare, prepare_pair
-from featherweight.ops.registry import kernel, output_elements, register
+from featherweight.ops.matrix import delegate_takes, finisher, float_weight, prepare, prepare_pair
+from featherweight.ops.registry import kernel, output_elements, placed, register
 from featherweight.ops.rows import Rows, quantize_asymmetric, quantize_symmetric
 
 
@@ -24,6 +24,12 @@ def _dense_macs(node: Node, graph: Graph) -> int:
 def _matmul_macs(node: Node, graph: Graph) -> int:
     left = graph.tensors[node.inputs[0]].shape
     return output_elements(node, graph) * left[-2 if node.attrs.get("adj_x") else -1]
+
+
+def _delegate_takes_matmul(call: Call) -> bool:
+    """XNNPACK takes no zero point of y. Its window of scales makes no difference: beyond it, all sums saturate."""
+    y = call.input(1)
+    return y.dtype == "int8" and call.affine(y)[1] == 0 and delegate_takes(call)
 
 
 register(
@@ -38,9 +44,10 @@ register(
         "int16*int8": 7,
         "int8*int4": 10,
     },
+    delegated=delegate_takes,
     macs=_dense_macs,
 )
-register("BATCH_MATMUL", versions={"int8": 2, "int16": 3}, macs=_matmul_macs)
+register("BATCH_MATMUL", versions={"int8": 2, "int16": 3}, delegated=_delegate_takes_matmul, macs=_matmul_macs)
 register(
     "EMBEDDING_LOOKUP",
     weight=1,
@@ -140,8 +147,7 @@ def batch_matmul(call: Call) -> tuple[np.ndarray, ...]:
         if hybrid.is_hybrid(call):
             return (_batch_matmul_hybrid(call),)
         return (_turned(call, "adj_x", call.array(0)) @ _turned(call, "adj_y", float_weight(call)),)
-    # XNNPACK takes no zero point of y. Its window of scales makes no difference: beyond it, all sums saturate.
-    call = placed(call, takes=call.input(1).dtype == "int8" and call.affine(call.input(1))[1] == 0)
+    call = placed(call)
     operands = prepare_pair(call)
     sums = _turned(call, "adj_x", operands.x) @ _turned(call, "adj_y", operands.weight)
     return (finisher(call, operands, is_product=False)(sums),)

@@ -49,22 +49,20 @@ class Weighted:
     is_wide: bool
 
 
-def delegate_takes_weight(op: str, weight: Tensor) -> bool:
-    """True where XNNPACK takes a weight of this type: of int4 ones those of dense layers, of an even depth."""
-    return weight.dtype != "int4" or (op == "FULLY_CONNECTED" and weight.shape[-1] % 2 == 0)
+def delegate_takes(call: Call, x_position: int = 0) -> bool:
+    """True where XNNPACK takes an operator with weights: int8 with scales in its window.
 
-
-def placed(call: Call, x_position: int = 0, *, takes: bool = True) -> Call:
-    """Returns the call in the arithmetic that runs it: XNNPACK takes int8 with scales in its window."""
-    weight = call.input(1)
-    if not call.profile.is_delegate or weight.quant is None:
-        return call
-    takes = takes and delegate_takes_weight(call.node.op, weight)
-    if call.input(x_position).dtype != "float32":
-        products = call.affine(call.input(x_position))[0] * np.asarray(weight.quant.scale, np.float32)
-        takes = takes and call.input(x_position).dtype == "int8"
-        takes = takes and bool((products / call.affine(call.outputs[0])[0] < _DELEGATE_LIMIT).all())
-    return call if takes else call.fallen_back()
+    Of int4 weights it takes those of dense layers, of an even depth.
+    """
+    x, weight = call.input(x_position), call.input(1)
+    if weight.quant is None:
+        return True
+    if weight.dtype == "int4" and (call.node.op != "FULLY_CONNECTED" or weight.shape[-1] % 2):
+        return False
+    if x.dtype == "float32":
+        return True
+    products = call.affine(x)[0] * np.asarray(weight.quant.scale, np.float32)
+    return x.dtype == "int8" and bool((products / call.affine(call.outputs[0])[0] < _DELEGATE_LIMIT).all())
 
 
 def prepare(call: Call, weight: np.ndarray, *, x_position: int = 0, bias_position: int = 2) -> Weighted:

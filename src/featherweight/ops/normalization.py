@@ -13,11 +13,16 @@ import numpy as np
 from featherweight.ops.calls import Call
 from featherweight.ops.fixedpoint import INT32_MAX, exp_of_negative, inverse_square_root, log_of_more
 from featherweight.ops.interpolation import libm
-from featherweight.ops.registry import kernel, register
+from featherweight.ops.registry import kernel, placed, register
 from featherweight.profiles import quantize_multiplier, rescale_twice, rounding_shift
 
 register("LOG_SOFTMAX", fixed_output={"int8": (16 / 256, 127)}, versions={"int8": 2})
-register("L2_NORMALIZATION", fixed_output={"int8": (1 / 128, 0)}, versions={"int8": 2})
+register(
+    "L2_NORMALIZATION",
+    fixed_output={"int8": (1 / 128, 0)},
+    versions={"int8": 2},
+    delegated=lambda call: call.input(0).is_float,
+)
 
 # Whole bits of differences, of sums of exponentials, and of outputs.
 _DIFFERENCE_BITS, _SUM_BITS, _OUTPUT_BITS = 5, 12, 4
@@ -31,7 +36,7 @@ def l2_normalization(call: Call) -> tuple[np.ndarray, ...]:
     squares = np.square(x).sum(axis=-1, keepdims=True)
     call.check_accumulator(squares, 32)
     multiplier, shift = inverse_square_root(squares)
-    values = call.fallen_back().profile.rescale(x, multiplier, shift + 7)
+    values = placed(call).profile.rescale(x, multiplier, shift + 7)
     return (np.clip(values, -128, 127).astype(np.int8),)
 
 

@@ -8,15 +8,28 @@ from featherweight.graph import Graph, Node
 from featherweight.ops.calls import Call
 from featherweight.ops.fixedpoint import divided
 from featherweight.ops.products import Window
-from featherweight.ops.registry import kernel, output_elements, register
+from featherweight.ops.registry import kernel, output_elements, placed, register
 
 
 def _pool_macs(node: Node, graph: Graph) -> int:
     return output_elements(node, graph) * int(node.attrs["filter_height"]) * int(node.attrs["filter_width"])
 
 
-for _name in ("AVERAGE_POOL_2D", "MAX_POOL_2D"):
-    register(_name, same_scale=(0,), versions={"int8": 2, "int16": 3}, macs=_pool_macs)
+def _delegate_takes_average(call: Call) -> bool:
+    """XNNPACK averages floats only."""
+    return call.input(0).is_float
+
+
+def _delegate_takes_maximum(call: Call) -> bool:
+    """XNNPACK has no int16, and refuses windows with gaps between them."""
+    sides = (("stride_h", "filter_height"), ("stride_w", "filter_width"))
+    has_gaps = any(call.attr_int(stride, 1) > call.attr_int(size) for stride, size in sides)
+    return call.input(0).dtype != "int16" and not has_gaps
+
+
+_facts = {"same_scale": (0,), "versions": {"int8": 2, "int16": 3}, "macs": _pool_macs}
+register("AVERAGE_POOL_2D", delegated=_delegate_takes_average, **_facts)
+register("MAX_POOL_2D", delegated=_delegate_takes_maximum, **_facts)
 
 
 def _window(call: Call) -> tuple[np.ndarray, Window]:
@@ -38,7 +51,7 @@ def _summed(x: np.ndarray, window: Window) -> np.ndarray:
 @kernel("AVERAGE_POOL_2D", "int8", "int16")
 def average_pool_2d(call: Call) -> tuple[np.ndarray, ...]:
     """Integer mean over the window without its padding, ties away from zero."""
-    call = call.fallen_back()  # XNNPACK averages floats only
+    call = placed(call)
     x, window = _window(call)
     sums = _summed(x.astype(np.int32), window)
     counts = _summed(np.ones((1, x.shape[1], x.shape[2], 1), np.int32), window)
@@ -49,9 +62,8 @@ def average_pool_2d(call: Call) -> tuple[np.ndarray, ...]:
 @kernel("MAX_POOL_2D", "int8", "int16", "float32")
 def max_pool_2d(call: Call) -> tuple[np.ndarray, ...]:
     """Largest value in the window."""
+    call = placed(call)
     x, window = _window(call)
-    if x.dtype == np.int16 or any(step > size for step, size in zip(window.stride, window.size, strict=True)):
-        call = call.fallen_back()  # XNNPACK has no int16, and refuses windows with gaps between them
     is_float = x.dtype == np.float32
     padded = window.padded(x, -np.inf if is_float else int(np.iinfo(x.dtype).min))
     largest: np.ndarray | None = None

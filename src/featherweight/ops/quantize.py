@@ -6,9 +6,18 @@ import numpy as np
 
 from featherweight.numerics import dequantize, integer_range, round_half_away, storage_dtype
 from featherweight.ops.calls import Call
-from featherweight.ops.registry import kernel, register
+from featherweight.ops.registry import kernel, placed, register
 
-QUANTIZE = register("QUANTIZE", versions={"int8": 1, "int16": 2, "int4": 4}).name
+
+def _delegate_takes(call: Call) -> bool:
+    """XNNPACK has no int16, and a window of scales where integers become others."""
+    x, out = call.input(0), call.outputs[0]
+    if x.is_float or out.dtype != "int8":
+        return out.dtype == "int8"
+    return x.dtype == "int8" and bool(2.0**-8 <= call.affine(x)[0] / call.affine(out)[0] <= 2.0**7)
+
+
+QUANTIZE = register("QUANTIZE", versions={"int8": 1, "int16": 2, "int4": 4}, delegated=_delegate_takes).name
 # By the type that is read; "channels" is int8 with a scale per channel.
 DEQUANTIZE = register("DEQUANTIZE", versions={"int8": 2, "int16": 3, "float16": 3, "channels": 5, "int4": 6}).name
 register("FAKE_QUANT")
@@ -24,9 +33,10 @@ def quantize_real(call: Call) -> tuple[np.ndarray, ...]:
     scale, zero_point = call.affine(call.outputs[0])
     qmin, qmax = integer_range(call.outputs[0].dtype)
     x, inverse = call.array(0), np.float32(1) / scale
-    if call.profile.is_delegate and call.outputs[0].dtype == "int8":  # XNNPACK has no int16
+    call = placed(call)
+    if call.profile.is_delegate:
         rounded = np.rint(x * inverse)
-    elif call.fallen_back().profile.is_vectorized:
+    elif call.profile.is_vectorized:
         # The optimized kernel multiplies vectors in float32, and divides what is left in float64.
         rounded = round_half_away(x.astype(np.float64) / np.float64(scale))
         whole = x.size - x.size % _REAL_LANES
@@ -44,10 +54,10 @@ def quantize_again(call: Call) -> tuple[np.ndarray, ...]:
     qmin, qmax = integer_range(call.outputs[0].dtype)
     ratio = in_scale / out_scale
     types = {call.input(0).dtype, call.outputs[0].dtype}
-    if call.profile.is_delegate and types == {"int8"} and 2.0**-8 <= ratio <= 2.0**7:
+    call = placed(call)
+    if call.profile.is_delegate:
         multiplier = int(np.rint(np.float32(256) * ratio))
         return (call.finish((x * multiplier + 128) >> 8, qmin, qmax),)
-    call = call.fallen_back()
     factor = np.float64(in_scale) / np.float64(out_scale)
     values = call.rescaled(x, factor)
     if call.profile.is_vectorized and types == {"int8"}:

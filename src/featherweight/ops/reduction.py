@@ -12,13 +12,13 @@ import numpy as np
 from featherweight.numerics import round_half_away
 from featherweight.ops.calls import Call
 from featherweight.ops.fixedpoint import divided
-from featherweight.ops.registry import kernel, register
+from featherweight.ops.registry import kernel, placed, register
 from featherweight.profiles import quantize_multiplier, rescale_short
 
 for _name in ("REDUCE_MAX", "REDUCE_MIN"):
     register(_name, same_scale=(0,), versions={"int8": 2, "int16": 3})
-register("MEAN", versions={"int8": 2, "int16": 3})
-register("SUM", versions={"int8": 2, "int16": 2})
+register("MEAN", versions={"int8": 2, "int16": 3}, delegated=lambda call: call.input(0).dtype != "int16")
+register("SUM", versions={"int8": 2, "int16": 2}, delegated=lambda call: call.input(0).dtype != "int16")
 register("REDUCE_PROD")
 for _name in ("REDUCE_ANY", "REDUCE_ALL"):
     register(_name)
@@ -43,9 +43,9 @@ def mean(call: Call) -> tuple[np.ndarray, ...]:
     raw = np.asarray(x.sum(axis=axes, dtype=np.int64, keepdims=keep))
     sums = raw - count * in_zero
     call.check_accumulator(sums, 32)
-    if call.profile.is_delegate and x.dtype == np.int8:
+    call = placed(call)
+    if call.profile.is_delegate:
         return (_delegated(call, raw, count, (in_scale / out_scale) / np.float32(count)),)
-    call = call.fallen_back()
     if call.profile.is_vectorized and keep and set(axes) == {1, 2} and x.ndim == 4 and x.dtype == np.int8:
         return (_image_mean(call, raw, count),)
     if call.profile.only_shifts:
@@ -98,9 +98,9 @@ def total(call: Call) -> tuple[np.ndarray, ...]:
     (in_scale, in_zero), (out_scale, _) = call.affine(call.input(0)), call.affine(call.outputs[0])
     sums, count = np.asarray(x.sum(axis=axes, dtype=np.int64, keepdims=keep)), math.prod(x.shape[a] for a in axes)
     call.check_accumulator(sums - count * in_zero, 32)
-    if call.profile.is_delegate and x.dtype == np.int8:
+    call = placed(call)
+    if call.profile.is_delegate:
         return (_delegated(call, sums, count, in_scale / out_scale),)
-    call = call.fallen_back()
     if not call.profile.is_litert:
         factor = np.float64(in_scale) / np.float64(out_scale)
         return (call.finish(call.rescaled(sums - count * in_zero, factor)),)

@@ -13,13 +13,17 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from featherweight.graph import Graph, Node
-from featherweight.ops.calls import Kernel
+from featherweight.ops.calls import Call, Kernel
 
 Macs = Callable[[Node, Graph], int]
 
 
 def _none(node: Node, graph: Graph) -> int:
     return 0
+
+
+def _always(call: Call) -> bool:
+    return True
 
 
 class WeightRole(NamedTuple):
@@ -45,6 +49,7 @@ class Op:
         moves_data: its outputs hold values of its first float input and zeros only, so their range is implied.
         versions: form → operator version that runtimes need at least.
         calls: option fields that name other graphs (loops, branches).
+        delegated: says whether XNNPACK takes a call of the operator's integer form; reads tensors only, no values.
         macs: multiply-accumulates of one run.
         kernels: reference implementations by the type of the activation; ``*`` takes any type.
     """
@@ -60,6 +65,7 @@ class Op:
     moves_data: bool = False
     versions: Mapping[str, int] = field(default_factory=dict[str, int])
     calls: tuple[str, ...] = ()
+    delegated: Callable[[Call], bool] = _always
     macs: Macs = _none
     kernels: Mapping[str, Kernel] = field(default_factory=dict[str, Kernel])
 
@@ -104,6 +110,11 @@ def kernel(op: str, *dtypes: str) -> Callable[[Kernel], Kernel]:
 def lookup(name: str) -> Op:
     """Returns the record of an operator; one that nothing is known about gets a record without facts."""
     return _OPS.get(name) or Op(name)
+
+
+def placed(call: Call) -> Call:
+    """Returns the call in the arithmetic that runs it: that of LiteRT's own kernels, where XNNPACK does not take it."""
+    return call if not call.profile.is_delegate or lookup(call.node.op).delegated(call) else call.fallen_back()
 
 
 def registered() -> tuple[Op, ...]:

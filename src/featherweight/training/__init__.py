@@ -8,7 +8,9 @@ from featherweight.training import (
     conv,
     elementwise,
     indexing,
+    integer_elementwise,
     integer_kernels,
+    integer_reductions,
     integer_weighted,
     linear,
     pooling,
@@ -26,4 +28,4 @@ from featherweight.training.writeback import float_graph
 __all__ = ["GraphModel", "QuantizedModel", "SparseOptimizer", "float_graph", "graph_model"]
 
 _FAMILIES = (activation, control, conv, elementwise, indexing, linear, pooling, recurrent, resize, shape)
-_INTEGER_FAMILIES = (integer_kernels, integer_weighted, softmax, tables)
+_INTEGER_FAMILIES = (integer_elementwise, integer_kernels, integer_reductions, integer_weighted, softmax, tables)

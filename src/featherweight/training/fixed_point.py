@@ -13,7 +13,9 @@ from featherweight import profiles
 from featherweight.profiles import Rescale
 from featherweight.training.registry import Array, ops
 
+INT32_MAX = (1 << 31) - 1
 _FRACTION = (1 << 52) - 1
+_SQRT_HALF = 1518500250
 
 
 def rescaled(x: Array, real: Array, rescale: Rescale) -> Array:
@@ -47,9 +49,44 @@ def quantized_multiplier(x: Array) -> tuple[Array, Array]:
 
 
 def rounded_half_away_real(x: Array) -> Array:
-    """Returns float64 numbers rounded to int64, ties away from zero."""
-    almost_half = float(np.nextafter(0.5, 0.0))
-    return whole(ops.sign(x) * ops.floor(ops.abs(x) + almost_half))
+    """Returns float64 numbers rounded to int64, ties away from zero (Keras's floor would go through float32)."""
+    magnitude = whole(ops.abs(x) + float(np.nextafter(0.5, 0.0)))
+    return whole(ops.where(x < 0, -magnitude, magnitude))
+
+
+def product(x: Array, y: Array | int) -> Array:
+    """Returns ``round(x * y / 2**31)``, ties toward positive infinity, of int32 numbers."""
+    return ops.right_shift(x * y + (1 << 30), np.int64(31))
+
+
+def saturated(x: Array) -> Array:
+    """Returns integers cut to 32 bits."""
+    x = ops.where(x > INT32_MAX, np.int64(INT32_MAX), ops.where(x < -INT32_MAX - 1, np.int64(-INT32_MAX - 1), x))
+    return whole(x)
+
+
+def last_bit(x: Array) -> Array:
+    """Returns the position of the highest bit of positive numbers below 2**53."""
+    return ops.right_shift(ops.view(real(x), "int64"), np.int64(52)) - 1023
+
+
+def inverse_square_root(x: Array) -> tuple[Array, Array]:
+    """Returns (multiplier, shift) of ``1 / sqrt(x)`` of sums of 32 bits, as `ops.fixedpoint` does."""
+    is_large = x >= 1 << 29
+    value = whole(ops.where(is_large, ops.right_shift(x, np.int64(2)), x))
+    pairs = ops.right_shift(30 - last_bit(ops.maximum(value, 2)), np.int64(1)) - 1
+    right = whole(11 + whole(is_large) - pairs)
+    half = ops.right_shift(ops.right_shift(ops.left_shift(value, whole(2 * pairs)), np.int64(1)) + 1, np.int64(1))
+    root = ops.full_like(value, 1 << 28)
+    for _ in range(5):
+        cube = saturated(product(product(root, root), root) * 64)
+        root = saturated((product(root, (1 << 28) + (1 << 27)) - product(half, cube)) * 8)
+    multiplier = ops.left_shift(product(root, _SQRT_HALF), whole(ops.maximum(-right, 0)))
+    is_one = x <= 1
+    return (
+        whole(ops.where(is_one, np.int64(INT32_MAX), multiplier)),
+        whole(ops.where(is_one, np.int64(0), -whole(ops.maximum(right, 0)))),
+    )
 
 
 def whole(x: Any) -> Array:

@@ -91,9 +91,10 @@ def gather_nd(step: Step) -> tuple[Array, ...]:
 def dynamic_update_slice(step: Step) -> tuple[Array, ...]:
     """The first value with the second one put into it at given positions, moved inside where they are outside."""
     x, part, starts = step.array(0), step.array(1), step.array(2)
-    if not is_static(starts):
-        return (ops.slice_update(x, starts, part),)
     limits = [size - width for size, width in zip(x.shape, part.shape, strict=True)]
+    if not is_static(starts):
+        inside = [ops.clip(starts[axis], 0, limit) for axis, limit in enumerate(limits)]
+        return (ops.slice_update(x, ops.stack(inside), part),)
     starts = [int(np.clip(start, 0, limit)) for start, limit in zip(starts, limits, strict=True)]
     moved = [axis for axis, limit in enumerate(limits) if limit]
     if not moved:

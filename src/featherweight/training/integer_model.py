@@ -23,7 +23,7 @@ from featherweight.profiles import find
 from featherweight.training.exact import joined
 from featherweight.training.exactness import chunks_of
 from featherweight.training.graph_model import GraphModel
-from featherweight.training.integer_program import Parameters, integer_functions
+from featherweight.training.integer_program import Parameters, integer_functions, left_by_delegate
 from featherweight.training.integer_step import quantized_bias, quantized_weight, spread
 from featherweight.training.options import RangeTraining
 from featherweight.training.program import Program
@@ -58,10 +58,11 @@ class IntegerModel(GraphModel):
         moves = self.ranges.observes
         self._chunks = Opaque(dict(chunks_of(integer, zero_points_move=moves) if chunks is None else chunks))
         real = {name: self._float_constant(source) for name, source in sources.items()}
-        self._profile = find(json.loads(plan)["profile"])
-        self._scales = Opaque(made_scales(integer, graph, real, self._profile, self._variable, self.ranges))
+        profile = find(json.loads(plan)["profile"])
+        self._scales = Opaque(made_scales(integer, graph, real, profile, self._variable, self.ranges))
         self._zero = Opaque(self._variable("zero", np.zeros((), np.float32), False))
         self._masks = Opaque(self._made_masks(sparse))
+        self._left = Opaque(left_by_delegate(integer.main, profile))
         self._held = replace(self._held, program=self._integer_program(moves=False), outputs=io_names(integer)[1])
 
     def functions_of(self, model: Model) -> Mapping[str, Function]:
@@ -83,14 +84,36 @@ class IntegerModel(GraphModel):
         """The variables that integers are scaled by."""
         return self._scales.value
 
-    def predict(self, *args: Any, **options: Any) -> Any:
-        """Predicts with tables of the scales of the moment."""
+    @property
+    def left(self) -> frozenset[str]:
+        """The names of nodes that XNNPACK does not take with the scales of the last `refresh`."""
+        return self._left.value
+
+    def refresh(self) -> None:
+        """Computes from the scales of the moment what steps take as given: tables, and which kernels run each node."""
         self.scales.refresh_tables()
+        current = self.scales.parameters() if self.scales.profile.is_delegate else {}
+        left = left_by_delegate(self.integer.main, self.scales.profile, current)
+        if left == self.left:
+            return
+        self._left.value = left
+        self._make_program()
+        for name in ("train", "test", "predict"):
+            if getattr(self, f"{name}_function") is not None:
+                getattr(self, f"make_{name}_function")(force=True)
+
+    def _make_program(self) -> None:
+        """Makes anew what computes, for other kernels."""
+        self._held = replace(self._held, program=self._integer_program(moves=False))
+
+    def predict(self, *args: Any, **options: Any) -> Any:
+        """Predicts with tables and kernels of the scales of the moment."""
+        self.refresh()
         return super().predict(*args, **options)
 
     def evaluate(self, *args: Any, **options: Any) -> Any:
-        """Evaluates with tables of the scales of the moment."""
-        self.scales.refresh_tables()
+        """Evaluates with tables and kernels of the scales of the moment."""
+        self.refresh()
         return super().evaluate(*args, **options)
 
     def integers(self) -> dict[str, np.ndarray]:
@@ -128,12 +151,12 @@ class IntegerModel(GraphModel):
             self.scales.affine,
             lambda: ops.convert_to_tensor(self._zero.value),
             self.scales.tables_of,
-            self._profile,
+            self.scales.profile,
             self.ranges.is_learned,
             self.approximate,
             moves,
         )
-        return Program(self.integer, integer_functions(self.integer, parameters, self._chunks.value))
+        return Program(self.integer, integer_functions(self.integer, parameters, self._chunks.value, self.left))
 
     def _made_masks(self, sparse: Sequence[str] | None) -> dict[str, keras.Variable]:
         """Makes a variable for each weight whose zeros stay: False where it is zero."""

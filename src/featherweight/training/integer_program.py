@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, fields, replace
 
 from featherweight.errors import UnsupportedOp, listed
 from featherweight.graph import Graph, Model, Node, Tensor
-from featherweight.numerics import integer_range
-from featherweight.ops import lookup
+from featherweight.numerics import QuantParams, integer_range
+from featherweight.ops import Call, lookup, placed
 from featherweight.profiles import Profile
 from featherweight.training.approximate import approximate_function
 from featherweight.training.exact import bounded, reciprocal, rounded_half_away
@@ -51,18 +51,54 @@ class Parameters:
     moves: bool = False
 
 
-def integer_functions(model: Model, parameters: Parameters, chunks: Mapping[str, int]) -> dict[str, Function]:
+def left_by_delegate(
+    graph: Graph, profile: Profile, current: Mapping[str, QuantParams] | None = None
+) -> frozenset[str]:
+    """Returns the names of integer nodes that XNNPACK does not take, but LiteRT's own kernels run.
+
+    Args:
+        graph: of an integer model, with the planned parameters.
+        profile: the arithmetic; without a delegate, nothing is left.
+        current: parameters of the moment, by tensor, where they are not the planned ones.
+    """
+    if not profile.is_delegate:
+        return frozenset()
+    tensors = dict(graph.tensors)
+    tensors |= {name: replace(tensors[name], quant=quant) for name, quant in (current or {}).items()}
+    found: set[str] = set()
+    for node in graph.nodes:
+        if computes_in_integers(node, graph) and not is_hybrid(node, graph):
+            inputs = tuple(tensors[name] if name else None for name in node.inputs)
+            outputs = tuple(tensors[name] for name in node.outputs)
+            call = Call(node, (None,) * len(inputs), inputs, outputs, profile)
+            if placed(call).profile is not profile:
+                found.add(node.name)
+    return frozenset(found)
+
+
+def integer_functions(
+    model: Model, parameters: Parameters, chunks: Mapping[str, int], left: Collection[str] | None = None
+) -> dict[str, Function]:
     """Returns node name → function for an integer model's main graph.
+
+    Args:
+        model: the integer model.
+        parameters: where numbers come from.
+        chunks: node → parts that its input channels are cut into.
+        left: what XNNPACK leaves (see `left_by_delegate`); by the planned scales if left out.
 
     Raises:
         UnsupportedOp: naming every node that has no training kernel.
     """
     found: dict[str, Function] = {}
+    left = left_by_delegate(model.main, parameters.profile) if left is None else left
     for node in model.main.nodes:
         if (computes := _function_of(node, model.main, parameters)) is None:
             continue
         is_integer = computes_in_integers(node, model.main)
-        found[node.name] = _bound(computes, parameters, chunks.get(node.name, 1)) if is_integer else computes
+        around = replace(parameters, profile=parameters.profile.fallback or parameters.profile)
+        around = around if node.name in left else parameters
+        found[node.name] = _bound(computes, around, chunks.get(node.name, 1)) if is_integer else computes
     for graph in model.graphs[1:]:
         for node in graph.nodes:
             if not computes_in_integers(node, graph) and (computes := float_function(node.op)) is not None:
@@ -97,7 +133,7 @@ def _function_of(node: Node, graph: Graph, parameters: Parameters) -> Function |
         return float_function(node.op)
     if parameters.approximate or (parameters.moves and node.op in HOST):
         return approximate_function(node.op)
-    return integer_function(node.op)
+    return integer_function(node.op, parameters.profile)
 
 
 def computes_in_integers(node: Node, graph: Graph) -> bool:

@@ -62,7 +62,7 @@ class IntegerStep(Step):
         constants: what the operator's host function computed from the parameters (tables).
         chunks: into how many parts the input channels are cut, so that sums of products stay exact.
         learns: scales are trained, and get their gradients.
-        profile: the arithmetic.
+        profile: the arithmetic that runs the node.
     """
 
     affine: Callable[[Tensor], tuple[Array, Array]] = lambda tensor: (None, None)
@@ -74,7 +74,7 @@ class IntegerStep(Step):
 
     @property
     def is_delegated(self) -> bool:
-        """True where XNNPACK runs the node: it has no kernels for int16."""
+        """True where XNNPACK runs the node; it has no kernels for int16 (for its other limits, see `ops.placed`)."""
         return self.profile.is_delegate and self.outputs[0].dtype == "int8"
 
     def input(self, position: int) -> Tensor:
@@ -156,29 +156,42 @@ class IntegerStep(Step):
 
 _KERNELS: dict[str, Function] = {}
 _STEEP_AT_ZERO = {"RSQRT", "SQRT", "LOG"}
+_RUNS_IN: dict[str, Callable[[Profile], bool]] = {}
 # Not those of same scales, but of any scale; and those of same scales that calculate.
 _PICKING, _CALCULATING = {"ARG_MAX", "ARG_MIN"}, {"RESIZE_BILINEAR", "CUMSUM"}
 
 
-def integer(*names: str) -> Callable[[Callable[[Any], Array]], Callable[[Any], Array]]:
-    """Registers the training kernel of operators."""
+def _any(profile: Profile) -> bool:
+    return True
+
+
+def integer(
+    *names: str, runs_in: Callable[[Profile], bool] = _any
+) -> Callable[[Callable[[Any], Array]], Callable[[Any], Array]]:
+    """Registers the training kernel of operators, in the arithmetics that it has."""
 
     def attach(computes: Callable[[Any], Array]) -> Callable[[Any], Array]:
         _KERNELS.update(dict.fromkeys(names, lambda step: (computes(step),)))
+        _RUNS_IN.update(dict.fromkeys(names, runs_in))
         return computes
 
     return attach
 
 
-def integer_function(op: str) -> Function | None:
-    """Returns the training kernel of an operator's integer form, or None where it has none.
+def integer_function(op: str, profile: Profile) -> Function | None:
+    """Returns the training kernel of an operator's integer form, or None where it has none in an arithmetic.
 
     What only picks from values of one scale does to centred integers what it does to real numbers.
     """
     if op in _KERNELS:
-        return _KERNELS[op]
+        return _KERNELS[op] if _RUNS_IN[op](profile) else None
     picks = op in _PICKING or (lookup(op).same_scale and op not in _CALCULATING)
     return float_function(op) if picks else None
+
+
+def whole_number(x: Array) -> Array:
+    """Returns a number rounded half to even, as int32."""
+    return int(np.round(x)) if is_static(x) else ops.cast(ops.round(x), "int32")
 
 
 def quantized_weight(weight: Array, scale: Array, dtype: str, zero: Array) -> Array:

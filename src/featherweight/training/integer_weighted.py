@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 
 from featherweight.ops import lookup
 from featherweight.ops.conv import LANES
-from featherweight.ops.matrix import delegate_takes_weight
 from featherweight.training import fixed_point
 from featherweight.training.exact import joined, standing_for
 from featherweight.training.exactness import is_cut
@@ -25,8 +23,6 @@ def weighted(step: IntegerStep) -> Array:
     op = lookup(step.node.op)
     position = op.weight or 0
     scale, tensor = spread(step.scale(position), step.input(position)), step.input(position)
-    if step.is_delegated and not delegate_takes_weight(step.node.op, tensor):
-        step = replace(step, profile=step.profile.fallback or step.profile)
     weight = quantized_weight(step.array(position), scale, tensor.dtype, step.zero)
     scales = step.scale(op.activation), step.scale(position)
     bias = None if op.bias is None else step.optional(op.bias)

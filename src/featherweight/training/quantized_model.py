@@ -69,12 +69,7 @@ class QuantizedModel(IntegerModel):
         self.origin, self.oscillations = origin, Oscillations.of(oscillations)
         self._tracked = Opaque(self._made_tracked())
         self._noises = Opaque(tuple(part if isinstance(part, Noise) else Noise.from_json(part) for part in noises))
-        in_training = self._integer_program(moves=True) if self.scales.moves else self._held.program
-        needs_float = self.ranges.observes or self.ranges.delay
-        in_float = Program(graph, bound(graph)) if needs_float else None
-        self._programs = Opaque(
-            _Programs(self._with_noise(in_training), in_float, None if in_float is None else self._with_noise(in_float))
-        )
+        self._programs = self._made_programs()
         self.teacher = teacher
         self._compared = Opaque(() if teacher is None else compared(graph, integer, teacher.graph))
 
@@ -154,6 +149,7 @@ class QuantizedModel(IntegerModel):
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = [
                 StopAtNonFinite(),
+                keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self.refresh()),
                 *([callbacks] if isinstance(callbacks, keras.callbacks.Callback) else callbacks or []),
             ]
         return super().fit(*args, callbacks=callbacks, **options)
@@ -195,6 +191,17 @@ class QuantizedModel(IntegerModel):
             source = self._sources.value[name]
             found[source] = np.asarray(ops.convert_to_numpy(values[name])).reshape(found[source].shape)
         return found
+
+    def _make_program(self) -> None:
+        super()._make_program()
+        self._programs = self._made_programs()
+
+    def _made_programs(self) -> Opaque:
+        in_training = self._integer_program(moves=True) if self.scales.moves else self._held.program
+        needs_float = self.ranges.observes or self.ranges.delay
+        in_float = Program(self.graph, bound(self.graph)) if needs_float else None
+        delayed = None if in_float is None else self._with_noise(in_float)
+        return Opaque(_Programs(self._with_noise(in_training), in_float, delayed))
 
     def _with_noise(self, program: Program) -> Program:
         return with_noise(

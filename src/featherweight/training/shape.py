@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from featherweight.training.registry import Array, Step, function, is_static, ops
@@ -107,19 +105,13 @@ def split_v(step: Step) -> tuple[Array, ...]:
 @function("PAD", "PADV2")
 def pad(step: Step) -> tuple[Array, ...]:
     """With zeros, or a given value, around it."""
-    x, value = step.array(0), step.optional(2)
+    x, value, xp = step.array(0), step.optional(2), step.xp
     widths = [(int(before), int(after)) for before, after in step.static(1)]
-    number: Any = 0 if value is None else _number(step, value)
-    return ((np if is_static(x) else ops).pad(x, widths, mode="constant", constant_values=number),)
-
-
-def _number(step: Step, value: Array) -> float:
-    """Returns the one number that a constant operand holds."""
-    tensor = step.inputs[2]
-    static = value if is_static(value) else None if tensor is None else tensor.array
-    if static is None:
-        raise step.unsupported("a computed value to pad with is not supported")
-    return static.reshape(-1)[0].item()
+    padded = xp.pad(x, widths, mode="constant", constant_values=0)
+    if value is None:
+        return (padded,)
+    inside = np.ones([size if any(width) else 1 for size, width in zip(x.shape, widths, strict=True)], bool)
+    return (xp.where(np.pad(inside, widths), padded, xp.reshape(value, ())),)
 
 
 @function("MIRROR_PAD")

@@ -13,13 +13,12 @@ from featherweight.graph import Node, Tensor
 from featherweight.ops.interpolation import softmax_16_tables
 from featherweight.ops.softmax import exponentials_fixed, exponentials_real
 from featherweight.profiles import Profile
-from featherweight.training.fixed_point import whole
+from featherweight.training.fixed_point import INT32_MAX, last_bit, product, saturated, whole
 from featherweight.training.integer_step import IntegerStep, integer
 from featherweight.training.registry import Array, ops
 from featherweight.training.tables import HOST
 from featherweight.training.wide import wide
 
-_INT32_MAX = (1 << 31) - 1
 # Up to so many values are added up without a loop.
 _UNROLLED = 64
 
@@ -80,10 +79,10 @@ def _fixed(step: IntegerStep, below: Array) -> Array:
         counts = exponential >= 0
         rounded = ops.right_shift(exponential + (1 << 11), np.int64(12))
         total = ops.sum(whole(ops.where(counts, rounded, 0)), axis=-1, keepdims=True)
-        zeros = 31 - _last_bit(total)
+        zeros = 31 - last_bit(total)
         reciprocal = _inverse_of_more(ops.left_shift(total, zeros) - (1 << 31))
         exponent = whole(12 - zeros + 23)
-        high = _product(reciprocal, exponential)
+        high = product(reciprocal, exponential)
         half = ops.right_shift(ops.left_shift(ops.ones_like(exponent), exponent), np.int64(1))
         result = ops.right_shift(high + half, exponent)
         return ops.cast(ops.where(counts, ops.clip(result, 0, 255), 0), "float32")
@@ -94,7 +93,7 @@ def _of_16(step: IntegerStep, below: Array) -> Array:
     with wide():
         exponential = whole(ops.take(step.constants[0], below))
         total = ops.sum(exponential, axis=-1, keepdims=True)
-        zeros = 31 - _last_bit(total)
+        zeros = 31 - last_bit(total)
         shifted = ops.right_shift(ops.left_shift(total, zeros - 1) + (1 << 13), np.int64(14))
         position = ops.clip(shifted - (1 << 16), 0, 65535)
         right = whole(31 - zeros)
@@ -103,28 +102,13 @@ def _of_16(step: IntegerStep, below: Array) -> Array:
         return ops.cast(ops.clip(ops.right_shift(exponential * reciprocal + half, right), 0, 32767), "float32")
 
 
-def _last_bit(x: Array) -> Array:
-    """Returns the position of the highest bit of positive numbers below 2**53, int64."""
-    return ops.right_shift(ops.view(ops.cast(x, "float64"), "int64"), np.int64(52)) - 1023
-
-
 def _inverse_of_more(x: Array) -> Array:
     """Returns 1 / (1 + x) on [0, 1] by three Newton steps; 31 fractional bits in and out."""
-    total = x + _INT32_MAX
+    total = x + INT32_MAX
     total = whole(ops.where(total >= 0, total + 1, total - 1))
     half = whole(ops.where(total >= 0, ops.right_shift(total, np.int64(1)), -ops.right_shift(-total, np.int64(1))))
-    result = 1515870810 + _product(half, -1010580540)
+    result = 1515870810 + product(half, -1010580540)
     for _ in range(3):
-        rest = (1 << 29) - _product(half, result)
-        result = result + _saturated(_product(result, rest) * 4)
-    return _saturated(result * 2)
-
-
-def _product(x: Array, y: Array | int) -> Array:
-    return ops.right_shift(x * y + (1 << 30), np.int64(31))
-
-
-def _saturated(x: Array) -> Array:
-    return whole(
-        ops.where(x > _INT32_MAX, np.int64(_INT32_MAX), ops.where(x < -_INT32_MAX - 1, np.int64(-_INT32_MAX - 1), x))
-    )
+        rest = (1 << 29) - product(half, result)
+        result = result + saturated(product(result, rest) * 4)
+    return saturated(result * 2)

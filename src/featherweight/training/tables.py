@@ -13,6 +13,8 @@ from featherweight.profiles import Profile
 from featherweight.training.integer_step import IntegerStep, integer, off_pole
 from featherweight.training.registry import Array, ops
 
+# LiteRT ends a run with an error at the root of a negative number; training takes it for zero.
+_OF_POSITIVE = ("SQRT", "RSQRT")
 # (node, inputs, outputs, profile) → the constants of `IntegerStep`; tensors carry the parameters of the moment.
 Host = Callable[[Node, Sequence[Tensor], Sequence[Tensor], Profile], tuple[np.ndarray, ...]]
 HOST: dict[str, Host] = {}
@@ -31,6 +33,8 @@ def every_output(
     assert quant is not None
     qmin, qmax = integer_range(dtype)
     x = np.arange(qmin, qmax + 1).astype(dtype)
+    if node.op in _OF_POSITIVE and inputs[0].quant is not None:
+        x = np.maximum(x, x.dtype.type(inputs[0].quant.zero_point[0]))
     found = lookup(node.op).kernels[dtype](Call(node, (x,), tuple(inputs), tuple(outputs), profile))[0]
     return (found.astype(np.float32) - np.float32(quant.zero_point[0]),)
 
