@@ -57,21 +57,22 @@ def rescale_channels(source: str, out: str, seed: int) -> dict[str, Any]:
 def train_integers(
     source: str, out: str, recipe: str, seed: int, steps: int, learning_rate: float, **options: Any
 ) -> dict[str, Any]:
-    """Writes the net as `quantize` makes it, `OUT_post.tflite`, and as training leaves it, `OUT_trained.tflite`."""
+    """Writes the net as `quantize` makes it, `OUT_post.tflite`, before the first step, `OUT_start.tflite`, and trained.
+
+    ``equalize`` evens out the channels of what is trained; ``distil`` trains by the float net instead of by labels.
+    """
     import keras
 
     data = fashion.data()
-    calibration = fashion.calibration(data, seed)
-    network = keras.models.load_model(source)
-    equalized = options.pop("equalize", False)
-    distil = options.pop("distil", False)
-    options |= {"calibration": calibration, "progress": False}
-    target = options.get("target", "litert")
-    fw.quantize(network, recipe, calibration=calibration, target=target, io="float32", progress=False).save(
-        f"{out}_post.tflite"
-    )
-    graph = fw.equalize(network).model if equalized else network
-    model = fw.quantize_aware(graph, recipe, teacher=distil, **options)
+    network, distil = keras.models.load_model(source), options.pop("distil", False)
+    shared = {
+        "calibration": fashion.calibration(data, seed),
+        "target": options.pop("target", "litert"),
+        "progress": False,
+    }
+    fw.quantize(network, recipe, io="float32", **shared).save(f"{out}_post.tflite")
+    started = fw.equalize(network).model if options.pop("equalize", False) else network
+    model = fw.quantize_aware(started, recipe, teacher=distil, **shared, **options)
     fw.finalize(model).save(f"{out}_start.tflite")
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     loss = None if distil else "sparse_categorical_crossentropy"

@@ -15,6 +15,7 @@ _TIMED = ("resnet8", "ds_cnn", "mobilenet_v1_025", "mobilenet_v2_035")
 _TFMOT_NETWORKS = ("resnet8", "ds_cnn", "mobilenet_v1_025")
 SEEDS = range(5)
 FLOAT_STEPS, _STEPS = 1500, 900
+_FOUR_BITS = {"steps": 1500, "learning_rate": 5e-4}
 
 
 def training_exact(options: Options) -> list[Figure]:
@@ -115,16 +116,17 @@ def _trained(seed: int) -> dict[str, Any]:
     say(f"seed {seed}: w4a8, int8, powers of two")
     run_job("rescale_channels", source=f"{name}.keras", out=f"{name}_rescaled.keras", seed=seed)
     plain = {"source": f"{name}.keras", "seed": seed, "steps": _STEPS}
-    distilled = plain | {"distil": True}
-    run_job("train_integers", **distilled, out=f"{name}_w4a8", recipe="w4a8", learning_rate=1e-4)
+    learned = plain | {"distil": True, "train_ranges": "learned"}
+    run_job("train_integers", **(learned | _FOUR_BITS), out=f"{name}_w4a8", recipe="w4a8")
     run_job("train_integers", **plain, out=f"{name}_int8", recipe="int8", learning_rate=1e-4)
-    rescaled = distilled | {"source": f"{name}_rescaled.keras", "target": "power-of-two", "train_ranges": "learned"}
-    run_job("train_integers", **rescaled, out=f"{name}_pot", recipe="int8", learning_rate=1e-3)
+    rescaled = learned | {"source": f"{name}_rescaled.keras", "target": "power-of-two", "equalize": True}
+    run_job("train_integers", **rescaled, out=f"{name}_pot", recipe="int8", learning_rate=3e-4)
     files = {"float": f"{name}.tflite"}
     files |= {
         f"{kind}_{end}": f"{name}_{kind}_{end}.tflite"
         for kind in ("w4a8", "int8", "pot")
-        for end in ("post", "trained")
+        for end in ("post", "start", "trained")
+        if end != "start" or kind == "pot"
     }
     try:
         say(f"seed {seed}: TFMOT")
@@ -133,7 +135,7 @@ def _trained(seed: int) -> dict[str, Any]:
         files["tfmot"] = f"{name}_tfmot.tflite"
     except JobError as error:
         say(f"without TFMOT: {error}")
-    profiles = {f"pot_{end}": "power_of_two" for end in ("post", "trained")}
+    profiles = {f"pot_{end}": "power_of_two" for end in ("post", "start", "trained")}
     scores = run_job("fashion_scores", files=files, profiles=profiles)
     return {name: scores[name] for name in files}
 
