@@ -69,7 +69,8 @@ def misread(graph: Graph) -> str:
 
 
 def _is_followed(stem: Node, graph: Graph) -> bool:
-    return not (_check_cluster_convolution(stem, graph, None) or _check_cluster_padding(stem, graph, None))
+    alone = Cluster((stem,), ())
+    return not (_check_cluster_convolution(stem, graph, alone) or _check_cluster_padding(stem, graph, alone))
 
 
 def _cluster_check(function: ClusterCheck) -> ClusterCheck:
@@ -110,7 +111,7 @@ def _check_cluster_operator(node: Node, graph: Graph, cluster: Cluster) -> str |
 
 
 @_cluster_check
-def _check_cluster_convolution(node: Node, graph: Graph, cluster: Cluster | None) -> str | None:
+def _check_cluster_convolution(node: Node, graph: Graph, cluster: Cluster) -> str | None:
     if node.op != CONV:
         return None
     x, weight = (graph.tensors[name].shape for name in node.inputs[:2])
@@ -137,7 +138,7 @@ def _check_cluster_depthwise(node: Node, graph: Graph, cluster: Cluster) -> str 
 
 
 @_cluster_check
-def _check_cluster_padding(node: Node, graph: Graph, cluster: Cluster | None) -> str | None:
+def _check_cluster_padding(node: Node, graph: Graph, cluster: Cluster) -> str | None:
     if node.op not in (CONV, DEPTHWISE):
         return None
     padding = padding_of(node, graph)

@@ -35,6 +35,21 @@ def test_zeros_are_left_out_of_the_file(folder) -> None:
     ok("inspect", "sparse.tflite")
 
 
+def test_the_conditions_of_a_target_are_met_or_named(folder) -> None:
+    from tests import models
+
+    tflite.save(models.lowered("depthwise"), "net.tflite")
+    command = ("prune", "net.tflite", "-o", "arm.tflite", "--store", "sparse", "--target", "litert-arm", "--sparsity")
+    ok(*command, "0.8")
+    assert "runs on litert-arm: no violations." in ok("check", "arm.tflite", "--target", "litert-arm")
+    (found,) = json.loads(ok(*command, "0.6", "--json"))["violations"]
+    assert "weights of the 1×1 convolutions are 0" in found["message"]
+    assert "Conditions of the target that are missed" in ok(*command, "0.6")
+    result = call("check", "net.tflite", "--target", "litert-arm")
+    assert result.exit_code == 1
+    assert "its padding is SAME with stride 2×2" in " ".join(result.stdout.split())
+
+
 def test_channels_are_taken_out(folder) -> None:
     from tests import models
 
