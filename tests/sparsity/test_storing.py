@@ -120,6 +120,30 @@ def test_sparse_files_are_loaded_and_quantized_as_dense_ones(name: str) -> None:
     np.testing.assert_array_equal(fw.run(packed.model, inputs), fw.run(plain.model, inputs))
 
 
+@pytest.mark.parametrize(("name", "recipe"), [("convnet", None), ("dense", None), ("dense", "int8")])
+def test_weights_of_sparse_files_are_compared(name: str, recipe: str | None) -> None:
+    source = models.lowered(name)
+    # The convolutions of the one are unpacked by an operator, the dense layers of the other by their kernels.
+    pattern, exclude = ("unstructured", ()) if recipe is None else ("1x16", ("norm_4",))
+    model = fw.prune(source, 0.85, pattern=pattern, exclude=exclude, dense=("depthwise",), progress=False).model
+    if recipe is not None:
+        model = fw.quantize(model, recipe, calibration=models.samples(name, 8), progress=False).model
+    stored = fw.store_sparse(model)
+    sparse = {row.name for row in stored.tensors if row.block}
+    assert sparse
+    inputs = models.samples(name, 2)
+    expected = {row.name: row for row in fw.compare(source, model, inputs) if row.kind == "weight"}
+    for found in (fw.compare(source, stored.model, inputs), fw.compare(source, fw.write(stored.model), inputs)):
+        weights_of = {row.name: row for row in found if row.kind == "weight"}
+        assert weights_of == expected
+        assert sparse <= set(weights_of)
+        assert all(weights_of[name].sqnr_db < 20 for name in sparse)
+    if recipe is None:
+        back = {row.name: row for row in fw.compare(stored.model, model, inputs) if row.kind == "weight"}
+        assert sparse <= set(back)
+        assert all(row.max_abs_error == 0 for row in back.values())
+
+
 def test_speed_takes_only_what_is_faster() -> None:
     rows = fw.store_sparse(stack("1x4"), prefer="speed").tensors
     assert {row.block for row in rows} == {4}
