@@ -95,7 +95,7 @@ def test_the_file_runs_and_is_smaller(recipe: str | None, pattern: str, block: i
             np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)
         else:
             np.testing.assert_array_equal(after, before)
-        assert np.abs(np.asarray(fw.run(path, sample)) - before).max() <= 0.05 * np.abs(before).max() + 1e-6
+        np.testing.assert_allclose(np.asarray(fw.run(path, sample)), before, rtol=1e-5, atol=1e-5)
 
 
 def test_convolutions_are_unpacked_when_loaded() -> None:
@@ -175,6 +175,31 @@ def test_a_file_that_litert_does_not_run_is_not_returned(monkeypatch: pytest.Mon
     assert all(
         "outputs differ by" in row.reason or "can't run it" in row.reason for row in fw.store_sparse(model).tensors
     )
+
+
+@pytest.mark.parametrize(("recipe", "pattern"), [(None, "1x4"), ("int8", "1x16"), ("dynamic", "1x16")])
+def test_weights_that_are_off_by_a_little_are_found(
+    recipe: str | None, pattern: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All integers by 1 of 127, floats by as much of the largest: no output changes by more than a few hundredths."""
+    model = stack(pattern)
+    if recipe is not None:
+        calibration = samples(model, 8) if recipe == "int8" else None
+        model = fw.quantize(model, recipe, calibration=calibration, io="int8" if recipe == "int8" else None,
+                            progress=False).model  # fmt: skip
+
+    def wrong(tensor: Tensor, block: int) -> Tensor:
+        array = np.array(tensor.array)
+        step = 1 if recipe else np.abs(array).max() / 127
+        array[np.abs(array) > step] -= (np.sign(array) * step).astype(array.dtype)[np.abs(array) > step]
+        return encoded(replace(tensor, data=constant(tensor.name, array, tensor.dtype).data), block)
+
+    monkeypatch.setattr(storing, "encoded", wrong)
+    rows = fw.store_sparse(model).tensors
+    assert rows
+    assert all(row.block == 0 and "its outputs differ by" in row.reason for row in rows)
+    monkeypatch.undo()
+    assert all(row.block for row in fw.store_sparse(model).tensors)
 
 
 def test_a_weight_of_zeros_alone() -> None:
