@@ -87,7 +87,10 @@ def test_the_file_runs_and_is_smaller(recipe: str | None, pattern: str, block: i
     assert {row.block for row in stored.tensors} == {block}
     assert all(row.stored_bytes < 0.35 * row.dense_bytes for row in stored.tensors)
     path = tmp_path / "sparse.tflite"
-    assert stored.save(path) < len(fw.write(model))
+    assert stored.file_bytes == (len(fw.write(model)), stored.save(path))
+    assert stored.file_bytes[1] < stored.file_bytes[0]
+    inspected = [fw.inspect(one).compressed_bytes for one in (model, path)]
+    assert list(stored.compressed_bytes) == inspected
     resolver = "auto" if recipe is None else "no_delegate"  # LiteRT's own kernels run sparse layers
     for sample in given_samples:
         before, after = (np.asarray(fw.run(m, sample, resolver=resolver)) for m in (model, path))

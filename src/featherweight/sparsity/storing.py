@@ -15,6 +15,7 @@ import numpy as np
 from featherweight import ops, tflite
 from featherweight.errors import RecipeError, listed
 from featherweight.graph import Graph, Model, Node, Tensor, fresh_name
+from featherweight.runtime.sizes import sizes_bytes
 from featherweight.tflite.sparse_tensors import encoded, is_sparse
 
 # What LiteRT 2.3 has kernels for, found by running it (x86-64): operator and form → sizes of blocks. Of a dense layer
@@ -62,10 +63,18 @@ class StoredTensor:
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """A model with sparse weights, and what became of each."""
+    """A model with sparse weights, and what became of each.
+
+    Attributes:
+        tensors: a row for each weight.
+        file_bytes: of the whole file, before and now.
+        compressed_bytes: the same of the file deflated at level 6, as zip does it to the files of an app.
+    """
 
     model: Model
     tensors: tuple[StoredTensor, ...]
+    file_bytes: tuple[int, int]
+    compressed_bytes: tuple[int, int]
 
     def save(self, path: str | Path) -> int:
         """Writes the model as a ``.tflite`` file, atomically, and returns its size in bytes."""
@@ -112,7 +121,10 @@ def store_sparse(model: Model | str | Path, *, prefer: str = "size") -> Stored:
             kept = {name: replace(row, block=0, stored_bytes=row.dense_bytes) for name, row in rows.items()}
             rows = {n: replace(r, reason=r.reason or f"not together with others: {problem}") for n, r in kept.items()}
             chosen = {}
-    return Stored(_with_sparse(model, chosen), tuple(rows.values()))
+    made = _with_sparse(model, chosen)
+    sizes = [sizes_bytes(one) for one in (model, made)]
+    file_bytes, compressed_bytes = ((sizes[0][at] or 0, sizes[1][at] or 0) for at in (0, 1))
+    return Stored(made, tuple(rows.values()), file_bytes, compressed_bytes)
 
 
 def _readers(model: Model) -> Iterator[tuple[Node, Graph]]:
