@@ -24,3 +24,11 @@ def batches(images: dataset.Dataset, steps: int, seed: int) -> Iterator[tuple[np
             order = random.permutation(len(images.x_train))
         chosen, order = order[:BATCH], order[BATCH:]
         yield images.x_train[chosen], images.y_train[chosen]
+
+
+def mirrored(given: Iterator[tuple[np.ndarray, np.ndarray]], seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields batches in which every second image, by chance, is mirrored."""
+    random = np.random.default_rng(seed)
+    for images, labels in given:
+        is_turned = random.random(len(images)) < 0.5
+        yield np.where(is_turned[:, None, None, None], images[:, :, ::-1], images), labels
