@@ -31,3 +31,11 @@ def calibration(images: dataset.Dataset, seed: int) -> np.ndarray:
     """Returns training images to calibrate with, one by one: (200, 1, 28, 28, 1)."""
     step = len(images.x_train) // _CALIBRATION
     return images.x_train[seed % step :: step][:_CALIBRATION, np.newaxis]
+
+
+def mirrored(given: Iterator[tuple[np.ndarray, np.ndarray]], seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields batches in which every second image, by chance, is mirrored."""
+    random = np.random.default_rng(seed)
+    for images, labels in given:
+        is_turned = random.random(len(images)) < 0.5
+        yield np.where(is_turned[:, None, None, None], images[:, :, ::-1], images), labels

@@ -30,6 +30,23 @@ def train_float(out: str, seed: int, steps: int, name: str = "fashion") -> dict[
     return {}
 
 
+def train_transformer(out: str, seed: int, steps: int, draws: int, calibration: int) -> dict[str, Any]:
+    """Trains a transformer; writes it as `OUT.tflite`, the test split, and draws of images from the training split."""
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    network, data = networks.fashion_transformer(), fashion.data()
+    rate = keras.optimizers.schedules.CosineDecay(0.0, steps - 100, warmup_target=1.5e-3, warmup_steps=100)
+    network.compile(keras.optimizers.AdamW(rate, weight_decay=0.05), loss="sparse_categorical_crossentropy")
+    network.fit(fashion.mirrored(fashion.batches(data, steps, seed), seed), steps_per_epoch=steps, verbose=0)
+    fw.save(fw.load(network), f"{out}.tflite")
+    np.savez(f"{out}_test.npz", x=data.x_test, y=data.y_test)
+    for draw in range(draws):
+        chosen = np.random.default_rng(draw).choice(len(data.x_train), calibration, replace=False)
+        np.save(f"{out}_calibration_{draw}.npy", data.x_train[chosen][:, np.newaxis])
+    return {"source": data.source}
+
+
 def rescale_channels(source: str, out: str, seed: int) -> dict[str, Any]:
     """Multiplies each channel behind a ReLU by a power of two in [1/8, 8], and divides the weights that read it.
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent
 RESULTS = FOLDER / "results"
@@ -129,6 +131,12 @@ def interleaved(jobs: Mapping[str, Callable[[], dict[str, Any]]], rounds: int) -
             say(f"round {step + 1} of {rounds}: {name}")
             results[name].append(jobs[name]())
     return results
+
+
+def paired(differences: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
+    """Returns mean and standard error; examples of one group (crops of an image, draws) count as one."""
+    means = np.array([differences[groups == group].mean() for group in np.unique(groups)])
+    return float(differences.mean()), float(means.std(ddof=1) / np.sqrt(len(means)))
 
 
 def column(results: Sequence[Mapping[str, Any]], key: str) -> list[float]:

@@ -70,13 +70,12 @@ def prune_quantize(
 
 
 def prune_once(
-    model: str, out: str, calibration: str | int, sparsity: float, pattern: str, methods: list[str]
+    model: str, out: str, calibration: str, samples: int, sparsity: float, pattern: str, methods: list[str]
 ) -> dict[str, Any]:
     """Writes a model pruned without training by each method, ``OUT_METHOD.tflite``."""
-    source = fw.load(model)
-    samples = np.load(calibration) if isinstance(calibration, str) else None
+    source, drawn = fw.load(model), np.load(calibration)
     for method in methods:
-        given = None if method == "magnitude" else list(samples[:32]) if samples is not None else None
+        given = None if method == "magnitude" else list(drawn[:samples])
         fw.prune(source, sparsity, pattern=pattern, method=method, calibration=given, progress=False).save(
             f"{out}_{method}.tflite"
         )

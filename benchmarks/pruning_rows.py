@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.measuring import FILES, Figure, Options, figure_of, float_file, run_job, say, wait_until_calm
+from benchmarks.measuring import FILES, Figure, Options, figure_of, float_file, paired, run_job, say, wait_until_calm
 from benchmarks.training_rows import SEEDS, float_net, paired_over_seeds, step_ratio
 
 _BACKENDS = ("jax", "tensorflow", "torch")
 _SPARSITIES = (0.5, 0.75, 0.875, 0.95)
 _STEPS, _RATE = 600, 1e-3
 _METHODS = ("magnitude", "wanda", "sparsegpt")
+# Up to here each method that looks at more is to be better; beyond it, what they give is shown.
+_BOUND_SPARSITY = 0.5
 
 
 def pruning_step(options: Options) -> list[Figure]:
@@ -133,27 +137,59 @@ def oneshot(options: Options, draws: int = 3) -> list[Figure]:
     """Pruning without training, EfficientNet-Lite0, 50 %: agreement with the float network on crops of photographs."""
     model = float_file("efficientnet_lite0")
     run_job("image_data", out=FILES, draws=draws, calibration=100, crops=15)
+    fed = [FILES / f"images_calibration_{draw}.npy" for draw in range(draws)]
+    tests = [FILES / f"images_test_{draw}.npz" for draw in range(draws)]
+    patterns = ("unstructured", "2:4")
+    return [figure for pattern in patterns for figure in _pruned_once(pattern, model, fed, 32, tests, 0.5, pattern)]
+
+
+def oneshot_transformer(options: Options, draws: int = 3) -> list[Figure]:
+    """Pruning without training, a transformer on Fashion-MNIST: agreement with the float network on the test split."""
+    out = FILES / "fashion_transformer"
+    model = out.with_suffix(".tflite")
+    if not model.is_file():
+        FILES.mkdir(parents=True, exist_ok=True)
+        say("training the transformer")
+        run_job("train_transformer", out=out, seed=0, steps=1500, draws=draws, calibration=128)
+    fed = [FILES / f"fashion_transformer_calibration_{draw}.npy" for draw in range(draws)]
+    tests = [FILES / "fashion_transformer_test.npz"] * draws
     figures: list[Figure] = []
-    for pattern in ("unstructured", "2:4"):
-        rows = []
-        for draw in range(draws):
-            say(f"{pattern}, draw {draw + 1} of {draws}")
-            out, fed = FILES / f"once_{draw}", FILES / f"images_calibration_{draw}.npy"
-            run_job(
-                "prune_once", model=model, out=out, calibration=fed, sparsity=0.5, pattern=pattern, methods=_METHODS
-            )
-            files = {"float": model} | {method: f"{out}_{method}.tflite" for method in _METHODS}
-            rows.append(run_job("scores", files=files, test=FILES / f"images_test_{draw}.npz"))
-        agrees = {m: np.array([np.mean(row[m]["agrees"]) for row in rows]) for m in _METHODS}
-        for method in _METHODS:
-            kl = np.mean([np.mean(row[method]["kl"]) for row in rows])
-            note = f"KL {kl:.3g} nats; draws {', '.join(f'{100 * value:.1f}' for value in agrees[method])}"
-            what = f"{pattern}: {method}, agreement with float"
-            figures.append(Figure(what, 100 * agrees[method].mean(), "%", note=note))
-        for better, worse in (("wanda", "magnitude"), ("sparsegpt", "wanda")):
-            gain = 100 * (agrees[better] - agrees[worse])
-            note = f"± {gain.std(ddof=1) / np.sqrt(draws):.2f} over {draws} draws"
-            figures.append(Figure(f"{pattern}: {better} minus {worse}", gain.mean(), "points", at_least=0, note=note))
+    for sparsity, pattern in ((0.5, "unstructured"), (0.5, "2:4"), (0.7, "unstructured")):
+        what = f"{100 * sparsity:g} %, {pattern}"
+        figures += _pruned_once(what, model, fed, 128, tests, sparsity, pattern)
+    return figures
+
+
+def _pruned_once(
+    what: str, model: Path, fed: Sequence[Path], samples: int, tests: Sequence[Path], sparsity: float, pattern: str
+) -> list[Figure]:
+    """Agreement with float by method, and differences between methods, paired by example; one draw for each test set.
+
+    Crops of one photograph, and what several draws say of one image, count as one for the standard errors.
+    """
+    rows: list[dict[str, Any]] = []
+    for draw, (drawn, test) in enumerate(zip(fed, tests, strict=True)):
+        say(f"{what}, draw {draw + 1} of {len(fed)}")
+        out = FILES / f"once_{draw}"
+        job = partial(run_job, "prune_once", model=model, out=out, calibration=drawn, samples=samples)
+        job(sparsity=sparsity, pattern=pattern, methods=_METHODS)
+        files = {"float": model} | {method: f"{out}_{method}.tflite" for method in _METHODS}
+        rows.append(run_job("scores", files=files, test=test))
+    groups = np.concatenate([row["group"] for row in rows])
+    agrees = {m: np.concatenate([row[m]["agrees"] for row in rows]).astype(float) for m in _METHODS}
+    correct = {m: 100 * np.mean([row[m]["correct"] for row in rows]) for m in ("float", *_METHODS)}
+    figures = []
+    for method in _METHODS:
+        kl = np.mean([np.mean(row[method]["kl"]) for row in rows])
+        each = ", ".join(f"{100 * np.mean(row[method]['agrees']):.1f}" for row in rows)
+        note = f"KL {kl:.3g} nats; draws {each}; accuracy {correct[method]:.1f} % (float: {correct['float']:.1f} %)"
+        figures.append(Figure(f"{what}: {method}, agreement with float", 100 * agrees[method].mean(), "%", note=note))
+    for better, worse in (("wanda", "magnitude"), ("sparsegpt", "wanda"), ("sparsegpt", "magnitude")):
+        mean, error = paired(agrees[better] - agrees[worse], groups)
+        gains = [100 * (np.mean(row[better]["agrees"]) - np.mean(row[worse]["agrees"])) for row in rows]
+        note = f"± {100 * error:.2f}; draws {', '.join(f'{gain:+.1f}' for gain in gains)}"
+        bound = {"at_least": 0} if sparsity <= _BOUND_SPARSITY else {}
+        figures.append(Figure(f"{what}: {better} minus {worse}", 100 * mean, "points", note=note, **bound))
     return figures
 
 

@@ -26,13 +26,21 @@ from benchmarks.measuring import (
     float_file,
     int8_files,
     interleaved,
+    paired,
     quantize_job,
     ratio_of,
     run_job,
     say,
     wait_until_calm,
 )
-from benchmarks.pruning_rows import oneshot, pruning_accuracy, pruning_step, pruning_zip, sparse_stack
+from benchmarks.pruning_rows import (
+    oneshot,
+    oneshot_transformer,
+    pruning_accuracy,
+    pruning_step,
+    pruning_zip,
+    sparse_stack,
+)
 from benchmarks.structured_rows import channels
 from benchmarks.training_rows import training_accuracy, training_exact, training_step
 
@@ -307,12 +315,6 @@ def _accuracy_figures(name: str, drawn: Sequence[Mapping[str, Any]]) -> list[Fig
     return figures
 
 
-def paired(differences: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
-    """Returns mean and standard error; examples of one group (crops of an image, draws) count as one."""
-    means = np.array([differences[groups == group].mean() for group in np.unique(groups)])
-    return float(differences.mean()), float(means.std(ddof=1) / np.sqrt(len(means)))
-
-
 def lowering(options: Options) -> list[Figure]:
     """Keras's MobileNetV2 lowered, in fresh processes, imports included."""
     file = float_file("mobilenet_v2").with_suffix(".keras")
@@ -390,5 +392,6 @@ ROWS: Mapping[str, Callable[[Options], list[Figure]]] = {
     "pruning_accuracy": pruning_accuracy,
     "pruning_zip": pruning_zip,
     "oneshot": oneshot,
+    "oneshot_transformer": oneshot_transformer,
     "sparse_stack": sparse_stack,
 }

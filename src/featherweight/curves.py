@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from featherweight.analysis.evaluation import Evaluation, evaluate, paired_difference
-from featherweight.analysis.inspection import sizes_bytes
 from featherweight.errors import RecipeError, listed
 from featherweight.graph import Model
 from featherweight.loading import load
 from featherweight.lower.keras import is_keras_model
 from featherweight.patterns import check_sparsity, parse
 from featherweight.runtime.progress import track
+from featherweight.runtime.sizes import sizes_bytes
 from featherweight.sparsity.oneshot import prune
 from featherweight.tflite import save, write_atomically
 

@@ -11,10 +11,11 @@ from tests.analysis.small_models import classifier, features
 
 from featherweight import pipeline, tflite
 from featherweight.analysis import inspect
-from featherweight.analysis.inspection import arithmetic, quantization_text, sizes_bytes, zero_count
+from featherweight.analysis.inspection import arithmetic, quantization_text, zero_count
 from featherweight.errors import FormatError
 from featherweight.graph import Graph, Node, Tensor, constant
 from featherweight.numerics import QuantParams
+from featherweight.runtime.sizes import sizes_bytes
 
 
 def test_a_float_model():

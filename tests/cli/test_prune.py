@@ -32,6 +32,11 @@ def test_zeros_are_left_out_of_the_file(folder) -> None:
     sparse = json.loads(ok(*call_, "-o", "sparse.tflite", "--store", "sparse"))
     assert {row["name"] for row in sparse["stored"]} >= {row["name"] for row in sparse["kernels"]}
     assert sparse["file_bytes"] <= dense["file_bytes"]
+    before = sparse["dense_file_bytes"], sparse["dense_compressed_bytes"]
+    assert before == (dense["file_bytes"], dense["compressed_bytes"])
+    said = " ".join(ok(*call_[:-1], "-o", "sparse.tflite", "--store", "sparse").split())
+    assert f"The whole file, zeros stored → left out: {before[0]:,} → {sparse['file_bytes']:,} bytes" in said
+    assert f"compressed: {before[1]:,} → {sparse['compressed_bytes']:,} bytes." in said
     ok("inspect", "sparse.tflite")
 
 

@@ -87,7 +87,10 @@ def test_the_file_runs_and_is_smaller(recipe: str | None, pattern: str, block: i
     assert {row.block for row in stored.tensors} == {block}
     assert all(row.stored_bytes < 0.35 * row.dense_bytes for row in stored.tensors)
     path = tmp_path / "sparse.tflite"
-    assert stored.save(path) < len(fw.write(model))
+    assert stored.file_bytes == (len(fw.write(model)), stored.save(path))
+    assert stored.file_bytes[1] < stored.file_bytes[0]
+    inspected = [fw.inspect(one).compressed_bytes for one in (model, path)]
+    assert list(stored.compressed_bytes) == inspected
     resolver = "auto" if recipe is None else "no_delegate"  # LiteRT's own kernels run sparse layers
     for sample in given_samples:
         before, after = (np.asarray(fw.run(m, sample, resolver=resolver)) for m in (model, path))
@@ -95,7 +98,7 @@ def test_the_file_runs_and_is_smaller(recipe: str | None, pattern: str, block: i
             np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)
         else:
             np.testing.assert_array_equal(after, before)
-        assert np.abs(np.asarray(fw.run(path, sample)) - before).max() <= 0.05 * np.abs(before).max() + 1e-6
+        np.testing.assert_allclose(np.asarray(fw.run(path, sample)), before, rtol=1e-5, atol=1e-5)
 
 
 def test_convolutions_are_unpacked_when_loaded() -> None:
@@ -118,6 +121,30 @@ def test_sparse_files_are_loaded_and_quantized_as_dense_ones(name: str) -> None:
     plain, packed = (fw.quantize(m, calibration=calibration, progress=False) for m in (model, fw.write(stored)))
     inputs = models.batch(name, 4)
     np.testing.assert_array_equal(fw.run(packed.model, inputs), fw.run(plain.model, inputs))
+
+
+@pytest.mark.parametrize(("name", "recipe"), [("convnet", None), ("dense", None), ("dense", "int8")])
+def test_weights_of_sparse_files_are_compared(name: str, recipe: str | None) -> None:
+    source = models.lowered(name)
+    # The convolutions of the one are unpacked by an operator, the dense layers of the other by their kernels.
+    pattern, exclude = ("unstructured", ()) if recipe is None else ("1x16", ("norm_4",))
+    model = fw.prune(source, 0.85, pattern=pattern, exclude=exclude, dense=("depthwise",), progress=False).model
+    if recipe is not None:
+        model = fw.quantize(model, recipe, calibration=models.samples(name, 8), progress=False).model
+    stored = fw.store_sparse(model)
+    sparse = {row.name for row in stored.tensors if row.block}
+    assert sparse
+    inputs = models.samples(name, 2)
+    expected = {row.name: row for row in fw.compare(source, model, inputs) if row.kind == "weight"}
+    for found in (fw.compare(source, stored.model, inputs), fw.compare(source, fw.write(stored.model), inputs)):
+        weights_of = {row.name: row for row in found if row.kind == "weight"}
+        assert weights_of == expected
+        assert sparse <= set(weights_of)
+        assert all(weights_of[name].sqnr_db < 20 for name in sparse)
+    if recipe is None:
+        back = {row.name: row for row in fw.compare(stored.model, model, inputs) if row.kind == "weight"}
+        assert sparse <= set(back)
+        assert all(row.max_abs_error == 0 for row in back.values())
 
 
 def test_speed_takes_only_what_is_faster() -> None:
@@ -151,6 +178,31 @@ def test_a_file_that_litert_does_not_run_is_not_returned(monkeypatch: pytest.Mon
     assert all(
         "outputs differ by" in row.reason or "can't run it" in row.reason for row in fw.store_sparse(model).tensors
     )
+
+
+@pytest.mark.parametrize(("recipe", "pattern"), [(None, "1x4"), ("int8", "1x16"), ("dynamic", "1x16")])
+def test_weights_that_are_off_by_a_little_are_found(
+    recipe: str | None, pattern: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All integers by 1 of 127, floats by as much of the largest: no output changes by more than a few hundredths."""
+    model = stack(pattern)
+    if recipe is not None:
+        calibration = samples(model, 8) if recipe == "int8" else None
+        model = fw.quantize(model, recipe, calibration=calibration, io="int8" if recipe == "int8" else None,
+                            progress=False).model  # fmt: skip
+
+    def wrong(tensor: Tensor, block: int) -> Tensor:
+        array = np.array(tensor.array)
+        step = 1 if recipe else np.abs(array).max() / 127
+        array[np.abs(array) > step] -= (np.sign(array) * step).astype(array.dtype)[np.abs(array) > step]
+        return encoded(replace(tensor, data=constant(tensor.name, array, tensor.dtype).data), block)
+
+    monkeypatch.setattr(storing, "encoded", wrong)
+    rows = fw.store_sparse(model).tensors
+    assert rows
+    assert all(row.block == 0 and "its outputs differ by" in row.reason for row in rows)
+    monkeypatch.undo()
+    assert all(row.block for row in fw.store_sparse(model).tensors)
 
 
 def test_a_weight_of_zeros_alone() -> None:

@@ -22,9 +22,10 @@ from featherweight.analysis.ports import (
 from featherweight.analysis.sides import Side, find_profiles, opened
 from featherweight.analysis.tensor_errors import ErrorSums, cosine, error_sums, power_ratio_db
 from featherweight.errors import DataError, listed
-from featherweight.graph import Graph, Model, Node, Tensor, io_names, producers
+from featherweight.graph import Graph, Model, Node, Tensor, io_names, producers, replace_graph
 from featherweight.numerics import INTEGER_BITS, QuantParams, dequantize, quantize
 from featherweight.profiles import Profile
+from featherweight.ptq.passes import densified
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,8 @@ def compare(
     """Returns the error of every tensor that both models have, and of their outputs, worst SQNR first.
 
     Both models run on the default runtime, with copies whose tensors are outputs; integers are compared by the
-    real numbers they stand for. Memory does not grow with the number of samples. Tensors inside loop bodies
-    can't be read out; the loops' results are compared.
+    real numbers they stand for, weights that are stored sparsely as dense ones. Memory does not grow with the number
+    of samples. Tensors inside loop bodies can't be read out; the loops' results are compared.
 
     With `profiles`, both run on the reference kernels instead, each in its own arithmetic: give one quantized model
     twice to see what another chip's rounding does to it.
@@ -115,16 +116,17 @@ def compare(
 
     Raises:
         DataError: if samples do not fit the first model, or the two models' inputs or outputs differ.
-        FormatError: if a model can't be read.
+        FormatError: if a model can't be read, or weights are stored in a sparse form that is not understood.
         RecipeError: if there are not two profiles, one is unknown, or neither model computes with integers.
         UnsupportedOp: if a model can't run in its profile.
     """
     before = float_model if isinstance(float_model, Model) else tflite.read(float_model)
     after = other if isinstance(other, Model) else tflite.read(other)
     chosen = (None, None) if profiles is None else find_profiles(profiles, (before, after), threads)
-    pairs, weights = _pairs(before, after)
+    plain, other_plain = (replace_graph(model, 0, densified(model.main)) for model in (before, after))
+    pairs, weights = _pairs(plain, other_plain)
     names = matched_names(before, after)
-    rows = [row for pair in weights if (row := _weight_row(pair, before.main, after.main)) is not None]
+    rows = [row for pair in weights if (row := _weight_row(pair, plain.main, other_plain.main)) is not None]
     sums, own = [ErrorSums() for _ in pairs], [ErrorSums() for _ in pairs]
     fetched = tuple(dict.fromkeys(pair.tensor for pair in pairs))
     other_fetched = tuple(dict.fromkeys(pair.other_tensor for pair in pairs))
@@ -226,7 +228,7 @@ def _read_weights(graph: Graph) -> Iterable[tuple[str, str]]:
 def _weight_row(pair: _Pair, first: Graph, second: Graph) -> TensorError | None:
     """The error of a stored weight; None where its form in the other model can't be compared."""
     tensor, other = first.tensors[pair.tensor], second.tensors[pair.other_tensor]
-    if "sparsity" in tensor.extras or "sparsity" in other.extras or tensor.shape != other.shape:
+    if tensor.shape != other.shape:
         return None
     x, stored = tensor.array, other.array
     if x is None or stored is None:

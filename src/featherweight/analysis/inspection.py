@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -12,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from featherweight import ops, tflite
-from featherweight.errors import FormatError
 from featherweight.graph import Graph, Model, Node, Tensor, io_names
 from featherweight.numerics import INTEGER_BITS, QuantParams
-from featherweight.runtime.progress import track
+from featherweight.runtime.sizes import sizes_bytes
 
 ARITHMETICS = ("integer", "hybrid", "float", "conversion", "control", "plain")
 """How a node computes.
@@ -24,8 +22,6 @@ ARITHMETICS = ("integer", "hybrid", "float", "conversion", "control", "plain")
 `conversion`: between floats and integers (or float widths). `control`: runs other graphs. `plain`: shapes, indices,
 conditions; no real numbers.
 """
-
-_COPY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -251,34 +247,3 @@ def _tensor_rows(index: int, graph: Graph) -> Iterable[TensorRow]:
 
 
 # ------------------------------------------------------------------------------------------------------- file size
-
-
-def sizes_bytes(
-    source: Model | str | Path | bytes, *, compress: bool = True, progress: bool = False
-) -> tuple[int, int | None]:
-    """Returns (bytes of the file, bytes of it deflated at level 6, as zip does); the second is None if not asked for.
-
-    Raises:
-        FormatError: if the file can't be read.
-    """
-    if isinstance(source, Model):
-        source = tflite.write(source)
-    if isinstance(source, bytes):
-        return len(source), _deflated_bytes(np.frombuffer(source, np.uint8), progress) if compress else None
-    path = Path(source)
-    try:
-        if not compress:
-            return path.stat().st_size, None
-        content: np.ndarray = np.memmap(path, np.uint8, "r")
-    except (OSError, ValueError) as error:
-        raise FormatError(f"'{path}' can't be read: {error}. Give the path of a .tflite file.") from error
-    return content.size, _deflated_bytes(content, progress)
-
-
-def _deflated_bytes(content: np.ndarray, progress: bool) -> int:
-    compressor = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
-    total = 0
-    starts = range(0, content.size, _COPY_BYTES)
-    for start in track(starts, "Measuring the compressed size", total=len(starts), enabled=progress):
-        total += len(compressor.compress(content[start : start + _COPY_BYTES].tobytes()))
-    return total + len(compressor.flush())

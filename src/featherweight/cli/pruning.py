@@ -155,7 +155,7 @@ def _remove(lowered: Lowered, output: Path, fraction: float, exclude: Sequence[s
 
 
 def _print(output: Path, result: Pruned, stored: Stored | None, before: Model, *, as_json: bool) -> None:
-    from featherweight.analysis.inspection import sizes_bytes
+    from featherweight.runtime.sizes import sizes_bytes
 
     raw, compressed = sizes_bytes(output)
     _, dense = sizes_bytes(before)
@@ -163,6 +163,8 @@ def _print(output: Path, result: Pruned, stored: Stored | None, before: Model, *
     if as_json:
         kernels = [{**vars(kernel), "sparsity": kernel.sparsity} for kernel in result.kernels]
         sizes = {"file_bytes": raw, "compressed_bytes": compressed, "compressed_bytes_before": dense}
+        if stored:
+            sizes |= {"dense_file_bytes": stored.file_bytes[0], "dense_compressed_bytes": stored.compressed_bytes[0]}
         rows = [vars(row) for row in weights.values()]
         found = {"stored": rows, "violations": stored.violations if stored else ()}
         print_json({"file": str(output), "sparsity": result.sparsity, **sizes, "kernels": kernels, **found})
@@ -186,6 +188,10 @@ def _print(output: Path, result: Pruned, stored: Stored | None, before: Model, *
             for r in weights.values()
         ]
         print_table("Storage", ("kernel", "form", "bytes", "stored", "blocks", "why"), kinds, right=(2, 3))
+        files, compressed_files = (
+            " → ".join(f"{size:,}" for size in sizes) for sizes in (stored.file_bytes, stored.compressed_bytes)
+        )
+        say(f"The whole file, zeros stored → left out: {files} bytes; compressed: {compressed_files} bytes.")
         if stored.violations:
             missed = [(v.op, v.node, v.message) for v in stored.violations]
             print_table("Conditions of the target that are missed", ("operator", "name", "what"), missed)

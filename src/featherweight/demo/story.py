@@ -12,7 +12,6 @@ import numpy as np
 
 from featherweight import loading, pipeline, qat, tflite
 from featherweight.analysis.evaluation import Evaluation, evaluate, paired_difference
-from featherweight.analysis.inspection import sizes_bytes
 from featherweight.demo import dataset as datasets
 from featherweight.demo import training
 from featherweight.demo.table import page, render
@@ -20,6 +19,7 @@ from featherweight.errors import DataError, FeatherweightError
 from featherweight.graph import Model
 from featherweight.report import environment
 from featherweight.runtime import benchmark
+from featherweight.runtime.sizes import sizes_bytes
 
 BASELINE = "float32"
 RECIPES = ("float16", "dynamic", "int8", "int16x8", "w4a8")

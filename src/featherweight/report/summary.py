@@ -20,12 +20,12 @@ from featherweight.analysis.inspection import (
     node_counts,
     op_name,
     quantization_text,
-    sizes_bytes,
 )
 from featherweight.errors import FeatherweightError
 from featherweight.graph import Model, producers
 from featherweight.ptq.plan import Plan
 from featherweight.runtime.benchmark import Latency
+from featherweight.runtime.sizes import sizes_bytes
 from featherweight.target import Violation
 from featherweight.tflite import write_atomically
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,8 @@ from featherweight.ops import lookup
 from featherweight.pruning.kernels import OPERATORS, Kernel
 
 _KIND = {op: kind for kind, op in reversed(OPERATORS.items()) if kind != "embedding"}
-_LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
+LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
+MATMUL = "BATCH_MATMUL"
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,17 +29,30 @@ class GraphKernel:
         graph: index of the graph whose constant it is.
         node: the operator that multiplies by it.
         activation: the tensor that is multiplied.
+        groups: how many parts of its rows have inputs of their own: of a depthwise convolution, its input channels.
     """
 
     kernel: Kernel
     graph: int
     node: Node
     activation: str
+    groups: int = 1
 
     @property
     def name(self) -> str:
         """The constant's name."""
         return self.kernel.path
+
+    @property
+    def depth(self) -> int:
+        """How many weights each of its rows has."""
+        _, rows, _, columns = self.kernel.layout.view_shape
+        return self.kernel.layout.size // (columns if self.kernel.layout.has_channels_last else rows)
+
+    @property
+    def taps(self) -> tuple[int, int]:
+        """(height, width) of a convolution's kernel."""
+        return self.kernel.layout.shape[1], self.kernel.layout.shape[2]
 
 
 def check_float(model: Model, what: str) -> None:
@@ -65,9 +80,10 @@ def find_kernels(model: Model) -> tuple[GraphKernel, ...]:
             array = tensor.array
             if array is None or not np.isfinite(array).all():
                 raise DataError(f"{node.op} '{node.name}': its kernel '{tensor.name}' holds NaN or infinite values.")
-            kind = _KIND.get(node.op, "recurrent")
-            kernel = Kernel(len(found), tensor.name, kind, layout_of(node.op, tensor.shape))
-            found[tensor.name] = GraphKernel(kernel, index, node, activation)
+            kind = {LSTM: "recurrent", MATMUL: "dense"}.get(node.op) or _KIND[node.op]
+            kernel = Kernel(len(found), tensor.name, kind, layout_of(node, tensor.shape))
+            groups = _groups(node, tensor.shape, graph.tensors[activation].shape)
+            found[tensor.name] = GraphKernel(kernel, index, node, activation, groups)
     kernels = list(found.values())
     # A convolution of one channel is lowered to a depthwise one.
     first = next((k.name for k in kernels if k.kernel.kind in ("conv", "depthwise")), None)
@@ -78,22 +94,35 @@ def find_kernels(model: Model) -> tuple[GraphKernel, ...]:
     return tuple(replace(k, kernel=replace(k.kernel, role=roles.get(k.name, ""))) for k in kernels)
 
 
-def layout_of(op: str, shape: tuple[int, ...]) -> Layout:
-    """Returns how an operator reads its kernel: (out, ...), but depthwise (1, kh, kw, out)."""
-    if op == "DEPTHWISE_CONV_2D":
-        return Layout(shape, (0, 1, 2, 3), has_channels_last=True)
+def layout_of(node: Node, shape: tuple[int, ...]) -> Layout:
+    """Returns how an operator reads its kernel: (out, ...), depthwise (1, kh, kw, out), BATCH_MATMUL (..., in, out)."""
+    axes = tuple(range(len(shape)))
+    if node.op == "DEPTHWISE_CONV_2D":
+        return Layout(shape, axes, has_channels_last=True)
+    if node.op == MATMUL:
+        is_turned = bool(node.attrs.get("adj_y"))
+        return Layout(shape, axes if is_turned else (*axes[:-2], axes[-1], axes[-2]), outputs=len(shape) - 1)
     return runtime_layout(shape)
+
+
+def _groups(node: Node, weight: tuple[int, ...], activation: tuple[int, ...]) -> int:
+    if node.op == "CONV_2D":
+        return activation[3] // weight[3]
+    if node.op == "DEPTHWISE_CONV_2D":
+        return activation[3]
+    return math.prod(weight[:-2]) if node.op == MATMUL else 1
 
 
 def _weights(graph: Graph) -> Iterator[tuple[Node, Tensor, str]]:
     """Yields (node, float weight, what is multiplied by it)."""
     for node in graph.nodes:
-        if node.op not in (*_KIND, _LSTM):
-            continue
-        for role in lookup(node.op).weights:
-            name = node.inputs[role.weight] if role.weight < len(node.inputs) else ""
+        roles = ((1, 0),) if node.op == MATMUL else ()
+        if node.op in _KIND or node.op == LSTM:
+            roles = tuple((role.weight, role.activation) for role in lookup(node.op).weights)
+        for weight, activation in roles:
+            name = node.inputs[weight] if weight < len(node.inputs) else ""
             if name and graph.tensors[name].is_constant and graph.tensors[name].is_float:
-                yield node, graph.tensors[name], node.inputs[role.activation]
+                yield node, graph.tensors[name], node.inputs[activation]
 
 
 def with_weights(model: Model, values: dict[str, np.ndarray]) -> Model:

@@ -131,7 +131,7 @@ def prune(
     ]
     for share in track(shares, "Pruning", total=len(shares), enabled=progress):
         kernel = found[share.kernel.path]
-        used, reason = _method_for(kernel, model, method, share.pattern)
+        used, reason = _method_for(kernel, method, share.pattern)
         prefix = with_weights(model, values)
         value = _pruned(prefix, kernel, share.pattern, zeros[kernel.name], used, given)
         values[kernel.name] = value
@@ -151,10 +151,10 @@ def _check(method: str, allocation: str, has_samples: bool) -> None:
         )
 
 
-def _method_for(kernel: GraphKernel, model: Model, method: str, pattern: Pattern) -> tuple[str, str]:
+def _method_for(kernel: GraphKernel, method: str, pattern: Pattern) -> tuple[str, str]:
     """Returns the method that prunes a kernel, and why it is not the one that was asked for."""
-    if method != "magnitude" and not is_observable(kernel, model):
-        return "magnitude", "its inputs can't be observed (a loop, groups, or another operator than dense and CONV_2D)"
+    if method != "magnitude" and not is_observable(kernel):
+        return "magnitude", "its inputs can't be observed in a loop or branch (load the model with unroll=True)"
     if method == "sparsegpt" and pattern.name == "channel":
         return "wanda", "whole channels leave nothing to update"
     return method, ""
@@ -170,7 +170,7 @@ def _pruned(
     if method == "wanda":
         norms = np.sqrt(second_moments(model, kernel, samples, diagonal=True))
         return by_wanda(weight, norms, pattern, layout, zeros)
-    return by_sparsegpt(weight, second_moments(model, kernel, samples), pattern, zeros)
+    return by_sparsegpt(weight, second_moments(model, kernel, samples), pattern, layout, zeros)
 
 
 def _global_zeros(model: Model, kernels: Mapping[str, GraphKernel], shares: Sequence[Share]) -> dict[str, int]:
