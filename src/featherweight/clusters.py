@@ -109,13 +109,13 @@ def is_global(pool: Node, graph: Graph) -> bool:
     """True for pooling with one window, all of its input."""
     sizes = (int(pool.attrs["filter_height"]), int(pool.attrs["filter_width"]))
     x, y = (graph.tensors[name].shape for name in (pool.inputs[0], pool.outputs[0]))
-    return sizes == x[1:3] and y[1:3] == (1, 1) and pool.attrs["fused_activation_function"] == "NONE"
+    return sizes == x[1:3] and y[1:3] == (1, 1) and pool.attrs.get("fused_activation_function", "NONE") == "NONE"
 
 
 def is_stem(node: Node, graph: Graph) -> bool:
     """True for the convolution that a cluster begins with, or is meant to."""
     x = graph.tensors[node.inputs[0]] if node.op == CONV else None
-    return x is not None and not is_pointwise(node, graph) and x.shape[3] <= STEM_CHANNELS
+    return x is not None and not is_pointwise(node, graph) and x.shape[3:] <= (STEM_CHANNELS,)
 
 
 def is_pointwise(node: Node, graph: Graph) -> bool:
