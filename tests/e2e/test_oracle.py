@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +9,7 @@ import pytest
 from benchmarks.equality_jobs import compare_integers
 
 from tests import models
+from tests.backends import on_backend
 
 pytestmark = [pytest.mark.frameworks, pytest.mark.filterwarnings("ignore")]
 
@@ -34,10 +32,7 @@ def test_integers_are_those_of_the_tensorflow_converter(name: str, tmp_path: Pat
     models.build(name).save(tmp_path / "model.keras")
     (inputs,) = models.batch(name, 16, seed=4).values()
     np.save(tmp_path / "samples.npy", inputs[:, np.newaxis])
-    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    command = [sys.executable, "-c", _SCRIPT, *(str(tmp_path / f) for f in ("model.keras", "samples.npy", "."))]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr[-3000:]
+    on_backend("tensorflow", _SCRIPT, *(str(tmp_path / f) for f in ("model.keras", "samples.npy", ".")))
     counts = compare_integers(str(tmp_path / "float.tflite"), str(tmp_path / "int8.tflite"))
     assert counts["ignored"] == 0
     assert counts["weights"]["of"] > 1000

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +10,7 @@ import pytest
 from featherweight.errors import LoweringError
 from featherweight.lower import lower, lower_with_notes
 from featherweight.runtime import run
+from tests.backends import on_backend
 from tests.lower.support import ops
 
 pytestmark = [pytest.mark.frameworks, pytest.mark.filterwarnings("ignore")]
@@ -47,11 +45,7 @@ print("OPS", *[node.op for node in lowered.model.main.nodes])
 
 
 def _on(backend: str, kind: str, route: str = "auto", unroll: str = "") -> list[str]:
-    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    command = [sys.executable, "-c", _SCRIPT, kind, route, unroll]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    return ended.stdout.split("OPS", 1)[1].split()
+    return on_backend(backend, _SCRIPT, kind, route, unroll).split("OPS", 1)[1].split()
 
 
 @pytest.mark.parametrize(("backend", "module"), [("tensorflow", "tensorflow"), ("torch", "torch")])

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests import models
+from tests.backends import on_backend
 
 import featherweight as fw
 from featherweight.tflite.sparse_tensors import is_sparse
@@ -59,10 +57,7 @@ def test_the_tensorflow_converter_s_sparse_files(block: int, tmp_path: Path) -> 
     pytest.importorskip("tensorflow")
     net, kernels = pruned_net(block)
     net.save(tmp_path / "net.keras")
-    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    command = [sys.executable, "-c", _SCRIPT, str(tmp_path / "net.keras"), str(tmp_path)]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr[-3000:]
+    on_backend("tensorflow", _SCRIPT, str(tmp_path / "net.keras"), str(tmp_path))
     for name in ("float_sparse", "hybrid_sparse"):
         stored = [tensor for tensor in fw.read(tmp_path / f"{name}.tflite").main.tensors.values() if is_sparse(tensor)]
         assert [len(tensor.shape) for tensor in stored].count(2) == 2

@@ -137,7 +137,7 @@ def _without_shortcut(model: Model) -> Model:
     return replace(model, graphs=(replace(model.main, nodes=nodes), *model.graphs[1:]))
 
 
-def _run(examples: int, operators: list[str]) -> None:
+def run_cases(examples: int, operators: list[str]) -> None:
     oracle, found, count = Oracle(), list[str](), 0
     for name, form in CASES:
         is_left_out = name in LEFT_OUT or name.endswith("int32 bias") or form not in ("int8", "int16")
@@ -149,4 +149,4 @@ def _run(examples: int, operators: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    _run(int(sys.argv[1]), sys.argv[2:])
+    run_cases(int(sys.argv[1]), sys.argv[2:])

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -15,6 +11,7 @@ import pytest
 import featherweight as fw
 from featherweight.errors import DataError, RecipeError
 from tests import models
+from tests.backends import on_backend
 
 ops: Any = keras.ops
 
@@ -135,7 +132,4 @@ t.test_masked_values_do_not_count()
 @pytest.mark.frameworks
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])
 def test_other_backends_estimate_the_same(backend: str) -> None:
-    root = Path(__file__).parents[2]
-    environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join([str(root), *sys.path])}
-    done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    on_backend(backend, SCRIPT)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import pytest
 
 import featherweight as fw
 from tests import models, single_ops
+from tests.backends import on_backend
 from tests.training.variants import VARIANTS
 
 pytestmark = [pytest.mark.frameworks, pytest.mark.filterwarnings("ignore")]
@@ -86,11 +84,7 @@ print("RESULT", json.dumps({"losses": losses}))
 
 
 def on(backend: str, script: str, folder: Path, name: str = "") -> dict[str, Any]:
-    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    command = [sys.executable, "-c", _HEAD + script, str(folder), name]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    return json.loads(ended.stdout.split("RESULT", 1)[1])
+    return json.loads(on_backend(backend, _HEAD + script, str(folder), name).split("RESULT", 1)[1])
 
 
 def written(folder: Path, name: str, form: str) -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import pytest
 import featherweight as fw
 from featherweight.errors import UnsupportedOp
 from tests import models, single_ops
+from tests.backends import on_backend
 from tests.training.test_quantize_aware import as_dict, assert_equal, runtime_outputs
 
 # LiteRT sums floats in other orders than XLA: so near is what follows a float operator, over its largest value.
@@ -170,7 +168,4 @@ for name in t.LAYERS:
 @pytest.mark.frameworks
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])
 def test_other_backends_compute_the_same(backend: str) -> None:
-    root = Path(__file__).parents[2]
-    environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join([str(root), *sys.path])}
-    done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    on_backend(backend, SCRIPT)

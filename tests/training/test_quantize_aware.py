@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ import featherweight as fw
 from featherweight.errors import RecipeError
 from featherweight.graph import constant
 from tests import models, single_ops
+from tests.backends import on_backend
 
 RESOLVER = {"xnnpack": "auto", "tflite_opt": "no_delegate", "tflite_ref": "reference"}
 
@@ -260,7 +258,4 @@ for name, train_ranges in (("convnet", "fixed"), ("depthwise", "learned"), ("mul
 @pytest.mark.frameworks
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])
 def test_other_backends_compute_the_same_integers(backend: str) -> None:
-    root = Path(__file__).parents[2]
-    environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join([str(root), *sys.path])}
-    done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    on_backend(backend, SCRIPT)

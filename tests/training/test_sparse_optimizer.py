@@ -3,9 +3,6 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import os
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +26,7 @@ from featherweight.pruning.kernels import matches
 from featherweight.training.kernels import find_kernels, living_layers
 from featherweight.training.masks import keep_highest
 from featherweight.training.schedules import Schedule
+from tests.backends import on_backend
 from tests.training.compilation import optimizations, optimized, quick_compilation
 
 __all__ = ["optimized", "quick_compilation"]
@@ -894,11 +892,7 @@ print("DONE")
 
 
 def run_on(backend: str, script: str) -> None:
-    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    command = [sys.executable, "-c", script]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    assert ended.stdout.endswith("DONE\n")
+    assert on_backend(backend, script).endswith("DONE\n")
 
 
 @pytest.mark.frameworks

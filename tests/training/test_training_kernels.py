@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import pytest
 
 import featherweight as fw
 from tests import single_ops
+from tests.backends import on_backend
 from tests.training.compilation import quick_compilation
 from tests.training.test_quantize_aware import assert_every_tensor_is_litert_s
 from tests.training.variants import VARIANTS
@@ -84,11 +82,8 @@ def test_gradients_are_those_of_the_float_operator(name: str) -> None:
 @pytest.mark.frameworks
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])
 def test_random_models_of_every_operator_on_other_backends(backend: str) -> None:
-    root = Path(__file__).parents[2]
-    environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join([str(root), *sys.path])}
-    command = [sys.executable, "-m", "tests.training.kernel_cases", "3" if backend == "torch" else "1"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=root)
-    assert done.returncode == 0, done.stderr[-2000:]
-    result = json.loads(done.stdout.split("RESULT", 1)[1])
+    examples = 3 if backend == "torch" else 1
+    printed = on_backend(backend, f"from tests.training.kernel_cases import run_cases; run_cases({examples}, [])")
+    result = json.loads(printed.split("RESULT", 1)[1])
     assert result["kinds"] > 100
     assert result["differences"] == []
