@@ -34,6 +34,8 @@ def test_zeros_are_left_out_of_the_file(folder) -> None:
     assert sparse["file_bytes"] <= dense["file_bytes"]
     before = sparse["dense_file_bytes"], sparse["dense_compressed_bytes"]
     assert before == (dense["file_bytes"], dense["compressed_bytes"])
+    fast = json.loads(ok(*call_, "-o", "fast.tflite", "--store", "fast"))
+    assert all(bool(row["block"]) == (row["milliseconds"] is not None and not row["reason"]) for row in fast["stored"])
     said = " ".join(ok(*call_[:-1], "-o", "sparse.tflite", "--store", "sparse").split())
     assert f"The whole file, zeros stored → left out: {before[0]:,} → {sparse['file_bytes']:,} bytes" in said
     assert f"compressed: {before[1]:,} → {sparse['compressed_bytes']:,} bytes." in said

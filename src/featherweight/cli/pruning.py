@@ -34,6 +34,7 @@ class Store(StrEnum):
 
     dense = "dense"
     sparse = "sparse"
+    fast = "fast"
 
 
 _EXAMPLE = "featherweight prune model.keras -o pruned.tflite --sparsity 0.5 --method sparsegpt --calibration train.npz"
@@ -91,7 +92,8 @@ def prune(
         ),
     ] = None,
     store: Annotated[
-        Store, typer.Option(help="sparse: leave the zeros out of the file, where kernels take that.")
+        Store,
+        typer.Option(help="sparse: leave the zeros out, where kernels take that; fast: where that is faster, too."),
     ] = Store.dense,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
@@ -105,7 +107,7 @@ def prune(
     rules = [_rule(text) for text in rule or ()]
     check_outputs(output, sources=[model])
     if pattern == "channel":
-        if rules or calibration or method != "magnitude" or allocation != "uniform" or store is Store.sparse:
+        if rules or calibration or method != "magnitude" or allocation != "uniform" or store is not Store.dense:
             raise typer.BadParameter(
                 "channels go by magnitude, a fraction of each group: --rule, --calibration, --method, --allocation and "
                 "--store have no effect. From Python, remove_channels can do more.",
@@ -128,11 +130,11 @@ def prune(
         samples=samples,
     )
     stored = None
-    if store is Store.sparse:
+    if store is not Store.dense:
         from featherweight.sparsity.storing import store_sparse
 
         with working("Trying the sparse file"):
-            stored = store_sparse(result.model, target=target)
+            stored = store_sparse(result.model, prefer="speed" if store is Store.fast else "size", target=target)
     (stored or result).save(output)
     _print(output, result, stored, lowered.model, as_json=as_json)
 
