@@ -59,7 +59,7 @@ def misread(graph: Graph) -> str:
     """Returns what makes LiteRT 2.3 for ARM64 give wrong numbers once a weight is stored sparsely; empty if nothing.
 
     Behind a stem that meets the conditions, XNNPACK switches operators up to one that can't follow, which then reads
-    channels in the wrong order. (Seen in an emulator: errors of 2 to 10 % of the largest output, or no run at all.)
+    channels in the wrong order. (Seen in an emulator: errors of 2 to 11 % of the largest output, or no run at all.)
     """
     if not any(is_stem(node, graph) and _is_followed(node, graph) for node in graph.nodes):
         return ""
