@@ -105,7 +105,16 @@ def test_recipes_and_targets():
     recipes, targets = ok("recipes"), ok("targets")
     for name in ("float16", "dynamic", "weights8", "weights4", "int8", "int16x8", "w4a8"):
         assert f"\n {name} " in recipes
-    for name in ("litert", "tflm", "ethos-u55", "ethos-u65", "ethos-u85", "int8-per-tensor", "power-of-two"):
+    for name in (
+        "litert",
+        "tflm",
+        "ethos-u55",
+        "ethos-u65",
+        "ethos-u85",
+        "int8-per-tensor",
+        "power-of-two",
+        "litert-arm",
+    ):
         assert f"\n {name} " in targets
     assert {row["name"] for row in json.loads(ok("recipes", "--json"))} >= {"int8", "w4a8"}
     assert all(row["description"] for row in json.loads(ok("targets", "--json")))
@@ -165,6 +174,16 @@ def test_quantize_says_what_stayed_float_and_why(folder):
     assert not Path("s.tflite").exists()
 
 
+def test_quantize_equalizes_where_that_is_wished(folder):
+    common = ("quantize", "model.tflite", "--calibration", "data.npz", "--target", "int8-per-tensor", "--plan-out")
+    ok(*common, "plain.json", "-o", "plain.tflite")
+    ok(*common, "even.json", "-o", "even.tflite", "--improve", "equalize")
+    notes = [note for note in json.loads(Path("even.json").read_text())["notes"] if note.startswith("equalized")]
+    assert len(notes) == 1
+    assert "left alone: 'scores': " in notes[0] or "is an output of the model" in notes[0]
+    assert Path("plain.tflite").read_bytes() != Path("even.tflite").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -187,7 +206,7 @@ def test_quantize_that_fails_writes_nothing(folder, args, message):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--improve", "gptq"], "'gptq' comes with a later version; this one has only 'none'"),
+        (["--improve", "gptq"], "'gptq' comes with a later version; this one has 'none' and 'equalize'"),
         (["--improve", "magic"], "unknown improvement 'magic' (allowed: none, equalize"),
         (["--engine", "ray"], "'ray' comes with a later version; this one has only 'local'"),
         (["--engine", "abacus"], "unknown engine 'abacus' (allowed: local)"),

@@ -22,9 +22,11 @@ from featherweight.cli.shell import (
 
 if TYPE_CHECKING:
     from featherweight.graph import Model
+    from featherweight.lower import Lowered
     from featherweight.pipeline import Quantized
 
-_IMPROVEMENTS = ("none", "equalize", "bias", "gptq", "adaround", "smooth", "auto")
+_IMPROVEMENTS = ("none", "equalize")
+_LATER = ("bias", "gptq", "adaround", "smooth", "auto")
 # Evidence for the report: enough to rank tensors, in little time.
 _REPORT_SAMPLES = 32
 
@@ -94,13 +96,25 @@ def lower(
 
 
 def _improve(value: str) -> str:
-    wishes = [part.strip() for part in value.split(",")]
-    for wish in wishes:
+    allowed = " and ".join(f"'{name}'" for name in _IMPROVEMENTS)
+    for wish in (part.strip() for part in value.split(",")):
+        if wish in _LATER:
+            raise typer.BadParameter(f"'{wish}' comes with a later version; this one has {allowed}.")
         if wish not in _IMPROVEMENTS:
             raise typer.BadParameter(f"unknown improvement '{wish}' (allowed: {', '.join(_IMPROVEMENTS)}).")
-    if wishes != ["none"]:
-        raise typer.BadParameter(f"'{value}' comes with a later version; this one has only 'none'.")
     return value
+
+
+def _equalized(lowered: Lowered) -> Lowered:
+    """Returns a lowered model with its channels evened out, which its notes tell."""
+    from featherweight import pipeline
+
+    equalized = pipeline.equalize(lowered.model)
+    done = sum(not row.reason for row in equalized.tensors)
+    left = [f"'{row.name}': {row.reason}" for row in equalized.tensors if row.reason]
+    said = f"equalized the channels of {done} tensors between weights"
+    note = said + (f"; left alone: {'; '.join(left)}" if left else "")
+    return replace(lowered, model=equalized.model, notes=(*lowered.notes, note))
 
 
 def _engine(value: str) -> str:
@@ -132,7 +146,9 @@ def quantize(
     ranges: Annotated[str, typer.Option(metavar="METHOD", help="minmax, percentile, mse or entropy.")] = "minmax",
     improve: Annotated[
         str,
-        typer.Option(metavar="LIST", callback=_improve, help="Accuracy recovery; only 'none' in this version."),
+        typer.Option(
+            metavar="LIST", callback=_improve, help="Accuracy recovery: none, or equalize (scales per tensor)."
+        ),
     ] = "none",
     io: Annotated[Io | None, typer.Option(help="Type of inputs and outputs; default: the target's habit.")] = None,
     recurrent: Annotated[
@@ -168,6 +184,8 @@ def quantize(
         pipeline.quantize(model, wish, target=device)  # raises, and says what is missing
     form = choose_form(wish, device, recurrent.value)
     lowered = open_lowered(model, unroll=form.unroll, fuse=form.fuse)
+    if "equalize" in improve.split(","):
+        lowered = _equalized(lowered)
     graph = lowered.model
     data = open_data(calibration, graph, preprocess=preprocess).samples if measured and calibration else None
     result = pipeline.quantize(
