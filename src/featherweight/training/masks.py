@@ -40,7 +40,7 @@ def keep_highest(scores: Sequence[Any], counts: Any, is_pooled: bool = False) ->
 
     def total(flags: Any) -> Any:
         found = ops.sum(ops.cast(flags, "int32"), axis=1)
-        return ops.segment_sum(found, ops.convert_to_tensor(owners), 1 if is_pooled else len(rows), sorted=True)
+        return ops.segment_sum(found, ops.convert_to_tensor(owners), 1 if is_pooled else len(rows))
 
     def each(values: Any) -> Any:
         return ops.expand_dims(ops.take(values, ops.convert_to_tensor(owners)), 1)
