@@ -62,7 +62,7 @@ def test_what_is_left_by_its_planned_scales_computes_as_litert_does(ratio: float
     # The two arithmetics differ on these values: XNNPACK rounds halves up, LiteRT's own kernel away from zero.
     left_or_not = model.predict(inputs, verbose=0)
     model._left.value = frozenset({"y"}) - model.left
-    model._make_programs()
+    model._make_program()
     assert (np.asarray(model(inputs)) != left_or_not).any()
 
 
