@@ -36,8 +36,14 @@ def _examples(network: Any, count: int, seed: int) -> dict[str, np.ndarray]:
     return found
 
 
-def _quantized(network: Any, **options: Any) -> Any:
-    return fw.quantize_aware(network, calibration=_calibration(network), progress=False, **options)
+def _quantized(network: Any) -> Any:
+    return fw.quantize_aware(network, calibration=_calibration(network), progress=False)
+
+
+def lower_network(network: str, out: str) -> dict[str, Any]:
+    """Writes the float graph of a network, which every backend then trains."""
+    fw.save(fw.load(_network(network), unroll=True), out)
+    return {}
 
 
 def _calibration(network: Any, count: int = 8) -> list[Any]:
@@ -46,8 +52,10 @@ def _calibration(network: Any, count: int = 8) -> list[Any]:
     return [tuple(array[i : i + 1] for array in samples.values()) for i in range(count)]
 
 
-def training_exact(network: str, steps: int = 3, batch: int = 4) -> dict[str, Any]:
+def training_exact(network: str, graph: str, steps: int = 3, batch: int = 4) -> dict[str, Any]:
     """Trains for some steps of Adam, and counts the values of all tensors of the file in which model and LiteRT differ.
+
+    `graph` is the file that `lower_network` wrote.
 
     ``start`` counts outputs of the untrained model that differ from those of `quantize`.
     """
@@ -55,7 +63,8 @@ def training_exact(network: str, steps: int = 3, batch: int = 4) -> dict[str, An
     from keras import ops
 
     source = _network(network)
-    model, examples = _quantized(source), _examples(source, batch, 2)
+    model = fw.quantize_aware(graph, calibration=_calibration(source), progress=False)
+    examples = _examples(source, batch, 2)
     inputs: Any = next(iter(examples.values())) if len(examples) == 1 else examples
     first = model.predict(inputs, verbose=0)
     untrained = fw.finalize(model)

@@ -21,10 +21,13 @@ _FOUR_BITS = {"steps": 1500, "learning_rate": 5e-4}
 def training_exact(options: Options) -> list[Figure]:
     """Integers of the trained model against LiteRT, all tensors; before the first step, outputs against `quantize`."""
     figures = []
+    FILES.mkdir(parents=True, exist_ok=True)
     for network in _EXACT:
+        graph = FILES / f"{network}_unrolled.tflite"
+        run_job("lower_network", network=network, out=graph)
         for backend in _BACKENDS:
             say(f"{network}, {backend}")
-            found = run_job("training_exact", backend=backend, network=network)
+            found = run_job("training_exact", backend=backend, network=network, graph=graph)
             note = f"of {found['elements']:,}; {found['moved']} outputs moved in training"
             note += "; " * bool(found["worst"]) + found["worst"]
             figures.append(
