@@ -15,7 +15,7 @@ from featherweight import recipe as recipes
 from featherweight import target as targets
 from featherweight.calibration import calibrate, needs_histogram
 from featherweight.errors import RecipeError, UnsupportedOp, listed
-from featherweight.graph import Graph, Model
+from featherweight.graph import Graph, Model, constant, replace_graph
 from featherweight.loading import load, peeked
 from featherweight.lower import keras as framework
 from featherweight.lower.precision import in_float32
@@ -159,8 +159,9 @@ def finalize(model: QuantizedModel) -> Quantized:
     model.refresh()
     trained = float_graph(model)
     plan = _current_plan(plans.from_json(model.plan), model)
-    result = rewrite(trained, plan)
-    _check_integers(result.main, model.integers())
+    integers = model.integers()
+    result = _with_large_biases(rewrite(trained, plan), integers)
+    _check_integers(result.main, integers)
     if doubtful := doubtful_sums(result, model.chunks):
         note = (
             f"weights grew in training: sums of {listed(map(repr, doubtful))} may not have been exact in float32 there"
@@ -261,6 +262,25 @@ def _current_plan(plan: plans.Plan, model: QuantizedModel) -> plans.Plan:
         tensor = nodes[name].inputs[int(position)] if name in nodes else ""
         edges[key] = current.get(tensor, planned)
     return replace(plan, params=params, edges=edges)
+
+
+def _with_large_biases(model: Model, trained: Mapping[str, np.ndarray]) -> Model:
+    """Returns the model with biases beyond 2**24, those of all but dead channels, as training has them.
+
+    Training computes integers in float32, by a product with a reciprocal, which are up to four steps of float32 off
+    there. Of such a bias, sums in float32 are what XNNPACK makes of the int32 ones.
+    """
+    tensors = dict(model.main.tensors)
+    for name, integers in trained.items():
+        tensor = tensors.get(name)
+        written = None if tensor is None or tensor.dtype != "int32" else tensor.array
+        if tensor is None or written is None or np.abs(integers).max(initial=0) <= 1 << 24:
+            continue
+        steps = np.spacing(np.abs(integers).astype(np.float32))
+        is_rounding = np.abs(written - integers.astype(np.float64)) <= 4 * steps
+        rounded = np.where((np.abs(integers) > 1 << 24) & is_rounding, integers.astype(np.int64), written)
+        tensors[name] = replace(tensor, data=constant(name, rounded.astype(np.int32)).data)
+    return replace_graph(model, 0, replace(model.main, tensors=tensors))
 
 
 def _check_integers(graph: Graph, trained: Mapping[str, np.ndarray]) -> None:

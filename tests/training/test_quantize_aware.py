@@ -117,6 +117,24 @@ def test_every_tensor_is_litert_s() -> None:
     assert_every_tensor_is_litert_s(model, fw.finalize(model), models.batch("convnet", 4, seed=3))
 
 
+def test_large_biases_of_dead_channels_are_the_file_s() -> None:
+    """Their integers lie beyond what float32 holds exactly."""
+    import keras
+
+    random, samples = np.random.default_rng(0), models.batch("dense", 8, seed=1)
+    (x,) = samples.values()
+    inputs = keras.Input(x.shape[1:])
+    layer = keras.layers.Dense(64)
+    net = keras.Model(inputs, layer(inputs))
+    layer.kernel.assign(random.normal(size=layer.kernel.shape) * 1e-9)
+    layer.bias.assign(random.normal(size=64))
+    model = fw.quantize_aware(net, calibration=[x], progress=False)
+    finished = fw.finalize(model)
+    biases = [t.array for t in finished.model.main.tensors.values() if t.dtype == "int32" and t.is_constant]
+    assert max(np.abs(bias).max() for bias in biases if bias is not None) > 1 << 24
+    assert_every_tensor_is_litert_s(model, finished, x)
+
+
 def test_a_saved_model_goes_on_where_it_was(tmp_path: Path) -> None:
     import keras
 
