@@ -160,14 +160,15 @@ def finalize(model: QuantizedModel) -> Quantized:
     trained = float_graph(model)
     plan = _current_plan(plans.from_json(model.plan), model)
     integers = model.integers()
-    result = _with_large_biases(rewrite(trained, plan), integers)
+    result, rounded = _with_large_biases(rewrite(trained, plan), integers)
     _check_integers(result.main, integers)
-    if doubtful := doubtful_sums(result, model.chunks):
-        note = (
-            f"weights grew in training: sums of {listed(map(repr, doubtful))} may not have been exact in float32 there"
-        )
-        plan = replace(plan, notes=(*plan.notes, note))
     notes = _moved_between_kernels(model)
+    if rounded:
+        where = listed(map(repr, rounded))
+        notes.append(f"biases {where} hold integers beyond 2**24: the file has them as float32 rounds them")
+    if doubtful := doubtful_sums(result, model.chunks):
+        where = listed(map(repr, doubtful))
+        notes.append(f"weights grew in training: sums of {where} may not have been exact in float32 there")
     if model.approximate:
         notes.append("training was approximate (classic fake quantization): the file computes other integers")
     if not int(np.asarray(model.scales.step)):
@@ -264,13 +265,12 @@ def _current_plan(plan: plans.Plan, model: QuantizedModel) -> plans.Plan:
     return replace(plan, params=params, edges=edges)
 
 
-def _with_large_biases(model: Model, trained: Mapping[str, np.ndarray]) -> Model:
-    """Returns the model with biases beyond 2**24, those of all but dead channels, as training has them.
+def _with_large_biases(model: Model, trained: Mapping[str, np.ndarray]) -> tuple[Model, list[str]]:
+    """Returns the model with biases beyond 2**24 (of all but dead channels) as training has them, and their names.
 
-    Training computes integers in float32, by a product with a reciprocal, which are up to four steps of float32 off
-    there. Of such a bias, sums in float32 are what XNNPACK makes of the int32 ones.
+    There, float32 is up to four steps off. Of such a bias, sums in float32 are what XNNPACK makes of the int32 ones.
     """
-    tensors = dict(model.main.tensors)
+    tensors, rounded = dict(model.main.tensors), list[str]()
     for name, integers in trained.items():
         tensor = tensors.get(name)
         written = None if tensor is None or tensor.dtype != "int32" else tensor.array
@@ -278,9 +278,11 @@ def _with_large_biases(model: Model, trained: Mapping[str, np.ndarray]) -> Model
             continue
         steps = np.spacing(np.abs(integers).astype(np.float32))
         is_rounding = np.abs(written - integers.astype(np.float64)) <= 4 * steps
-        rounded = np.where((np.abs(integers) > 1 << 24) & is_rounding, integers.astype(np.int64), written)
-        tensors[name] = replace(tensor, data=constant(name, rounded.astype(np.int32)).data)
-    return replace_graph(model, 0, replace(model.main, tensors=tensors))
+        held = np.where((np.abs(integers) > 1 << 24) & is_rounding, integers.astype(np.int64), written)
+        if (held != written).any():
+            tensors[name] = replace(tensor, data=constant(name, held.astype(np.int32)).data)
+            rounded.append(name)
+    return replace_graph(model, 0, replace(model.main, tensors=tensors)), rounded
 
 
 def _check_integers(graph: Graph, trained: Mapping[str, np.ndarray]) -> None:

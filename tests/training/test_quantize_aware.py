@@ -132,6 +132,7 @@ def test_large_biases_of_dead_channels_are_the_file_s() -> None:
     finished = fw.finalize(model)
     biases = [t.array for t in finished.model.main.tensors.values() if t.dtype == "int32" and t.is_constant]
     assert max(np.abs(bias).max() for bias in biases if bias is not None) > 1 << 24
+    assert any("hold integers beyond 2**24: the file has them as float32 rounds" in n for n in finished.plan.notes)
     assert_every_tensor_is_litert_s(model, finished, x)
 
 

@@ -57,15 +57,12 @@ class QuantizedModel(IntegerModel):
         plan: str,
         origin: Origin,
         ranges: RangeTraining | str | Mapping[str, Any] = "fixed",
-        chunks: Mapping[str, int] | None = None,
         teacher: GraphModel | None = None,
-        sparse: Sequence[str] | None = None,
-        approximate: bool = False,
         oscillations: Oscillations | str | Mapping[str, Any] | None = None,
         noises: Sequence[Noise | Mapping[str, Any]] = (),
         **options: Any,
     ) -> None:
-        super().__init__(graph, integer, sources, plan, ranges, chunks, sparse, approximate, **options)
+        super().__init__(graph, integer, sources, plan, ranges, **options)
         self.origin, self.oscillations = origin, Oscillations.of(oscillations)
         self._tracked = Opaque(self._made_tracked())
         self._noises = Opaque(tuple(part if isinstance(part, Noise) else Noise.from_json(part) for part in noises))
