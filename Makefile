@@ -8,6 +8,8 @@ PYTHON ?= python3
 OUT ?= demo-output
 SEED ?= 0
 PYTEST_ARGS ?=
+# A test file stays on one worker, and so do its fixtures.
+pytest = python -m pytest -n auto --dist loadfile
 
 # What decides about an environment; a change of any of them installs again.
 INPUTS := pyproject.toml constraints.txt
@@ -60,11 +62,11 @@ setup-tfmot: .venv-tfmot/.ready  ## create .venv-tfmot, with the peer of trainin
 demo: $(READY)  ## train, quantize and measure a small convnet on real data: OUT=folder SEED=number
 	$(call run_in,.venv) featherweight demo --out $(OUT) --seed $(SEED)
 
-test: $(READY)  ## all tests but those that need TensorFlow or torch: PYTEST_ARGS='-k name'
-	$(call run_in,.venv) python -m pytest $(PYTEST_ARGS)
+test: $(READY)  ## all tests but those that need TensorFlow or torch: PYTEST_ARGS='-k name -n 0'
+	$(call run_in,.venv) $(pytest) $(PYTEST_ARGS)
 
 test-all: $(READY_ALL)  ## all tests, in an environment with TensorFlow and torch
-	$(call run_in,.venv-all) python -m pytest -m "" $(PYTEST_ARGS)
+	$(call run_in,.venv-all) $(pytest) -m "" $(PYTEST_ARGS)
 
 lint: $(READY)  ## ruff, pyright and the layers contract
 	$(call run_in,.venv) ruff check .

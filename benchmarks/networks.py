@@ -189,7 +189,7 @@ def _efficientnet_lite0() -> Any:
     number = 0
     for repeats, kernel, first_stride, expansion, filters in _LITE0_STAGES:
         for repeat in range(repeats):
-            stride, name, shortcut = (first_stride if repeat == 0 else 1), f"blocks.{number}.", x
+            stride, name, shortcut = (first_stride if repeat == 0 else 1), f"blocks-{number}-", x
             if expansion > 1:
                 x = conv(x, x.shape[-1] * expansion, 1, 1, f"{name}expand_conv")
                 x = activated(x, f"{name}bn0")
@@ -217,8 +217,8 @@ def _load_lite0(network: Any) -> None:
     for layer in network.layers:
         if not layer.weights:
             continue
-        # Keras's converter refuses names that begin with an underscore, which the checkpoint's do.
-        prefix = ".".join(part if part.isdigit() else f"_{part}" for part in layer.name.split("."))
+        # The checkpoint's names begin with underscores, which Keras's converter refuses; torch refuses their dots.
+        prefix = ".".join(part if part.isdigit() else f"_{part}" for part in layer.name.split("-"))
         kinds = ("weight", "bias", "running_mean", "running_var")
         arrays = [values.pop(key) for kind in kinds if (key := f"{prefix}.{kind}") in values]
         if arrays[0].ndim == 4:
