@@ -39,11 +39,22 @@ def test_requantized_rounds_once_and_half_to_even() -> None:
     np.testing.assert_array_equal(found, np.rint(np.clip(accumulators * factors, -133, 122)))
 
 
-def test_gradients_of_the_fast_form_are_those_of_its_parts() -> None:
+@pytest.mark.parametrize("half_away", [False, True])
+@pytest.mark.parametrize("is_static", [False, True])
+def test_the_fast_form_is_its_parts(half_away: bool, is_static: bool) -> None:
     x = RANDOM.integers(-300, 300, (50, 500)).astype(np.float32)
     factors, low, high = np.full(500, 0.5, np.float32), np.float32(-100), np.float32(100)
-    fast = jax.grad(lambda x: ops.sum(exact.requantized(x, factors, low, high) ** 2))(x)
-    parts = jax.grad(lambda x: ops.sum(exact.rounded(exact.bounded(x * factors, low, high)) ** 2))(x)
+    limits: Any = (low, high) if is_static else (ops.convert_to_tensor(low), ops.convert_to_tensor(high))
+    rounded = exact.rounded_half_away if half_away else exact.rounded
+
+    def fast_form(x: Any) -> Any:
+        return exact.requantized(x, factors, *limits, half_away=half_away)
+
+    def in_parts(x: Any) -> Any:
+        return rounded(exact.bounded(x * factors, low, high))
+
+    np.testing.assert_array_equal(compiled(fast_form, x), compiled(in_parts, x))
+    fast, parts = (jax.grad(lambda x, f=f: ops.sum(f(x) ** 2))(x) for f in (fast_form, in_parts))
     np.testing.assert_array_equal(fast, parts)
     assert fast[x == 200].all()  # the ends are inside
     assert not fast[np.abs(x) > 200].any()

@@ -891,6 +891,24 @@ print("DONE")
 """
 
 
+_TRACES = """
+import keras, numpy as np
+import featherweight as fw
+class Counted(keras.layers.Dense):
+    traces = 0
+    def call(self, inputs):
+        Counted.traces += 1
+        return super().call(inputs)
+model = keras.Sequential([keras.layers.Input((12,)), keras.layers.Dense(16), Counted(24), keras.layers.Dense(10)])
+model.compile(fw.SparseOptimizer("adam", 0.5), "mse")
+Counted.traces = 0
+model.fit(np.ones((32, 12)), np.ones((32, 10)), batch_size=16, verbose=0)
+assert Counted.traces == 1, Counted.traces
+assert (np.asarray(model.layers[1].kernel) == 0).mean() == 0.5
+print("DONE")
+"""
+
+
 def run_on(backend: str, script: str) -> None:
     assert on_backend(backend, script).endswith("DONE\n")
 
@@ -900,6 +918,12 @@ def run_on(backend: str, script: str) -> None:
 def test_other_backends(backend: str) -> None:
     pytest.importorskip(backend)
     run_on(backend, _SCRIPT)
+
+
+@pytest.mark.frameworks
+def test_tensorflow_traces_the_step_once() -> None:
+    pytest.importorskip("tensorflow")
+    run_on("tensorflow", _TRACES)
 
 
 @pytest.mark.frameworks

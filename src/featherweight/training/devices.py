@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -42,6 +43,21 @@ def extremes_of_all(least: Any, largest: Any) -> tuple[Any, Any]:
         return least, largest
     gathered = [replica.all_gather(ops.expand_dims(part, 0), axis=0) for part in (least, largest)]
     return ops.min(gathered[0], axis=0), ops.max(gathered[1], axis=0)
+
+
+@contextmanager
+def outside_of_graphs() -> Generator[None, None, None]:
+    """Makes variables at once where TensorFlow traces a function: one that makes them itself is traced twice."""
+    if keras.backend.backend() != "tensorflow" or _replica() is not None:
+        yield
+        return
+    import tensorflow as tf
+
+    def make(next_creator: Any, **options: Any) -> Any:
+        return next_creator(**{**options, "experimental_enable_variable_lifting": False})
+
+    with tf.init_scope(), tf.variable_creator_scope(make):
+        yield
 
 
 def _replica() -> Any:

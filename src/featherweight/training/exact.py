@@ -59,9 +59,13 @@ def rounded_half_away(x: Array) -> Array:
 
     @ops.custom_gradient
     def forward(x: Array) -> tuple[Array, Any]:
-        return ops.sign(x) * ops.floor(ops.abs(x) + ALMOST_HALF), _passed
+        return _half_away(x), _passed
 
     return forward(x)
+
+
+def _half_away(x: Array) -> Array:
+    return ops.sign(x) * ops.floor(ops.abs(x) + ALMOST_HALF)
 
 
 def standing_for(value: Array, surrogate: Array) -> Array:
@@ -78,26 +82,35 @@ def standing_for(value: Array, surrogate: Array) -> Array:
     return forward(value, surrogate)
 
 
-def requantized(accumulators: Array, factor: Array, low: Array, high: Array) -> Array:
-    """Returns ``round_half_even(clip(accumulators * factor, low, high))``: what XNNPACK makes of an accumulator.
+def requantized(x: Array, factor: Array, low: Array, high: Array, *, half_away: bool = False) -> Array:
+    """Returns ``round(clip(x * factor, low, high))``, ties to even: what XNNPACK makes of an accumulator.
 
-    As ``rounded(bounded(accumulators * factor, low, high))`` with constants for the last three, but it keeps one mask
-    for the gradient and nothing else.
+    As ``rounded(bounded(x * factor, low, high))`` with constants for the last three, but it keeps one mask for the
+    gradient and nothing else, and takes few operations of a compiled step.
+
+    Args:
+        x: accumulators, or real numbers.
+        factor: what broadcasts along them.
+        low: the smallest result.
+        high: the largest.
+        half_away: ties go away from zero, as in `rounded_half_away`.
     """
+    dynamic = () if is_static(low) and is_static(high) else (low, high)
 
     @ops.custom_gradient
-    def forward(accumulators: Array, factor: Array, low: Array, high: Array) -> tuple[Array, Any]:
-        product = ops.multiply(accumulators, factor)
-        is_inside = ops.logical_and(product >= low, product <= high)
+    def forward(x: Array, factor: Array, *limits: Array) -> tuple[Array, Any]:
+        least, largest = limits or (low, high)
+        product = ops.multiply(x, factor)
+        clipped = ops.minimum(ops.maximum(product, least), largest)
 
         def backward(*args: Array, upstream: Array = None) -> tuple[Array, ...]:
             gradient = args[-1] if upstream is None else upstream
-            gradient = ops.where(is_inside, gradient * factor, 0.0)
-            return gradient, ops.zeros_like(factor), ops.zeros_like(low), ops.zeros_like(high)
+            gradient = ops.where(ops.equal(product, clipped), gradient * factor, 0.0)
+            return gradient, ops.zeros_like(factor), *(ops.zeros_like(limit) for limit in limits)
 
-        return ops.round(ops.minimum(ops.maximum(product, low), high)), backward
+        return _half_away(clipped) if half_away else ops.round(clipped), backward
 
-    return forward(accumulators, *(ops.convert_to_tensor(number, dtype="float32") for number in (factor, low, high)))
+    return forward(x, *(ops.convert_to_tensor(number, dtype="float32") for number in (factor, *dynamic)))
 
 
 def binary_exponent(x: Array) -> Array:

@@ -41,7 +41,7 @@ from featherweight.training.registry import (
 )
 from featherweight.training.wide import wide
 
-_LARGEST_BIAS = float(1 << 38)
+_LARGEST_BIAS = 1 << 38
 
 
 _STORED = ("int8", "int16", "int4")
@@ -194,15 +194,24 @@ def whole_number(x: Array) -> Array:
     return int(np.round(x)) if is_static(x) else ops.cast(ops.round(x), "int32")
 
 
-def quantized_weight(weight: Array, scale: Array, dtype: str, zero: Array) -> Array:
-    """Returns the integers of a weight, in float32; the scale broadcasts. Gradients pass inside the range."""
-    limit = float(integer_range(dtype, narrow=True)[1])
-    return rounded_half_away(bounded(weight * reciprocal(scale, zero), -limit, limit))
+def quantized_weight(weight: Array, scale: Array, dtype: str, zero: Array, *, learns: bool = True) -> Array:
+    """Returns the integers of a weight, in float32; the scale broadcasts. Gradients pass inside the range.
+
+    They pass to the scale, too, if it `learns`.
+    """
+    return _quantized(weight, scale, integer_range(dtype, narrow=True)[1], zero, learns)
 
 
-def quantized_bias(bias: Array, scale: Array, zero: Array) -> Array:
+def quantized_bias(bias: Array, scale: Array, zero: Array, *, learns: bool = True) -> Array:
     """Returns the integers of a bias at input scale × weight scale, in float32."""
-    return rounded_half_away(bounded(bias * reciprocal(scale, zero), -_LARGEST_BIAS, _LARGEST_BIAS))
+    return _quantized(bias, scale, _LARGEST_BIAS, zero, learns)
+
+
+def _quantized(x: Array, scale: Array, largest: int, zero: Array, learns: bool) -> Array:
+    limit, factor = np.float32(largest), reciprocal(scale, zero)
+    if learns:
+        return rounded_half_away(bounded(x * factor, -limit, limit))
+    return requantized(x, factor, -limit, limit, half_away=True)
 
 
 def off_pole(op: str, integers: Array) -> Array:

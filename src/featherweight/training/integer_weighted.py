@@ -23,10 +23,10 @@ def weighted(step: IntegerStep) -> Array:
     op = lookup(step.node.op)
     position = op.weight or 0
     scale, tensor = spread(step.scale(position), step.input(position)), step.input(position)
-    weight = quantized_weight(step.array(position), scale, tensor.dtype, step.zero)
+    weight = quantized_weight(step.array(position), scale, tensor.dtype, step.zero, learns=step.learns)
     scales = step.scale(op.activation), step.scale(position)
     bias = None if op.bias is None else step.optional(op.bias)
-    bias = None if bias is None else quantized_bias(bias, joined(*scales), step.zero)
+    bias = None if bias is None else quantized_bias(bias, joined(*scales), step.zero, learns=step.learns)
     sums = _sums(step, weight, bias)
     if step.is_delegated:
         return step.finished(sums, *scales)

@@ -7,7 +7,7 @@ the optimizer is built; what no layer owns is judged by its name and rank alone.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,7 +31,15 @@ _NO_KERNELS = ("bias", "gamma", "beta", "alpha", "scale", "offset", "moving_mean
 
 def living_layers() -> list[Any]:
     """Returns every Keras layer and model that exists."""
-    return [found for found in gc.get_objects() if issubclass(type(found), keras.layers.Layer)]
+    # Looking up the types of all objects is faster than asking each for its base classes.
+    kinds = {id(kind) for kind in _with_subclasses(keras.layers.Layer)}
+    return [found for found in gc.get_objects() if id(type(found)) in kinds]
+
+
+def _with_subclasses(kind: type) -> Iterator[type]:
+    yield kind
+    for subclass in kind.__subclasses__():
+        yield from _with_subclasses(subclass)
 
 
 def path_of(variable: Any) -> str:

@@ -16,7 +16,7 @@ from featherweight.pruning.allocation import allocate
 from featherweight.pruning.choosing import ROLES, check_choice, choose
 from featherweight.target import Target
 from featherweight.training import mask_storage
-from featherweight.training.devices import assign, values_of
+from featherweight.training.devices import assign, outside_of_graphs, values_of
 from featherweight.training.fitting import Training
 from featherweight.training.kernels import find_kernels, living_layers
 from featherweight.training.masking import Masking
@@ -110,9 +110,9 @@ class SparseOptimizer(WrappingOptimizer):
             self.regrowth,
             self.allocation == "global",
             tuple(variables[share.kernel.index] for share in shares),
-            tuple(self.add_variable_like(variables[share.kernel.index], "mask", "bool", "ones") for share in shares),
+            tuple(self.add_variable_like(variables[share.kernel.index], "mask", True) for share in shares),
             tuple(
-                self.add_variable_like(variables[share.kernel.index], "movement", "float32", "zeros")
+                self.add_variable_like(variables[share.kernel.index], "movement", 0.0)
                 for share in (shares if self.criterion == "movement" else ())
             ),
             self._keeps_zeros,
@@ -129,7 +129,7 @@ class SparseOptimizer(WrappingOptimizer):
         if trainable_variables is not None:
             trainable_variables = list(trainable_variables)
             if not self.built:
-                with keras.name_scope(self.name, caller=self):
+                with outside_of_graphs(), keras.name_scope(self.name, caller=self):
                     self.build(trainable_variables)
         if not self.built:
             self.inner_optimizer.apply(grads)  # says what is missing

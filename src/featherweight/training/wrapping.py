@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
 
 from featherweight.errors import RecipeError, listed
 from featherweight.training.kernels import path_of
@@ -55,12 +57,16 @@ class WrappingOptimizer(keras.optimizers.Optimizer):
         elif inner is not None:
             inner.loss_scale_factor = factor
 
-    def add_variable_like(self, variable: Any, name: str, dtype: str, initializer: str) -> Any:
-        """Adds a variable of the shape of another, on the same devices, named after it."""
+    def add_variable_like(self, variable: Any, name: str, value: bool | float) -> Any:
+        """Adds a variable of the shape of another, on the same devices, named after it, with one value everywhere.
+
+        (That NumPy makes: the backend would compile a function for each shape.)
+        """
+        initializer: Any = partial(np.full, fill_value=value)
         return self.add_variable(
             variable.shape,
             initializer,
-            dtype,
+            "bool" if isinstance(value, bool) else "float32",
             layout=getattr(variable, "_layout", None),
             name=f"{path_of(variable).replace('/', '_')}_{name}",
         )
