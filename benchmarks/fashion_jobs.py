@@ -76,12 +76,14 @@ def train_integers(
 ) -> dict[str, Any]:
     """Writes the net as `quantize` makes it, `OUT_post.tflite`, before the first step, `OUT_start.tflite`, and trained.
 
-    ``equalize`` evens out the channels of what is trained; ``distil`` trains by the float net instead of by labels.
+    ``equalize`` evens out the channels of what is trained; ``distil`` trains by the float net instead of by labels, or
+    besides them (``labels``).
     """
     import keras
 
     data = fashion.data()
     network, distil = keras.models.load_model(source), options.pop("distil", False)
+    labels = options.pop("labels", not distil)
     shared = {
         "calibration": fashion.calibration(data, seed),
         "target": options.pop("target", "litert"),
@@ -92,7 +94,7 @@ def train_integers(
     model = fw.quantize_aware(started, recipe, teacher=distil, **shared, **options)
     fw.finalize(model).save(f"{out}_start.tflite")
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-    loss = None if distil else "sparse_categorical_crossentropy"
+    loss = "sparse_categorical_crossentropy" if labels else None
     model.compile(keras.optimizers.Adam(schedule), loss=loss)
     model.fit(fashion.batches(data, steps, seed), steps_per_epoch=steps, verbose=0)
     fw.finalize(model).save(f"{out}_trained.tflite")

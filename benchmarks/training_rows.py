@@ -15,7 +15,7 @@ _TIMED = ("resnet8", "ds_cnn", "mobilenet_v1_025", "mobilenet_v2_035")
 _TFMOT_NETWORKS = ("resnet8", "ds_cnn", "mobilenet_v1_025")
 SEEDS = range(5)
 FLOAT_STEPS, _STEPS = 1500, 900
-_FOUR_BITS = {"steps": 1500, "learning_rate": 5e-4}
+_FOUR_BITS = {"steps": 1500, "learning_rate": 5e-4, "labels": True}
 
 
 def training_exact(options: Options) -> list[Figure]:
@@ -79,7 +79,7 @@ def step_ratio(what: str, found: dict[str, Any], name: str, bound: float | None 
 
 
 def training_accuracy(options: Options) -> list[Figure]:
-    """Fashion-MNIST, a depthwise net, five float trainings: what quantization costs, and what training brings back."""
+    """Fashion-MNIST, a depthwise net, five seeds: the cost of quantization, and training (w4a8: labels and teacher)."""
     scores = [_trained(seed) for seed in SEEDS]
     correct = {name: np.array([score[name] for score in scores], float) for name in scores[0]}
     figures = [Figure("float, accuracy", 100 * correct["float"].mean(), "%", note=f"{len(scores)} seeds")]
