@@ -87,7 +87,7 @@ def quantize(
         stats = None
         if recipe.needs_ranges and calibration is not None:
             stats = calibrate(model, calibration, histograms=histograms, limit=samples, progress=progress)
-        decided = make_plan(model, stats, recipe, target, io=io, ranges=ranges)
+        decided = make_plan(model, stats, recipe, target, io=io, ranges=ranges, strict=strict)
         notes = [f"Recurrent layers: {listed(lowered.recurrent)}; {form.reason}."] if lowered.recurrent else []
         decided = replace(decided, notes=(*lowered.notes, *notes, *decided.notes))
     result = rewrite(model, decided)

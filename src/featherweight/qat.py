@@ -101,11 +101,12 @@ def quantize_aware(
     if recipe.needs_ranges and calibration is not None:
         histograms = True in {needs_histogram(method) for method in (ranges, *methods(recipe))}
         stats = calibrate(model, calibration, histograms=histograms, limit=samples, progress=progress)
-    plan = make_plan(model, stats, recipe, target, io="float32", ranges=ranges)
+    plan = make_plan(model, stats, recipe, target, io="float32", ranges=ranges, strict=strict)
     integer = rewrite(model, plan)
     if missing := _without_kernel(integer, plan, strict=strict, approximate=approximate):
         rules = [recipes.Rule(match=glob.escape(name)) for name in missing]
-        plan = make_plan(model, stats, recipes.with_rules(recipe, rules), target, io="float32", ranges=ranges)
+        narrowed = recipes.with_rules(recipe, rules)
+        plan = make_plan(model, stats, narrowed, target, io="float32", ranges=ranges, strict=strict)
         why = {name: f"{what.split()[0]}: it has no training kernel in this form" for name, what in missing.items()}
         plan = replace(plan, recipe=recipe.name, kept_float={**plan.kept_float, **why})
         integer = rewrite(model, plan)

@@ -11,13 +11,16 @@ from featherweight.numerics import storage_dtype
 from featherweight.ops.calls import Call
 from featherweight.ops.fixedpoint import inverse_square_root
 from featherweight.ops.interpolation import libm, precise, tabulated
+from featherweight.ops.limits import refused_rescaling, refused_root
 from featherweight.ops.registry import kernel, register
+from featherweight.ops.relevance import of_exponential
 
-register("ABS", versions={"int8": 2, "int16": 3})
+register("ABS", versions={"int8": 2, "int16": 3}, refused=refused_rescaling)
 register("NEG")
-register("RSQRT", versions={"int8": 2, "int16": 3})
-for _name in ("EXP", "SQRT", "LOG"):
-    register(_name, versions={"int8": 2, "int16": 2})
+register("RSQRT", versions={"int8": 2, "int16": 3}, is_curved=True, is_factor=True, refused=refused_root)
+register("EXP", versions={"int8": 2, "int16": 2}, is_curved=True, relevant=of_exponential)
+for _name in ("SQRT", "LOG"):
+    register(_name, versions={"int8": 2, "int16": 2}, is_curved=True, is_factor=_name == "SQRT")
 for _name in ("SQUARE", "SIN", "COS", "FLOOR", "CEIL", "ROUND"):
     register(_name)
 

@@ -57,12 +57,18 @@ def choose_forms(model: Model, recipe: Recipe, target: Target) -> Forms:
         for node in graph.nodes:
             if touches_float(node, graph):
                 _choose(result, node, graph, target, is_called=index > 0)
+    if recipe.needs_ranges:
+        _drop_final_softmax(result, model.main, target)
+    settle(result, model, recipe, target)
+    return result
+
+
+def settle(result: Forms, model: Model, recipe: Recipe, target: Target) -> None:
+    """Draws the consequences of forms that were chosen, or changed: for states of layers, and for moved data."""
     for graph in model.graphs:
         _follow_layers(result, graph, target)
     if recipe.needs_ranges:
-        _drop_final_softmax(result, model.main, target)
         _keep_islands_float(result, model.main)
-    return result
 
 
 def touches_float(node: Node, graph: Graph) -> bool:
@@ -119,6 +125,12 @@ def picks_rows(node: Node, graph: Graph) -> bool:
     return op.weight is None and position in op.same_scale and len(list(graph.float_inputs(node))) == 1
 
 
+def looks_up(node: Node) -> bool:
+    """True for an operator that copies rows out of its weight: it needs no real number but those."""
+    op = ops.lookup(node.op)
+    return op.weight is not None and op.weight == op.activation
+
+
 def _choose_weights(result: Forms, node: Node, graph: Graph, rule: Rule, target: Target, *, is_called: bool) -> None:
     """Float activations: only the weights change."""
     weight = rule.weight
@@ -173,6 +185,9 @@ def _choose_integers(result: Forms, node: Node, graph: Graph, rule: Rule, target
             )
     if target.runs(node.op, form):
         result.forms[node.name] = form
+        return
+    if looks_up(node) and rule.weight is not None:
+        _choose_weights(result, node, graph, rule, target, is_called=False)
         return
     runs = target.forms.get(node.op, ())
     has = f"it runs {listed(runs)}" if runs else "it runs none in integers"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from featherweight import ops
+from featherweight import ops, profiles
 from featherweight import recipe as recipes
 from featherweight import target as targets
 from featherweight.calibration import Stats
@@ -17,14 +17,19 @@ from featherweight.graph import Graph, Model, Node, consumers, producers
 from featherweight.numerics import QuantParams, integer_range, params_from_range
 from featherweight.ops.calls import FUSED_BOUNDS
 from featherweight.ptq import recurrent
-from featherweight.ptq.forms import Forms, check_is_float, choose_forms, real_tensors, weight_roles
+from featherweight.ptq.forms import Forms, check_is_float, choose_forms, real_tensors, settle, weight_roles
 from featherweight.ptq.plan import Plan, edge
-from featherweight.ptq.ranges import Ranges, constant_range
+from featherweight.ptq.fitness import unfaithful, unfit
+from featherweight.ptq.partners import Partners
+from featherweight.ptq.ranges import Ranges
 from featherweight.ptq.weights import weight_params
 from featherweight.tflite import release_pages
 
 # Half of what int32 holds.
 _MOST_STEPS = 2.0**30
+# How much wider than measured the ranges of 16-bit activations are: they have bits to spare beside 8-bit weights, and
+# what calibration did not see is clipped otherwise.
+_HEADROOM = 2.0
 
 
 def plan(
@@ -36,6 +41,7 @@ def plan(
     io: str | None = None,
     ranges: str = "minmax",
     given: Mapping[str, QuantParams] | None = None,
+    strict: bool = False,
 ) -> Plan:
     """Returns the plan that the recipe gives for the model on the target.
 
@@ -47,6 +53,7 @@ def plan(
         io: ``float32`` or ``int8`` inputs and outputs; None takes the target's habit.
         ranges: how ranges are chosen where the recipe does not say.
         given: parameters of activations that are known already (trained, or another tool's) and stand as they are.
+        strict: leave in integers what would be better or faster in float.
 
     Raises:
         RecipeError: for an unknown recipe, target, range method or `io`, or a rule that matches nothing.
@@ -56,7 +63,6 @@ def plan(
     recipe, target = recipes.load(recipe), targets.load(target)
     check_is_float(model)
     forms = choose_forms(model, recipe, target)
-    is_integer = any(forms.activation(node) for node in model.main.nodes)
     if io not in (None, "float32", "int8"):
         raise RecipeError(f"io '{io}' is unknown (allowed: float32, int8).")
     if io == "int8" and not recipe.needs_ranges:
@@ -64,11 +70,15 @@ def plan(
     io = io or (target.io if recipe.needs_ranges else "float32")
     if recipe.needs_ranges and stats is None and given is None:
         raise RecipeError(f"Recipe '{recipe.name}' needs measured ranges. Pass calibration samples.")
-    planner = _Planner(model, stats, recipe, target, forms, io, ranges, given or {})
-    if is_integer or (io == "int8"):
-        planner.plan_activations()
-    for graph in model.graphs:
-        planner.plan_weights(graph)
+    while True:
+        planner = _Planner(model, stats, recipe, target, forms, io, ranges, given or {})
+        planner.is_free = target.is_float_allowed and not strict
+        rejected = planner.planned(model)
+        if not rejected:
+            break
+        for node, reason in rejected:
+            forms.keep(node, reason)
+        settle(forms, model, recipe, target)
     return Plan(
         recipe.name,
         target.name,
@@ -79,7 +89,7 @@ def plan(
         planner.edges,
         forms.kept_float,
         forms.dropped,
-        tuple(forms.notes),
+        (*forms.notes, *planner.notes),
     )
 
 
@@ -102,8 +112,38 @@ class _Planner:
         self.made, self.read = producers(self.graph), consumers(self.graph)
         self.params: dict[str, QuantParams] = {}
         self.edges: dict[str, QuantParams] = {}
+        self.notes: list[str] = []
+        self.is_free = False
         self.dtypes = {t.name: dtype for t in real_tensors(self.graph) if (dtype := self.dtype_of(t.name))}
         self.ranges = Ranges(self.graph, stats, forms, ranges)
+
+    def planned(self, model: Model) -> list[tuple[Node, str]]:
+        """Plans all parameters; returns the operators that can't compute in integers with them, each with the reason.
+
+        Parameters are complete only where none is returned.
+        """
+        is_integer = any(self.forms.activation(node) for node in self.graph.nodes)
+        if is_integer or self.io == "int8":
+            if rejected := self.reading_infinity():
+                return rejected
+            self.plan_activations()
+            coarse = unfaithful(self.graph, self.ranges.stats, self.forms, self.params, self.target)
+            if coarse and self.is_free:
+                return coarse
+            self.notes += [f"{node.op} '{node.name}': {reason}" for node, reason in coarse]
+        for graph in model.graphs:
+            self.plan_weights(graph)
+        return unfit(self.graph, self.forms, self.params, self.edges, self.target) if is_integer else []
+
+    def reading_infinity(self) -> list[tuple[Node, str]]:
+        """Returns the integer operators of tensors that hold an infinity which integers can't say."""
+        unbounded = self.ranges.unbounded()
+        return [
+            (node, f"'{name}' holds infinity, and neither a softmax nor a pooling nor a comparison takes it out")
+            for node, _, _ in self.integer_nodes()
+            for name in [next((n for n in (*node.inputs, *node.outputs) if n in unbounded), None)]
+            if name is not None
+        ]
 
     def dtype_of(self, name: str) -> str | None:
         """Returns the integer type of a tensor: its producer's, else its first integer consumer's, else None."""
@@ -122,15 +162,18 @@ class _Planner:
     def plan_activations(self) -> None:
         """Gives every tensor that is integer somewhere its parameters."""
         fixed = self.fixed_outputs()
-        self.forms.notes += self.ranges.notes_on_inputs()
-        for members in self.groups(fixed):
-            params = self.group_params(members, fixed)
-            self.params |= dict.fromkeys(members, params)
+        self.notes += self.ranges.notes_on_inputs()
+        groups = self.groups(fixed)
+        for members in groups:
+            self.params |= dict.fromkeys(members, self.group_params(members, fixed))
         self.params |= {name: params for name, params in fixed.items() if name not in self.params}
+        self.partners = Partners(self.graph, self.params, self.target, [*fixed, *self.given])
+        self.partners.fit([n for n, _, _ in self.integer_nodes()], groups)
         for node, _, _ in self.integer_nodes():
             self.plan_states(node)
         for node, op, dtype in self.integer_nodes():
             self.plan_inputs(node, op, dtype)
+        self.notes += self.ranges.notes_on_infinity()
 
     def plan_states(self, node: Node) -> None:
         """Gives the states of a fused recurrent layer their parameters: the outputs' to the hidden state."""
@@ -142,7 +185,7 @@ class _Planner:
             else:
                 low, high = self.ranges.extremes(name)
                 self.params[name], notes = recurrent.cell_params(low, high, f"{node.op} '{node.name}'")
-                self.forms.notes += notes
+                self.notes += notes
 
     def fixed_outputs(self) -> dict[str, QuantParams]:
         """Returns the outputs whose parameters kernels prescribe."""
@@ -209,12 +252,27 @@ class _Planner:
         low, high = min(a for a, _ in measured), max(b for _, b in measured)
         least = max(self.least_width(name) for name in names)
         if 0 < max(high, 0.0) - min(low, 0.0) < least:
-            self.forms.notes.append(
+            self.notes.append(
                 f"tensor '{names[0]}': its range [{low:.3g}, {high:.3g}] was widened to a width of {least:.3g}: steps "
                 "so small that the bounds of its fused activation are no int32 numbers do not load"
             )
             high = min(low, 0.0) + least
-        return self.from_range(low, high, self.dtypes[names[0]], names[0])
+        dtype = self.dtypes[names[0]]
+        if dtype == "int16" and not any(self.is_curved_over(name) for name in names):
+            low, high = low * _HEADROOM, high * _HEADROOM
+        return self.from_range(low, high, dtype, names[0], symmetric=any(map(self.wants_symmetric, names)))
+
+    def is_curved_over(self, name: str) -> bool:
+        """True where an operator follows a curve over a tensor's whole range: in coarser steps over a wider one."""
+        return any(ops.lookup(node.op).is_curved for node in self.read.get(name, ()))
+
+    def wants_symmetric(self, name: str) -> bool:
+        """True where the target's delegate takes an operator that reads the tensor with a zero point of 0 only."""
+        return profiles.find(self.target.profile).is_delegate and any(
+            node.inputs[position] == name
+            for node in self.read.get(name, ())
+            for position in ops.lookup(node.op).wants_symmetric
+        )
 
     def least_width(self, name: str) -> float:
         """Returns how wide a tensor's range must be for its fused activation's bounds, in steps, to fit int32.
@@ -227,13 +285,15 @@ class _Planner:
         qmin, qmax = integer_range(self.dtypes[name])
         return largest / _MOST_STEPS * (qmax - qmin)
 
-    def from_range(self, low: float, high: float, dtype: str, where: str) -> QuantParams:
+    def from_range(
+        self, low: float, high: float, dtype: str, where: str, *, symmetric: bool = False
+    ) -> QuantParams:
         """Returns per-tensor activation parameters in the target's kind of scale."""
         return params_from_range(
             low,
             high,
             dtype,
-            symmetric=dtype == "int16",
+            symmetric=symmetric or dtype == "int16",
             power_of_two=self.target.is_power_of_two,
             where=f"tensor '{where}'",
         )
@@ -246,11 +306,13 @@ class _Planner:
         for position, tensor in self.graph.float_inputs(node):
             if position in weights or tensor.is_variable:
                 continue
-            own_range = constant_range(tensor, f"{node.op} '{node.name}'") if tensor.is_constant else None
+            own_range = self.ranges.of_constant(tensor) if tensor.is_constant else None
             if position in op.same_scale and shared is not None and shared.dtype == dtype:
                 wanted = shared
             elif own_range is not None:
-                wanted = self.from_range(*own_range, dtype, tensor.name)
+                symmetric = self.wants_symmetric(tensor.name)
+                own = self.from_range(*own_range, dtype, tensor.name, symmetric=symmetric)
+                wanted = self.partners.beside(node, position, own)
             elif self.params[tensor.name].dtype != dtype:
                 own = self.params[tensor.name]
                 qmin, qmax = integer_range(own.dtype)
@@ -279,6 +341,6 @@ class _Planner:
                     activation = self.edges.get(edge(node.name, source)) or self.params[node.inputs[source]]
                 scheme = self.forms.rules[node.name].weight or recipes.Scheme("int8")
                 params, notes = weight_params(node, graph, role, form, scheme, self.target, activation)
-                self.forms.notes += notes
+                self.notes += notes
                 self.want(node, role.weight, tensor.name, params)
                 release_pages(tensor.data)
