@@ -47,6 +47,7 @@ def quantize(
     plan: plans.Plan | str | Path | None = None,
     samples: int | None = None,
     recurrent: str = "auto",
+    integers: bool = False,
     progress: bool = True,
 ) -> Quantized:
     """Quantizes a model after training and returns it with its plan and report.
@@ -63,6 +64,8 @@ def quantize(
         samples: use at most so many samples.
         recurrent: the form of the recurrent layers of a framework model: ``loop``, ``fused`` (LSTM layers as one
             operator each), ``unrolled``, or ``auto``: what suits recipe and target; the plan's notes say which and why.
+        integers: write in integers all that the target runs in integers, as `strict` does and `quantize_aware`: without,
+            operators stay float where their integers are slower on the target, or can't follow the values they see.
         progress: show progress on a terminal.
 
     Raises:
@@ -87,7 +90,7 @@ def quantize(
         stats = None
         if recipe.needs_ranges and calibration is not None:
             stats = calibrate(model, calibration, histograms=histograms, limit=samples, progress=progress)
-        decided = make_plan(model, stats, recipe, target, io=io, ranges=ranges, strict=strict)
+        decided = make_plan(model, stats, recipe, target, io=io, ranges=ranges, integers=integers or strict)
         notes = [f"Recurrent layers: {listed(lowered.recurrent)}; {form.reason}."] if lowered.recurrent else []
         decided = replace(decided, notes=(*lowered.notes, *notes, *decided.notes))
     result = rewrite(model, decided)

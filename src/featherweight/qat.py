@@ -54,7 +54,8 @@ def quantize_aware(
 ) -> QuantizedModel:
     """Returns a `keras.Model` whose predictions are, bit for bit, what LiteRT computes from the file of `finalize`.
 
-    Before any training step they are those of `quantize` with the same arguments.
+    Before any training step they are those of `quantize` with the same arguments and `integers=True`: what stays float
+    for speed there is integers here, for it is integers that training computes exactly.
 
     Args:
         source: what `load` takes; recurrent layers are unrolled.
@@ -101,12 +102,12 @@ def quantize_aware(
     if recipe.needs_ranges and calibration is not None:
         histograms = True in {needs_histogram(method) for method in (ranges, *methods(recipe))}
         stats = calibrate(model, calibration, histograms=histograms, limit=samples, progress=progress)
-    plan = make_plan(model, stats, recipe, target, io="float32", ranges=ranges, strict=strict)
+    plan = make_plan(model, stats, recipe, target, io="float32", ranges=ranges, integers=True)
     integer = rewrite(model, plan)
     if missing := _without_kernel(integer, plan, strict=strict, approximate=approximate):
         rules = [recipes.Rule(match=glob.escape(name)) for name in missing]
         narrowed = recipes.with_rules(recipe, rules)
-        plan = make_plan(model, stats, narrowed, target, io="float32", ranges=ranges, strict=strict)
+        plan = make_plan(model, stats, narrowed, target, io="float32", ranges=ranges, integers=True)
         why = {name: f"{what.split()[0]}: it has no training kernel in this form" for name, what in missing.items()}
         plan = replace(plan, recipe=recipe.name, kept_float={**plan.kept_float, **why})
         integer = rewrite(model, plan)

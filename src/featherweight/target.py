@@ -8,6 +8,7 @@ and its message.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -39,6 +40,8 @@ _KEYS = (
     "weight_only",
     "sparsity",
     "extends",
+    "slower_ns",
+    "unoptimized",
 )
 _CONVERSIONS = (QUANTIZE, DEQUANTIZE)
 _ACTIVATIONS, _WEIGHTS = ("int8", "int16"), ("int8", "int4")
@@ -59,6 +62,9 @@ class Target:
         softmax_limit: the number of classes from which on an int8 SOFTMAX can't be run, or None.
         forms: operator → forms that run on it.
         sparsity: operator → pattern of zeros that its kernels make use of.
+        slower_ns: operator → what an element of its output costs in int8 beyond float between two conversions, in
+            nanoseconds; operators that are faster in int8 are not there.
+        unoptimized: operator → how many times as long as in float it takes with int16 activations.
     """
 
     name: str
@@ -73,6 +79,8 @@ class Target:
     constraints: tuple[Constraint, ...]
     sparsity: Mapping[str, str] = field(default_factory=dict)
     weight_only: tuple[str, ...] = _STORED
+    slower_ns: Mapping[str, float] = field(default_factory=dict[str, float])
+    unoptimized: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @property
     def has_clusters(self) -> bool:
@@ -118,11 +126,14 @@ def load(target: str | Path | Target) -> Target:
     settings: dict[str, Any] = {}
     forms: dict[str, tuple[str, ...]] = {}
     sparsity: dict[str, str] = {}
+    times: dict[str, dict[str, float]] = {"slower_ns": {}, "unoptimized": {}}
     limits: list[Constraint] = []
     for table in reversed(tables):
         settings |= _settings(table)
         forms |= _forms(table.table("ops"))
         sparsity |= _sparsity(table.table("sparsity"))
+        for key, found in times.items():
+            found |= _times(table.table(key))
         limits += [constraints.parse(row) for row in table.rows("constraint")]
     merged = Table(settings, tables[0].where, tables[0].remedy)
     merged.get("ops", dict)
@@ -140,6 +151,7 @@ def load(target: str | Path | Target) -> Target:
         tuple(limits),
         sparsity,
         merged.several("weight_only", str) if "weight_only" in merged else _STORED,
+        **times,
     )
 
 
@@ -198,6 +210,17 @@ def _sparsity(rows: Table) -> dict[str, str]:
         check_known(op, OP_CODES, "operator", rows.where)
         patterns.parse(rows.get(op, str))
     return dict(rows.values)
+
+
+def _times(rows: Table) -> dict[str, float]:
+    """Returns operator → a measured time or ratio; 0 takes back what an extended target says."""
+    found: dict[str, float] = {}
+    for op in rows.values:
+        check_known(op, OP_CODES, "operator", rows.where)
+        found[op] = float(rows.get(op, float))
+        if not 0 <= found[op] < math.inf:
+            raise rows.error(op, "a number from 0 on")
+    return found
 
 
 def form_of(node: Node, graph: Graph) -> str | None:

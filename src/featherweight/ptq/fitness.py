@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from statistics import NormalDist
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from featherweight.target import Target
 # The least signal-to-noise ratio of a curve's kernel alone, in dB: what is left of 8 or 16 bits where the kernel
 # follows the function. Below, the operator costs more than a rounding of its output would.
 _LEAST_DB = {"int8": 20.0, "int16": 45.0}
+
+# Quantiles of the normal distribution.
+_NORMAL = np.array([NormalDist().inv_cdf((i + 0.5) / 512) for i in range(512)])
 
 Rejected = list[tuple[Node, str]]
 
@@ -75,12 +79,18 @@ def unfaithful(
         incoming, outgoing = params[node.inputs[0]], params[node.outputs[0]]
         ratio, of_grids = curve_db(node, graph, measured.magnitudes, incoming, outgoing, profile)
         least = _LEAST_DB[incoming.dtype]
+        what = "its grids alone leave" if of_grids < least else f"its {incoming.dtype} kernel alone leaves"
+        if ops.lookup(node.op).is_factor:
+            of_squares = min(
+                (squares_db(s, graph, measured.magnitudes, params) for s in _squares(node, graph, forms)), default=math.inf
+            )
+            if of_squares < min(ratio, of_grids):
+                what, ratio, of_grids = "the squares that it is computed from alone leave", of_squares, of_squares
         if ratio >= least:
             continue
-        what = "its grids alone leave" if of_grids < least else f"its {incoming.dtype} kernel alone leaves"
         found[node.name] = (node, f"{what} {ratio:.0f} dB on these samples (wanted: {least:.0f})")
         if of_grids < least and ops.lookup(node.op).is_factor:
-            reason = f"it leads to or follows {node.op} '{node.name}', whose {found[node.name][1].removeprefix('its ')}"
+            reason = f"it leads to or follows {node.op} '{node.name}', which is too coarse in integers"
             for other in company(node, graph):
                 if forms.activation(other):
                     found.setdefault(other.name, (other, reason))
@@ -132,6 +142,31 @@ def curve_db(
     except FeatherweightError:
         return -math.inf, -math.inf
     return _ratio_db(wanted, dequantize(integers, outgoing), weights), _ratio_db(wanted, on_grids, weights)
+
+
+def _squares(node: Node, graph: Graph, forms: Forms) -> list[Node]:
+    """Returns the integer operators among an operator's company that square a tensor."""
+    return [n for n in company(node, graph) if forms.activation(n) and len(n.inputs) == 2 and n.inputs[0] == n.inputs[1]]
+
+
+def squares_db(node: Node, graph: Graph, magnitudes: Magnitudes, params: Mapping[str, QuantParams]) -> float:
+    """Returns the signal-to-noise ratio, in dB, of roots of means of rounded squares, for means that were counted.
+
+    Rows are taken as normal: a value √v z on the square's input grid, squared, on its output grid, and the mean over z;
+    the mean of n of them also scatters by s / √(12 n).
+    """
+    step, square = params[node.inputs[0]].scale[0], params[node.outputs[0]].scale[0]
+    means = magnitudes.values.astype(np.float64)
+    is_positive = means > 0
+    means, counts = means[is_positive], magnitudes.counts[is_positive].astype(np.float64)
+    row = (graph.tensors[node.inputs[0]].shape or (1,))[-1]
+    values = step * np.round(np.sqrt(means)[:, np.newaxis] * _NORMAL / step)
+    found = (square * np.round(values**2 / square)).mean(axis=-1)
+    bias, scatter = found / means - 1, square / math.sqrt(12 * row) / means
+    # A root halves relative errors, as long as they are small; a mean of nothing is no root at all.
+    noise = np.where(found > 0, np.minimum(bias**2 + scatter**2, 4.0) / 4, 1.0)
+    total = float(counts @ noise)
+    return 10 * math.log10(float(counts.sum()) / total) if total else math.inf
 
 
 def _ratio_db(wanted: np.ndarray, found: np.ndarray, weights: np.ndarray) -> float:

@@ -12,12 +12,12 @@ from dataclasses import replace
 import numpy as np
 
 from featherweight import ops
-from featherweight.graph import Graph, Node
+from featherweight.graph import Graph, Node, consumers
 from featherweight.numerics import QuantParams
 from featherweight.target import Target
 
-# Of the output's scale: below, a constant of 8 bits is less than a step of it (and XNNPACK leaves the operator).
-_FINEST_CONSTANT = 2.0**-9
+# Of the output's scale: below, 8 bits of an operand are less than a step of it (and XNNPACK leaves the operator).
+_FINEST_OPERAND = 2.0**-9
 # Of a tensor of zeros alone (`numerics.params_from_range`).
 _BLANK_SCALE = 1.0
 _ROUNDS = 4
@@ -37,6 +37,7 @@ class Partners:
         self, graph: Graph, params: dict[str, QuantParams], target: Target, settled: Iterable[str]
     ) -> None:
         self.graph, self.params, self.target, self.settled = graph, params, target, frozenset(settled)
+        self.read = consumers(graph)
         self.group: dict[str, Sequence[str]] = {}
 
     def fit(self, nodes: Sequence[Node], groups: Iterable[Sequence[str]]) -> None:
@@ -49,6 +50,7 @@ class Partners:
                 if blank:
                     self.fill(node, blank)
                 self.coarsen(node)
+                self.level(node)
             if self.params == before:
                 return
 
@@ -70,6 +72,23 @@ class Partners:
             if self.params[output].scale[0] < least:
                 self.rescale(output, least)
 
+    def level(self, node: Node) -> None:
+        """Widens an int8 operand that is much finer than the result, where nothing else reads it."""
+        output = node.outputs[0]
+        if ops.lookup(node.op).finest is None or output not in self.params or self.params[output].dtype != "int8":
+            return
+        least = self.params[output].scale[0] * _FINEST_OPERAND
+        for name in node.inputs:
+            if name in self.group and self.params[name].scale[0] < least and self.is_read_by(name, node):
+                self.rescale(name, least)
+
+    def is_read_by(self, name: str, node: Node) -> bool:
+        """True where a node alone reads a tensor and those that share its scale, other than to move their values."""
+        group = self.group[name]
+        readers = [reader for member in group for reader in self.read.get(member, ())]
+        moved = (reader.outputs[0] in group for reader in readers if reader is not node)
+        return all(moved) and not any(member in self.graph.outputs for member in group)
+
     def beside(self, node: Node, position: int, params: QuantParams) -> QuantParams:
         """Returns the parameters of a constant operand, from those of its values alone, fit to what it stands beside."""
         op = ops.lookup(node.op)
@@ -81,7 +100,7 @@ class Partners:
             return self.with_scale(params, max(scales))
         if op.finest is None or node.outputs[0] not in self.params:
             return params
-        return self.with_scale(params, max(params.scale[0], self.params[node.outputs[0]].scale[0] * _FINEST_CONSTANT))
+        return self.with_scale(params, max(params.scale[0], self.params[node.outputs[0]].scale[0] * _FINEST_OPERAND))
 
     def rescale(self, name: str, scale: float) -> None:
         """Gives a tensor and those that share its scale another one."""

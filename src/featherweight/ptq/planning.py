@@ -20,6 +20,7 @@ from featherweight.ptq import recurrent
 from featherweight.ptq.forms import Forms, check_is_float, choose_forms, real_tensors, settle, weight_roles
 from featherweight.ptq.plan import Plan, edge
 from featherweight.ptq.fitness import unfaithful, unfit
+from featherweight.ptq.islands import hidden_scores, keep_faster_float, keep_scores_float, slow_in_16_bits
 from featherweight.ptq.partners import Partners
 from featherweight.ptq.ranges import Ranges
 from featherweight.ptq.weights import weight_params
@@ -41,7 +42,7 @@ def plan(
     io: str | None = None,
     ranges: str = "minmax",
     given: Mapping[str, QuantParams] | None = None,
-    strict: bool = False,
+    integers: bool = False,
 ) -> Plan:
     """Returns the plan that the recipe gives for the model on the target.
 
@@ -53,7 +54,7 @@ def plan(
         io: ``float32`` or ``int8`` inputs and outputs; None takes the target's habit.
         ranges: how ranges are chosen where the recipe does not say.
         given: parameters of activations that are known already (trained, or another tool's) and stand as they are.
-        strict: leave in integers what would be better or faster in float.
+        integers: write in integers what the target runs in integers, even where float would be faster or finer.
 
     Raises:
         RecipeError: for an unknown recipe, target, range method or `io`, or a rule that matches nothing.
@@ -70,9 +71,14 @@ def plan(
     io = io or (target.io if recipe.needs_ranges else "float32")
     if recipe.needs_ranges and stats is None and given is None:
         raise RecipeError(f"Recipe '{recipe.name}' needs measured ranges. Pass calibration samples.")
+    is_free = target.is_float_allowed and not integers
+    if is_free:
+        keep_faster_float(forms, model.main, target)
+        keep_scores_float(forms, model.main, io)
+        settle(forms, model, recipe, target)
     while True:
         planner = _Planner(model, stats, recipe, target, forms, io, ranges, given or {})
-        planner.is_free = target.is_float_allowed and not strict
+        planner.is_free = is_free
         rejected = planner.planned(model)
         if not rejected:
             break
@@ -89,7 +95,7 @@ def plan(
         planner.edges,
         forms.kept_float,
         forms.dropped,
-        (*forms.notes, *planner.notes),
+        (*forms.notes, *planner.notes, *slow_in_16_bits(forms, model.main, target), *hidden_scores(forms, model.main)),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -12,7 +13,7 @@ from featherweight.calibration import Stats, TensorStats, find_range
 from featherweight.calibration.infinity import holding_infinity
 from featherweight.errors import DataError, listed
 from featherweight.graph import Graph, Tensor, consumers, producers
-from featherweight.ops.relevance import EVERYTHING
+from featherweight.ops.relevance import EVERYTHING, of_moved
 from featherweight.ptq.forms import Forms, picks_rows, weight_position
 from featherweight.ptq.relevance import finite_values, relevant_intervals, within
 
@@ -71,7 +72,7 @@ class Ranges:
         return (low, high) if is_worth_it else extremes
 
     def unbounded(self) -> frozenset[str]:
-        """Returns the tensors in which infinity means something that integers can't say."""
+        """Returns the tensors in which infinity, or NaN, means something that integers can't say."""
         weights = {
             node.inputs[position]
             for node in self.graph.nodes
@@ -79,7 +80,21 @@ class Ranges:
             for position in role[:2]
             if position is not None and position < len(node.inputs)
         }
-        return frozenset(name for name in self.infinite - weights if self.intervals.get(name, EVERYTHING) == EVERYTHING)
+        constants = [t for name, t in self.graph.tensors.items() if name in self.infinite - weights and t.is_constant]
+        values = [np.asarray(tensor.array) for tensor in constants]
+        ends = [end for end in (-math.inf, math.inf) if any((array == end).any() for array in values)]
+        found = {name for name in self.infinite - weights if not self._bounds(name, ends)}
+        found |= {t.name for t, array in zip(constants, values, strict=True) if np.isnan(array).any() and self._uses(t)}
+        return frozenset(found)
+
+    def _bounds(self, name: str, ends: Sequence[float]) -> bool:
+        """True where infinities at these ends are no different from some number."""
+        interval = self.intervals.get(name, EVERYTHING)
+        return interval[0] > interval[1] or not any(end in interval for end in ends)
+
+    def _uses(self, tensor: Tensor) -> bool:
+        """True where an operator computes with a constant, instead of only choosing from it."""
+        return any(ops.lookup(node.op).relevant is not of_moved for node in self.read.get(tensor.name, ()))
 
     def notes_on_infinity(self) -> list[str]:
         """Returns a note on the tensors whose ranges leave out what makes no difference, if there are any."""
