@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from featherweight import recipe as recipes
 from featherweight import target as targets
 from featherweight import tflite
+from featherweight.analysis.noise import notes_on_noise
 from featherweight.calibration import calibrate, needs_histogram
 from featherweight.errors import RecipeError, TargetViolation, listed
 from featherweight.graph import Model
@@ -20,6 +22,8 @@ from featherweight.ptq.planning import plan as make_plan
 from featherweight.ptq.recurrent import choose_form
 from featherweight.ptq.rewrite import rewrite
 from featherweight.report import Report, make_report
+
+_log = logging.getLogger("featherweight")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +52,7 @@ def quantize(
     samples: int | None = None,
     recurrent: str = "auto",
     integers: bool = False,
+    verify: bool = True,
     progress: bool = True,
 ) -> Quantized:
     """Quantizes a model after training and returns it with its plan and report.
@@ -64,8 +69,9 @@ def quantize(
         samples: use at most so many samples.
         recurrent: the form of the recurrent layers of a framework model: ``loop``, ``fused`` (LSTM layers as one
             operator each), ``unrolled``, or ``auto``: what suits recipe and target; the plan's notes say which and why.
-        integers: write in integers all that the target runs in integers, as `strict` does and `quantize_aware`: without,
-            operators stay float where their integers are slower on the target, or can't follow the values they see.
+        integers: write in integers all that the target runs in integers, as `strict` and `quantize_aware` do. Without,
+            operators stay float where integers are slower on the target, or can't follow the values that they see.
+        verify: run both models on some of the calibration samples, and warn where an output has become noise.
         progress: show progress on a terminal.
 
     Raises:
@@ -96,6 +102,11 @@ def quantize(
     result = rewrite(model, decided)
     if strict:
         require_integer(result, decided)
+    if verify and first and decided.forms:
+        noise = notes_on_noise(model, result, first, samples)
+        for note in noise:
+            _log.warning(note)
+        decided = replace(decided, notes=(*decided.notes, *noise))
     return Quantized(result, decided, make_report(model, result, decided, targets.check(result, target)))
 
 

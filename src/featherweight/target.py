@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from featherweight import conditions, constraints, ops, patterns
+from featherweight import conditions, constraints, ops, patterns, profiles
 from featherweight.constraints import Constraint
 from featherweight.errors import listed
 from featherweight.graph import Graph, Model, Node
 from featherweight.numerics import INTEGER_BITS
+from featherweight.ops.calls import Call
 from featherweight.ops.quantize import DEQUANTIZE, QUANTIZE
 from featherweight.tables import Table, check_known, read_chain, shipped
 from featherweight.tflite.names import OP_CODES
@@ -288,11 +289,21 @@ def _check(node: Node, graph: Graph, target: Target) -> Iterator[Violation]:
         if target.is_power_of_two and any(float(s) != 2.0 ** round(np.log2(s)) for s in quant.scale):
             message = f"{node.op} '{node.name}': the scale of '{name}' is no power of two, which '{target.name}' wants."
             yield Violation(node.name, node.op, "power_of_two", message)
+    if reason := ops.refusal(_call(node, graph, target)):
+        message = f"{node.op} '{node.name}' can't be computed by target '{target.name}': {reason}."
+        yield Violation(node.name, node.op, "kernels", message)
     for constraint in target.constraints:
         found = constraint.broken(node, graph)
         if found:
             message = f"{node.op} '{node.name}': {found}. {constraint.text} (target '{target.name}')"
             yield Violation(node.name, node.op, constraint.text, message)
+
+
+def _call(node: Node, graph: Graph, target: Target) -> Call:
+    """Returns a node with the tensors that it reads and writes, without values."""
+    inputs = tuple(graph.tensors[name] if name else None for name in node.inputs)
+    outputs = tuple(graph.tensors[name] for name in node.outputs)
+    return Call(node, (None,) * len(inputs), inputs, outputs, profiles.find(target.profile))
 
 
 def _check_form(node: Node, form: str, target: Target) -> Iterator[Violation]:

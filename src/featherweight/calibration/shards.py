@@ -102,7 +102,9 @@ class ValueShard:
             _check(accumulator.update(self.details.finite(name, values)), values, name, feed)
             self.details.take(name, values)
             if self.moments is not None and values.size:
-                counted = np.nan_to_num(values, nan=0, posinf=0, neginf=0) if name in self.details.asked.infinite else values
+                counted = (
+                    np.nan_to_num(values, nan=0, posinf=0, neginf=0) if name in self.details.asked.infinite else values
+                )
                 moments = channel_moments(counted, feed.rows)
                 self.moments[name] = self.moments[name].merge(moments) if name in self.moments else moments
             del values  # LiteRT does not run again while a view is alive

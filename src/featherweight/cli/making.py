@@ -157,6 +157,12 @@ def quantize(
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse a result in which any operator but the borders is float.")
     ] = False,
+    integers: Annotated[
+        bool, typer.Option("--integers", help="Leave nothing float because it is faster or finer so on the target.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Run both models on some samples, and warn of noisy outputs.")
+    ] = True,
     plan_in: Annotated[Path | None, typer.Option(metavar="P.json", help="Carry out this plan.")] = None,
     plan_out: Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan.")] = None,
     report: Annotated[
@@ -195,6 +201,8 @@ def quantize(
         target=device,
         io=None if io is None else io.value,
         strict=strict,
+        integers=integers,
+        verify=verify,
         ranges=ranges,
         plan=plan,
         samples=samples,

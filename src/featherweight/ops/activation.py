@@ -119,8 +119,9 @@ def softmax(call: Call) -> tuple[np.ndarray, ...]:
 def softmax_float(call: Call) -> tuple[np.ndarray, ...]:
     """Softmax over the last axis in float32."""
     x = call.array(0) * np.float32(call.node.attrs.get("beta", 1.0))
-    exponential = np.exp(x - x.max(axis=-1, keepdims=True))
-    return (exponential / exponential.sum(axis=-1, keepdims=True),)
+    with np.errstate(invalid="ignore"):  # a row of nothing but −∞ has no softmax: NaN, as in LiteRT
+        exponential = np.exp(x - x.max(axis=-1, keepdims=True))
+        return (exponential / exponential.sum(axis=-1, keepdims=True),)
 
 
 _CLIPS = {"RELU": (0.0, None), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0), "RELU_0_TO_1": (0.0, 1.0)}

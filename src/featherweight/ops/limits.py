@@ -45,9 +45,9 @@ def refused_sum(call: Call) -> str | None:
     if bits is None:
         return None
     first, second, result = (np.float32(s) for s in (_scale(call, 0), _scale(call, 1), _result_scale(call)))
-    if bits == SUM_BITS["int16"] and call.node.attrs.get("pot_scale_int16", True):
-        if None not in [binary_exponent(scale) for scale in (first, second, result)]:
-            return None  # another kernel, which only shifts
+    only_shifts = bits == SUM_BITS["int16"] and call.node.attrs.get("pot_scale_int16", True)
+    if only_shifts and None not in [binary_exponent(scale) for scale in (first, second, result)]:
+        return None  # another kernel
     with np.errstate(over="ignore"):
         factor = float(np.float32(2) * max(first, second)) / float(np.float32(2.0**bits) * result)
     if 0 < factor < 1:
@@ -100,7 +100,7 @@ def refused_weighted(call: Call) -> str | None:
 def refused_depthwise(call: Call) -> str | None:
     """Depthwise convolutions: the same, and in int8 there must be a bias, which the kernel reads unasked."""
     is_byte = call.input(0).dtype == "int8" and call.outputs[0].dtype == "int8"
-    if is_byte and (len(call.inputs) < 3 or call.inputs[2] is None):
+    if is_byte and not call.profile.is_reference and (len(call.inputs) < 3 or call.inputs[2] is None):
         return "it has no bias, which its int8 kernel reads all the same (it ends the process)"
     return refused_weighted(call)
 

@@ -21,9 +21,7 @@ for _name, _relevant in (("REDUCE_MAX", of_largest), ("REDUCE_MIN", of_smallest)
     register(_name, same_scale=(0,), versions={"int8": 2, "int16": 3}, relevant=_relevant)
 for _name, _int16 in (("MEAN", 3), ("SUM", 2)):
     _versions = {"int8": 2, "int16": _int16}
-    register(
-        _name, versions=_versions, delegated=lambda call: call.input(0).dtype != "int16", refused=refused_mean
-    )
+    register(_name, versions=_versions, delegated=lambda call: call.input(0).dtype != "int16", refused=refused_mean)
 register("REDUCE_PROD")
 for _name in ("REDUCE_ANY", "REDUCE_ALL"):
     register(_name)

@@ -146,7 +146,11 @@ def placed(call: Call) -> Call:
 
 def refusal(call: Call) -> str | None:
     """Returns why LiteRT's integer kernel can't compute a call, or None: also for floats, and for other runtimes."""
-    return lookup(call.node.op).refused(call) if call.profile.is_litert else None
+    op = lookup(call.node.op)
+    others = [t for i, t in enumerate(call.inputs) if t is not None and i != op.weight]
+    real = [t for t in (*others, *call.outputs) if t.dtype in ("int8", "int16")]
+    has_scales = bool(real) and all(t.quant is not None and len(t.quant.scale) == 1 for t in real)
+    return op.refused(call) if call.profile.is_litert and has_scales else None
 
 
 def registered() -> tuple[Op, ...]:

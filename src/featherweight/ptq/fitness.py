@@ -36,7 +36,9 @@ def unfit(
 ) -> Rejected:
     """Returns the operators that LiteRT's integer kernels refuse with these parameters, each with the reason."""
     profile = profiles.find(target.profile)
-    found = ((n, reason) for n in _integer_nodes(graph, forms) if (reason := _refusal(n, graph, params, edges, profile)))
+    found = (
+        (n, reason) for n in _integer_nodes(graph, forms) if (reason := _refusal(n, graph, params, edges, profile))
+    )
     return list(found)
 
 
@@ -67,7 +69,7 @@ def unfaithful(
     """Returns the operators that are too coarse in integers where their values lie: curves, and what goes with them.
 
     Measured on what calibration saw: the integers of each operator alone, from exact inputs, against its function.
-    Where the grids of a factor are too coarse, and not the kernel, so are the statistics that lead to it, and so is what
+    Where the grids of a factor are too coarse, and not the kernel, so are the statistics that lead to it and what
     multiplies by it: a normalization stays float as a whole.
     """
     found: dict[str, tuple[Node, str]] = {}
@@ -82,7 +84,8 @@ def unfaithful(
         what = "its grids alone leave" if of_grids < least else f"its {incoming.dtype} kernel alone leaves"
         if ops.lookup(node.op).is_factor:
             of_squares = min(
-                (squares_db(s, graph, measured.magnitudes, params) for s in _squares(node, graph, forms)), default=math.inf
+                (squares_db(s, graph, measured.magnitudes, params) for s in _squares(node, graph, forms)),
+                default=math.inf,
             )
             if of_squares < min(ratio, of_grids):
                 what, ratio, of_grids = "the squares that it is computed from alone leave", of_squares, of_squares
@@ -146,7 +149,9 @@ def curve_db(
 
 def _squares(node: Node, graph: Graph, forms: Forms) -> list[Node]:
     """Returns the integer operators among an operator's company that square a tensor."""
-    return [n for n in company(node, graph) if forms.activation(n) and len(n.inputs) == 2 and n.inputs[0] == n.inputs[1]]
+    return [
+        n for n in company(node, graph) if forms.activation(n) and len(n.inputs) == 2 and n.inputs[0] == n.inputs[1]
+    ]
 
 
 def squares_db(node: Node, graph: Graph, magnitudes: Magnitudes, params: Mapping[str, QuantParams]) -> float:

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from featherweight import ops, profiles
-from featherweight.errors import FeatherweightError
 from featherweight.calibration.infinity import holding_infinity
+from featherweight.errors import FeatherweightError
 from featherweight.graph import Graph, Model, Node, Tensor, constant
 from featherweight.ptq.editing import without_orphans
 from featherweight.runtime.reference import Execution, evaluate

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from featherweight import ops
 from featherweight.errors import FormatError, listed
 from featherweight.graph import Graph, Model, Node, Tensor, consumers, producers
 from featherweight.numerics import INTEGER_BITS
+from featherweight.ops.relevance import EVERYTHING
 from featherweight.ptq import recurrent
+from featherweight.ptq.relevance import finite_values, relevant_intervals
 from featherweight.recipe import Recipe, Rule, resolve
 from featherweight.target import Target
 
@@ -145,7 +149,9 @@ def _choose_weights(result: Forms, node: Node, graph: Graph, rule: Rule, target:
         dtype = "int8"
         what = "its table is" if ops.lookup(node.op).weight is None else "its weights are"
         result.notes.append(f"{node.op} '{node.name}': {what} int8, too much would be lost at 4 bits with one scale")
-    if not target.is_float_allowed:
+    if ops.lookup(node.op).weight is None and (flaw := _flaw_of_table(node, graph, dtype, result.notes)):
+        result.keep(node, flaw)
+    elif not target.is_float_allowed:
         result.keep(node, f"target '{target.name}' runs integers only; choose the recipe int8")
     elif (dtype == "float16" or rule.weight_only) and dtype not in target.weight_only:
         result.keep(
@@ -159,6 +165,21 @@ def _choose_weights(result: Forms, node: Node, graph: Graph, rule: Rule, target:
         result.forms[node.name] = dtype
     else:
         result.keep(node, f"target '{target.name}' has no kernel for {dtype} weights beside float activations")
+
+
+def _flaw_of_table(node: Node, graph: Graph, dtype: str, notes: list[str]) -> str | None:
+    """Returns why a large constant operand can't be stored in a type, or None; notes where a mask is made finite."""
+    tensor = graph.tensors[node.inputs[weight_position(node, graph) or 0]]
+    values = finite_values(tensor)
+    if values.size < tensor.elements and dtype != "float16":
+        return f"its constant holds infinity, which {dtype} has not"
+    largest = float(np.abs(values).max(initial=0.0))
+    if dtype != "float16" or largest <= float(np.finfo(np.float16).max):
+        return None
+    if relevant_intervals(graph, None, {}).get(tensor.name, EVERYTHING) == EVERYTHING:
+        return f"its constant reaches {largest:g}, float16 ends at 65504"
+    notes.append(f"{node.op} '{node.name}': ±65504 stands for what is beyond it in its mask")
+    return None
 
 
 def _choose_integers(result: Forms, node: Node, graph: Graph, rule: Rule, target: Target) -> None:

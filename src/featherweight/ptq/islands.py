@@ -1,4 +1,4 @@
-"""Operators that stay float between two conversions although there are integer kernels: where float is faster or finer."""
+"""Operators that stay float between two conversions, in spite of integer kernels: float is faster there, or finer."""
 
 from __future__ import annotations
 

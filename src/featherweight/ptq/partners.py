@@ -33,9 +33,7 @@ class Partners:
         settled: tensors whose parameters stand as they are.
     """
 
-    def __init__(
-        self, graph: Graph, params: dict[str, QuantParams], target: Target, settled: Iterable[str]
-    ) -> None:
+    def __init__(self, graph: Graph, params: dict[str, QuantParams], target: Target, settled: Iterable[str]) -> None:
         self.graph, self.params, self.target, self.settled = graph, params, target, frozenset(settled)
         self.read = consumers(graph)
         self.group: dict[str, Sequence[str]] = {}
@@ -90,7 +88,7 @@ class Partners:
         return all(moved) and not any(member in self.graph.outputs for member in group)
 
     def beside(self, node: Node, position: int, params: QuantParams) -> QuantParams:
-        """Returns the parameters of a constant operand, from those of its values alone, fit to what it stands beside."""
+        """Returns the parameters of a constant operand: those of its values alone, fit to what it stands beside."""
         op = ops.lookup(node.op)
         others = [name for index, name in enumerate(node.inputs) if index != position and name in self.params]
         scales = [self.params[name].scale[0] for name in (*others, *node.outputs) if name in self.params]

@@ -17,11 +17,11 @@ from featherweight.graph import Graph, Model, Node, consumers, producers
 from featherweight.numerics import QuantParams, integer_range, params_from_range
 from featherweight.ops.calls import FUSED_BOUNDS
 from featherweight.ptq import recurrent
-from featherweight.ptq.forms import Forms, check_is_float, choose_forms, real_tensors, settle, weight_roles
-from featherweight.ptq.plan import Plan, edge
 from featherweight.ptq.fitness import unfaithful, unfit
+from featherweight.ptq.forms import Forms, check_is_float, choose_forms, real_tensors, settle, weight_roles
 from featherweight.ptq.islands import hidden_scores, keep_faster_float, keep_scores_float, slow_in_16_bits
 from featherweight.ptq.partners import Partners
+from featherweight.ptq.plan import Plan, edge
 from featherweight.ptq.ranges import Ranges
 from featherweight.ptq.weights import weight_params
 from featherweight.tflite import release_pages
@@ -291,9 +291,7 @@ class _Planner:
         qmin, qmax = integer_range(self.dtypes[name])
         return largest / _MOST_STEPS * (qmax - qmin)
 
-    def from_range(
-        self, low: float, high: float, dtype: str, where: str, *, symmetric: bool = False
-    ) -> QuantParams:
+    def from_range(self, low: float, high: float, dtype: str, where: str, *, symmetric: bool = False) -> QuantParams:
         """Returns per-tensor activation parameters in the target's kind of scale."""
         return params_from_range(
             low,

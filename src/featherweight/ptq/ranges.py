@@ -101,9 +101,9 @@ class Ranges:
         if not self.cut:
             return []
         return [
-            f"{len(self.cut)} tensors ({listed(sorted(self.cut), 3)}): values so far below the others that they make no "
-            "difference to the softmax, pooling or maximum behind (masks, −∞) have no room in the range; the lowest "
-            "integer stands for them"
+            f"{len(self.cut)} tensors ({listed(sorted(self.cut), 3)}): values so far beyond the others that they make "
+            "no difference to the softmax, pooling or maximum behind (masks, −∞) have no room in the range; the lowest "
+            "or highest integer stands for them"
         ]
 
     def extremes(self, name: str) -> Range:

@@ -144,7 +144,7 @@ class _Rewriter:
         if form.startswith("float32*") and "asymmetric_quantize_inputs" in attrs:
             attrs = dict(attrs) | {"asymmetric_quantize_inputs": True}
         if dtype is not None and (needed := ops.lookup(node.op).integer_attrs.get(dtype)):
-            attrs = dict(attrs) | needed
+            attrs = {**attrs, **needed}
         if dtype is not None and recurrent.states(node):
             node, added = recurrent.with_intermediates(node, self.params(node.outputs[0]), self.fresh)
             self.tensors |= added
