@@ -47,7 +47,7 @@ def _place(before: Model, rows: Iterable[TensorError]) -> str:
     ratios = {
         public.get(row.name, row.name) if row.kind == "output" else row.name: row.sqnr_db
         for row in rows
-        if row.kind != "weight" and (row.own_sqnr_db is None or row.own_sqnr_db > _CUT_DB)
+        if row.kind == "output" or (row.kind == "activation" and (row.own_sqnr_db or math.inf) > _CUT_DB)
     }
     nodes = [node for node in before.main.nodes if node.name in ratios and not _is_small(node, before.main)]
     if not nodes:

@@ -47,8 +47,29 @@ def _finest_square(dtype: str, largest: float) -> float:
     return largest * largest * 2.0**-11
 
 
+def _refused_sum(call: Call) -> str | None:
+    return refused_sum(call) or (None if _delegate_takes_sum(call) and call.profile.is_delegate else _wraps(call))
+
+
+def _wraps(call: Call) -> str | None:
+    """LiteRT's optimized int8 sum narrows to 16 bits before it clips, but not its other kernels."""
+    is_affected = call.node.op == "ADD" and call.input(0).dtype == "int8" and not call.profile.is_reference
+    x, z, out = _scales(call)
+    return "sums that far beyond its output's range wrap around in it" if is_affected and x + z > 128 * out else None
+
+
+def _refused_product(call: Call) -> str | None:
+    """Its optimized int8 product adds the zero point in 16 bits, too."""
+    if refused_product(call) is not None or call.input(0).dtype != "int8" or call.profile.is_reference:
+        return refused_product(call)
+    is_taken = call.profile.is_delegate and _delegate_takes_product(call)
+    (x, z, out), (_, zero_point) = _scales(call), call.affine(call.outputs[0])
+    wraps = not is_taken and zero_point and 255.0 * 255.0 * x * z / out > 32767 - 128
+    return "products that far beyond its output's range wrap around in it" if wraps else None
+
+
 _SUM: dict[str, Any] = {
-    "refused": refused_sum,
+    "refused": _refused_sum,
     "finest": _finest_sum,
     "integer_attrs": {"int16": {"pot_scale_int16": False}},
 }
@@ -58,7 +79,7 @@ register(
     "MUL",
     versions={"int8": 3, "int16": 4},
     delegated=_delegate_takes_product,
-    refused=refused_product,
+    refused=_refused_product,
     relevant=of_product,
 )
 register(

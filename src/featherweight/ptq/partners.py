@@ -56,7 +56,9 @@ class Partners:
         """Gives tensors of zeros alone the largest scale that stands beside them."""
         names = [name for name in (*node.inputs, *node.outputs) if name in self.params]
         others = [self.params[name].scale[0] for name in names if name not in blank]
-        for name in names:
+        # Factors of a product have units of their own: nothing beside them says which.
+        filled = names if ops.lookup(node.op).finest is not None else [n for n in node.outputs if n in self.params]
+        for name in filled:
             if others and name in blank and len({self.params[n].dtype for n in names}) == 1:
                 self.rescale(name, max(others))
                 blank.difference_update(self.group[name])
@@ -92,11 +94,11 @@ class Partners:
         op = ops.lookup(node.op)
         others = [name for index, name in enumerate(node.inputs) if index != position and name in self.params]
         scales = [self.params[name].scale[0] for name in (*others, *node.outputs) if name in self.params]
-        if not scales:
+        if op.finest is None or not scales:
             return params
         if _is_blank(params):
             return self.with_scale(params, max(scales))
-        if op.finest is None or node.outputs[0] not in self.params:
+        if node.outputs[0] not in self.params:
             return params
         return self.with_scale(params, max(params.scale[0], self.params[node.outputs[0]].scale[0] * _FINEST_OPERAND))
 
