@@ -21,7 +21,7 @@ register("RSQRT", versions={"int8": 2, "int16": 3}, is_curved=True, is_factor=Tr
 register("EXP", versions={"int8": 2, "int16": 2}, is_curved=True, relevant=of_exponential)
 for _name in ("SQRT", "LOG"):
     register(_name, versions={"int8": 2, "int16": 2}, is_curved=True, is_factor=_name == "SQRT")
-for _name in ("SQUARE", "SIN", "COS", "FLOOR", "CEIL", "ROUND"):
+for _name in ("SQUARE", "SIN", "COS", "FLOOR", "CEIL", "ROUND", "SIGN"):
     register(_name)
 
 # Bits that keep the reciprocal root of an integer from vanishing.
@@ -161,4 +161,5 @@ _attach("COS", precise(np.cos), "Cosine in float32.")
 _attach("SQUARE", np.square, "Square in float32.")
 _attach("FLOOR", np.floor, "Next integer below.")
 _attach("CEIL", np.ceil, "Next integer above.")
+_attach("SIGN", np.sign, "-1, 0 or 1.")
 _attach("ROUND", np.rint, "Nearest integer, ties to even.")

@@ -43,6 +43,23 @@ class Forms:
         self.kept_float[node.name] = f"{node.op}: {reason}"
 
 
+def freed_form(result: Forms, node: Node, target: Target) -> str:
+    """Returns the form of an operator that must leave integers: integer weights stay where the target can, or float."""
+    weight = result.forms[node.name].partition("*")[2]
+    hybrid = f"float32*{weight}"
+    return hybrid if weight and target.runs(node.op, hybrid) else "float32"
+
+
+def set_free(result: Forms, node: Node, target: Target, reason: str) -> None:
+    """Takes an operator out of integers, and says why."""
+    form = freed_form(result, node, target)
+    if form == "float32":
+        result.keep(node, reason)
+    else:
+        result.forms[node.name] = form
+        result.notes.append(f"{node.op} '{node.name}': its inputs are quantized on the fly: {reason}")
+
+
 def check_is_float(model: Model) -> None:
     """Raises FormatError if the model is quantized already."""
     for graph in model.graphs:

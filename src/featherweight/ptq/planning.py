@@ -18,7 +18,7 @@ from featherweight.numerics import QuantParams, integer_range, params_from_range
 from featherweight.ops.calls import FUSED_BOUNDS
 from featherweight.ptq import recurrent
 from featherweight.ptq.fitness import unfaithful, unfit
-from featherweight.ptq.forms import Forms, check_is_float, choose_forms, real_tensors, settle, weight_roles
+from featherweight.ptq.forms import Forms, check_is_float, choose_forms, freed_form, real_tensors, set_free, settle, weight_roles
 from featherweight.ptq.islands import hidden_scores, keep_faster_float, keep_scores_float, slow_in_16_bits
 from featherweight.ptq.partners import Partners
 from featherweight.ptq.plan import Plan, edge
@@ -83,7 +83,7 @@ def plan(
         if not rejected:
             break
         for node, reason in rejected:
-            forms.keep(node, reason)
+            set_free(forms, node, target, reason)
         settle(forms, model, recipe, target)
     return Plan(
         recipe.name,
@@ -134,12 +134,17 @@ class _Planner:
                 return rejected
             self.plan_activations()
             coarse = unfaithful(self.graph, self.ranges.stats, self.forms, self.params, self.target)
-            if coarse and self.is_free:
-                return coarse
+            if rejected := [(node, reason) for node, reason in coarse if self.is_free and self.can_free(node)]:
+                return rejected
             self.notes += [f"{node.op} '{node.name}': {reason}" for node, reason in coarse]
         for graph in model.graphs:
             self.plan_weights(graph)
         return unfit(self.graph, self.forms, self.params, self.edges, self.target) if is_integer else []
+
+    def can_free(self, node: Node) -> bool:
+        """True where an operator can leave integers without its weights becoming float."""
+        has_weight = "*" in self.forms.forms[node.name]
+        return not has_weight or freed_form(self.forms, node, self.target) != "float32"
 
     def reading_infinity(self) -> list[tuple[Node, str]]:
         """Returns the integer operators of tensors that hold an infinity which integers can't say."""
