@@ -22,7 +22,6 @@ from featherweight.ptq.forms import Forms
 from featherweight.ptq.plan import edge
 from featherweight.target import Target
 
-
 Rejected = list[tuple[Node, str]]
 
 

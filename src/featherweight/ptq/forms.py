@@ -9,7 +9,7 @@ import numpy as np
 
 from featherweight import ops
 from featherweight.errors import FormatError, listed
-from featherweight.graph import Graph, Model, Node, Tensor, consumers, producers
+from featherweight.graph import Graph, Model, Node, Tensor, producers
 from featherweight.numerics import INTEGER_BITS
 from featherweight.ops.relevance import EVERYTHING
 from featherweight.ptq import recurrent
@@ -78,18 +78,7 @@ def choose_forms(model: Model, recipe: Recipe, target: Target) -> Forms:
         for node in graph.nodes:
             if touches_float(node, graph):
                 _choose(result, node, graph, target, is_called=index > 0)
-    if recipe.needs_ranges:
-        _drop_final_softmax(result, model.main, target)
-    settle(result, model, recipe, target)
     return result
-
-
-def settle(result: Forms, model: Model, recipe: Recipe, target: Target) -> None:
-    """Draws the consequences of forms that were chosen, or changed: for states of layers, and for moved data."""
-    for graph in model.graphs:
-        _follow_layers(result, graph, target)
-    if recipe.needs_ranges:
-        _keep_islands_float(result, model.main)
 
 
 def touches_float(node: Node, graph: Graph) -> bool:
@@ -232,7 +221,7 @@ def _choose_integers(result: Forms, node: Node, graph: Graph, rule: Rule, target
     result.keep(node, f"target '{target.name}' has no {form} kernel for it ({has})")
 
 
-def _follow_layers(result: Forms, graph: Graph, target: Target) -> None:
+def follow_layers(result: Forms, graph: Graph, target: Target) -> None:
     """Gives what writes the states of fused recurrent layers the states' types, or keeps such a layer float."""
     made = producers(graph)
     for node in graph.nodes:
@@ -252,52 +241,6 @@ def _follow_layers(result: Forms, graph: Graph, target: Target) -> None:
                 result.forms[writer.name] = recurrent.states(node)[name]
             else:
                 result.keep(writer, "it writes the state of a float layer")
-
-
-def _drop_final_softmax(result: Forms, graph: Graph, target: Target) -> None:
-    """Leaves out a SOFTMAX at an output where the target's int8 kernel can abort (ECOSYSTEM: 512 classes and more)."""
-    if target.softmax_limit is None:
-        return
-    for node in graph.nodes:
-        if node.op != "SOFTMAX" or result.forms.get(node.name) != "int8":
-            continue
-        classes = graph.tensors[node.inputs[0]].shape[-1]
-        if classes < target.softmax_limit:
-            continue
-        reason = (
-            f"the int8 kernel of target '{target.name}' stops the device from {target.softmax_limit} classes on "
-            f"(it has {classes})"
-        )
-        is_last = node.outputs[0] in graph.outputs and node.outputs[0] not in consumers(graph)
-        if is_last and node.inputs[0] not in graph.inputs:
-            del result.forms[node.name]
-            result.dropped[node.name] = (
-                f"SOFTMAX: {reason}; the output is what went into it, whose largest class is the same"
-            )
-        else:
-            result.keep(node, reason)
-
-
-def _keep_islands_float(result: Forms, graph: Graph) -> None:
-    """Keeps data movement float where everything around it is float: two conversions would gain nothing."""
-    made, read = producers(graph), consumers(graph)
-
-    def is_island(node: Node) -> bool:
-        if node.name not in result.forms or not ops.lookup(node.op).moves_data:
-            return False
-        before = [made.get(t.name) for _, t in graph.float_inputs(node) if not t.is_constant]
-        if not before or any(n is None or result.activation(n) for n in before):
-            return False
-        after = [n for name in node.outputs for n in read.get(name, ())]
-        is_output = any(name in graph.outputs for name in node.outputs)
-        return not is_output and not any(result.activation(n) for n in after)
-
-    changed = True
-    while changed:
-        islands = [node for node in graph.nodes if is_island(node)]
-        for node in islands:
-            result.keep(node, "it only moves data, between float operators")
-        changed = bool(islands)
 
 
 def real_tensors(graph: Graph) -> list[Tensor]:

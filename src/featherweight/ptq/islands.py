@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterator
 
 from featherweight import ops
-from featherweight.graph import Graph, Node
-from featherweight.ptq.forms import Forms
+from featherweight.graph import Graph, Model, Node, consumers, producers
+from featherweight.ptq.forms import Forms, follow_layers
+from featherweight.recipe import Recipe
 from featherweight.target import Target
 
 # What an operator must save to be worth two conversions, each an operator of its own.
@@ -15,6 +16,16 @@ _LEAST_SAVED_NS = 20_000
 # From here on, the average of so many probabilities is less than two steps of 1/256.
 _MOST_CLASSES = 127
 _PROBABILITY_SCALE = 1 / 256
+
+
+def settle(result: Forms, model: Model, recipe: Recipe, target: Target) -> None:
+    """Draws the consequences of forms that were chosen, or changed: for states of layers, and for moved data."""
+    if recipe.needs_ranges:
+        _drop_final_softmax(result, model.main, target)
+    for graph in model.graphs:
+        follow_layers(result, graph, target)
+    if recipe.needs_ranges:
+        _keep_islands_float(result, model.main)
 
 
 def keep_faster_float(forms: Forms, graph: Graph, target: Target) -> None:
@@ -70,3 +81,49 @@ def slow_in_16_bits(forms: Forms, graph: Graph, target: Target) -> list[str]:
     return [
         f"target '{target.name}' has no optimized kernels for int16 activations: {', '.join(named)} as long as in float"
     ]
+
+
+def _drop_final_softmax(result: Forms, graph: Graph, target: Target) -> None:
+    """Leaves out a SOFTMAX at an output where the target's int8 kernel can abort (ECOSYSTEM: 512 classes and more)."""
+    if target.softmax_limit is None:
+        return
+    for node in graph.nodes:
+        if node.op != "SOFTMAX" or result.forms.get(node.name) != "int8":
+            continue
+        classes = graph.tensors[node.inputs[0]].shape[-1]
+        if classes < target.softmax_limit:
+            continue
+        reason = (
+            f"the int8 kernel of target '{target.name}' stops the device from {target.softmax_limit} classes on "
+            f"(it has {classes})"
+        )
+        is_last = node.outputs[0] in graph.outputs and node.outputs[0] not in consumers(graph)
+        if is_last and node.inputs[0] not in graph.inputs:
+            del result.forms[node.name]
+            result.dropped[node.name] = (
+                f"SOFTMAX: {reason}; the output is what went into it, whose largest class is the same"
+            )
+        else:
+            result.keep(node, reason)
+
+
+def _keep_islands_float(result: Forms, graph: Graph) -> None:
+    """Keeps data movement float where everything around it is float: two conversions would gain nothing."""
+    made, read = producers(graph), consumers(graph)
+
+    def is_island(node: Node) -> bool:
+        if node.name not in result.forms or not ops.lookup(node.op).moves_data:
+            return False
+        before = [made.get(t.name) for _, t in graph.float_inputs(node) if not t.is_constant]
+        if not before or any(n is None or result.activation(n) for n in before):
+            return False
+        after = [n for name in node.outputs for n in read.get(name, ())]
+        is_output = any(name in graph.outputs for name in node.outputs)
+        return not is_output and not any(result.activation(n) for n in after)
+
+    changed = True
+    while changed:
+        islands = [node for node in graph.nodes if is_island(node)]
+        for node in islands:
+            result.keep(node, "it only moves data, between float operators")
+        changed = bool(islands)

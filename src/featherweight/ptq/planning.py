@@ -6,7 +6,7 @@ group's range is the union of its members' ranges.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from featherweight import ops, profiles
 from featherweight import recipe as recipes
@@ -18,8 +18,17 @@ from featherweight.numerics import QuantParams, integer_range, params_from_range
 from featherweight.ops.calls import FUSED_BOUNDS
 from featherweight.ptq import recurrent
 from featherweight.ptq.fitness import unfaithful, unfit
-from featherweight.ptq.forms import Forms, check_is_float, choose_forms, freed_form, real_tensors, set_free, settle, weight_roles
-from featherweight.ptq.islands import hidden_scores, keep_faster_float, keep_scores_float, slow_in_16_bits
+from featherweight.ptq.forms import (
+    Forms,
+    check_is_float,
+    choose_forms,
+    freed_form,
+    real_tensors,
+    set_free,
+    weight_roles,
+)
+from featherweight.ptq.groups import fixed_outputs, integer_nodes, tied_groups
+from featherweight.ptq.islands import hidden_scores, keep_faster_float, keep_scores_float, settle, slow_in_16_bits
 from featherweight.ptq.partners import Partners
 from featherweight.ptq.plan import Plan, edge
 from featherweight.ptq.ranges import Ranges
@@ -64,6 +73,7 @@ def plan(
     recipe, target = recipes.load(recipe), targets.load(target)
     check_is_float(model)
     forms = choose_forms(model, recipe, target)
+    settle(forms, model, recipe, target)
     if io not in (None, "float32", "int8"):
         raise RecipeError(f"io '{io}' is unknown (allowed: float32, int8).")
     if io == "int8" and not recipe.needs_ranges:
@@ -151,7 +161,7 @@ class _Planner:
         unbounded = self.ranges.unbounded()
         return [
             (node, f"'{name}' holds infinity, and neither a softmax nor a pooling nor a comparison takes it out")
-            for node, _, _ in self.integer_nodes()
+            for node, _ in integer_nodes(self.graph, self.forms)
             for name in [next((n for n in (*node.inputs, *node.outputs) if n in unbounded), None)]
             if name is not None
         ]
@@ -164,26 +174,21 @@ class _Planner:
         is_border = self.io != "float32" and (name in self.graph.inputs or name in self.graph.outputs)
         return dtype or (self.default_dtype if is_border else None)
 
-    def integer_nodes(self) -> Iterator[tuple[Node, ops.Op, str]]:
-        """Yields (node, its facts, its activation type) of all nodes that compute in integers."""
-        for node in self.graph.nodes:
-            if dtype := self.forms.activation(node):
-                yield node, ops.lookup(node.op), dtype
-
     def plan_activations(self) -> None:
         """Gives every tensor that is integer somewhere its parameters."""
-        fixed = self.fixed_outputs()
+        fixed = fixed_outputs(self.graph, self.forms)
         self.notes += self.ranges.notes_on_inputs()
-        groups = self.groups(fixed)
+        groups = tied_groups(self.graph, self.forms, self.dtypes, self.ranges, fixed)
         for members in groups:
             self.params |= dict.fromkeys(members, self.group_params(members, fixed))
         self.params |= {name: params for name, params in fixed.items() if name not in self.params}
         self.partners = Partners(self.graph, self.params, self.target, [*fixed, *self.given])
-        self.partners.fit([n for n, _, _ in self.integer_nodes()], groups)
-        for node, _, _ in self.integer_nodes():
+        nodes = list(integer_nodes(self.graph, self.forms))
+        self.partners.fit([node for node, _ in nodes], groups)
+        for node, _ in nodes:
             self.plan_states(node)
-        for node, op, dtype in self.integer_nodes():
-            self.plan_inputs(node, op, dtype)
+        for node, dtype in nodes:
+            self.plan_inputs(node, ops.lookup(node.op), dtype)
         self.notes += self.ranges.notes_on_infinity()
 
     def plan_states(self, node: Node) -> None:
@@ -197,61 +202,6 @@ class _Planner:
                 low, high = self.ranges.extremes(name)
                 self.params[name], notes = recurrent.cell_params(low, high, f"{node.op} '{node.name}'")
                 self.notes += notes
-
-    def fixed_outputs(self) -> dict[str, QuantParams]:
-        """Returns the outputs whose parameters kernels prescribe."""
-        fixed: dict[str, QuantParams] = {}
-        for node, op, dtype in self.integer_nodes():
-            if dtype in op.fixed_output:
-                scale, zero_point = op.fixed_output[dtype]
-                fixed |= {name: QuantParams(dtype, (scale,), (zero_point,)) for name in node.outputs}
-        return fixed
-
-    def groups(self, fixed: dict[str, QuantParams]) -> list[list[str]]:
-        """Returns the tensors in groups that must share parameters; a fixed output only joins where it fits."""
-        parent = {name: name for name in self.dtypes}
-
-        def find(name: str) -> str:
-            while parent[name] != name:
-                parent[name] = name = parent[parent[name]]
-            return name
-
-        def members() -> dict[str, list[str]]:
-            found: dict[str, list[str]] = {}
-            for name in parent:
-                found.setdefault(find(name), []).append(name)
-            return found
-
-        links = [pair for node, op, dtype in self.integer_nodes() for pair in self.same_scale_pairs(node, op, dtype)]
-        for first, second in links:
-            if first not in fixed and second not in fixed:
-                parent[find(first)] = find(second)
-        # A fixed output passes its parameters on where the group's values fit into its range.
-        grouped = members()
-        for first, second in links:
-            for source, other in ((first, second), (second, first)):
-                if source in fixed and other not in fixed and self.fits(grouped[find(other)], fixed, fixed[source]):
-                    fixed |= dict.fromkeys(grouped[find(other)], fixed[source])
-        return [
-            [n for n in names if n not in fixed] for names in members().values() if any(n not in fixed for n in names)
-        ]
-
-    def same_scale_pairs(self, node: Node, op: ops.Op, dtype: str) -> Iterator[tuple[str, str]]:
-        """Yields pairs of tensors that the node wants to share parameters."""
-        outputs = [name for name in node.outputs if self.dtypes.get(name) == dtype]
-        inputs = [t.name for i, t in self.graph.float_inputs(node) if i in op.same_scale]
-        tied = outputs + [name for name in inputs if self.dtypes.get(name) == dtype]
-        if op.same_scale:
-            yield from ((tied[0], other) for other in tied[1:])
-
-    def fits(self, names: list[str], fixed: dict[str, QuantParams], params: QuantParams) -> bool:
-        """True if the ranges of all tensors lie within what the parameters can hold, or they have none of their own."""
-        qmin, qmax = integer_range(params.dtype)
-        low = params.scale[0] * (qmin - params.zero_point[0])
-        high = params.scale[0] * (qmax - params.zero_point[0])
-        slack = params.scale[0]
-        measured = [self.ranges.of(name, self.dtypes[name]) for name in names if name not in fixed]
-        return all(low - slack <= a and b <= high + slack for a, b in measured)
 
     def group_params(self, names: list[str], fixed: dict[str, QuantParams]) -> QuantParams:
         """Returns the parameters that hold the values of all tensors of a group."""
