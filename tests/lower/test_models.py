@@ -17,6 +17,9 @@ from featherweight.runtime import run
 from tests.lower.support import assert_equal_to_source, lowered_and_compared, ops, outputs_of, sequential, stirred
 
 
+pytestmark = pytest.mark.beside
+
+
 def _random(*shape: int) -> np.ndarray:
     return np.random.default_rng(3).normal(size=shape).astype("float32")
 
