@@ -114,9 +114,14 @@ class _Compiled:
         self._compiled: dict[int, Future[Any]] = {}
 
     def prepare(self, size: int) -> None:
-        """Starts to compile for a batch."""
-        lowered = _traced(self._source, size).lower(lowering_platforms=("cpu",))
-        self._compiled[size] = self._pool.submit(lowered.compile, _QUICK_COMPILE)
+        """Starts to compile for a batch; where it can't be traced, calling it says so."""
+        try:
+            lowered = _traced(self._source, size).lower(lowering_platforms=("cpu",))
+        except LoweringError as error:
+            self._compiled[size] = Future()
+            self._compiled[size].set_exception(error)
+        else:
+            self._compiled[size] = self._pool.submit(lowered.compile, _QUICK_COMPILE)
 
     def __call__(self, inputs: Sequence[np.ndarray], size: int) -> list[np.ndarray]:
         """Runs the source on inputs of a batch."""

@@ -91,11 +91,27 @@ def _lower(
                 return [np.asarray(value.cpu()) for value in _flat(module(*_tensors(arrays)))]
 
         example = batch_of(given, inputs, 1) or [np.zeros(item.at(1), item.dtype) for item in inputs]
-        with torch.no_grad():
-            produced = module(*_tensors(example))
+        produced = _called(module, example, title)
         public = unique_names(outputs or _output_names(produced))
         check = Check(title, inputs, public, run, samples=given)
-        return checked(check, lambda size: _converted(module, inputs, public, _resized(example, inputs, size), title))
+        sizes = (2,)  # What is folded at a batch of 1 can't be freed, and converting is what takes the time.
+        return checked(
+            check, lambda size: _converted(module, inputs, public, _resized(example, inputs, size), title), sizes
+        )
+
+
+def _called(module: Any, arrays: Sequence[np.ndarray], title: str) -> Any:
+    import torch
+
+    try:
+        with torch.no_grad():
+            return module(*_tensors(arrays))
+    except Exception as error:  # Whatever the module's own code raises.
+        shapes = ", ".join(f"{array.dtype}{list(array.shape)}" for array in arrays)
+        raise LoweringError(
+            f"The {title} can't be called on {shapes}: {type(error).__name__}: {' '.join(str(error).split())[:300]}. "
+            "Pass samples that it takes, each with its batch dimension."
+        ) from error
 
 
 def _converted(

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from featherweight.errors import LoweringError
-from featherweight.graph import Model, producers
 from featherweight.lower.source import Input
 from featherweight.runtime.litert import Session
 
@@ -111,12 +110,3 @@ def outputs_of(session: Session, inputs: Sequence[np.ndarray]) -> list[np.ndarra
     """Runs a loaded model on arrays in the order of its inputs; returns its outputs in order."""
     session.invoke(dict(zip(session.inputs, inputs, strict=True)))
     return [session.read(tensor.name) for tensor in session.outputs.values()]
-
-
-def shapes_at(model: Model, inputs: Sequence[np.ndarray]) -> dict[str, tuple[int, ...]]:
-    """The shapes of everything that the main graph computes, by tensor name, seen by running it on these inputs."""
-    computed = list(producers(model.main))
-    with Session(model, outputs=computed) as session:
-        session.invoke(dict(zip(session.inputs, inputs, strict=True)))
-        shapes = {name: session.view(name).shape for name in computed}
-    return shapes | {t: a.shape for t, a in zip(model.main.inputs, inputs, strict=True)}
