@@ -73,6 +73,8 @@ def _restated_node(node: Node, graph: Graph, tensors: dict[str, Tensor], places:
         return _freed_slice(node, graph, tensors, places[node.inputs[0]])
     if node.op == "CONCATENATION" and is_free and any(tensors[name].is_constant for name in node.inputs):
         raise FixedBatchError(f"CONCATENATION '{node.name}' joins a constant to every sample")
+    if node.op == "BROADCAST_TO" and is_free:
+        return _tiled(node, graph, tensors)
     position = _SHAPE_OPERAND.get(node.op)
     if position is None:
         return node
@@ -85,6 +87,16 @@ def _restated_node(node: Node, graph: Graph, tensors: dict[str, Tensor], places:
     tensors[name] = constant(name, entries)
     attrs = {**node.attrs, "new_shape": entries} if "new_shape" in node.attrs else node.attrs
     return replace(node, inputs=tuple(name if i == position else x for i, x in enumerate(node.inputs)), attrs=attrs)
+
+
+def _tiled(node: Node, graph: Graph, tensors: dict[str, Tensor]) -> Node:
+    """BROADCAST_TO as TILE, which says how often each axis is repeated: the batch once, whatever it is."""
+    before, after = graph.tensors[node.inputs[0]].shape, graph.tensors[node.outputs[0]].shape
+    if len(before) != len(after):
+        raise FixedBatchError(f"{node.op} '{node.name}' adds axes, and needs its output's batch as a constant")
+    name = fresh_name(f"{node.name}/multiples", tensors)
+    tensors[name] = constant(name, np.array(after, np.int32) // np.maximum(before, 1).astype(np.int32))
+    return Node("TILE", (node.inputs[0], name), node.outputs, extras={"options": "TileOptions"})
 
 
 def _freed_slice(node: Node, graph: Graph, tensors: dict[str, Tensor], place: Place) -> Node:

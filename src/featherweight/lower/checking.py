@@ -12,6 +12,7 @@ import numpy as np
 from featherweight.errors import FeatherweightError, LoweringError
 from featherweight.graph import Model
 from featherweight.lower import batch, verify
+from featherweight.lower.folding import folded
 from featherweight.lower.source import Input
 from featherweight.ops.recurrent import LSTM
 from featherweight.runtime.litert import Session
@@ -142,14 +143,14 @@ def checked(check: Check, lowered_at: Callable[[int], Model], sizes: Sequence[in
     """
     public = [item.name for item in check.inputs if item.has_free_batch]
     if not public:
-        model = lowered_at(1)
+        model = folded(lowered_at(1))
         check.at_fixed_batch(model)
         return Lowered(model)
     reason, fixed = "", None
     for size in sizes:
         try:
             check.expected(SEVERAL)  # What the source can't compute needs no conversion.
-            model = lowered_at(size)
+            model = folded(lowered_at(size))
             tensors = [tensor for name, tensor in model.signatures[0].inputs if name in public]
             fixed = fixed or (model if size == 1 else batch.restated(model, tensors, size, is_free=False))
             freed = batch.restated(model, tensors, size)
@@ -173,7 +174,7 @@ def _at_fixed_batch(check: Check, restated: Model | None, lowered_at: Callable[[
             check.at_fixed_batch(restated)
             return restated
     check.expected(1)
-    model = lowered_at(1)
+    model = folded(lowered_at(1))
     check.at_fixed_batch(model)
     return model
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import io
-import warnings
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +12,7 @@ import numpy as np
 
 from featherweight.errors import LoweringError
 from featherweight.graph import Model, Signature
-from featherweight.lower import names
+from featherweight.lower import names, torch_converter
 from featherweight.lower.checking import Check, Lowered, batch_of, checked, unfused
 from featherweight.lower.converter import SIGNATURE
 from featherweight.lower.source import Input, first_samples, unique_names
@@ -119,31 +117,14 @@ def _converted(
 ) -> Model:
     from featherweight.tflite import read
 
-    try:
-        import litert_torch
-    except ImportError as error:
-        raise LoweringError(
-            f"Lowering a torch module needs litert-torch, which can't be imported ({error}). "
-            "Install it with: pip install 'featherweight[torch]'."
-        ) from error
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():  # It reports every step.
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", DeprecationWarning)
-            data = litert_torch.convert(module, tuple(_tensors(arrays))).model_content()
-    except Exception as error:  # Whatever torch.export and the converter raise.
-        said = " ".join(str(error).split())[:400].rstrip(".")
-        raise LoweringError(
-            f"litert-torch can't convert the {title}: {type(error).__name__}: {said}. "
-            "The module must be exportable by torch.export (no control flow on values)."
-        ) from error
+    data = torch_converter.convert(module, _tensors(arrays), title)
     model = read(data)
     signature = Signature(
         SIGNATURE,
         tuple(zip((item.name for item in inputs), model.main.inputs, strict=True)),
         tuple(zip(outputs, model.main.outputs, strict=True)),
     )
-    return names.renamed(replace(model, signatures=(signature,)))
+    return names.renamed(replace(model, signatures=(signature,)), layers=torch_converter.weighted_layers(module))
 
 
 @contextlib.contextmanager
