@@ -47,6 +47,7 @@ def quantize(
     plan: plans.Plan | str | Path | None = None,
     samples: int | None = None,
     recurrent: str = "auto",
+    input_shapes: Any = None,
     progress: bool = True,
 ) -> Quantized:
     """Quantizes a model after training and returns it with its plan and report.
@@ -63,6 +64,7 @@ def quantize(
         samples: use at most so many samples.
         recurrent: the form of the recurrent layers of a framework model: ``loop``, ``fused`` (LSTM layers as one
             operator each), ``unrolled``, or ``auto``: what suits recipe and target; the plan's notes say which and why.
+        input_shapes: as in `load`.
         progress: show progress on a terminal.
 
     Raises:
@@ -75,7 +77,7 @@ def quantize(
     given = plans.load(plan) if isinstance(plan, (str, Path)) else plan
     first, calibration = peeked(calibration)
     form = choose_form(recipe, target, recurrent)
-    lowered = load_with_notes(source, unroll=form.unroll, fuse=form.fuse, samples=first)
+    lowered = load_with_notes(source, unroll=form.unroll, fuse=form.fuse, samples=first, input_shapes=input_shapes)
     model = lowered.model
     if given is None and recipe.needs_ranges and calibration is None:
         raise RecipeError(
@@ -96,7 +98,7 @@ def quantize(
     return Quantized(result, decided, make_report(model, result, decided, targets.check(result, target)))
 
 
-def equalize(source: Any, *, samples: Iterable[Any] | None = None) -> Equalized:
+def equalize(source: Any, *, samples: Iterable[Any] | None = None, input_shapes: Any = None) -> Equalized:
     """Gives the channels of neighbouring weights like ranges, without changing the function (`ptq.equalization`).
 
     It serves targets with one scale for a whole weight, where channels with small weights get few integers: pass the
@@ -105,11 +107,12 @@ def equalize(source: Any, *, samples: Iterable[Any] | None = None) -> Equalized:
     Args:
         source: what `load` takes.
         samples: inputs to verify a lowered model with; a PyTorch module or JAX function needs at least one.
+        input_shapes: as in `load`.
 
     Raises:
         FormatError: if the model is quantized.
     """
-    return equalize_graph(load(source, samples=samples))
+    return equalize_graph(load(source, samples=samples, input_shapes=input_shapes))
 
 
 def methods(recipe: recipes.Recipe) -> list[str]:

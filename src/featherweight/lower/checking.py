@@ -141,11 +141,12 @@ def checked(check: Check, lowered_at: Callable[[int], Model], sizes: Sequence[in
     Raises:
         LoweringError: if the model can't be lowered, or differs from its source.
     """
+    notes = tuple(item.note for item in check.inputs if item.note)
     public = [item.name for item in check.inputs if item.has_free_batch]
     if not public:
         model = folded(lowered_at(1))
         check.at_fixed_batch(model)
-        return Lowered(model)
+        return Lowered(model, notes)
     reason, fixed = "", None
     for size in sizes:
         try:
@@ -161,10 +162,10 @@ def checked(check: Check, lowered_at: Callable[[int], Model], sizes: Sequence[in
             if isinstance(error, batch.FixedBatchError):
                 break
         else:
-            return Lowered(freed)
+            return Lowered(freed, notes)
     note = f"The batch of the {check.title} stays fixed at 1: {reason}."
     _log.warning(note)
-    return Lowered(_at_fixed_batch(check, fixed, lowered_at), (note,))
+    return Lowered(_at_fixed_batch(check, fixed, lowered_at), (*notes, note))
 
 
 def _at_fixed_batch(check: Check, restated: Model | None, lowered_at: Callable[[int], Model]) -> Model:
@@ -198,18 +199,21 @@ def batch_of(samples: Sequence[Sequence[np.ndarray]], inputs: Sequence[Input], s
         return None
     arrays: list[np.ndarray] = []
     for position, item in enumerate(inputs):
+        one = item.at(1)
         rows = [np.asarray(sample[position], item.dtype) for sample in samples]
         if not item.has_free_batch:
-            arrays.append(_fitting(rows[0], item.at(1), item))
+            arrays.append(_fitting(rows[0], one, item, 0))
             continue
-        shape = item.at(1)[1:]
-        stacked = np.concatenate([row if row.shape[1:] == shape else row[None] for row in rows])
-        stacked = np.concatenate([stacked] * -(-size // len(stacked)))[:size]
-        arrays.append(_fitting(stacked, item.at(size), item))
+        rows = [row[None] if row.shape == one[1:] else row for row in rows]
+        stacked = [_fitting(row, (len(row), *one[1:]), item, number) for number, row in enumerate(rows)]
+        arrays.append(np.concatenate(stacked * -(-size // max(1, sum(map(len, stacked)))))[:size])
     return arrays
 
 
-def _fitting(array: np.ndarray, shape: tuple[int, ...], item: Input) -> np.ndarray:
-    if array.shape == shape:
+def _fitting(array: np.ndarray, shape: tuple[int, ...], item: Input, number: int) -> np.ndarray:
+    if array.shape == shape and array.size:
         return array
-    raise LoweringError(f"A sample for input '{item.name}' has shape {list(array.shape)}; it must be {list(shape)}.")
+    raise LoweringError(
+        f"A sample for input '{item.name}' has shape {list(array.shape)}; it must be {list(shape)} (sample {number}, "
+        "from 0 on). Bring all samples to one shape, padded if they are texts, or lower the model once for each shape."
+    )
