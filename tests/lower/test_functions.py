@@ -17,7 +17,7 @@ from featherweight.lower import batch, lower, lower_with_notes
 from featherweight.lower import jax as lower_jax
 from featherweight.lower.jax import lower_function
 from featherweight.lower.places import Place, relocated
-from featherweight.lower.verify import differences, tolerance
+from featherweight.lower.verify import differences, judged, longest_sum, tolerance
 from featherweight.runtime import run
 from tests.lower.support import all_ops, ops
 
@@ -210,3 +210,48 @@ def test_a_size_that_stays_fixed_above_the_batch_is_caught(monkeypatch: pytest.M
     assert lower_function(swapped, X, free_batch=True).notes == ()
     monkeypatch.setattr(batch, "restated", without_masks)
     assert "stays fixed at 1" in " ".join(lower_function(swapped, X, free_batch=True).notes)
+
+
+def test_long_sums_are_no_defect() -> None:
+    """LiteRT adds one value after the other; XLA in another order."""
+    image = np.random.default_rng(0).uniform(0.9, 1.08, (1, 512, 512, 2)).astype("float32")
+    model = lower(lambda x: x.mean(axis=(1, 2)), samples=[image])
+    assert longest_sum(model) == 512 * 512
+    assert tolerance(image, 512 * 512) > 8 * tolerance(image)
+
+
+def _normalized(x: Any) -> Any:
+    centred = x - x.mean(axis=-1, keepdims=True)
+    return centred / jnp.sqrt((x**2).mean(axis=-1, keepdims=True) - x.mean(axis=-1, keepdims=True) ** 2 + 1)
+
+
+def test_where_float32_cancels_the_distance_from_float64_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    far = (100 + np.random.default_rng(0).normal(size=(3, 6, 8))).astype("float32")
+    assert lower_function(_normalized, far, free_batch=True).notes == ()
+    asked = list[int]()
+    real = lower_jax.in_float64
+    monkeypatch.setattr(lower_jax, "in_float64", lambda *args: asked.append(1) or real(*args))
+    lower_function(_normalized, far, free_batch=True)
+    assert asked
+    wide = real(jax.make_jaxpr(_normalized)(far), [far])[0]
+    x = far.astype("float64")
+    exact = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1)
+    np.testing.assert_allclose(wide, exact, atol=1e-9)
+    np.testing.assert_array_less(1e-5, np.abs(np.asarray(_normalized(far)) - exact).max())
+
+
+def test_float64_reaches_into_loops_and_calls() -> None:
+    def looped(x: Any) -> Any:
+        return jax.lax.scan(lambda c, row: (c + jax.nn.gelu(row), c.sum()), jnp.zeros(8), x[0])[0]
+
+    wide = lower_jax.in_float64(jax.make_jaxpr(looped)(X), [X])[0]
+    assert wide.dtype == np.float64
+    np.testing.assert_allclose(wide, np.asarray(looped(X)), atol=1e-5)
+
+
+def test_a_defect_is_found_beside_what_float32_loses() -> None:
+    exact = np.linspace(-5, 5, 1000)
+    source = (exact + 1e-4).astype("float32")
+    found = differences(["y"], [source], [source + np.float32(6e-4)])
+    assert [d.is_tolerable for d in judged(found, [source], [source + np.float32(6e-4)], [exact])] == [False]
+    assert [d.is_tolerable for d in judged(found, [source], [source - np.float32(3e-4)], [exact])] == [True]

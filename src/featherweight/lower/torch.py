@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
@@ -88,10 +89,16 @@ def _lower(
             with torch.no_grad():
                 return [np.asarray(value.cpu()) for value in _flat(module(*_tensors(arrays)))]
 
+        def exact(arrays: Sequence[np.ndarray], _: int) -> list[np.ndarray]:
+            double = copy.deepcopy(module).double()
+            with torch.no_grad():
+                values = [t.double() if t.is_floating_point() else t for t in _tensors(arrays)]
+                return [np.asarray(value.cpu()) for value in _flat(double(*values))]
+
         example = batch_of(given, inputs, 1) or [np.zeros(item.at(1), item.dtype) for item in inputs]
         produced = _called(module, example, title)
         public = unique_names(outputs or _output_names(produced))
-        check = Check(title, inputs, public, run, samples=given)
+        check = Check(title, inputs, public, run, samples=given, exact=exact)
         sizes = (2,)  # What is folded at a batch of 1 can't be freed, and converting is what takes the time.
         return checked(
             check, lambda size: _converted(module, inputs, public, _resized(example, inputs, size), title), sizes
