@@ -65,6 +65,31 @@ class Embedded(nn.Module):
         return torch.where(allowed, x @ x.transpose(1, 2), torch.zeros(())).sum(-1)
 
 
+class Token(nn.Module):
+    """A class token in front of every sample, and some behind it, as ViT and YOLOS have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Parameter(torch.randn(1, 1, 8)), nn.Parameter(torch.randn(1, 2, 8))
+        self.dense = nn.Linear(8, 4)
+
+    def forward(self, x: Any) -> Any:
+        count = x.shape[0]
+        return self.dense(torch.cat([self.first.expand(count, -1, -1), x, self.last.expand(count, -1, -1)], 1))
+
+
+class OwnRows(nn.Module):
+    """Each sample's mask looked up by the sample's number, as transformers does it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Linear(8, 6)
+
+    def forward(self, x: Any) -> Any:
+        number, row = torch.arange(x.shape[0])[:, None, None], torch.tensor([4, 0, 2])[None, None]
+        return (x.sum(-1) > 0)[number, row][..., 1:] * self.dense(x)[..., :2]
+
+
 class OneSample(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -91,8 +116,10 @@ def _agrees(lowered: Lowered, module: Any, x: Any) -> None:
         (Windows(), torch.randn(1, 8, 8, 8), torch.randn(5, 8, 8, 8)),
         (Gated(), torch.randn(1, 3, 20, 20), torch.randn(4, 3, 20, 20)),
         (Embedded(), torch.randint(0, 50, (1, 6)), torch.randint(0, 50, (4, 6))),
+        (Token(), torch.randn(1, 5, 8), torch.randn(4, 5, 8)),
+        (OwnRows(), torch.randn(1, 5, 8), torch.randn(4, 5, 8)),
     ],
-    ids=["windows", "gated", "embedded"],
+    ids=["windows", "gated", "embedded", "token", "own rows"],
 )
 def test_one_conversion_frees_the_batch(module: Any, sample: Any, batch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     converted, real = list[int](), torch_converter.convert

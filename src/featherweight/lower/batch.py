@@ -15,6 +15,7 @@ import numpy as np
 from featherweight.errors import LoweringError
 from featherweight.graph import Graph, Model, Node, Tensor, constant, fresh_name, replace_graph
 from featherweight.lower.following import Places, found_places
+from featherweight.lower.per_sample import gathered_rows, padded_and_added
 from featherweight.lower.places import Place, one_of
 from featherweight.ops.recurrent import LSTM
 
@@ -50,7 +51,7 @@ def restated(model: Model, inputs: Sequence[str], batch: int, *, is_free: bool =
     _refuse_regions(graph, inputs)
     places = found_places(graph, inputs, batch)
     tensors = {name: _at_one(tensor, places.get(name), batch, is_free) for name, tensor in graph.tensors.items()}
-    nodes = [_restated_node(node, graph, tensors, places, is_free) for node in graph.nodes]
+    nodes = [part for node in graph.nodes for part in _restated_node(node, graph, tensors, places, is_free)]
     return replace_graph(model, 0, replace(graph, nodes=tuple(nodes), tensors=_used(graph, nodes, tensors)))
 
 
@@ -64,20 +65,31 @@ def _refuse_regions(graph: Graph, inputs: Sequence[str]) -> None:
                 raise FixedBatchError(f"{node.op} '{node.name}' is {_REGION_OPS[node.op]}, made for a fixed batch")
 
 
-def _restated_node(node: Node, graph: Graph, tensors: dict[str, Tensor], places: Places, is_free: bool) -> Node:
-    """Returns the node with its shape constant restated; a new constant goes into `tensors`."""
+def _restated_node(
+    node: Node, graph: Graph, tensors: dict[str, Tensor], places: Places, is_free: bool
+) -> tuple[Node, ...]:
+    """Returns what stands for the node; new constants go into `tensors`."""
     place = places.get(node.outputs[0]) if node.outputs else None
     if place is None:
-        return node
+        return (node,)
     if node.op in {"SLICE", "STRIDED_SLICE"}:
-        return _freed_slice(node, graph, tensors, places[node.inputs[0]])
+        return (_freed_slice(node, graph, tensors, places[node.inputs[0]]),)
+    is_row = node.op == "GATHER_ND" and graph.tensors[node.inputs[1]].is_constant
+    if is_row and places[node.inputs[0]] == Place(0):  # Else the batch could not have been followed.
+        return (gathered_rows(node, graph, tensors),)
     if node.op == "CONCATENATION" and is_free and any(tensors[name].is_constant for name in node.inputs):
-        raise FixedBatchError(f"CONCATENATION '{node.name}' joins a constant to every sample")
+        joined = padded_and_added(node, tensors, place)
+        if joined is None:
+            raise FixedBatchError(f"CONCATENATION '{node.name}' joins a constant to every sample")
+        return joined
     if node.op == "BROADCAST_TO" and is_free:
-        return _tiled(node, graph, tensors)
+        return (_tiled(node, graph, tensors),)
     position = _SHAPE_OPERAND.get(node.op)
-    if position is None:
-        return node
+    return (node,) if position is None else (_resized(node, tensors, place, position, is_free),)
+
+
+def _resized(node: Node, tensors: dict[str, Tensor], place: Place, position: int, is_free: bool) -> Node:
+    """Returns the node with its shape constant at batch 1, or free."""
     if is_free and node.op != "RESHAPE":
         raise FixedBatchError(f"{node.op} '{node.name}' needs its output's batch as a constant")
     entries = np.array(tensors[node.outputs[0]].shape, np.int32)

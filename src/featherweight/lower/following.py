@@ -13,6 +13,7 @@ from typing import Any
 
 from featherweight.errors import LoweringError
 from featherweight.graph import Graph, Node
+from featherweight.lower.per_sample import picks_own_rows
 from featherweight.lower.places import Place, relocated
 
 # By tensor name; a constant that is repeated for every sample has a place as what is computed has.
@@ -178,6 +179,8 @@ def _gathered_slices(step: _Step) -> Place:
     if picked is not None:
         return picked
     place = _of(step, 0)
+    if place == Place(0) and picks_own_rows(step.graph.tensors[step.node.inputs[1]].array, step.batch):
+        return place
     if place.axis < depth:
         raise LoweringError(f"{step} picks samples of the batch")
     return Place(len(step.shape(1)) - 1 + place.axis - depth, place.outside)
