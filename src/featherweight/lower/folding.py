@@ -24,7 +24,8 @@ def folded(model: Model) -> Model:
     done = list[int]()
     for index, node in enumerate(graph.nodes):
         is_free = any(name and name not in known for name in node.inputs) or not node.inputs
-        if is_free or node.op in _LEFT or any(name in graph.outputs for name in node.outputs):
+        is_kept = any(name in graph.outputs or graph.tensors[name].is_variable for name in node.outputs if name)
+        if is_free or is_kept or node.op in _LEFT:
             continue
         done.append(index)
         known.update(node.outputs)
