@@ -53,6 +53,7 @@ def quantize(
     recurrent: str = "auto",
     integers: bool = False,
     verify: bool = True,
+    input_shapes: Any = None,
     progress: bool = True,
 ) -> Quantized:
     """Quantizes a model after training and returns it with its plan and report.
@@ -72,6 +73,7 @@ def quantize(
         integers: write in integers all that the target runs in integers, as `strict` and `quantize_aware` do. Without,
             operators stay float where integers are slower on the target, or can't follow the values that they see.
         verify: run both models on some of the calibration samples, and warn where an output has become noise.
+        input_shapes: as in `load`.
         progress: show progress on a terminal.
 
     Raises:
@@ -84,7 +86,7 @@ def quantize(
     given = plans.load(plan) if isinstance(plan, (str, Path)) else plan
     first, calibration = peeked(calibration)
     form = choose_form(recipe, target, recurrent)
-    lowered = load_with_notes(source, unroll=form.unroll, fuse=form.fuse, samples=first)
+    lowered = load_with_notes(source, unroll=form.unroll, fuse=form.fuse, samples=first, input_shapes=input_shapes)
     model = lowered.model
     if given is None and recipe.needs_ranges and calibration is None:
         raise RecipeError(
@@ -110,7 +112,7 @@ def quantize(
     return Quantized(result, decided, make_report(model, result, decided, targets.check(result, target)))
 
 
-def equalize(source: Any, *, samples: Iterable[Any] | None = None) -> Equalized:
+def equalize(source: Any, *, samples: Iterable[Any] | None = None, input_shapes: Any = None) -> Equalized:
     """Gives the channels of neighbouring weights like ranges, without changing the function (`ptq.equalization`).
 
     It serves targets with one scale for a whole weight, where channels with small weights get few integers: pass the
@@ -119,11 +121,12 @@ def equalize(source: Any, *, samples: Iterable[Any] | None = None) -> Equalized:
     Args:
         source: what `load` takes.
         samples: inputs to verify a lowered model with; a PyTorch module or JAX function needs at least one.
+        input_shapes: as in `load`.
 
     Raises:
         FormatError: if the model is quantized.
     """
-    return equalize_graph(load(source, samples=samples))
+    return equalize_graph(load(source, samples=samples, input_shapes=input_shapes))
 
 
 def methods(recipe: recipes.Recipe) -> list[str]:

@@ -50,6 +50,7 @@ def quantize_aware(
     strict: bool = False,
     samples: int | None = None,
     name: str | None = None,
+    input_shapes: Any = None,
     progress: bool = True,
 ) -> QuantizedModel:
     """Returns a `keras.Model` whose predictions are, bit for bit, what LiteRT computes from the file of `finalize`.
@@ -76,6 +77,7 @@ def quantize_aware(
         strict: raise if any operator but the border conversions computes in float.
         samples: use at most so many samples.
         name: of the Keras model.
+        input_shapes: as in `load`.
         progress: show progress on a terminal.
 
     Raises:
@@ -92,12 +94,11 @@ def quantize_aware(
     named = str(target) if isinstance(target, (str, Path)) else None
     recipe, target = recipes.load(recipe), targets.load(target)
     first, calibration = peeked(calibration)
-    model = exposed(load(source, unroll=True, samples=first))
+    model = exposed(load(source, unroll=True, samples=first, input_shapes=input_shapes))
     noise = _dropout(source if dropout is True else dropout, model, first)
     if recipe.needs_ranges and calibration is None:
-        raise RecipeError(
-            f"Recipe '{recipe.name}' measures activation ranges: pass calibration samples from the training split."
-        )
+        said = f"Recipe '{recipe.name}' measures activation ranges"
+        raise RecipeError(f"{said}: pass calibration samples from the training split.")
     stats = None
     if recipe.needs_ranges and calibration is not None:
         histograms = True in {needs_histogram(method) for method in (ranges, *methods(recipe))}
