@@ -17,7 +17,6 @@ from featherweight.lower import lower, lower_with_notes
 from featherweight.runtime import run
 from tests.lower.support import assert_equal_to_source, lowered_and_compared, ops, outputs_of, sequential, stirred
 
-
 pytestmark = pytest.mark.beside
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from featherweight.errors import FeatherweightError, LoweringError
-from featherweight.graph import Model
+from featherweight.graph import Model, replace_graph
 from featherweight.lower import batch, verify
-from featherweight.lower.folding import folded
 from featherweight.lower.source import Input
 from featherweight.ops.recurrent import LSTM
+from featherweight.runtime.folding import with_folded_constants
 from featherweight.runtime.litert import Session
 
 _log = logging.getLogger("featherweight")
@@ -165,14 +165,14 @@ def checked(check: Check, lowered_at: Callable[[int], Model], sizes: Sequence[in
     notes = tuple(item.note for item in check.inputs if item.note)
     public = [item.name for item in check.inputs if item.has_free_batch]
     if not public:
-        model = folded(lowered_at(1))
+        model = _folded(lowered_at(1))
         check.at_fixed_batch(model)
         return Lowered(model, notes)
     reason, fixed = "", None
     for size in sizes:
         try:
             check.expected(SEVERAL)  # What the source can't compute needs no conversion.
-            model = folded(lowered_at(size))
+            model = _folded(lowered_at(size))
             tensors = [tensor for name, tensor in model.signatures[0].inputs if name in public]
             fixed = fixed or (model if size == 1 else batch.restated(model, tensors, size, is_free=False))
             freed = batch.restated(model, tensors, size)
@@ -189,6 +189,11 @@ def checked(check: Check, lowered_at: Callable[[int], Model], sizes: Sequence[in
     return Lowered(_at_fixed_batch(check, fixed, lowered_at), (*notes, note))
 
 
+def _folded(model: Model) -> Model:
+    """A batch that a converter wrote into constant operators can't be freed; in a constant it can be told."""
+    return replace_graph(model, 0, with_folded_constants(model.main))
+
+
 def _at_fixed_batch(check: Check, restated: Model | None, lowered_at: Callable[[int], Model]) -> Model:
     """Returns a verified model at batch 1: what was converted already, if that is right, else what is converted now."""
     if restated is not None:
@@ -196,7 +201,7 @@ def _at_fixed_batch(check: Check, restated: Model | None, lowered_at: Callable[[
             check.at_fixed_batch(restated)
             return restated
     check.expected(1)
-    model = folded(lowered_at(1))
+    model = _folded(lowered_at(1))
     check.at_fixed_batch(model)
     return model
 

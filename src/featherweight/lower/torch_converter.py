@@ -112,7 +112,7 @@ def _way_out(text: str, module: Any) -> str:
     found = _LINE.findall(text)
     import torch
 
-    home = torch.__file__.removesuffix("__init__.py")
+    home = str(torch.__file__).removesuffix("__init__.py")
     own = [(path, int(number)) for path, number in found if not path.startswith(home) and "litert_torch" not in path]
     if not own:
         return "The module must be exportable by torch.export (no control flow on values)."

@@ -1,4 +1,4 @@
-"""Passes that compute beforehand what does not depend on any input."""
+"""The passes that compute beforehand what does not depend on any input."""
 
 from __future__ import annotations
 
@@ -7,62 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from featherweight import ops, profiles
+from featherweight import ops
 from featherweight.calibration.infinity import holding_infinity
-from featherweight.errors import FeatherweightError
-from featherweight.graph import Graph, Model, Node, Tensor, constant
+from featherweight.graph import Graph, Node
 from featherweight.ptq.editing import without_orphans
-from featherweight.runtime.reference import Execution, evaluate
+from featherweight.runtime.folding import with_folded_constants
 
 Names = Set[str]
-# Unpacking a stored weight is no computation, and a constant may be read quantized.
-_UNPACKING = frozenset({"DEQUANTIZE", "DENSIFY", "QUANTIZE"})
-# What a computed constant may take in the file: a mask of 512 by 512.
-_MOST_ELEMENTS = 1 << 18
 
 
 def folded_constants(graph: Graph, taken: Names = frozenset()) -> Graph:
     """What operators compute from constants alone becomes a constant: masks, position numbers."""
-    tensors, nodes = dict(graph.tensors), list[Node]()
-    for node in graph.nodes:
-        found = _computed(node, replace(graph, tensors=tensors)) if _is_constant(node, tensors) else None
-        if found is None:
-            nodes.append(node)
-        else:
-            for name, array in found.items():
-                data = constant(name, array, tensors[name].dtype).data
-                tensors[name] = replace(tensors[name], data=data, shape_signature=None)
-    if len(nodes) == len(graph.nodes):
-        return graph
-    used = {name for node in nodes for name in (*node.inputs, *node.outputs)} | {*graph.inputs, *graph.outputs}
-    was_used = {name for node in graph.nodes for name in (*node.inputs, *node.outputs)}
-    kept = {name: t for name, t in tensors.items() if name in used or name not in was_used}
-    return replace(graph, nodes=tuple(nodes), tensors=kept)
-
-
-def _is_constant(node: Node, tensors: dict[str, Tensor]) -> bool:
-    """True where an operator has inputs, all of them constants, and results that are small and have no free size."""
-    op = ops.lookup(node.op)
-    inputs = [tensors[name] for name in node.inputs if name]
-    outputs = [tensors[name] for name in node.outputs]
-    return (
-        bool(inputs)
-        and node.op not in _UNPACKING
-        and not op.calls
-        and all(t.is_constant and not t.quant and "sparsity" not in t.extras for t in inputs)
-        and all(t.elements <= _MOST_ELEMENTS and -1 not in (t.shape_signature or ()) for t in outputs)
-        and not any(t.is_variable for t in (*inputs, *outputs))
-    )
-
-
-def _computed(node: Node, graph: Graph) -> dict[str, np.ndarray] | None:
-    """Returns the results of one operator on constants, or None where no kernel of ours computes it."""
-    alone = replace(graph, inputs=(), outputs=node.outputs, nodes=(node,))
-    try:
-        found = evaluate(Execution(Model((alone,)), profiles.find("tflite_ref")), alone, {}, frozenset(node.outputs))
-    except FeatherweightError:
-        return None
-    return found if all(found[name].shape == graph.tensors[name].shape for name in node.outputs) else None
+    return with_folded_constants(graph)
 
 
 def settled_conditions(graph: Graph, taken: Names = frozenset()) -> Graph:
