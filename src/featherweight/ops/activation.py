@@ -58,13 +58,13 @@ def _sigmoid(x: np.ndarray, exp: Function) -> np.ndarray:
 @kernel("LOGISTIC", "int8")
 def logistic(call: Call) -> tuple[np.ndarray, ...]:
     """Sigmoid, from a table."""
-    return (tabulated(call, lambda x: _sigmoid(x, libm("exp"))),)
+    return (tabulated(call, lambda x: _sigmoid(x, libm("exp")), delegated=call.profile.is_delegate),)
 
 
 @kernel("TANH", "int8")
 def tanh(call: Call) -> tuple[np.ndarray, ...]:
     """Hyperbolic tangent, from a table."""
-    return (tabulated(call, libm("tanh")),)
+    return (tabulated(call, libm("tanh"), delegated=call.profile.is_delegate),)
 
 
 @kernel("LOGISTIC", "int16")
