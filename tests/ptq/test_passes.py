@@ -28,7 +28,45 @@ def div(x: str, z: str, y: str) -> Layer:
     return layer("DIV", (x, z), {y: X}, "DivOptions", fused_activation_function="RELU")
 
 
+ROW = (1, 4, 4, 1)
+
+
+def mul(x: str, z: str, y: str, shape: tuple[int, ...] = X) -> Layer:
+    return layer("MUL", (x, z), {y: shape}, "MulOptions")
+
+
+def sub(x: str, z: str, y: str, shape: tuple[int, ...] = X) -> Layer:
+    return layer("SUB", (x, z), {y: shape}, "SubOptions")
+
+
+def reshape_row(x: str, y: str) -> Layer:
+    return layer("RESHAPE", (x, "row"), {y: ROW}, "ReshapeOptions")
+
+
+AXES = np.array([3], np.int32)
+SIZES = np.array(ROW, np.int32)
+# A layer norm as litert-torch writes it: statistics without the last axis, and x·s + (0 − m·s).
+NORM = [
+    layer("MEAN", ("x", "axes"), {"m": ROW[:3]}, "ReducerOptions"),
+    reshape_row("m", "m4"),
+    layer("SQUARED_DIFFERENCE", ("x", "m4"), {"q": X}, "SquaredDifferenceOptions"),
+    layer("MEAN", ("q", "axes"), {"v": ROW[:3]}, "ReducerOptions"),
+    unary("RSQRT", "v", "s", ROW[:3]),
+    mul("s", "m", "ms", ROW[:3]),
+    sub("zero", "ms", "n", ROW[:3]),
+    reshape_row("s", "s4"),
+    mul("x", "s4", "xs"),
+    reshape_row("n", "n4"),
+    add("xs", "n4", "y", X),
+]
+
 MODELS = {
+    "layer norm": net({"x": X}, {"axes": AXES, "row": SIZES, "zero": np.float32(0)}, NORM, ["y"]),
+    "0 - x": net({"x": X}, {"zero": np.zeros(8, np.float32)}, [sub("zero", "x", "y")], ["y"]),
+    "0 - m, broadcast": net({"x": ROW}, {"zero": np.zeros(X, np.float32)}, [sub("zero", "x", "y")], ["y"]),
+    "x * (c + d)": net(
+        {"x": X}, {"c": CONSTANT, "d": np.float32(2)}, [add("c", "d", "e", X), mul("x", "e", "y")], ["y"]
+    ),
     "x + -z": net({"x": X, "z": X}, {}, [neg("z", "n"), add("x", "n", "y", X)], ["y"]),
     "-x + z": net({"x": X, "z": X}, {}, [neg("x", "n"), add("n", "z", "y", X)], ["y"]),
     "-x + -z": net({"x": X, "z": X}, {}, [neg("x", "m"), neg("z", "n"), add("m", "n", "y", X)], ["y"]),
@@ -64,6 +102,15 @@ def test_the_graph_computes_the_same(rewrite: Pass, name: str) -> None:
 def test_a_second_time_changes_nothing(rewrite: Pass, name: str) -> None:
     once = passed(rewrite, MODELS[name])
     assert plain(passed(rewrite, once)) == plain(once)
+
+
+def test_a_layer_norm_is_centred_first_and_squares_its_difference() -> None:
+    found = operators(prepare(MODELS["layer norm"]))
+    assert found == {"MEAN": 2, "RESHAPE": 2, "SUB": 1, "MUL": 2, "RSQRT": 1}
+
+
+def test_what_depends_on_no_input_is_computed_once() -> None:
+    assert operators(prepare(MODELS["x * (c + d)"])) == {"MUL": 1}
 
 
 @pytest.mark.parametrize("name", MODELS)

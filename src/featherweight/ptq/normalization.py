@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
 
+import numpy as np
+
 from featherweight.graph import Graph, Node, Tensor, fresh_name, producers
 from featherweight.ptq.editing import binary, is_plain, without_orphans
 
@@ -73,7 +75,7 @@ def _shifted_product(node: Node, made: Mapping[str, Node], tensors: Mapping[str,
         product, shift = made.get(first), made.get(second)
         if not is_plain(product, "MUL") or shift is None:
             continue
-        for mean_product, bias, reshape in _negative_products(shift, made):
+        for mean_product, bias, reshape in _negative_products(shift, made, tensors):
             for scale in product.inputs:
                 of_scale, as_shift = _behind_reshape(scale, reshape, made, tensors)
                 if of_scale in mean_product:
@@ -97,7 +99,7 @@ def _behind_reshape(
 
 
 def _negative_products(
-    shift: Node, made: Mapping[str, Node]
+    shift: Node, made: Mapping[str, Node], tensors: Mapping[str, Tensor]
 ) -> Iterator[tuple[tuple[str, str], str | None, Node | None]]:
     """Yields ((m, s), b, RESHAPE or None) for what can be read as ``b − m·s``, where m and s may be reshaped."""
     reshape = shift if shift.op == "RESHAPE" else None
@@ -113,14 +115,21 @@ def _negative_products(
     else:
         candidates = []
     for product, bias in candidates:
-        if product is not None and product.op == "NEG":
-            negated = made.get(product.inputs[0])
-            if is_plain(negated, "MUL"):
-                yield (negated.inputs[0], negated.inputs[1]), bias, reshape
+        if (whole := _negated(product, tensors)) is not None and is_plain(negated := made.get(whole), "MUL"):
+            yield (negated.inputs[0], negated.inputs[1]), bias, reshape
         elif is_plain(product, "MUL"):
             for negative, scale in (product.inputs, product.inputs[::-1]):
-                if (negated := made.get(negative)) is not None and negated.op == "NEG":
-                    yield (negated.inputs[0], scale), bias, reshape
+                if (mean := _negated(made.get(negative), tensors)) is not None:
+                    yield (mean, scale), bias, reshape
+
+
+def _negated(node: Node | None, tensors: Mapping[str, Tensor]) -> str | None:
+    """Returns x where a node computes −x: as NEG, or as the product that NEG is written as for integers."""
+    if node is not None and node.op == "NEG":
+        return node.inputs[0]
+    if is_plain(node, "MUL") and (factor := tensors[node.inputs[1]]).is_constant:
+        return node.inputs[0] if (np.asarray(factor.array) == -1).all() else None
+    return None
 
 
 def _reshaped_like(nodes: list[Node], tensors: dict[str, Tensor], mean: str, reshape: Node, taken: Names) -> str:
