@@ -323,3 +323,16 @@ def test_a_depthwise_convolution_without_a_bias_is_refused_where_its_kernel_read
     }
     assert found["tflite_ref"] is None
     assert found["xnnpack"] == found["tflite_opt"] is not None
+
+
+def test_a_product_whose_operand_can_not_be_symmetric_stays_float() -> None:
+    scores, values = (1, 4, 32, 32), (1, 4, 64, 32)
+    layers = [
+        softmax("x", "p", scores),
+        layer("BATCH_MATMUL", ("v", "p"), {"y": values}, "BatchMatMulOptions", adj_y=True),
+    ]
+    model = net({"x": scores, "v": values}, {}, layers, ["y"])
+    bounds = {"x": (-4.0, 4.0), "v": (-1.0, 1.0), "p": (0.0, 1.0), "y": (-1.0, 1.0)}
+    decided = plan(model, ranges(**bounds), "int8")
+    assert "'p' has a zero point, which XNNPACK refuses" in decided.kept_float["y"]
+    assert plan(model, ranges(**bounds), "int8", integers=True).kept_float == {}
