@@ -20,16 +20,20 @@ SHAPE = (6, 6, 8)
 
 
 def sum_of_unlike() -> Model:
-    """Returns ``concatenation(x + z, w)``: w's range is the sum's, too, twice that of x, so that halves abound."""
-    shapes = dict.fromkeys("xzwy", SHAPE) | {"out": (6, 6, 16)}
+    """Returns ``concatenation(x + z, w, relu(z))``: w's range is the sum's, too, twice that of x, so that halves abound.
+
+    As the sum is not all that reads z, the planner leaves it as fine as it is.
+    """
+    shapes = dict.fromkeys("xzwyr", SHAPE) | {"out": (6, 6, 24)}
     tensors = {
         name: Tensor(name, (1, *shape), "float32", shape_signature=(-1, *shape)) for name, shape in shapes.items()
     }
     nodes = (
         Node("ADD", ("x", "z"), ("y",), {"fused_activation_function": "NONE"}, extras={"options": "AddOptions"}),
+        Node("RELU", ("z",), ("r",)),
         Node(
             "CONCATENATION",
-            ("y", "w"),
+            ("y", "w", "r"),
             ("out",),
             {"axis": 3, "fused_activation_function": "NONE"},
             extras={"options": "ConcatenationOptions"},
