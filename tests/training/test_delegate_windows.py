@@ -20,7 +20,7 @@ SHAPE = (6, 6, 8)
 
 
 def sum_of_unlike() -> Model:
-    """Returns ``concatenation(x + z, w, relu(z))``: w's range is the sum's, too, twice that of x, so that halves abound.
+    """Returns ``concatenation(x + z, w, relu(z))``: the range is w's, twice that of x, so that halves abound.
 
     As the sum is not all that reads z, the planner leaves it as fine as it is.
     """
