@@ -336,3 +336,14 @@ def test_a_product_whose_operand_can_not_be_symmetric_stays_float() -> None:
     decided = plan(model, ranges(**bounds), "int8")
     assert "'p' has a zero point, which XNNPACK refuses" in decided.kept_float["y"]
     assert plan(model, ranges(**bounds), "int8", integers=True).kept_float == {}
+
+
+@pytest.mark.parametrize("inputs", [512, 4096])
+def test_a_dense_layer_of_16_bits_without_a_bias_sums_in_64(inputs: int) -> None:
+    w = np.full((4, inputs), 0.1, np.float32)
+    layers = [layer("FULLY_CONNECTED", ("x", "w", ""), {"y": (1, 4)}, "FullyConnectedOptions")]
+    model = net({"x": (1, inputs)}, {"w": w}, layers, ["y"])
+    x = np.random.default_rng(0).uniform(0.9, 1, (1, inputs)).astype(np.float32)
+    q = quantize(model, "int16x8", calibration=[x], progress=False)
+    assert sqnr_db(np.asarray(run(model, x)), np.asarray(run(q.model, x))) >= 60.0
+    assert np.array_equal(run(q.model, x), run(q.model, x, runtime="reference"))

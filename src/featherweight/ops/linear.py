@@ -47,6 +47,7 @@ register(
     },
     delegated=delegate_takes,
     refused=refused_weighted,
+    biased=("int16",),  # without, LiteRT sums products in 32 bits
     macs=_dense_macs,
 )
 register(

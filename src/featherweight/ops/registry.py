@@ -64,6 +64,7 @@ class Op:
         finest: (type, largest scale of an input) → the finest scale that an output beside it can have; None where
             there is no such limit.
         integer_attrs: attributes that the integer form of a type needs, by the type.
+        biased: types of activations whose kernels are right with a bias only, if with one of zeros.
         relevant: which values of an input matter to what it computes.
         normalizes_rows: what it computes of a value depends on how far it is below the largest of its row.
         is_curved: its integer kernel follows a curve, so that its error depends on where values lie.
@@ -88,6 +89,7 @@ class Op:
     refused: Callable[[Call], str | None] = _no_refusal
     finest: Callable[[str, float], float] | None = None
     integer_attrs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    biased: tuple[str, ...] = ()
     relevant: Rule = _all_matter
     normalizes_rows: bool = False
     is_curved: bool = False

@@ -14,7 +14,7 @@ import numpy as np
 
 from featherweight import ops
 from featherweight.errors import RecipeError, UnsupportedOp, listed
-from featherweight.graph import Graph, Model, Node, Tensor, fresh_name
+from featherweight.graph import Graph, Model, Node, Tensor, constant, fresh_name
 from featherweight.numerics import QuantParams, bias_params
 from featherweight.ops.quantize import DEQUANTIZE, QUANTIZE
 from featherweight.ptq import recurrent
@@ -135,6 +135,8 @@ class _Rewriter:
         form = self.plan.forms.get(node.name, "float32")
         inputs = tuple(self.operand(node, i, name, form) for i, name in enumerate(node.inputs))
         dtype = self.activation(node)
+        if dtype in ops.lookup(node.op).biased:
+            inputs = self.with_bias(node, inputs, str(dtype))
         for name in (*node.outputs, *self.intermediates(node)):
             tensor = self.graph.tensors.get(name)
             if tensor is not None and name not in self.tensors:
@@ -250,6 +252,16 @@ class _Rewriter:
         wide = "int64" if dtype == "int16" else "int32"
         values = np.asarray(tensor.array)
         return self.stored(tensor, bias_params(values, activation.scale[0], np.asarray(weight.scale), wide))
+
+    def with_bias(self, node: Node, inputs: tuple[str, ...], dtype: str) -> tuple[str, ...]:
+        """Returns the inputs with a bias of zeros where the operator has none, but its kernel is right with one only."""
+        role = ops.lookup(node.op).weights[0]
+        if role.bias is None or (role.bias < len(inputs) and inputs[role.bias]):
+            return inputs
+        channels = self.graph.tensors[node.inputs[role.weight]].shape[ops.lookup(node.op).axis or 0]
+        zeros = constant(self.fresh(f"{node.name}/bias"), np.zeros(channels, np.float32))
+        name = self.bias(node, role, zeros, dtype)
+        return (*inputs[: role.bias], *[""] * (role.bias - len(inputs)), name)
 
     def fresh(self, wish: str) -> str:
         """Returns a name that no tensor of the model has."""
