@@ -254,7 +254,7 @@ class _Rewriter:
         return self.stored(tensor, bias_params(values, activation.scale[0], np.asarray(weight.scale), wide))
 
     def with_bias(self, node: Node, inputs: tuple[str, ...], dtype: str) -> tuple[str, ...]:
-        """Returns the inputs with a bias of zeros where the operator has none, but its kernel is right with one only."""
+        """Returns the inputs, with a bias of zeros where there is none and the kernel is right with one only."""
         role = ops.lookup(node.op).weights[0]
         if role.bias is None or (role.bias < len(inputs) and inputs[role.bias]):
             return inputs
