@@ -12,8 +12,8 @@ from featherweight.graph import Graph, Model, Node, io_names
 
 # Below this signal-to-noise ratio, the error is a third of the output.
 _LEAST_DB = 10.0
-# A tensor whose own grid leaves less than this was cut on purpose: a mask, whose depth makes no difference.
-_CUT_DB = 3.0
+# A tensor whose own grid leaves less than this was cut on purpose: masked scores, whose depth makes no difference.
+_CUT_DB = 6.0
 
 
 def notes_on_noise(before: Model, after: Model, samples: Iterable[Any], limit: int | None = None) -> list[str]:
@@ -47,7 +47,7 @@ def _place(before: Model, rows: Iterable[TensorError]) -> str:
     ratios = {
         public.get(row.name, row.name) if row.kind == "output" else row.name: row.sqnr_db
         for row in rows
-        if row.kind == "output" or (row.kind == "activation" and (row.own_sqnr_db or math.inf) > _CUT_DB)
+        if row.kind == "output" or (row.kind == "activation" and not _is_cut(row))
     }
     nodes = [node for node in before.main.nodes if node.name in ratios and not _is_small(node, before.main)]
     if not nodes:
@@ -55,6 +55,10 @@ def _place(before: Model, rows: Iterable[TensorError]) -> str:
     worst = max(nodes, key=lambda node: _noise(ratios[node.name]) - _noise(_incoming(node, ratios)))
     found = f"{_incoming(worst, ratios):.0f} dB before, {ratios[worst.name]:.0f} dB behind it"
     return f"; most is lost in {worst.op} '{worst.name}' ({found})"
+
+
+def _is_cut(row: TensorError) -> bool:
+    return row.own_sqnr_db is not None and row.own_sqnr_db < _CUT_DB
 
 
 def _is_small(node: Node, graph: Graph) -> bool:
