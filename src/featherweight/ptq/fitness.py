@@ -83,15 +83,17 @@ def unfaithful(
                 what, ratio, of_grids = "the squares that it is computed from alone leave", of_squares, of_squares
             if ratio < least:
                 found[node.name] = (node, f"{what} {ratio:.0f} dB on these samples (wanted: {least:.0f})")
-            if of_grids < least and op.is_factor:
-                reason = f"it goes with {node.op} '{node.name}', which is too coarse in integers"
-                for other in factors.company(node, graph):
-                    if forms.activation(other):
-                        found.setdefault(other.name, (other, reason))
-        if op.is_factor and node.name not in found:
-            for source, ratio in factors.coarse_sources(node, graph, measured.magnitudes, forms, params):
-                reason = f"steps of its output leave {ratio:.0f} dB in rows that {node.op} '{node.name}' normalizes"
-                found.setdefault(source.name, (source, reason))
+        else:
+            ratio, of_grids, least = math.inf, math.inf, 0.0
+        sources = list(factors.coarse_sources(node, graph, measured.magnitudes, forms, params)) if op.is_factor else []
+        if op.is_factor and (of_grids < least or sources):
+            reason = f"it goes with {node.op} '{node.name}', for whose smallest rows integers are too coarse"
+            for other in (node, *factors.company(node, graph)):
+                if forms.activation(other):
+                    found.setdefault(other.name, (other, reason))
+        for source, ratio in sources:
+            reason = f"steps of its output leave {ratio:.0f} dB in rows that {node.op} '{node.name}' normalizes"
+            found.setdefault(source.name, (source, reason))
     return list(found.values())
 
 
