@@ -29,8 +29,12 @@ def main() -> int:
     parser.add_argument("--missing", action="store_true", help="leave out architectures that --out has rows of")
     parser.add_argument("--lower", action="store_true", help="lower again what the cache has")
     parser.add_argument("--latency", action="store_true", help="time the files as well")
-    parser.add_argument("--seconds", type=float, default=300, help="limit of a process (default: 300)")
-    parser.add_argument("--memory", type=float, default=9000, help="limit of a process in MB (default: 9000)")
+    parser.add_argument(
+        "--seconds", type=float, default=trial.LIMITS.seconds, help="of a process (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--memory", type=float, default=trial.LIMITS.memory_mb, help="MB of a process (default: %(default)g)"
+    )
     parser.add_argument("--list", action="store_true", help="list the names")
     parser.add_argument("-v", "--verbose", action="store_true", help="print rows whole, as JSON")
     arguments = parser.parse_args()

@@ -56,9 +56,9 @@ _IMAGE_BACKBONES: dict[str, tuple[str, dict[str, Any], int]] = {
     "resnet": (
         "ResNetBackbone",
         {
-            "input_conv_filters": [16],
+            "input_conv_filters": [32],
             "input_conv_kernel_sizes": [7],
-            "stackwise_num_filters": [16, 32],
+            "stackwise_num_filters": [64, 128],
             "stackwise_num_blocks": [1, 1],
             "stackwise_num_strides": [1, 2],
             "block_type": "basic_block",

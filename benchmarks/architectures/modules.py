@@ -9,7 +9,6 @@ import numpy as np
 
 from benchmarks.architectures.record import Built
 
-
 # The operators go with this object.
 _LIBRARIES: list[Any] = []
 

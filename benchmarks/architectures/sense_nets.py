@@ -57,16 +57,33 @@ _MODELS: dict[str, tuple[str, str, dict[str, Any], _Samples]] = {
         _SMALL,
     ),
     "beit": ("BeitModel", "BeitConfig", {**_PATCHES, "use_relative_position_bias": True}, _SMALL),
-    "yolos": ("YolosModel", "YolosConfig", {**_PATCHES, "image_size": [_SIDE, _SIDE], "num_detection_tokens": 5}, _SMALL),
+    "yolos": (
+        "YolosModel",
+        "YolosConfig",
+        {**_PATCHES, "image_size": [_SIDE, _SIDE], "num_detection_tokens": 5},
+        _SMALL,
+    ),
     "clip_vision": ("CLIPVisionModel", "CLIPVisionConfig", _PATCHES, _SMALL),
     "siglip_vision": ("SiglipVisionModel", "SiglipVisionConfig", _PATCHES, _SMALL),
     "swin": (
         "SwinModel",
         "SwinConfig",
-        {"image_size": _SIDE, "patch_size": 2, "embed_dim": 32, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4},
+        {
+            "image_size": _SIDE,
+            "patch_size": 2,
+            "embed_dim": 32,
+            "depths": [2, 2],
+            "num_heads": [2, 4],
+            "window_size": 4,
+        },
         _SMALL,
     ),
-    "convnext": ("ConvNextModel", "ConvNextConfig", {"hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 2, 1]}, _MIDDLE),
+    "convnext": (
+        "ConvNextModel",
+        "ConvNextConfig",
+        {"hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 2, 1]},
+        _MIDDLE,
+    ),
     "segformer": (
         "SegformerModel",
         "SegformerConfig",
@@ -100,7 +117,12 @@ _MODELS: dict[str, tuple[str, str, dict[str, Any], _Samples]] = {
     "pvt_v2": (
         "PvtV2Model",
         "PvtV2Config",
-        {"image_size": 64, "hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 3, 4]},
+        {
+            "image_size": 64,
+            "hidden_sizes": [16, 32, 48, 64],
+            "depths": [1, 1, 1, 1],
+            "num_attention_heads": [1, 2, 3, 4],
+        },
         _MIDDLE,
     ),
     "detr": (
@@ -193,7 +215,9 @@ ROSTER = {
         for name in _MODELS
     },
     **{
-        f"transformers/{name} eager": Architecture("transformers", partial(build, name, "eager"), "transformers", INSTALL)
+        f"transformers/{name} eager": Architecture(
+            "transformers", partial(build, name, "eager"), "transformers", INSTALL
+        )
         for name in _EAGER
     },
 }

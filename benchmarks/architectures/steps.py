@@ -12,7 +12,8 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,9 @@ def quantize(progress: Progress, folder: str, recipe: str, target: str, out: str
     progress.note(**_closeness(out, samples[CALIBRATION:], expected), run_s=time.perf_counter() - start)
     progress.note(stage="compare with the reference kernels")
     if recipe in _KERNELS:
-        progress.note(kernels=_same_integers(quantized.model, samples[CALIBRATION], *_KERNELS[recipe]))
+        resolver, profile = _KERNELS[recipe]
+        right: Any = fw.run(quantized.model, samples[CALIBRATION], resolver=resolver, threads=1, tensors="all")
+        progress.note(kernels=same_integers(quantized.model, samples[CALIBRATION], right, profile))
     progress.note(stage="done")
 
 
@@ -142,35 +145,47 @@ def _float_parts(quantized: Any) -> dict[str, Any]:
     }
 
 
-def _same_integers(model: Any, sample: Any, resolver: str, profile: str | None) -> dict[str, Any]:
-    """Counts the integers of all computed tensors that the reference kernels and LiteRT disagree about.
+def same_integers(
+    model: Any, sample: Any, right: Mapping[str, np.ndarray], profile: str | None = None
+) -> dict[str, Any]:
+    """Counts the integers that the reference kernels compute otherwise than LiteRT, operator by operator.
 
-    A tensor that comes after computed floats (the model's own inputs are none) is counted apart: floats may differ by
-    roundings, and integers made of them by one.
+    Every operator is given LiteRT's own inputs, so that nothing that differs is hidden by, or blamed on, what came
+    before: floats, for one, which may differ by roundings.
+
+    Args:
+        model: the quantized model.
+        sample: one example.
+        right: what LiteRT computes from it, by tensor name.
+        profile: the arithmetic; ``xnnpack`` if left out.
     """
-    import featherweight as fw
+    from featherweight import profiles
+    from featherweight.runtime.reference import Execution, evaluate
+    from featherweight.runtime.samples import checked_arrays, input_tensors
 
-    found: Any = fw.run(model, sample, runtime="reference", profile=profile, tensors="all")
-    right: Any = fw.run(model, sample, resolver=resolver, threads=1, tensors="all")
-    after_floats: set[str] = set()
-    counts = {"elements": 0, "differing": 0, "differing_after_floats": 0}
-    first = ""
-    for node in model.main.nodes:
-        is_after = any(name in after_floats for name in node.inputs)
-        for name in node.outputs:
-            if name not in right:
-                continue
-            array = right[name]
-            if is_after or array.dtype.kind == "f":
-                after_floats.add(name)
-            if array.dtype.kind not in "iu":
-                continue
-            wrong = int((found[name] != array).sum()) if found[name].shape == array.shape else array.size
-            counts["elements"] += array.size
-            counts["differing_after_floats" if is_after else "differing"] += wrong
-            if wrong and not first and not is_after:
-                first = f"{wrong} of {array.size} {array.dtype} of {node.op} '{name}'"
-    return counts | {"first": first}
+    graph, fed = model.main, input_tensors(model)
+    arrays = checked_arrays(sample, fed, finite=False)
+    values = {**right, **{fed[name].name: array for name, array in arrays.items()}}
+    execution = Execution(model, profiles.find(profile or "xnnpack"))
+    elements, differing, nodes, first = 0, 0, 0, ""
+    for node in graph.nodes:
+        integers = [name for name in node.outputs if name in right and right[name].dtype.kind in "iu"]
+        if not integers:
+            continue
+        given = {name: values[name] for name in node.inputs if name in values}
+        found = evaluate(execution, replace(graph, nodes=(node,)), given, frozenset(integers))
+        wrong = {name: _differing(found[name], right[name]) for name in integers}
+        elements += sum(right[name].size for name in integers)
+        differing += sum(wrong.values())
+        nodes += any(wrong.values())
+        if any(wrong.values()) and not first:
+            name = next(name for name, count in wrong.items() if count)
+            first = f"{wrong[name]} of {right[name].size} {right[name].dtype} of {node.op} '{node.name}'"
+    return {"elements": elements, "differing": differing, "nodes_differing": nodes, "first": first}
+
+
+def _differing(found: np.ndarray, right: np.ndarray) -> int:
+    return right.size if found.shape != right.shape else int((found != right).sum())
 
 
 def _main(step: str, arguments: str, result: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +18,9 @@ from benchmarks.architectures.steps import FLOAT_FILE
 
 RECIPES = ("float16", "dynamic", "int8", "int16x8")
 _LOWERED = "lowered.json"
+LIMITS = Limits(seconds=300, memory_mb=9000)
 _TIMED_RUNS = 60
+_LONG_NAME = re.compile(r"'([^']{60,})'")
 
 
 def default_cache() -> Path:
@@ -34,7 +37,7 @@ class Options:
     target: str = "litert"
     lower_again: bool = False
     latency: bool = False
-    limits: Limits = Limits(300, 9000)
+    limits: Limits = LIMITS
 
 
 class Rows:
@@ -108,9 +111,7 @@ def _quantized(folder: Path, recipe: str, options: Options, out: Path) -> dict[s
     return result
 
 
-def _timed(
-    rows: list[dict[str, Any]], folder: Path, made: Path, options: Options
-) -> Iterator[dict[str, Any]]:
+def _timed(rows: list[dict[str, Any]], folder: Path, made: Path, options: Options) -> Iterator[dict[str, Any]]:
     files = {row["recipe"]: str(made / f"{row['recipe']}.tflite") for row in rows if row["status"] == "ok"}
     files["float"] = str(folder / FLOAT_FILE)
     times = run_step("latency", options.limits, files=files, runs=_TIMED_RUNS).get("ms", {})
@@ -122,7 +123,7 @@ def line(row: dict[str, Any]) -> str:
     """Returns a row in one line."""
     head = f"{row['name']:<36} {row['recipe']:<8}"
     if row["status"] != "ok":
-        return f"{head} {row['status'].upper()} in '{row.get('stage', '')}': {(row.get('error') or '')[:200]}"
+        return f"{head} {row['status'].upper()} in '{row.get('stage', '')}': {short(row.get('error') or '')[:250]}"
     text = f"{head} {row['db']:6.1f} dB"
     if row["recipe"] == "float":
         return f"{text}  lowered in {row['lower_s']:.0f} s, {row['peak_mb']:.0f} MB, {row['nodes']} operators"
@@ -133,11 +134,16 @@ def line(row: dict[str, Any]) -> str:
     return text + (f"  {row['ms'][0]:.2f} ms" if row.get("ms") else "")
 
 
+def short(text: str) -> str:
+    """Returns a message in which long names of operators are their last part."""
+    return _LONG_NAME.sub(lambda found: f"'…{found[1].rsplit('/', 1)[-1][-60:]}'", text)
+
+
 def kernels_line(kernels: dict[str, Any]) -> str:
     """Returns what comparing with the reference kernels found, in words."""
     if "error" in kernels:
         return kernels["error"][:160]
     if kernels["differing"]:
-        return f"{kernels['differing']} of {kernels['elements']} differ; first {kernels['first']}"
-    after = kernels["differing_after_floats"]
-    return "equal" + (f", but for {after} of {kernels['elements']} after floats" if after else "")
+        head = f"{kernels['differing']} of {kernels['elements']} differ, in {kernels['nodes_differing']} operators"
+        return f"{head}; first {short(kernels['first'])}"
+    return "equal"
