@@ -182,8 +182,11 @@ _MODELS: dict[str, tuple[str, str, dict[str, Any], _Samples]] = {
 _EAGER = ("vit", "whisper_encoder", "wav2vec2")
 
 
-def build(name: str, attention: str | None = None) -> Built:
-    """Returns a model that takes pixels, samples of sound or a spectrogram, and gives the last hidden states."""
+def build(name: str, attention: str | None = None, **changed: Any) -> Built:
+    """Returns a model that takes pixels, samples of sound or a spectrogram, and gives the last hidden states.
+
+    `changed` are arguments of the configuration that are not those of the roster.
+    """
     torch = seeded()
     import transformers
 
@@ -198,7 +201,7 @@ def build(name: str, attention: str | None = None) -> Built:
     model_class, config_class, options, samples = _MODELS[name]
     if name == "detr":
         options = {**options, "backbone_config": transformers.ResNetConfig(**_DETR_BACKBONE)}
-    config = getattr(transformers, config_class)(**options)
+    config = getattr(transformers, config_class)(**{**options, **changed})
     if attention:
         config._attn_implementation = attention
     model = getattr(transformers, model_class)(config)

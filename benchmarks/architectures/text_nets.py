@@ -92,8 +92,11 @@ _WITHOUT_SDPA = ("deberta", "deberta_v2", "mpnet")
 _EAGER = ("bert", "distilbert", "gpt2", "t5_encoder", "llama")
 
 
-def build(name: str, masked: bool, attention: str = "sdpa") -> Built:
-    """Returns a text model that takes ids, and a mask of the words that really masks; gives the last hidden states."""
+def build(name: str, masked: bool, attention: str = "sdpa", **changed: Any) -> Built:
+    """Returns a text model that takes ids, and a mask of the words that really masks; gives the last hidden states.
+
+    `changed` are arguments of the configuration that are not those of the roster.
+    """
     torch = seeded()
     import transformers
 
@@ -110,7 +113,7 @@ def build(name: str, masked: bool, attention: str = "sdpa") -> Built:
             return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
 
     model_class, config_class, options = _MODELS[name]
-    config = getattr(transformers, config_class)(**options)
+    config = getattr(transformers, config_class)(**{**options, **changed})
     if name not in _WITHOUT_SDPA:
         config._attn_implementation = attention
     model = getattr(transformers, model_class)(config)
