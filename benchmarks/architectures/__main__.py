@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks.architectures import trial
+from benchmarks.architectures import page, trial
 from benchmarks.architectures.processes import Limits
 from benchmarks.architectures.roster import ROSTER, chosen
 
@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, default=trial.default_cache(), help="default: %(default)s")
     parser.add_argument("--out", type=Path, help="a JSON file to put the rows into; others in it stay")
     parser.add_argument("--missing", action="store_true", help="leave out architectures that --out has rows of")
+    parser.add_argument("--page", type=Path, help="write the page of results, of all rows in --out, to this file")
     parser.add_argument("--lower", action="store_true", help="lower again what the cache has")
     parser.add_argument("--latency", action="store_true", help="time the files as well")
     parser.add_argument(
@@ -58,6 +59,8 @@ def main() -> int:
             rows.put(row)
             failed += row["status"] != "ok"
             print(json.dumps(row, indent=1) if arguments.verbose else trial.line(row), flush=True)
+    if arguments.page:
+        arguments.page.write_text(page.markdown(rows.rows.values()), encoding="utf-8")
     return int(failed > 0)
 
 

