@@ -10,8 +10,6 @@ from benchmarks.architectures.modules import built, seeded
 from benchmarks.architectures.record import SAMPLES, Architecture, Built
 
 _NORM_IMAGES = 32
-_TORCHVISION = "pip install --no-deps torchvision"
-_TIMM = "pip install --no-deps timm"
 
 
 def _torchvision(name: str, size: int, **options: Any) -> Built:
@@ -109,13 +107,11 @@ _FROM_TIMM: dict[str, tuple[int, dict[str, Any]]] = {
 
 ROSTER = {
     **{
-        f"torchvision/{name}": Architecture(
-            "torchvision", partial(_torchvision, name, size, **options), "torchvision", _TORCHVISION
-        )
+        f"torchvision/{name}": Architecture("torchvision", partial(_torchvision, name, size, **options), "torchvision")
         for name, (size, options) in _FROM_TORCHVISION.items()
     },
     **{
-        f"timm/{name}": Architecture("timm", partial(_timm, name, size, **options), "timm", _TIMM)
+        f"timm/{name}": Architecture("timm", partial(_timm, name, size, **options), "timm")
         for name, (size, options) in _FROM_TIMM.items()
     },
 }

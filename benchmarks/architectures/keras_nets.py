@@ -11,7 +11,6 @@ from benchmarks.architectures import inputs
 from benchmarks.architectures.modules import NORM_SHIFT
 from benchmarks.architectures.record import SAMPLES, Architecture, Built
 
-_KERAS, _KERAS_HUB = "pip install keras jax", "pip install --no-deps keras-hub"
 _LENGTH, _VOCABULARY = 24, 500
 _TWO = {"num_layers": 2, "hidden_dim": 64, "intermediate_dim": 128}
 _TEXT = {**_TWO, "vocabulary_size": _VOCABULARY, "num_heads": 4, "dropout": 0.0, "max_sequence_length": 64}
@@ -129,17 +128,15 @@ def _seeded() -> Any:
 
 ROSTER = {
     **{
-        f"keras.applications/{name}": Architecture(
-            "keras.applications", partial(_application, name, size), "keras", _KERAS
-        )
+        f"keras.applications/{name}": Architecture("keras.applications", partial(_application, name, size), "keras")
         for name, size in _APPLICATIONS.items()
     },
     **{
-        f"keras-hub/{name}": Architecture("KerasHub", partial(_text_backbone, name), "keras_hub", _KERAS_HUB)
+        f"keras-hub/{name}": Architecture("KerasHub", partial(_text_backbone, name), "keras_hub")
         for name in _TEXT_BACKBONES
     },
     **{
-        f"keras-hub/{name}": Architecture("KerasHub", partial(_image_backbone, name), "keras_hub", _KERAS_HUB)
+        f"keras-hub/{name}": Architecture("KerasHub", partial(_image_backbone, name), "keras_hub")
         for name in _IMAGE_BACKBONES
     },
 }

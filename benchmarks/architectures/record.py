@@ -9,6 +9,7 @@ from typing import Any
 
 # Samples to calibrate with, and others to measure with.
 CALIBRATION, HELD_OUT = 12, 6
+INSTALL = "make setup-architectures"
 SAMPLES = CALIBRATION + HELD_OUT
 
 
@@ -35,13 +36,11 @@ class Architecture:
         family: the package whose architecture it is.
         build: makes the model; imports the package.
         module: the package's name in Python.
-        install: how to get the package.
     """
 
     family: str
     build: Callable[[], Built]
     module: str
-    install: str
 
     @property
     def is_there(self) -> bool:

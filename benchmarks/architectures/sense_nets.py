@@ -11,7 +11,6 @@ import numpy as np
 from benchmarks.architectures import inputs
 from benchmarks.architectures.modules import built, seeded
 from benchmarks.architectures.record import SAMPLES, Architecture, Built
-from benchmarks.architectures.text_nets import INSTALL
 
 _SIDE = 32
 _WIDE = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
@@ -213,14 +212,9 @@ def build(name: str, attention: str | None = None, **changed: Any) -> Built:
 
 
 ROSTER = {
+    **{f"transformers/{name}": Architecture("transformers", partial(build, name), "transformers") for name in _MODELS},
     **{
-        f"transformers/{name}": Architecture("transformers", partial(build, name), "transformers", INSTALL)
-        for name in _MODELS
-    },
-    **{
-        f"transformers/{name} eager": Architecture(
-            "transformers", partial(build, name, "eager"), "transformers", INSTALL
-        )
+        f"transformers/{name} eager": Architecture("transformers", partial(build, name, "eager"), "transformers")
         for name in _EAGER
     },
 }

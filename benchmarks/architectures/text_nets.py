@@ -9,7 +9,6 @@ from benchmarks.architectures import inputs
 from benchmarks.architectures.modules import built, seeded
 from benchmarks.architectures.record import SAMPLES, Architecture, Built
 
-INSTALL = "pip install transformers"
 _LENGTH, _VOCABULARY = 24, 500
 _WIDE = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 _WORDS = {"vocab_size": _VOCABULARY, "max_position_embeddings": 64}
@@ -127,7 +126,7 @@ def build(name: str, masked: bool, attention: str = "sdpa", **changed: Any) -> B
 
 
 def _row(name: str, masked: bool, attention: str = "sdpa") -> Architecture:
-    return Architecture("transformers", partial(build, name, masked, attention), "transformers", INSTALL)
+    return Architecture("transformers", partial(build, name, masked, attention), "transformers")
 
 
 ROSTER = {

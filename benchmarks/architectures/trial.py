@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.architectures.processes import Limits, run_step
+from benchmarks.architectures.record import INSTALL
 from benchmarks.architectures.roster import ROSTER
 from benchmarks.architectures.steps import FLOAT_FILE
 
@@ -65,7 +66,7 @@ def rows_of(name: str, options: Options) -> Iterator[dict[str, Any]]:
     """Yields the row of lowering (recipe ``float``), then one per recipe where that went well."""
     head = {"name": name, "family": ROSTER[name].family}
     if not ROSTER[name].is_there:
-        yield {**head, "recipe": "float", "status": "missing", "error": f"not installed: {ROSTER[name].install}"}
+        yield {**head, "recipe": "float", "status": "missing", "error": f"not installed: {INSTALL}"}
         return
     folder = options.cache / "lowered" / name.replace("/", "-").replace(" ", "-")
     lowered = _lowered(name, folder, options)
