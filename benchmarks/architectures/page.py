@@ -105,7 +105,8 @@ def failure_kinds(rows: Iterable[Row]) -> dict[str, list[Row]]:
 def failure_kind(row: Row) -> str:
     """Returns a message without its names and numbers."""
     if row["status"] == "abort":
-        return f"LiteRT aborts (stage '{row['stage']}')"
+        reference = f"; the reference kernel {row['reference'].split(':')[0]}" if row.get("reference") else ""
+        return f"aborts (stage '{row['stage']}'){reference}"
     if row["status"] in ("time", "memory"):
         return f"more {row['status']} than one process may take (stage '{row.get('stage', '')}')"
     text = _NUMBERS.sub("N", _NAMES.sub("'…'", row["error"]))

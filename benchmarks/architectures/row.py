@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.architectures import page, trial
+from benchmarks.architectures.processes import run_step
 from benchmarks.architectures.roster import ROSTER
 from benchmarks.measuring import RESULTS, ROOT, Figure, Options, say, wait_until_calm
 
 PAGE = ROOT / "docs" / "architectures.md"
 # Lowered files are kept beside the other results; rows too, so that the page can be written again.
 _CACHE, _ROWS = RESULTS / "architectures", RESULTS / "architectures_rows.json"
-_TIMED = "sentences/"
+_TIMED, _LARGE = "sentences/", "torchvision/swin_t"
 _NOT_CONVERTED = "litert-torch can't convert"
 _TRANSFORMERS = ("transformers", "KerasHub")
 _LEAST_INT8_DB = 20.0
@@ -32,7 +33,8 @@ def architectures(options: Options) -> list[Figure]:
             rows.put(row)
             say(trial.line(row))
     PAGE.write_text(page.markdown(rows.rows.values()), encoding="utf-8")
-    return _figures(page.by_name(rows.rows.values()))
+    alone = run_step("convert", trial.LIMITS, name=_LARGE)
+    return [*_figures(page.by_name(rows.rows.values())), *_large(rows.rows[_LARGE, "float"], alone)]
 
 
 def _figures(table: Table) -> list[Figure]:
@@ -64,6 +66,26 @@ def _figures(table: Table) -> list[Figure]:
             )
         )
     return [*figures, *_closeness(lowered), *_sentences(table)]
+
+
+def _large(lowered: Mapping[str, Any], alone: Mapping[str, Any]) -> list[Figure]:
+    """Returns time and memory of lowering a large net, against the converter alone."""
+    if lowered["status"] != "ok" or alone["status"] != "ok":
+        return []
+    time = lowered["lower_s"] / alone["convert_s"]
+    memory = lowered["peak_mb"] / alone["peak_mb"]
+    seconds = f"{lowered['lower_s']:.1f} s for {alone['convert_s']:.1f}"
+    megabytes = f"{lowered['peak_mb']:.0f} MB for {alone['peak_mb']:.0f}"
+    return [
+        Figure(f"{_LARGE}: lowering / litert-torch, time", time, "x", at_most=1.3, note=seconds),
+        Figure(
+            f"{_LARGE}: lowering / litert-torch, memory",
+            memory,
+            "x",
+            at_most=1.5,
+            note=megabytes,
+        ),
+    ]
 
 
 def _closeness(lowered: Table) -> list[Figure]:

@@ -64,6 +64,24 @@ def lower(progress: Progress, name: str, folder: str) -> None:
     progress.note(stage="done", file_bytes=Path(folder, FLOAT_FILE).stat().st_size)
 
 
+def convert(progress: Progress, name: str) -> None:
+    """Has litert-torch alone convert an architecture: what lowering is held against."""
+    from benchmarks.architectures.roster import ROSTER
+
+    built = ROSTER[name].build()
+    start = time.perf_counter()
+    import litert_torch
+    import torch
+
+    arguments = tuple(torch.from_numpy(array) for array in _parts(built.samples[0]))
+    data = litert_torch.convert(built.source, arguments).model_content()
+    progress.note(convert_s=time.perf_counter() - start, peak_mb=peak_mb(), file_bytes=len(data))
+
+
+def _parts(sample: Any) -> Sequence[np.ndarray]:
+    return sample if isinstance(sample, tuple) else (sample,)
+
+
 def quantize(progress: Progress, folder: str, recipe: str, target: str, out: str) -> None:
     """Quantizes a float file in one recipe, runs it on LiteRT and on the reference kernels."""
     import featherweight as fw
@@ -188,12 +206,13 @@ def _differing(found: np.ndarray, right: np.ndarray) -> int:
     return right.size if found.shape != right.shape else int((found != right).sum())
 
 
+_STEPS = {step.__name__: step for step in (lower, convert, quantize, refuse, latency)}
+
+
 def _main(step: str, arguments: str, result: str) -> None:
     progress = Progress(result)
     try:
-        {"lower": lower, "quantize": quantize, "refuse": refuse, "latency": latency}[step](
-            progress, **json.loads(arguments)
-        )
+        _STEPS[step](progress, **json.loads(arguments))
     except Exception as error:
         import traceback
 
