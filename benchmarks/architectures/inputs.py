@@ -38,7 +38,7 @@ def waves(count: int, length: int, seed: int = 0) -> np.ndarray:
     random = np.random.default_rng(seed)
     time = np.arange(length) / 16_000
     tones = np.sin(2 * np.pi * random.uniform(100, 3000, (count, 3, 1)) * time + random.uniform(0, 6, (count, 3, 1)))
-    envelope = 1 + np.sin(2 * np.pi * random.uniform(5, 40, (count, 1)) * time)
+    envelope = 1 + 0.5 * np.sin(2 * np.pi * random.uniform(5, 40, (count, 1)) * time)
     wave = (tones * random.uniform(0.2, 1, (count, 3, 1))).sum(1) * envelope + random.normal(0, 0.05, (count, length))
     return (wave / wave.std(1, keepdims=True)).astype(np.float32)
 

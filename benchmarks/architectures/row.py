@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.architectures import page, trial
 from benchmarks.architectures.processes import run_step
 from benchmarks.architectures.roster import ROSTER
+from benchmarks.architectures.sense_nets import ZERO_TOKENS
 from benchmarks.measuring import RESULTS, ROOT, Figure, Options, say, wait_until_calm
 
 PAGE = ROOT / "docs" / "architectures.md"
@@ -94,8 +95,8 @@ def _closeness(lowered: Table) -> list[Figure]:
     figures = [Figure("int16x8 below dynamic − 1 dB", len(worse), at_most=0, note=note)]
     tiny = [
         made["int8"]
-        for made in lowered.values()
-        if made["float"]["family"] in _TRANSFORMERS and page.is_running(made.get("int8"))
+        for name, made in lowered.items()
+        if name != ZERO_TOKENS and made["float"]["family"] in _TRANSFORMERS and page.is_running(made.get("int8"))
     ]
     low = [f"{row['name']} {row['db']:.1f} dB" for row in tiny if row["db"] < _LEAST_INT8_DB]
     what = f"tiny transformers in int8 below {_LEAST_INT8_DB:.0f} dB"

@@ -178,13 +178,21 @@ _MODELS: dict[str, tuple[str, str, dict[str, Any], _Samples]] = {
         partial(inputs.mels, SAMPLES, 64, 32),
     ),
 }
+# As large as the embeddings of patches are.
+_TOKENS_STD = 0.2
+ZERO_TOKENS = "transformers/yolos zero tokens"
 _EAGER = ("vit", "whisper_encoder", "wav2vec2")
 
 
-def build(name: str, attention: str | None = None, **changed: Any) -> Built:
+def build(name: str, attention: str | None = None, has_drawn_tokens: bool = True, **changed: Any) -> Built:
     """Returns a model that takes pixels, samples of sound or a spectrogram, and gives the last hidden states.
 
-    `changed` are arguments of the configuration that are not those of the roster.
+    Args:
+        name: in the roster.
+        attention: how it is computed; None for the default.
+        has_drawn_tokens: tokens and positions that begin at zero are drawn. Trained ones are not zero, and a layer norm
+            amplifies whatever error a token of zeros has.
+        changed: arguments of the configuration that are not those of the roster.
     """
     torch = seeded()
     import transformers
@@ -206,9 +214,19 @@ def build(name: str, attention: str | None = None, **changed: Any) -> Built:
     model = getattr(transformers, model_class)(config)
     if name == "whisper_encoder":
         model = model.get_encoder()
+    if has_drawn_tokens:
+        _draw_tokens(model)
     values = samples()
     norm_inputs = None if values.ndim < 4 else inputs.images(32, values.shape[-1], seed=1)
     return built(Sense(model), [value[None] for value in values], norm_inputs)
+
+
+def _draw_tokens(model: Any) -> None:
+    import torch
+
+    for parameter in model.parameters():
+        if parameter.ndim == 3 and not parameter.any():
+            torch.nn.init.normal_(parameter, std=_TOKENS_STD)
 
 
 ROSTER = {

@@ -31,6 +31,8 @@ LEAST_DB = {"float16": 50.0, "dynamic": 18.0, "int8": 20.0, "int16x8": 20.0}
 # LiteRT's kernels and the profile that is theirs.
 KERNELS = {"int8": ("auto", "xnnpack"), "int16x8": ("no_delegate", "tflite_opt")}
 _HELD_OUT = 4
+# Tokens of zeros: their layer norms amplify every error, and 16 bits once aborted LiteRT.
+ZERO_TOKENS = "yolos with tokens of zeros"
 
 
 def resnet() -> Built:
@@ -98,6 +100,7 @@ NETS: dict[str, Callable[[], Built]] = {
     "whisper encoder": partial(sense_nets.build, "whisper_encoder", encoder_layers=1),
     "wav2vec2": partial(sense_nets.build, "wav2vec2", **_ONE),
     "yolos": partial(sense_nets.build, "yolos", **_ONE),
+    ZERO_TOKENS: partial(sense_nets.build, "yolos", has_drawn_tokens=False, **_ONE),
     "swin": partial(sense_nets.build, "swin", **_SMALL_SWIN),
     "convnext": partial(sense_nets.build, "convnext", num_stages=2, hidden_sizes=[16, 32], depths=[1, 1]),
     "resnet": resnet,
@@ -109,8 +112,9 @@ NETS: dict[str, Callable[[], Built]] = {
 class Net:
     """An architecture, lowered once; what its recipes give is computed once, and a failure raised for each."""
 
-    def __init__(self, built: Built, folder: Path) -> None:
-        self.samples, self.folder = built.samples, folder
+    def __init__(self, name: str, folder: Path) -> None:
+        built = NETS[name]()
+        self.name, self.samples, self.folder = name, built.samples, folder
         self.held_out = built.samples[CALIBRATION : CALIBRATION + _HELD_OUT]
         self.expected = [built.run(sample)[0] for sample in self.held_out]
         self.lowered = load_with_notes(built.source, samples=built.samples[:2])
@@ -141,12 +145,13 @@ def _arrays(sample: Any) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module", params=NETS)
 def net(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Net:
-    return Net(NETS[request.param](), tmp_path_factory.mktemp("net"))
+    return Net(request.param, tmp_path_factory.mktemp("net"))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_runs_in_litert_and_is_close_to_the_source(net: Net, recipe: str) -> None:
-    assert net.sqnr_db(recipe) >= LEAST_DB[recipe]
+    least = LEAST_DB[recipe] if net.name != ZERO_TOKENS else min(LEAST_DB[recipe], 10.0)
+    assert net.sqnr_db(recipe) >= least
 
 
 def test_sixteen_bits_are_no_worse_than_dynamic(net: Net) -> None:
