@@ -10,7 +10,7 @@ _GRID = 6
 def images(count: int, size: int, seed: int = 0, channels_last: bool = False, channels: int = 3) -> np.ndarray:
     """Returns smooth random fields with a little noise, of about unit variance: (n, c, h, w), or (n, h, w, c)."""
     random = np.random.default_rng(seed)
-    coarse = random.normal(0, 1.3, (count, channels, _GRID, _GRID)) + random.normal(0, 0.5, (count, channels, 1, 1))
+    coarse = random.uniform(-2, 2, (count, channels, _GRID, _GRID)) + random.uniform(-1, 1, (count, channels, 1, 1))
     place = np.linspace(0, _GRID - 1, size)
     low = np.minimum(place.astype(int), _GRID - 2)
     part = place - low

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 # Samples to calibrate with, and others to measure with.
-CALIBRATION, HELD_OUT = 12, 6
+CALIBRATION, HELD_OUT = 16, 6
 INSTALL = "make setup-architectures"
 SAMPLES = CALIBRATION + HELD_OUT
 

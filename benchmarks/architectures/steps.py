@@ -85,41 +85,43 @@ def _parts(sample: Any) -> Sequence[np.ndarray]:
 def quantize(progress: Progress, folder: str, recipe: str, target: str, out: str) -> None:
     """Quantizes a float file in one recipe, runs it on LiteRT and on the reference kernels."""
     import featherweight as fw
-    from benchmarks.architectures.record import CALIBRATION
 
     progress.note(stage="quantize")
-    samples, expected = pickle.loads(Path(folder, SAMPLES_FILE).read_bytes())
+    samples, held_out, expected = _samples(folder)
     start = time.perf_counter()
-    quantized = fw.quantize(
-        Path(folder, FLOAT_FILE), recipe, calibration=samples[:CALIBRATION], target=target, progress=False
-    )
+    quantized = fw.quantize(Path(folder, FLOAT_FILE), recipe, calibration=samples, target=target, progress=False)
     file_bytes = quantized.save(out)
     progress.note(quantize_s=time.perf_counter() - start, file_bytes=file_bytes)
     progress.note(**_float_parts(quantized), notes=list(quantized.plan.notes))
     progress.note(violations=[str(violation) for violation in quantized.report.violations][:5])
     progress.note(stage="run on LiteRT")
     start = time.perf_counter()
-    progress.note(**_closeness(out, samples[CALIBRATION:], expected), run_s=time.perf_counter() - start)
+    progress.note(**_closeness(out, held_out, expected), run_s=time.perf_counter() - start)
     progress.note(stage="compare with the reference kernels")
     if recipe in _KERNELS:
         resolver, profile = _KERNELS[recipe]
-        right: Any = fw.run(quantized.model, samples[CALIBRATION], resolver=resolver, threads=1, tensors="all")
-        progress.note(kernels=same_integers(quantized.model, samples[CALIBRATION], right, profile))
+        right: Any = fw.run(quantized.model, held_out[0], resolver=resolver, threads=1, tensors="all")
+        progress.note(kernels=same_integers(quantized.model, held_out[0], right, profile))
     progress.note(stage="done")
 
 
 def refuse(progress: Progress, folder: str, file: str) -> None:
     """Runs a file that LiteRT aborts on with the reference kernels alone: do they refuse it?"""
     import featherweight as fw
-    from benchmarks.architectures.record import CALIBRATION
     from featherweight.errors import FeatherweightError
 
-    samples, _ = pickle.loads(Path(folder, SAMPLES_FILE).read_bytes())
     try:
-        fw.run(file, samples[CALIBRATION], runtime="reference")
+        fw.run(file, _samples(folder)[1][0], runtime="reference")
         progress.note(reference="computes something")
     except FeatherweightError as error:
         progress.note(reference=f"refuses: {error}")
+
+
+def _samples(folder: str) -> tuple[list[Any], list[Any], list[list[np.ndarray]]]:
+    """Returns samples to calibrate with, those held out, and the source's outputs on the latter."""
+    samples, expected = pickle.loads(Path(folder, SAMPLES_FILE).read_bytes())
+    count = len(samples) - len(expected)
+    return samples[:count], samples[count:], expected
 
 
 def latency(progress: Progress, files: dict[str, str], runs: int) -> None:
