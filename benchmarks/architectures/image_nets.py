@@ -16,6 +16,8 @@ def _torchvision(name: str, size: int, **options: Any) -> Built:
     seeded()
     import torchvision
 
+    if name == "vit":
+        return _with_images(torchvision.models.VisionTransformer(**options), size)
     module = torchvision.models.get_model(name, weights=None, **options)
     return _with_images(module, size)
 
@@ -46,7 +48,10 @@ _FROM_TORCHVISION: dict[str, tuple[int, dict[str, Any]]] = {
     "alexnet": (64, {"num_classes": 10}),
     "vgg11_bn": (64, {"num_classes": 10}),
     "densenet121": (64, {}),
-    "vit_b_16": (64, {"image_size": 64, "num_layers": 2, "hidden_dim": 192, "num_heads": 3, "mlp_dim": 768}),
+    "vit": (
+        64,
+        {"image_size": 64, "patch_size": 16, "num_layers": 2, "hidden_dim": 192, "num_heads": 3, "mlp_dim": 768},
+    ),
     "resnet50": (64, {}),
     "resnext50_32x4d": (64, {}),
     "inception_v3": (96, {"aux_logits": False, "init_weights": False}),

@@ -56,7 +56,7 @@ _IMAGE_BACKBONES: dict[str, tuple[str, dict[str, Any], int]] = {
     "resnet": (
         "ResNetBackbone",
         {
-            "input_conv_filters": [32],
+            "input_conv_filters": [64],
             "input_conv_kernel_sizes": [7],
             "stackwise_num_filters": [64, 128],
             "stackwise_num_blocks": [1, 1],
