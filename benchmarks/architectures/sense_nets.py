@@ -231,6 +231,7 @@ def _draw_tokens(model: Any) -> None:
 
 ROSTER = {
     **{f"transformers/{name}": Architecture("transformers", partial(build, name), "transformers") for name in _MODELS},
+    ZERO_TOKENS: Architecture("transformers", partial(build, "yolos", has_drawn_tokens=False), "transformers"),
     **{
         f"transformers/{name} eager": Architecture("transformers", partial(build, name, "eager"), "transformers")
         for name in _EAGER
