@@ -71,8 +71,8 @@ demo: $(READY)  ## train, quantize and measure a small convnet on real data: OUT
 test: $(READY)  ## all tests but those that need TensorFlow or torch: PYTEST_ARGS='-k name -n 0'
 	$(call run_in,.venv) $(pytest) $(PYTEST_ARGS)
 
-test-all: $(READY_ALL)  ## all tests, in an environment with TensorFlow and torch
-	$(call run_in,.venv-all) $(pytest) -m "" $(PYTEST_ARGS)
+test-all: $(READY_ALL)  ## after `make test`: what needs TensorFlow or torch, or must hold beside them
+	$(call run_in,.venv-all) $(pytest) -m "frameworks or beside" $(PYTEST_ARGS)
 
 lint: $(READY)  ## ruff, pyright and the layers contract
 	$(call run_in,.venv) ruff check .

@@ -262,11 +262,20 @@ def test_pattern_and_operator_must_both_match() -> None:
 
 def test_a_rule_that_matches_nothing() -> None:
     message = (
-        r"^Recipe 'mine': rule 2 \(match='blok_1/\*'\) matches no operator\. The model's operators are named "
-        r"stem/conv, block_1/dense;block_1/relu, head; `featherweight inspect` lists them\.$"
+        r"^Recipe 'mine': rule 2 \(match='blok_1/\*'\) matches no operator\. Of its names, the "
+        r"nearest are block_1/relu, block_1/dense, block_1/dense/kernel, .*; `featherweight inspect` lists them\.$"
     )
     with pytest.raises(RecipeError, match=message):
         resolved(INT8, Rule("blok_1/*"))
+
+
+def test_an_error_lists_the_ten_nearest_names() -> None:
+    model = chain(*(("FULLY_CONNECTED", f"encoder.layer.{n}.attention.self.query") for n in range(40)))
+    with pytest.raises(
+        RecipeError, match=r"nearest are encoder\.layer\.31\.attention\.self\.query, .*and \d+ more;"
+    ) as said:
+        recipes.resolve(Recipe("mine", (Rule("*layer.31.attention.self.qery"),)), model)
+    assert str(said.value).count("encoder.layer.") == 10
 
 
 def test_a_rule_behind_another_has_matched() -> None:

@@ -123,6 +123,7 @@ def sparsity_curve(
     max_drop: float = 0.01,
     folder: str | Path | None = None,
     seed: int = 0,
+    input_shapes: Any = None,
     progress: bool = True,
 ) -> Curve:
     """Prunes a model to several sparsities, and evaluates every file on LiteRT beside the dense one.
@@ -141,6 +142,7 @@ def sparsity_curve(
         max_drop: how far the metric may fall below the dense model's before the knee.
         folder: where finished points are kept; the same call goes on from there.
         seed: decides the training.
+        input_shapes: as in `load`.
         progress: show progress on a terminal.
 
     Raises:
@@ -155,7 +157,7 @@ def sparsity_curve(
         raise RecipeError(
             "sparsity_curve: only a live Keras model can be retrained. Load it with Keras, or leave train out."
         )
-    graph = load(source)
+    graph = load(source, input_shapes=input_shapes)
     samples = None if calibration is None else list(calibration)
     dense = evaluate(graph, data, metric, progress=False)
     how = method if train is None else f"retrained for {epochs} epochs"
@@ -173,7 +175,8 @@ def sparsity_curve(
                 from featherweight.training.retraining import retrained
 
                 pruned = load(
-                    retrained(source, sparsity, pattern, train, epochs=epochs, learning_rate=learning_rate, seed=seed)
+                    retrained(source, sparsity, pattern, train, epochs=epochs, learning_rate=learning_rate, seed=seed),
+                    input_shapes=input_shapes,
                 )
             point = _measured(pruned, pattern, sparsity, data, dense)
             kept.add(point, pruned)

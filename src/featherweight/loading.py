@@ -19,7 +19,14 @@ _FRAMEWORK_FILES = (".keras", ".h5")
 _LOWERED_WITH = 3
 
 
-def load(source: Any, *, unroll: bool = False, fuse: bool = False, samples: Iterable[Any] | None = None) -> Model:
+def load(
+    source: Any,
+    *,
+    unroll: bool = False,
+    fuse: bool = False,
+    samples: Iterable[Any] | None = None,
+    input_shapes: Any = None,
+) -> Model:
     """Returns the float graph of a model: a ``.tflite`` file, a Keras file, or a live framework model.
 
     Operators without integer kernels are written in ones that have them (`featherweight.ptq.passes`).
@@ -28,37 +35,50 @@ def load(source: Any, *, unroll: bool = False, fuse: bool = False, samples: Iter
         source: a path (``.tflite``, ``.keras``, ``.h5``), the bytes of a ``.tflite`` file, a `Model`, or a live model.
         unroll: write recurrent layers out step by step instead of as loops, which full-integer recipes need.
         fuse: write Keras LSTM layers as one operator each, which integer targets have kernels for.
-        samples: inputs to verify a lowered model with; a PyTorch module or JAX function needs at least one.
+        samples: inputs to verify a lowered model with; a PyTorch module or JAX function needs at least one. Sizes that
+            a Keras model leaves free are those of the first.
+        input_shapes: shapes with batch (None: free) for inputs of a Keras model that leave sizes free: one shape, a
+            list in order, or a dict by name.
 
     Raises:
         FormatError: if a file can't be read as a model.
         LoweringError: if a framework model can't be lowered, or the result differs from it.
     """
-    return load_with_notes(source, unroll=unroll, fuse=fuse, samples=samples).model
+    return load_with_notes(source, unroll=unroll, fuse=fuse, samples=samples, input_shapes=input_shapes).model
 
 
 def load_with_notes(
-    source: Any, *, unroll: bool = False, fuse: bool = False, samples: Iterable[Any] | None = None
+    source: Any,
+    *,
+    unroll: bool = False,
+    fuse: bool = False,
+    samples: Iterable[Any] | None = None,
+    input_shapes: Any = None,
 ) -> Lowered:
     """Like `load`, with what lowering noted; what it returns can be quantized as it is."""
-    loaded = _read_or_lower(source, unroll, fuse, samples)
+    loaded = _read_or_lower(source, unroll, fuse, samples, input_shapes)
     return replace(loaded, model=prepare(loaded.model))
 
 
-def _read_or_lower(source: Any, unroll: bool, fuse: bool, samples: Iterable[Any] | None) -> Lowered:
-    if isinstance(source, Lowered):
-        return source
-    if isinstance(source, Model):
-        return Lowered(source)
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return Lowered(tflite.read(source))
+def _read_or_lower(source: Any, unroll: bool, fuse: bool, samples: Iterable[Any] | None, input_shapes: Any) -> Lowered:
+    if isinstance(source, (Lowered, Model, bytes, bytearray, memoryview)):
+        _refuse_shapes(input_shapes, f"a {type(source).__name__}")
+        if isinstance(source, Lowered):
+            return source
+        return Lowered(source if isinstance(source, Model) else tflite.read(source))
     if isinstance(source, (str, Path)):
         path = Path(source)
         if path.suffix not in _FRAMEWORK_FILES:
+            _refuse_shapes(input_shapes, f"'{path}'")
             return Lowered(tflite.read(path))
         if not path.is_file():
             raise FormatError(f"'{path}' can't be read: there is no such file. Give a .tflite, .keras or .h5 path.")
-    return lower_with_notes(source, unroll=unroll, fuse=fuse, samples=samples)
+    return lower_with_notes(source, unroll=unroll, fuse=fuse, samples=samples, input_shapes=input_shapes)
+
+
+def _refuse_shapes(input_shapes: Any, what: str) -> None:
+    if input_shapes is not None:
+        raise FormatError(f"input_shapes has no effect on {what}, which says its shapes. Leave it out.")
 
 
 def peeked(samples: Iterable[Any] | None) -> tuple[list[Any] | None, Iterable[Any] | None]:

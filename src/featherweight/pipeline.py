@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from featherweight import recipe as recipes
 from featherweight import target as targets
 from featherweight import tflite
+from featherweight.analysis.noise import notes_on_noise
 from featherweight.calibration import calibrate, needs_histogram
 from featherweight.errors import RecipeError, TargetViolation, listed
 from featherweight.graph import Model
@@ -20,6 +22,8 @@ from featherweight.ptq.planning import plan as make_plan
 from featherweight.ptq.recurrent import choose_form
 from featherweight.ptq.rewrite import rewrite
 from featherweight.report import Report, make_report
+
+_log = logging.getLogger("featherweight")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +51,9 @@ def quantize(
     plan: plans.Plan | str | Path | None = None,
     samples: int | None = None,
     recurrent: str = "auto",
+    integers: bool = False,
+    verify: bool = True,
+    input_shapes: Any = None,
     progress: bool = True,
 ) -> Quantized:
     """Quantizes a model after training and returns it with its plan and report.
@@ -63,6 +70,10 @@ def quantize(
         samples: use at most so many samples.
         recurrent: the form of the recurrent layers of a framework model: ``loop``, ``fused`` (LSTM layers as one
             operator each), ``unrolled``, or ``auto``: what suits recipe and target; the plan's notes say which and why.
+        integers: write in integers all that the target runs in integers, as `strict` and `quantize_aware` do. Without,
+            operators stay float where integers are slower on the target, or can't follow the values that they see.
+        verify: run both models on some of the calibration samples, and warn where an output has become noise.
+        input_shapes: as in `load`.
         progress: show progress on a terminal.
 
     Raises:
@@ -75,7 +86,7 @@ def quantize(
     given = plans.load(plan) if isinstance(plan, (str, Path)) else plan
     first, calibration = peeked(calibration)
     form = choose_form(recipe, target, recurrent)
-    lowered = load_with_notes(source, unroll=form.unroll, fuse=form.fuse, samples=first)
+    lowered = load_with_notes(source, unroll=form.unroll, fuse=form.fuse, samples=first, input_shapes=input_shapes)
     model = lowered.model
     if given is None and recipe.needs_ranges and calibration is None:
         raise RecipeError(
@@ -87,16 +98,21 @@ def quantize(
         stats = None
         if recipe.needs_ranges and calibration is not None:
             stats = calibrate(model, calibration, histograms=histograms, limit=samples, progress=progress)
-        decided = make_plan(model, stats, recipe, target, io=io, ranges=ranges)
+        decided = make_plan(model, stats, recipe, target, io=io, ranges=ranges, integers=integers or strict)
         notes = [f"Recurrent layers: {listed(lowered.recurrent)}; {form.reason}."] if lowered.recurrent else []
         decided = replace(decided, notes=(*lowered.notes, *notes, *decided.notes))
     result = rewrite(model, decided)
     if strict:
         require_integer(result, decided)
+    if verify and first and decided.forms:
+        noise = notes_on_noise(model, result, first, samples)
+        for note in noise:
+            _log.warning(note)
+        decided = replace(decided, notes=(*decided.notes, *noise))
     return Quantized(result, decided, make_report(model, result, decided, targets.check(result, target)))
 
 
-def equalize(source: Any, *, samples: Iterable[Any] | None = None) -> Equalized:
+def equalize(source: Any, *, samples: Iterable[Any] | None = None, input_shapes: Any = None) -> Equalized:
     """Gives the channels of neighbouring weights like ranges, without changing the function (`ptq.equalization`).
 
     It serves targets with one scale for a whole weight, where channels with small weights get few integers: pass the
@@ -105,11 +121,12 @@ def equalize(source: Any, *, samples: Iterable[Any] | None = None) -> Equalized:
     Args:
         source: what `load` takes.
         samples: inputs to verify a lowered model with; a PyTorch module or JAX function needs at least one.
+        input_shapes: as in `load`.
 
     Raises:
         FormatError: if the model is quantized.
     """
-    return equalize_graph(load(source, samples=samples))
+    return equalize_graph(load(source, samples=samples, input_shapes=input_shapes))
 
 
 def methods(recipe: recipes.Recipe) -> list[str]:

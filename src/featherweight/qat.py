@@ -50,11 +50,13 @@ def quantize_aware(
     strict: bool = False,
     samples: int | None = None,
     name: str | None = None,
+    input_shapes: Any = None,
     progress: bool = True,
 ) -> QuantizedModel:
     """Returns a `keras.Model` whose predictions are, bit for bit, what LiteRT computes from the file of `finalize`.
 
-    Before any training step they are those of `quantize` with the same arguments.
+    Before any training step they are those of `quantize` with the same arguments and `integers=True`: what stays float
+    for speed there is integers here, for it is integers that training computes exactly.
 
     Args:
         source: what `load` takes; recurrent layers are unrolled.
@@ -75,6 +77,7 @@ def quantize_aware(
         strict: raise if any operator but the border conversions computes in float.
         samples: use at most so many samples.
         name: of the Keras model.
+        input_shapes: as in `load`.
         progress: show progress on a terminal.
 
     Raises:
@@ -91,21 +94,21 @@ def quantize_aware(
     named = str(target) if isinstance(target, (str, Path)) else None
     recipe, target = recipes.load(recipe), targets.load(target)
     first, calibration = peeked(calibration)
-    model = exposed(load(source, unroll=True, samples=first))
+    model = exposed(load(source, unroll=True, samples=first, input_shapes=input_shapes))
     noise = _dropout(source if dropout is True else dropout, model, first)
     if recipe.needs_ranges and calibration is None:
-        raise RecipeError(
-            f"Recipe '{recipe.name}' measures activation ranges: pass calibration samples from the training split."
-        )
+        said = f"Recipe '{recipe.name}' measures activation ranges"
+        raise RecipeError(f"{said}: pass calibration samples from the training split.")
     stats = None
     if recipe.needs_ranges and calibration is not None:
         histograms = True in {needs_histogram(method) for method in (ranges, *methods(recipe))}
         stats = calibrate(model, calibration, histograms=histograms, limit=samples, progress=progress)
-    plan = make_plan(model, stats, recipe, target, io="float32", ranges=ranges)
+    plan = make_plan(model, stats, recipe, target, io="float32", ranges=ranges, integers=True)
     integer = rewrite(model, plan)
     if missing := _without_kernel(integer, plan, strict=strict, approximate=approximate):
         rules = [recipes.Rule(match=glob.escape(name)) for name in missing]
-        plan = make_plan(model, stats, recipes.with_rules(recipe, rules), target, io="float32", ranges=ranges)
+        narrowed = recipes.with_rules(recipe, rules)
+        plan = make_plan(model, stats, narrowed, target, io="float32", ranges=ranges, integers=True)
         why = {name: f"{what.split()[0]}: it has no training kernel in this form" for name, what in missing.items()}
         plan = replace(plan, recipe=recipe.name, kept_float={**plan.kept_float, **why})
         integer = rewrite(model, plan)

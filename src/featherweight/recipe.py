@@ -6,6 +6,7 @@ ones lie in ``recipes/``), from a TOML file, or from Python.
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ WEIGHT_SETTINGS: Mapping[str, tuple[str, ...]] = {
     "int4": ("per_channel", "block_size"),
 }
 ACTIVATION_SETTINGS: Mapping[str, tuple[str, ...]] = {"int8": ("range_method",), "int16": ("range_method",)}
+# A model has thousands of operators: an error names those most like what was asked for.
+_NAMES_IN_ERRORS = 10
 # The methods that a file may name, before a colon and an argument; `featherweight.calibration` holds them.
 RANGE_METHODS = ("minmax", "percentile", "mse", "entropy")
 
@@ -217,9 +220,22 @@ def resolve(recipe: Recipe, model: Model) -> dict[str, Rule]:
         if rule.op is not None:
             check_known(rule.op, OP_CODES, "operator", f"Recipe '{recipe.name}', rule {index + 1}")
         if rule.match != "*":
-            names = [node.name for node in model.main.nodes]
             raise RecipeError(
-                f"Recipe '{recipe.name}': rule {index + 1} ({rule}) matches no operator. The model's operators are "
-                f"named {listed(names, 5)}; `featherweight inspect` lists them."
+                f"Recipe '{recipe.name}': rule {index + 1} ({rule}) matches no operator. Of its names, the "
+                f"nearest are {listed(_nearest(rule, model), _NAMES_IN_ERRORS)}; `featherweight inspect` lists them."
             )
     return found
+
+
+def _nearest(rule: Rule, model: Model) -> list[str]:
+    """Returns the names that rules find operators under, those most like the rule's pattern first."""
+    names = (
+        name for graph in model.graphs for node in graph.nodes for name in names_of(node, graph) if ";" not in name
+    )
+    pattern = difflib.SequenceMatcher(b=rule.match.strip("*"), autojunk=False)
+
+    def likeness(name: str) -> float:
+        pattern.set_seq1(name)
+        return pattern.ratio()
+
+    return sorted(dict.fromkeys(names), key=likeness, reverse=True)

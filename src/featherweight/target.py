@@ -8,6 +8,7 @@ and its message.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from featherweight import conditions, constraints, ops, patterns
+from featherweight import conditions, constraints, ops, patterns, profiles
 from featherweight.constraints import Constraint
 from featherweight.errors import listed
 from featherweight.graph import Graph, Model, Node
 from featherweight.numerics import INTEGER_BITS
+from featherweight.ops.calls import Call
 from featherweight.ops.quantize import DEQUANTIZE, QUANTIZE
 from featherweight.tables import Table, check_known, read_chain, shipped
 from featherweight.tflite.names import OP_CODES
@@ -39,6 +41,8 @@ _KEYS = (
     "weight_only",
     "sparsity",
     "extends",
+    "slower_ns",
+    "unoptimized",
 )
 _CONVERSIONS = (QUANTIZE, DEQUANTIZE)
 _ACTIVATIONS, _WEIGHTS = ("int8", "int16"), ("int8", "int4")
@@ -59,6 +63,9 @@ class Target:
         softmax_limit: the number of classes from which on an int8 SOFTMAX can't be run, or None.
         forms: operator → forms that run on it.
         sparsity: operator → pattern of zeros that its kernels make use of.
+        slower_ns: operator → what an element of its output costs in int8 beyond float between two conversions, in
+            nanoseconds; operators that are faster in int8 are not there.
+        unoptimized: operator → how many times as long as in float it takes with int16 activations.
     """
 
     name: str
@@ -73,6 +80,8 @@ class Target:
     constraints: tuple[Constraint, ...]
     sparsity: Mapping[str, str] = field(default_factory=dict)
     weight_only: tuple[str, ...] = _STORED
+    slower_ns: Mapping[str, float] = field(default_factory=dict[str, float])
+    unoptimized: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @property
     def has_clusters(self) -> bool:
@@ -118,11 +127,14 @@ def load(target: str | Path | Target) -> Target:
     settings: dict[str, Any] = {}
     forms: dict[str, tuple[str, ...]] = {}
     sparsity: dict[str, str] = {}
+    times: dict[str, dict[str, float]] = {"slower_ns": {}, "unoptimized": {}}
     limits: list[Constraint] = []
     for table in reversed(tables):
         settings |= _settings(table)
         forms |= _forms(table.table("ops"))
         sparsity |= _sparsity(table.table("sparsity"))
+        for key, found in times.items():
+            found |= _times(table.table(key))
         limits += [constraints.parse(row) for row in table.rows("constraint")]
     merged = Table(settings, tables[0].where, tables[0].remedy)
     merged.get("ops", dict)
@@ -140,6 +152,7 @@ def load(target: str | Path | Target) -> Target:
         tuple(limits),
         sparsity,
         merged.several("weight_only", str) if "weight_only" in merged else _STORED,
+        **times,
     )
 
 
@@ -198,6 +211,17 @@ def _sparsity(rows: Table) -> dict[str, str]:
         check_known(op, OP_CODES, "operator", rows.where)
         patterns.parse(rows.get(op, str))
     return dict(rows.values)
+
+
+def _times(rows: Table) -> dict[str, float]:
+    """Returns operator → a measured time or ratio; 0 takes back what an extended target says."""
+    found: dict[str, float] = {}
+    for op in rows.values:
+        check_known(op, OP_CODES, "operator", rows.where)
+        found[op] = float(rows.get(op, float))
+        if not 0 <= found[op] < math.inf:
+            raise rows.error(op, "a number from 0 on")
+    return found
 
 
 def form_of(node: Node, graph: Graph) -> str | None:
@@ -265,11 +289,21 @@ def _check(node: Node, graph: Graph, target: Target) -> Iterator[Violation]:
         if target.is_power_of_two and any(float(s) != 2.0 ** round(np.log2(s)) for s in quant.scale):
             message = f"{node.op} '{node.name}': the scale of '{name}' is no power of two, which '{target.name}' wants."
             yield Violation(node.name, node.op, "power_of_two", message)
+    if reason := ops.refusal(_call(node, graph, target)):
+        message = f"{node.op} '{node.name}' can't be computed by target '{target.name}': {reason}."
+        yield Violation(node.name, node.op, "kernels", message)
     for constraint in target.constraints:
         found = constraint.broken(node, graph)
         if found:
             message = f"{node.op} '{node.name}': {found}. {constraint.text} (target '{target.name}')"
             yield Violation(node.name, node.op, constraint.text, message)
+
+
+def _call(node: Node, graph: Graph, target: Target) -> Call:
+    """Returns a node with the tensors that it reads and writes, without values."""
+    inputs = tuple(graph.tensors[name] if name else None for name in node.inputs)
+    outputs = tuple(graph.tensors[name] for name in node.outputs)
+    return Call(node, (None,) * len(inputs), inputs, outputs, profiles.find(target.profile))
 
 
 def _check_form(node: Node, form: str, target: Target) -> Iterator[Violation]:

@@ -428,3 +428,19 @@ def test_demo_passes_its_options_on(folder, monkeypatch):
     printed = ok("demo", "--out", "there", "--seed", "7")
     assert printed.startswith("a table in there from seed 7\n")
     assert printed.endswith("HTML and JSON: there\n")
+
+
+def test_lower_takes_the_shapes_of_inputs_that_leave_sizes_free(folder):
+    keras = pytest.importorskip("keras")
+    x = keras.Input((None, 4), name="x")
+    keras.Model(x, keras.layers.Dense(2)(x)).save("texts.keras")
+    assert "--input-shape x=1,64" in paragraph(call("lower", "texts.keras", "-o", "t.tflite"))
+    ok("lower", "texts.keras", "-o", "t.tflite", "--input-shape", "x=?,6,4")
+    (tensor,) = (tflite.read("t.tflite").main.tensors[name] for name in tflite.read("t.tflite").main.inputs)
+    assert (tensor.shape, tensor.shape_signature) == ((1, 6, 4), (-1, 6, 4))
+    assert "FULLY_CONNECTED" in ok("inspect", "texts.keras", "--input-shape", "x=1,6,4")
+    for wrong in ("6,4", "x=6,many", "x=0,4"):
+        message = usage(call("lower", "texts.keras", "-o", "t.tflite", "--input-shape", wrong))
+        assert "is no shape (allowed: NAME=SIZE,SIZE" in message
+    message = paragraph(call("check", "model.tflite", "--target", "litert", "--input-shape", "x=1,4"))
+    assert "input_shapes has no effect on 'model.tflite', which says its shapes" in message

@@ -11,6 +11,8 @@ import featherweight as fw
 from featherweight.target import form_of
 from tests import models
 
+pytestmark = pytest.mark.beside
+
 RECIPES = ("float16", "dynamic", "weights8", "weights4", "int8", "int16x8", "w4a8")
 # Least SQNR in dB at the outputs of small random networks, most of which amplify errors more than trained ones.
 LEAST_DB = {

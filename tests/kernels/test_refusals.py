@@ -78,7 +78,7 @@ def test_sums_of_the_reference_kernel_are_refused() -> None:
 def test_comparisons_need_scales_below_one_and_int16_one_scale() -> None:
     whole = QuantParams("int8", (1.0,), (0,))
     with pytest.raises(
-        UnsupportedOp, match=r"EQUAL 'y': a scale of 1 is not supported \(by LiteRT neither; allowed: below 1"
+        UnsupportedOp, match=r"EQUAL 'y': LiteRT can't compute it: it compares scales below 1 only, and one is 1 "
     ):
         run("EQUAL", {"x": X, "z": X}, "bool", whole)
 

@@ -16,7 +16,8 @@ from featherweight.graph import constant, replace_graph
 from featherweight.lower import batch, lower, lower_with_notes
 from featherweight.lower import jax as lower_jax
 from featherweight.lower.jax import lower_function
-from featherweight.lower.verify import differences, tolerance
+from featherweight.lower.places import Place, relocated
+from featherweight.lower.verify import differences, judged, longest_sum, tolerance
 from featherweight.runtime import run
 from tests.lower.support import all_ops, ops
 
@@ -89,9 +90,39 @@ def test_a_function_that_mixes_samples_keeps_its_batch() -> None:
     )
 
 
-def test_the_batch_that_stands_out_divides_nothing() -> None:
-    model = lower(lambda x: x[:, :, :7] * 2, samples=[X])
-    assert batch.telling_batch(model) == 11
+@pytest.mark.parametrize(
+    ("shape", "place", "into", "expected"),
+    [
+        ((2, 8, 49, 96), Place(0), (16, 49, 96), Place(0)),  # windows, sample by sample
+        ((49, 2, 96), Place(1), (49, 6, 32), Place(1)),  # heads of a sequence that comes first
+        ((7, 2, 3), Place(1), (14, 3), Place(0, 7)),  # samples inside of time steps
+        ((14, 3), Place(0, 7), (7, 2, 3), Place(1)),
+        ((2, 4), Place(0), (8,), Place(0)),
+        ((3, 2), Place(1), (2, 3), None),  # no axis holds a whole number of samples
+    ],
+)
+def test_a_reshape_carries_the_batch_in_the_order_of_elements(
+    shape: tuple[int, ...], place: Place, into: tuple[int, ...], expected: Place | None
+) -> None:
+    assert relocated(shape, place, into, batch=2) == expected
+
+
+def test_constants_written_out_for_every_sample_are_taken_once() -> None:
+    table = np.random.default_rng(2).normal(size=(1, 6, 8)).astype("float32")
+
+    def shifted(x: Any) -> Any:
+        return jnp.swapaxes(jnp.swapaxes(x, 0, 1) + jnp.swapaxes(jnp.repeat(table, x.shape[0], 0), 0, 1), 0, 1)
+
+    lowered = lower_function(shifted, X, free_batch=True)
+    assert lowered.notes == ()
+    np.testing.assert_allclose(run(lowered.model, X), X + table, atol=1e-6)
+
+
+def test_a_source_that_computes_one_batch_only_keeps_it() -> None:
+    weight = np.random.default_rng(2).normal(size=(48, 4)).astype("float32")
+    lowered = lower_function(lambda x: x.reshape(1, 48) @ weight, X[:1], free_batch=True)
+    assert "stays fixed at 1: The function <lambda> can't be traced on" in lowered.notes[0]
+    np.testing.assert_allclose(run(lowered.model, X[:1]), X[:1].reshape(1, 48) @ weight, atol=1e-5)
 
 
 def test_several_arguments_are_named_after_their_place() -> None:
@@ -163,10 +194,10 @@ def test_a_process_with_64_bit_types_lowers_the_same() -> None:
 
 def test_a_size_that_stays_fixed_above_the_batch_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slices that end at the batch of the lowering cut larger ones alone."""
-    real = batch.freed
+    real = batch.restated
 
-    def without_masks(*args: Any) -> Any:
-        model = real(*args)
+    def without_masks(*args: Any, **options: Any) -> Any:
+        model = real(*args, **options)
         nodes = tuple(
             dataclasses.replace(n, attrs={**n.attrs, "end_mask": 0}) if n.op == "STRIDED_SLICE" else n
             for n in model.main.nodes
@@ -177,5 +208,50 @@ def test_a_size_that_stays_fixed_above_the_batch_is_caught(monkeypatch: pytest.M
         return jnp.tanh(jnp.swapaxes(x, 0, 1)[2])
 
     assert lower_function(swapped, X, free_batch=True).notes == ()
-    monkeypatch.setattr(batch, "freed", without_masks)
+    monkeypatch.setattr(batch, "restated", without_masks)
     assert "stays fixed at 1" in " ".join(lower_function(swapped, X, free_batch=True).notes)
+
+
+def test_long_sums_are_no_defect() -> None:
+    """LiteRT adds one value after the other; XLA in another order."""
+    image = np.random.default_rng(0).uniform(0.9, 1.08, (1, 512, 512, 2)).astype("float32")
+    model = lower(lambda x: x.mean(axis=(1, 2)), samples=[image])
+    assert longest_sum(model) == 512 * 512
+    assert tolerance(image, 512 * 512) > 8 * tolerance(image)
+
+
+def _normalized(x: Any) -> Any:
+    centred = x - x.mean(axis=-1, keepdims=True)
+    return centred / jnp.sqrt((x**2).mean(axis=-1, keepdims=True) - x.mean(axis=-1, keepdims=True) ** 2 + 1)
+
+
+def test_where_float32_cancels_the_distance_from_float64_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    far = (100 + np.random.default_rng(0).normal(size=(3, 6, 8))).astype("float32")
+    assert lower_function(_normalized, far, free_batch=True).notes == ()
+    asked = list[int]()
+    real = lower_jax.in_float64
+    monkeypatch.setattr(lower_jax, "in_float64", lambda *args: asked.append(1) or real(*args))
+    lower_function(_normalized, far, free_batch=True)
+    assert asked
+    wide = real(jax.make_jaxpr(_normalized)(far), [far])[0]
+    x = far.astype("float64")
+    exact = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1)
+    np.testing.assert_allclose(wide, exact, atol=1e-9)
+    np.testing.assert_array_less(1e-5, np.abs(np.asarray(_normalized(far)) - exact).max())
+
+
+def test_float64_reaches_into_loops_and_calls() -> None:
+    def looped(x: Any) -> Any:
+        return jax.lax.scan(lambda c, row: (c + jax.nn.gelu(row), c.sum()), jnp.zeros(8), x[0])[0]
+
+    wide = lower_jax.in_float64(jax.make_jaxpr(looped)(X), [X])[0]
+    assert wide.dtype == np.float64
+    np.testing.assert_allclose(wide, np.asarray(looped(X)), atol=1e-5)
+
+
+def test_a_defect_is_found_beside_what_float32_loses() -> None:
+    exact = np.linspace(-5, 5, 1000)
+    source = (exact + 1e-4).astype("float32")
+    found = differences(["y"], [source], [source + np.float32(6e-4)])
+    assert [d.is_tolerable for d in judged(found, [source], [source + np.float32(6e-4)], [exact])] == [False]
+    assert [d.is_tolerable for d in judged(found, [source], [source - np.float32(3e-4)], [exact])] == [True]

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from keras import layers as L  # noqa: N812
 
+import featherweight as fw
 from featherweight import tflite
 from featherweight.errors import FormatError, LoweringError
 from featherweight.lower import lower, lower_with_notes
 from featherweight.runtime import run
 from tests.lower.support import assert_equal_to_source, lowered_and_compared, ops, outputs_of, sequential, stirred
+
+pytestmark = pytest.mark.beside
 
 
 def _random(*shape: int) -> np.ndarray:
@@ -177,6 +180,52 @@ def test_a_fixed_batch_and_free_sizes_are_taken_as_the_model_says() -> None:
         lower(free)
     sized = lower(free, input_shapes=(None, 6, 4, 3))
     assert run(sized, _random(2, 6, 4, 3)).shape == (2, 6, 4, 2)
+
+
+def _texts() -> Any:
+    """A model of texts of any length, with its mask."""
+    tokens, mask = keras.Input((None,), dtype="int32", name="tokens"), keras.Input((None,), dtype="int32", name="mask")
+    x = L.Embedding(50, 8)(tokens) * keras.ops.cast(keras.ops.expand_dims(mask, -1), "float32")
+    return stirred(keras.Model({"tokens": tokens, "mask": mask}, L.Dense(3, name="label")(L.GlobalMaxPooling1D()(x))))
+
+
+def _text(length: int) -> dict[str, np.ndarray]:
+    tokens = np.random.default_rng(length).integers(0, 50, (1, length)).astype("int32")
+    return {"tokens": tokens, "mask": (np.arange(length)[None] < 4).astype("int32")}
+
+
+def test_free_sizes_are_those_of_the_first_sample() -> None:
+    model = _texts()
+    lowered = lower_with_notes(model, samples=[_text(7)])
+    assert lowered.notes == tuple(
+        f"Input '{name}' leaves sizes free, [None, None]: [None, 7] is taken, as in the first sample "
+        "(input_shapes sets others)."
+        for name in ("mask", "tokens")
+    )
+    feed = {name: np.concatenate([array] * 3) for name, array in _text(7).items()}
+    np.testing.assert_allclose(run(lowered.model, feed), np.asarray(model(feed)), atol=1e-5)
+    with pytest.raises(
+        LoweringError, match=r"free sizes \[None, None\].*pass samples that have them, or input_shapes="
+    ):
+        lower(model)
+    with pytest.raises(
+        LoweringError, match=r"'tokens' has shape \[1, 9\]; it must be \[1, 7\] \(sample 1, from 0 on\)"
+    ):
+        lower(model, samples=[_text(7), {**_text(7), "tokens": _text(9)["tokens"]}])
+
+
+def test_shapes_that_are_given_go_before_those_of_samples() -> None:
+    shapes = {"tokens": (None, 5), "mask": (None, 5)}
+    sized = fw.load(_texts(), samples=[_text(5)], input_shapes=shapes)
+    assert [sized.main.tensors[name].shape_signature for name in sized.main.inputs] == [(-1, 5), (-1, 5)]
+    result = fw.quantize(_texts(), "int8", calibration=[_text(5)] * 4, input_shapes=shapes, progress=False)
+    assert [result.model.main.tensors[name].shape for name in result.model.main.inputs] == [(1, 5), (1, 5)]
+    with pytest.raises(LoweringError, match=r"gives 'mask' the shape \[None, 5, 1\], which does not fit the model's"):
+        lower(_texts(), input_shapes={**shapes, "mask": (None, 5, 1)})
+    with pytest.raises(LoweringError, match=r"input_shapes has no effect on a function: its shapes are those of the"):
+        lower(lambda x: x, samples=[_random(1, 4)], input_shapes=(1, 4))
+    with pytest.raises(FormatError, match=r"input_shapes has no effect on a Model, which says its shapes"):
+        fw.load(sized, input_shapes=shapes)
 
 
 def test_lowering_leaves_the_model_as_it_was() -> None:

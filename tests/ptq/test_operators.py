@@ -97,7 +97,7 @@ def test_a_process_that_ends_is_reported_and_the_rest_is_run(tmp_path: Any) -> N
 
     model = net({"x": (1, 600)}, {}, [softmax("x", "y", (1, 600))], ["y"])
     stats = Stats(1, {"x": TensorStats(1, -1.0, 1.0), "y": TensorStats(1, 0.0, 1.0)})
-    content = write(rewrite(model, plan(model, stats, "int8")))
+    content = write(rewrite(model, plan(model, stats, "int8", integers=True)))
     ones = [np.ones((1, 600), np.float32)]
     jobs = {"a": (content, ones, ("reference",)), "b": (content, ones, ("auto",)), "c": (b"no model", ones, ("auto",))}
     found = run_all(jobs, tmp_path)

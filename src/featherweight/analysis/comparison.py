@@ -91,6 +91,7 @@ def compare(
     samples: Iterable[Any],
     *,
     profiles: Sequence[str | Profile] | None = None,
+    outputs_only: bool = False,
     limit: int | None = None,
     threads: int | None = None,
     progress: bool = False,
@@ -110,6 +111,7 @@ def compare(
         samples: any iterable of samples; real numbers, also where a model takes integers.
         profiles: the arithmetics of the first and of the second model: names of `profiles.PROFILES`, or profiles of
             one's own. Floats are the same in all of them.
+        outputs_only: compare the models' outputs and nothing else.
         limit: use at most so many examples.
         threads: threads of the runtime.
         progress: show a progress bar on terminals.
@@ -125,6 +127,8 @@ def compare(
     chosen = (None, None) if profiles is None else find_profiles(profiles, (before, after), threads)
     plain, other_plain = (replace_graph(model, 0, densified(model.main)) for model in (before, after))
     pairs, weights = _pairs(plain, other_plain)
+    if outputs_only:
+        pairs, weights = [pair for pair in pairs if pair.kind == "output"], []
     names = matched_names(before, after)
     rows = [row for pair in weights if (row := _weight_row(pair, plain.main, other_plain.main)) is not None]
     sums, own = [ErrorSums() for _ in pairs], [ErrorSums() for _ in pairs]

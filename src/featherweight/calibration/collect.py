@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from featherweight import tflite
+from featherweight.calibration.details import Asked, asked
 from featherweight.calibration.probes import can_probe, implied, with_probes
 from featherweight.calibration.recurrent import cells, held
 from featherweight.calibration.shards import ProbeShard, ValueShard, kernels, shard_number, share
@@ -55,15 +56,17 @@ def calibrate(
     names = measurable(model) if tensors is None else _asked(model, tensors)
     threads = threads or default_threads()
     # Moments are per index along the last axis, which moving data may change.
+    closer = asked(model.main)
     origin = {n: n for n in names} if channels else implied(model, names, same_size=histograms)
+    origin |= {name: name for name in names if name in closer}
     measured = tuple(dict.fromkeys(origin[name] for name in names))
     incoming = feeds(samples, model, limit=limit)
     total = known_length(samples)
     shown = track(incoming, "calibrating", total=min(total, limit) if total and limit else total, enabled=progress)
     if histograms or channels:
-        stats = _by_values(model, measured, shown, histograms=histograms, channels=channels, threads=threads)
+        stats = _by_values(model, measured, shown, closer, histograms=histograms, channels=channels, threads=threads)
     else:
-        stats = _by_probes(model, measured, shown, threads=threads)
+        stats = _by_probes(model, measured, shown, closer, threads=threads)
     return Stats(stats.samples, {name: stats.tensors[origin[name]] for name in names})
 
 
@@ -96,13 +99,14 @@ def _asked(model: Model, tensors: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(tensors))
 
 
-def _by_probes(model: Model, names: Sequence[str], incoming: Iterator[Feed], *, threads: int) -> Stats:
+def _by_probes(model: Model, names: Sequence[str], incoming: Iterator[Feed], closer: Asked, *, threads: int) -> Stats:
     """Collects minima and maxima where they are computed; the fed tensors' and odd ones' in NumPy."""
     computed = [name for name in names if name not in model.main.inputs]
     if not computed:
-        return _by_values(model, names, incoming, histograms=False, channels=False, threads=threads)
+        return _by_values(model, names, incoming, closer, histograms=False, channels=False, threads=threads)
     steps = cells(model.main)
-    probed = with_probes(model, [n for n in computed if n not in steps and can_probe(model.main.tensors[n])])
+    plain = [name for name in computed if name not in steps and name not in closer]
+    probed = with_probes(model, [name for name in plain if can_probe(model.main.tensors[name])])
     rest = [name for name in computed if name not in probed.tensors]
     number = shard_number(model, threads, 0)
     opened = with_outputs(probed.model, (*probed.outputs, *held(model.main, rest)))
@@ -111,7 +115,7 @@ def _by_probes(model: Model, names: Sequence[str], incoming: Iterator[Feed], *, 
     with contextlib.ExitStack() as stack:
         for _ in range(number):
             session = Session(opened, content=content, threads=max(1, threads // number), resolver=kernels(model))
-            shards.append(ProbeShard(stack.enter_context(session), model, names, probed, rest))
+            shards.append(ProbeShard(stack.enter_context(session), model, names, probed, rest, closer))
         share(shards, incoming)
     return functools.reduce(Stats.merge, [shard.result() for shard in shards])
 
@@ -120,6 +124,7 @@ def _by_values(
     model: Model,
     names: Sequence[str],
     incoming: Iterator[Feed],
+    closer: Asked,
     *,
     histograms: bool,
     channels: bool,
@@ -137,7 +142,7 @@ def _by_values(
             session = None
             if computed:
                 session = Session(opened, content=content, threads=max(1, threads // number), resolver=kernels(model))
-            shards.append(ValueShard(session, model, names, histograms=histograms, channels=channels))
+            shards.append(ValueShard(session, model, names, closer, histograms=histograms, channels=channels))
             stack.enter_context(session or contextlib.nullcontext())
         del content
         share(shards, incoming)

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from featherweight.calibration.details import Asked, Details
 from featherweight.calibration.histogram import Accumulator, Scratch
 from featherweight.calibration.probes import Probed
 from featherweight.calibration.recurrent import cell_states, cells
@@ -30,7 +31,7 @@ class ProbeShard:
     """One interpreter of a model with probes, and the extremes of the samples that it was given."""
 
     def __init__(
-        self, session: Session, model: Model, names: Sequence[str], probed: Probed, rest: Sequence[str]
+        self, session: Session, model: Model, names: Sequence[str], probed: Probed, rest: Sequence[str], asked: Asked
     ) -> None:
         self.session, self.model, self.names, self.probed = session, model, names, probed
         self.read = _scalar_reader(session, probed)
@@ -39,6 +40,7 @@ class ProbeShard:
         fed = [name for name in names if name in model.main.inputs]
         self.others = {name: Accumulator() for name in (*fed, *rest)}
         self.values = _reader(session, model)
+        self.details = Details(asked)
         self.rows = 0
 
     def take(self, feed: Feed) -> None:
@@ -46,14 +48,15 @@ class ProbeShard:
         _run(self.session, feed)
         low, high, total = self.read().reshape(3, -1)
         if not np.isfinite([low, high, total]).all():
-            _explain(self.model, [name for name in self.names if name not in self.model.main.inputs], feed)
+            _explain(self.model, self.probed.tensors, feed)
             # No value is at fault: a sum of finite numbers overflowed, or a tensor was empty.
             low, high = np.where(low > high, np.inf, low), np.where(low > high, -np.inf, high)
         np.minimum(self.lows, low, out=self.lows)
         np.maximum(self.highs, high, out=self.highs)
         for name, accumulator in self.others.items():
             values = self.values(name, feed)
-            _check(accumulator.update(values), values, name, feed)
+            _check(accumulator.update(self.details.finite(name, values)), values, name, feed)
+            self.details.take(name, values)
             del values  # LiteRT does not run again while a view is alive
         self.rows += feed.rows
 
@@ -62,16 +65,25 @@ class ProbeShard:
         pairs = zip(self.probed.tensors, self.lows, self.highs, strict=True)
         extremes = {name: (float(low), float(high)) for name, low, high in pairs}
         extremes |= {name: (each.low, each.high) for name, each in self.others.items()}
-        return Stats(self.rows, {name: _extremes(self.rows, *extremes[name]) for name in self.names})
+        found = {name: _extremes(self.rows, *extremes[name]) for name in self.names}
+        return Stats(self.rows, {name: _detailed(each, name, self.details) for name, each in found.items()})
 
 
 class ValueShard:
     """One interpreter, and what has been learnt from the samples that it was given."""
 
     def __init__(
-        self, session: Session | None, model: Model, names: Sequence[str], *, histograms: bool, channels: bool
+        self,
+        session: Session | None,
+        model: Model,
+        names: Sequence[str],
+        asked: Asked,
+        *,
+        histograms: bool,
+        channels: bool,
     ) -> None:
         self.session, self.rows = session, 0
+        self.details = Details(asked)
         scratch = Scratch() if histograms else None
         self.accumulators = {name: Accumulator(scratch) for name in names}
         self.moments: dict[str, ChannelMoments] | None = {} if channels else None
@@ -87,9 +99,13 @@ class ValueShard:
             if name not in self.fed and (self.session is None or name in self.empty):
                 continue
             values = self.values(name, feed)
-            _check(accumulator.update(values), values, name, feed)
+            _check(accumulator.update(self.details.finite(name, values)), values, name, feed)
+            self.details.take(name, values)
             if self.moments is not None and values.size:
-                moments = channel_moments(values, feed.rows)
+                counted = (
+                    np.nan_to_num(values, nan=0, posinf=0, neginf=0) if name in self.details.asked.infinite else values
+                )
+                moments = channel_moments(counted, feed.rows)
                 self.moments[name] = self.moments[name].merge(moments) if name in self.moments else moments
             del values  # LiteRT does not run again while a view is alive
         self.rows += feed.rows
@@ -100,7 +116,7 @@ class ValueShard:
         for name, each in self.accumulators.items():
             extremes = _extremes(self.rows, each.low, each.high)
             moments = self.moments.get(name) if self.moments is not None else None
-            tensors[name] = replace(extremes, histogram=each.result(), channels=moments)
+            tensors[name] = _detailed(replace(extremes, histogram=each.result(), channels=moments), name, self.details)
         return Stats(self.rows, tensors)
 
 
@@ -188,6 +204,10 @@ def _scalar_reader(session: Session, probed: Probed) -> Callable[[], np.ndarray]
 def _extremes(count: int, low: float, high: float) -> TensorStats:
     """Returns min/max statistics; ones without a value if there was none. Adding zero turns −0.0 into 0.0."""
     return TensorStats(count, low + 0.0, high + 0.0) if low <= high else TensorStats(0, 0.0, 0.0)
+
+
+def _detailed(stats: TensorStats, name: str, details: Details) -> TensorStats:
+    return replace(stats, peak=details.peaks.get(name), magnitudes=details.magnitudes.get(name))
 
 
 def _explain(model: Model, computed: Sequence[str], feed: Feed) -> None:

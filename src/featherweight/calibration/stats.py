@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from featherweight.calibration.details import Magnitudes, lesser
 from featherweight.calibration.histogram import Histogram
 from featherweight.errors import DataError, listed
 
@@ -71,6 +72,8 @@ class TensorStats:
         high: its largest value.
         histogram: its values' distribution, if it was asked for.
         channels: its channels' moments, if they were asked for.
+        peak: the smallest of its rows' largest values, where an operator normalizes its rows; masked rows left out.
+        magnitudes: how often values of each size occurred, where an operator follows a curve over them.
     """
 
     count: int
@@ -78,6 +81,8 @@ class TensorStats:
     high: float
     histogram: Histogram | None = None
     channels: ChannelMoments | None = None
+    peak: float | None = None
+    magnitudes: Magnitudes | None = None
 
     def merge(self, other: TensorStats) -> TensorStats:
         """Returns the statistics of both sets of values; exact, and the same in any order.
@@ -100,7 +105,11 @@ class TensorStats:
                 raise DataError(f"statistics of {found} channels can't be merged. Collect both from the same model.")
             channels = channels.merge(other.channels)
         low, high = min(self.low, other.low), max(self.high, other.high)
-        return TensorStats(self.count + other.count, low, high, histogram, channels)
+        magnitudes = self.magnitudes or other.magnitudes
+        if self.magnitudes is not None and other.magnitudes is not None:
+            magnitudes = self.magnitudes.merge(other.magnitudes)
+        peak = lesser(self.peak, other.peak)
+        return TensorStats(self.count + other.count, low, high, histogram, channels, peak, magnitudes)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from featherweight.cli.making import Source
-from featherweight.cli.shell import check_outputs, command, open_data, open_lowered, print_json, say
+from featherweight.cli.shell import InputShape, check_outputs, command, open_data, open_lowered, print_json, say
 
 _FORMS = (".txt", ".json", ".html", ".svg", ".png")
 _EXAMPLE = "featherweight curve model.keras --data test.npz --sparsities 0.5,0.75,0.9 --report curve.html"
@@ -52,6 +52,7 @@ def curve(
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the curve: .txt, .json, .html, .svg or .png.")
     ] = None,
+    input_shape: InputShape = None,
     seed: Annotated[int, typer.Option(help="Decides the training.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
@@ -67,7 +68,7 @@ def curve(
     if report is not None and report.suffix not in _FORMS:
         raise typer.BadParameter(f"'{report}' names no form (allowed: {', '.join(_FORMS)}).", param_hint="--report")
     check_outputs(report, sources=[model])
-    lowered = open_lowered(model)
+    lowered = open_lowered(model, input_shape)
     graph = lowered.model
     tested = open_data(data, graph, preprocess=preprocess, labels=True)
     fed = None if calibration is None else open_data(calibration, graph, preprocess=preprocess).samples

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from featherweight.cli.shell import (
+    InputShape,
     check_outputs,
     check_report,
     command,
@@ -75,6 +76,7 @@ def lower(
     fuse: Annotated[
         bool, typer.Option("--fuse", help="Write LSTM layers as one operator each, where that has a kernel for them.")
     ] = False,
+    input_shape: InputShape = None,
 ) -> None:
     """Turn a Keras model into a float .tflite file.
 
@@ -85,7 +87,7 @@ def lower(
             f"'{model}' is a .tflite file already; `quantize` takes it as it is.", param_hint="MODEL"
         )
     check_outputs(output, sources=[model])
-    lowered = open_lowered(model, unroll=unroll, fuse=fuse)
+    lowered = open_lowered(model, input_shape, unroll=unroll, fuse=fuse)
     graph = lowered.model
     from featherweight import tflite
 
@@ -154,9 +156,16 @@ def quantize(
     recurrent: Annotated[
         Recurrent, typer.Option(help="Form of a Keras model's recurrent layers; auto: by recipe and target.")
     ] = Recurrent.auto,
+    input_shape: InputShape = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse a result in which any operator but the borders is float.")
     ] = False,
+    integers: Annotated[
+        bool, typer.Option("--integers", help="Leave nothing float because it is faster or finer so on the target.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Run both models on some samples, and warn of noisy outputs.")
+    ] = True,
     plan_in: Annotated[Path | None, typer.Option(metavar="P.json", help="Carry out this plan.")] = None,
     plan_out: Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan.")] = None,
     report: Annotated[
@@ -183,7 +192,7 @@ def quantize(
     if plan is None and wish.needs_ranges and calibration is None:
         pipeline.quantize(model, wish, target=device)  # raises, and says what is missing
     form = choose_form(wish, device, recurrent.value)
-    lowered = open_lowered(model, unroll=form.unroll, fuse=form.fuse)
+    lowered = open_lowered(model, input_shape, unroll=form.unroll, fuse=form.fuse)
     if "equalize" in improve.split(","):
         lowered = _equalized(lowered)
     graph = lowered.model
@@ -195,6 +204,8 @@ def quantize(
         target=device,
         io=None if io is None else io.value,
         strict=strict,
+        integers=integers,
+        verify=verify,
         ranges=ranges,
         plan=plan,
         samples=samples,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from featherweight.cli.shell import command, open_data, open_model, print_json, print_table, say
+from featherweight.cli.shell import InputShape, command, open_data, open_model, print_json, print_table, say
 
 if TYPE_CHECKING:
     from featherweight.analysis.comparison import TensorError
@@ -34,19 +34,23 @@ Rows = Annotated[int, typer.Option("--rows", min=0, help="Rows to show at most; 
 
 
 @command("featherweight inspect model_int8.tflite")
-def inspect(model: Model, rows: Rows = 40, as_json: Json = False) -> None:
+def inspect(model: Model, rows: Rows = 40, input_shape: InputShape = None, as_json: Json = False) -> None:
     """Show what is in a model, and how it computes.
 
     Operators and their arithmetic, tensors, bytes, compressed bytes, quantization, sparsity.
     """
     from featherweight.analysis import inspect as look
 
-    source = model if model.suffix.lower() == ".tflite" else open_model(model)
+    source = open_model(model, input_shape) if input_shape or not _is_ready(model) else model
     found = look(source, progress=True)
     if as_json:
         print_json(found.to_json())
     else:
         _print_inspection(str(model), found, rows)
+
+
+def _is_ready(path: Path) -> bool:
+    return path.suffix.lower() == ".tflite"
 
 
 def _print_inspection(name: str, found: Inspection, rows: int) -> None:
@@ -126,6 +130,7 @@ def compare(
     samples: Samples = None,
     threads: Threads = None,
     rows: Rows = 40,
+    input_shape: InputShape = None,
     as_json: Json = False,
 ) -> None:
     """Show every tensor's error, worst first.
@@ -141,8 +146,8 @@ def compare(
 
     if other is None and not profile:
         raise typer.BadParameter("name a second model, or two profiles to run this one in.", param_hint="'OTHER'")
-    before = open_model(first)
-    after = before if other is None else open_model(other)
+    before = open_model(first, input_shape)
+    after = before if other is None else open_model(other, None if _is_ready(other) else input_shape)
     dataset = open_data(data, before, preprocess=preprocess)
     found = run(before, after, dataset.samples, profiles=profile or None, limit=samples, threads=threads, progress=True)
     if as_json:
@@ -214,6 +219,7 @@ def evaluate(
         str | None, typer.Option(metavar="NAME", help="Score the reference kernels in this arithmetic, not LiteRT.")
     ] = None,
     threads: Threads = None,
+    input_shape: InputShape = None,
     as_json: Json = False,
 ) -> None:
     """Measure a task metric on the real runtime.
@@ -224,7 +230,7 @@ def evaluate(
     from featherweight.analysis.evaluation import resolve_metric
 
     resolve_metric(metric)
-    graph = open_model(model)
+    graph = open_model(model, input_shape)
     dataset = open_data(data, graph, preprocess=preprocess, labels=True)
     found = run(graph, dataset, metric, limit=samples, output=output, profile=profile, threads=threads, progress=True)
     if as_json:
@@ -238,12 +244,13 @@ def benchmark(
     models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Files; ratios are to the first.")],
     threads: Annotated[int, typer.Option(min=1, help="Threads of the runtime.")] = 1,
     runs: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 50,
+    input_shape: InputShape = None,
     as_json: Json = False,
 ) -> None:
     """Time models side by side, in interleaved rounds."""
     from featherweight.runtime import benchmark as run
 
-    sources = {str(path): path if path.suffix.lower() == ".tflite" else open_model(path) for path in models}
+    sources = {str(path): path if _is_ready(path) else open_model(path, input_shape) for path in models}
     found = run(sources, threads=threads, runs=runs, progress=True)
     if as_json:
         print_json(found)
@@ -257,6 +264,7 @@ def benchmark(
 def check(
     model: Model,
     target: Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="See `featherweight targets`.")],
+    input_shape: InputShape = None,
     as_json: Json = False,
 ) -> None:
     """List what a target does not run, and why.
@@ -267,7 +275,8 @@ def check(
     from featherweight import tflite
 
     chosen = targets.load(target)
-    found = targets.check(tflite.read(model) if model.suffix.lower() == ".tflite" else open_model(model), chosen)
+    is_whole = _is_ready(model) and not input_shape
+    found = targets.check(tflite.read(model) if is_whole else open_model(model, input_shape), chosen)
     if as_json:
         print_json({"target": chosen.name, "violations": found})
     elif found:

@@ -10,6 +10,7 @@ import typer
 
 from featherweight.cli.making import Output, Source
 from featherweight.cli.shell import (
+    InputShape,
     check_outputs,
     command,
     open_data,
@@ -95,6 +96,7 @@ def prune(
         Store,
         typer.Option(help="sparse: leave the zeros out, where kernels take that; fast: where that is faster, too."),
     ] = Store.dense,
+    input_shape: InputShape = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Prune a float model without training it.
@@ -113,9 +115,9 @@ def prune(
                 "--store have no effect. From Python, remove_channels can do more.",
                 param_hint="--pattern",
             )
-        _remove(open_lowered(model), output, sparsity, exclude or (), as_json=as_json)
+        _remove(open_lowered(model, input_shape), output, sparsity, exclude or (), as_json=as_json)
         return
-    lowered = open_lowered(model)
+    lowered = open_lowered(model, input_shape)
     data = None if calibration is None else open_data(calibration, lowered.model, preprocess=preprocess).samples
     result = prune_model(
         lowered,

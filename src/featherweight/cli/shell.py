@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -205,19 +205,44 @@ def check_report(path: Path | None) -> None:
             raise typer.BadParameter(str(error), param_hint="--report") from None
 
 
-def open_model(path: Path) -> Model:
+# An option of every command that lowers.
+InputShape = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=1,128",
+        help="Shape of an input of a .keras or .h5 file that leaves sizes free, batch first ('?': free); repeatable.",
+    ),
+]
+
+
+def open_model(path: Path, input_shape: Sequence[str] | None = None) -> Model:
     """Returns the graph of a .tflite, .keras or .h5 file; frameworks are lowered, which takes a few seconds."""
-    return open_lowered(path).model
+    return open_lowered(path, input_shape).model
 
 
-def open_lowered(path: Path, *, unroll: bool = False, fuse: bool = False) -> Lowered:
+def open_lowered(
+    path: Path, input_shape: Sequence[str] | None = None, *, unroll: bool = False, fuse: bool = False
+) -> Lowered:
     """Returns the graph of a .tflite, .keras or .h5 file with what lowering noted."""
     from featherweight import loading
 
+    shapes = dict(_shape(text) for text in input_shape or ()) or None
     if path.suffix.lower() == ".tflite":
-        return loading.load_with_notes(path)
+        return loading.load_with_notes(path, input_shapes=shapes)
     with working(f"Lowering {path.name}"):
-        return loading.load_with_notes(path, unroll=unroll, fuse=fuse)
+        return loading.load_with_notes(path, unroll=unroll, fuse=fuse, input_shapes=shapes)
+
+
+def _shape(text: str) -> tuple[str, tuple[int | None, ...]]:
+    """Reads NAME=1,128."""
+    name, _, sizes = text.rpartition("=")
+    parts = [part.strip() for part in sizes.split(",")]
+    if not name or not all(part == "?" or (part.isdecimal() and int(part)) for part in parts):
+        raise typer.BadParameter(
+            f"'{text}' is no shape (allowed: NAME=SIZE,SIZE …; a size is a whole number from 1 on, or '?', free).",
+            param_hint="--input-shape",
+        )
+    return name, tuple(None if part == "?" else int(part) for part in parts)
 
 
 def open_data(data: str, model: Model, *, preprocess: str | None = None, labels: bool = False) -> Dataset:

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from featherweight.cli.making import Output, Source, print_result
-from featherweight.cli.shell import check_outputs, check_report, command, open_data, open_lowered, say, working
+from featherweight.cli.shell import (
+    InputShape,
+    check_outputs,
+    check_report,
+    command,
+    open_data,
+    open_lowered,
+    say,
+    working,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,6 +81,7 @@ def train(
         Path | None,
         typer.Option(metavar="R.html|R.json|R.txt", help="Write a report in the form of its suffix."),
     ] = None,
+    input_shape: InputShape = None,
     seed: Annotated[int, typer.Option(min=0, help="Decides the order of the samples.")] = 0,
 ) -> None:
     """Train a quantized model, by distillation or labels.
@@ -86,7 +96,7 @@ def train(
     check_report(report)
     check_outputs(output, report, sources=[model])
     folder = checkpoint or output.with_name(f"{output.name}.training")
-    lowered, settings = _opened(model, recipe, target)
+    lowered, settings = _opened(model, recipe, target, input_shape)
     graph = lowered.model
     from featherweight.qat import quantize_aware
     from featherweight.training import loop
@@ -130,7 +140,7 @@ def train(
     checkpoints.remove()
 
 
-def _opened(model: Path, recipe: str, target: str) -> tuple[Any, dict[str, Any]]:
+def _opened(model: Path, recipe: str, target: str, input_shape: list[str] | None) -> tuple[Any, dict[str, Any]]:
     """Returns the lowered model, and what of the settings tells one model, recipe and target from another."""
     import featherweight
     from featherweight import recipe as recipes
@@ -139,13 +149,14 @@ def _opened(model: Path, recipe: str, target: str) -> tuple[Any, dict[str, Any]]
 
     wish, device = recipes.load(recipe), targets.load(target)
     backend = framework.backend()
-    lowered = open_lowered(model, unroll=wish.needs_ranges)
+    lowered = open_lowered(model, input_shape, unroll=wish.needs_ranges)
     return lowered, {
         "model": f"{model.name} {_digest(model.read_bytes())}",
         "recipe": f"{wish.name} {_digest(repr(wish).encode())}",
         "target": f"{device.name} {_digest(repr(device).encode())}",
         "featherweight": featherweight.__version__,
         "backend": backend,
+        "input shapes": sorted(input_shape or ()),
     }
 
 

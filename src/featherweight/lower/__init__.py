@@ -48,7 +48,8 @@ def lower(
         samples: inputs to verify with: an iterable of arrays, tuples in the order of the inputs, or dicts by name.
             The first three are used. A torch module or JAX function needs one to know its shapes; everything else
             is verified with random inputs where none are given.
-        input_shapes: shapes with batch (None: free) for inputs that do not say theirs: one shape, a list, or a dict.
+        input_shapes: shapes with batch (None: free) for inputs of a Keras model that do not say theirs: one shape, a
+            list, or a dict. Sizes that stay free, but the batch, are those of the first sample, with a note.
         route: ``auto``; ``jax`` or ``tensorflow`` to choose the converter of a Keras model.
 
     The batch is free where it is in the source; a batch that had to stay fixed is logged as a warning (and is in the
@@ -88,6 +89,11 @@ def lower_with_notes(
         return _lower_path(Path(source), unroll, fuse, kept, input_shapes, route)
     if _keras.is_keras_model(source):
         return _lower_keras(source, unroll, fuse, kept, input_shapes, route)
+    if input_shapes is not None and callable(source):
+        raise LoweringError(
+            f"input_shapes has no effect on a {type(source).__name__}: its shapes are those of the samples. Pass "
+            "samples of the shape that you want, and leave input_shapes out."
+        )
     if _is_torch_module(source):
         from featherweight.lower import torch
 

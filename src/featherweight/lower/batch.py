@@ -14,12 +14,13 @@ import numpy as np
 
 from featherweight.errors import LoweringError
 from featherweight.graph import Graph, Model, Node, Tensor, constant, fresh_name, replace_graph
+from featherweight.lower.following import Places, found_places
+from featherweight.lower.per_sample import gathered_rows, padded_and_added
+from featherweight.lower.places import Place, one_of
 from featherweight.ops.recurrent import LSTM
 
-# Operators with a constant that says their output's sizes: the position of that operand.
-_SHAPE_OPERAND = {"RESHAPE": 1, "SLICE": 2, "STRIDED_SLICE": 2}
-# Operators that need their output's shape as a plain constant: -1 is not an answer there.
-_NEED_SIZES = {"TRANSPOSE_CONV": 0, "CONV_3D_TRANSPOSE": 0, "BROADCAST_TO": 1, "FILL": 0}
+# Operators with a constant that says their output's sizes: the position of that operand. Only RESHAPE takes -1.
+_SHAPE_OPERAND = {"RESHAPE": 1, "TRANSPOSE_CONV": 0, "CONV_3D_TRANSPOSE": 0, "BROADCAST_TO": 1}
 _REGION_OPS = {
     "WHILE": "a loop",
     "IF": "a branch",
@@ -30,143 +31,144 @@ _REGION_OPS = {
 
 
 class FixedBatchError(LoweringError):
-    """The graph holds an operator that needs a fixed batch, however the graph was lowered."""
+    """The batch is fixed by an operator or by the source itself, however the graph is lowered."""
 
 
-def freed(model: Model, inputs: Sequence[str], batch: int) -> Model:
-    """Returns the model with the batch of `inputs` (tensor names) free, restated at batch 1.
+def restated(model: Model, inputs: Sequence[str], batch: int, *, is_free: bool = True) -> Model:
+    """Returns the model at batch 1, with the batch of `inputs` (tensor names) free or fixed.
 
     Args:
         model: lowered with `batch` as the first size of `inputs`.
         inputs: the tensors whose first size becomes free.
-        batch: 1, where an entry of 1 in front is taken for the batch; or a prime that divides no other size of the
-            model, so that it can be told from them anywhere.
+        batch: from 2 on, where the batch lies in a tensor is certain; at 1 some of it is a guess (`following`).
+        is_free: whether other batches than 1 are to fit.
 
     Raises:
         FixedBatchError: naming an operator that needs a fixed batch.
         LoweringError: if this graph's batch can't be told from its other sizes.
     """
     graph = model.main
-    dynamic = _depending_on(graph, inputs)
-    tensors = dict(graph.tensors)
-    nodes = [_freed_node(node, tensors, dynamic, batch) for node in graph.nodes]
-    if batch > 1:
-        tensors = {name: _at_one(tensor, name in dynamic, batch) for name, tensor in tensors.items()}
-    for name in inputs:
-        tensors[name] = replace(tensors[name], shape_signature=(-1, *tensors[name].shape[1:]))
+    _refuse_regions(graph, inputs)
+    places = found_places(graph, inputs, batch)
+    tensors = {name: _at_one(tensor, places.get(name), batch, is_free) for name, tensor in graph.tensors.items()}
+    nodes = [part for node in graph.nodes for part in _restated_node(node, graph, tensors, places, is_free)]
     return replace_graph(model, 0, replace(graph, nodes=tuple(nodes), tensors=_used(graph, nodes, tensors)))
 
 
-def with_signatures(model: Model, shapes: Mapping[str, tuple[int, ...]], batch: int) -> Model:
-    """Marks the free sizes of the main graph, given its tensors' shapes, by name, as inferred at another batch."""
-    graph = model.main
-    tensors = dict(graph.tensors)
-    for tensor in graph.tensors.values():
-        seen = shapes.get(tensor.name, tensor.shape)
-        if tensor.is_constant or len(seen) != len(tensor.shape) or seen == tensor.shape:
-            continue
-        signature = tuple(-1 if s == batch * t else t for t, s in zip(tensor.shape, seen, strict=True))
-        tensors[tensor.name] = replace(tensor, shape_signature=signature)
-    return replace_graph(model, 0, replace(graph, tensors=tensors))
-
-
-def telling_batch(model: Model) -> int:
-    """The smallest prime, from 7 on, that divides no size of the model's tensors: a batch that stands out."""
-    sizes = {size for graph in model.graphs for t in graph.tensors.values() for size in t.shape}
-    sizes |= {int(v) for g in model.graphs for t in g.tensors.values() for v in _small_integers(t)}
-    primes = (n for n in range(7, 10_000) if all(n % d for d in range(2, int(n**0.5) + 1)))
-    return next(prime for prime in primes if all(size % prime for size in sizes if size))
-
-
-def _small_integers(tensor: Tensor) -> np.ndarray:
-    if tensor.dtype in {"int32", "int64"} and tensor.data is not None and tensor.elements <= 8:
-        array = tensor.array
-        return array.reshape(-1) if array is not None else np.zeros(0, int)
-    return np.zeros(0, int)
-
-
-def _depending_on(graph: Graph, inputs: Sequence[str]) -> set[str]:
-    found = set(inputs)
+def _refuse_regions(graph: Graph, inputs: Sequence[str]) -> None:
+    """Raises FixedBatchError if what the inputs reach holds an operator made for one batch."""
+    reached = set(inputs)
     for node in graph.nodes:
-        if any(name in found for name in node.inputs):
-            found.update(node.outputs)
-    return found
+        if any(name in reached for name in node.inputs):
+            reached.update(node.outputs)
+            if node.op in _REGION_OPS:
+                raise FixedBatchError(f"{node.op} '{node.name}' is {_REGION_OPS[node.op]}, made for a fixed batch")
 
 
-def _freed_node(node: Node, tensors: dict[str, Tensor], dynamic: set[str], batch: int) -> Node:
-    """Returns the node with its shape constant freed; a new constant goes into `tensors`."""
-    if not any(name in dynamic for name in node.inputs):
-        return node
-    if node.op in _REGION_OPS:
-        raise FixedBatchError(f"{node.op} '{node.name}' is {_REGION_OPS[node.op]}, made for a fixed batch")
-    position = _SHAPE_OPERAND.get(node.op, _NEED_SIZES.get(node.op))
-    shape = tensors.get(node.inputs[position]) if position is not None and position < len(node.inputs) else None
-    values = shape.array if shape is not None and shape.is_constant else None
-    if position is None or values is None:
-        return node
-    entries = values.reshape(-1).astype(int)
-    output = tensors[node.outputs[0]].shape
-    free = [i for i in range(len(entries)) if _is_batch(int(entries[i]), i, batch, output)]
-    if not free:
-        return node
-    if node.op in _NEED_SIZES:
+def _restated_node(
+    node: Node, graph: Graph, tensors: dict[str, Tensor], places: Places, is_free: bool
+) -> tuple[Node, ...]:
+    """Returns what stands for the node; new constants go into `tensors`."""
+    place = places.get(node.outputs[0]) if node.outputs else None
+    if place is None:
+        return (node,)
+    if node.op in {"SLICE", "STRIDED_SLICE"}:
+        return (_freed_slice(node, graph, tensors, places[node.inputs[0]]),)
+    is_row = node.op == "GATHER_ND" and graph.tensors[node.inputs[1]].is_constant
+    if is_row and places[node.inputs[0]] == Place(0):  # Else the batch could not have been followed.
+        return (gathered_rows(node, graph, tensors),)
+    if node.op == "CONCATENATION" and is_free and any(tensors[name].is_constant for name in node.inputs):
+        joined = padded_and_added(node, tensors, place)
+        if joined is None:
+            raise FixedBatchError(f"CONCATENATION '{node.name}' joins a constant to every sample")
+        return joined
+    if node.op == "BROADCAST_TO" and is_free:
+        return (_tiled(node, graph, tensors),)
+    position = _SHAPE_OPERAND.get(node.op)
+    return (node,) if position is None else (_resized(node, tensors, place, position, is_free),)
+
+
+def _resized(node: Node, tensors: dict[str, Tensor], place: Place, position: int, is_free: bool) -> Node:
+    """Returns the node with its shape constant at batch 1, or free."""
+    if is_free and node.op != "RESHAPE":
         raise FixedBatchError(f"{node.op} '{node.name}' needs its output's batch as a constant")
-    if len(free) > 1 and node.op == "RESHAPE":
-        raise LoweringError(f"RESHAPE '{node.name}' spreads the batch over {len(free)} dimensions")
-    attrs = dict(node.attrs)
-    if node.op == "SLICE":
-        return _strided(node, tensors, entries, free)
-    if node.op == "STRIDED_SLICE":
-        attrs["end_mask"] = int(attrs.get("end_mask", 0)) | sum(1 << i for i in free)
-        return replace(node, attrs=attrs)
-    entries[free] = -1
-    if "new_shape" in attrs:
-        attrs["new_shape"] = entries.astype(np.int32)
+    entries = np.array(tensors[node.outputs[0]].shape, np.int32)
+    if is_free:
+        entries[place.axis] = -1
     name = fresh_name(f"{node.name}/shape", tensors)
-    tensors[name] = constant(name, entries.astype(values.dtype))
-    inputs = tuple(name if i == position else old for i, old in enumerate(node.inputs))
-    return replace(node, inputs=inputs, attrs=attrs)
+    tensors[name] = constant(name, entries)
+    attrs = {**node.attrs, "new_shape": entries} if "new_shape" in node.attrs else node.attrs
+    return replace(node, inputs=tuple(name if i == position else x for i, x in enumerate(node.inputs)), attrs=attrs)
 
 
-def _strided(node: Node, tensors: dict[str, Tensor], sizes: np.ndarray, free: Sequence[int]) -> Node:
-    """A SLICE as STRIDED_SLICE: LiteRT can't resize a SLICE whose size is "the rest" (-1), but this takes a mask."""
-    begin = tensors[node.inputs[1]].array
-    if begin is None:
-        raise LoweringError(f"SLICE '{node.name}' begins where the graph computes it")
-    values = {"begin": begin.reshape(-1), "end": begin.reshape(-1) + sizes, "strides": np.ones_like(sizes)}
-    names: list[str] = []
-    for what, value in values.items():
-        names.append(fresh_name(f"{node.name}/{what}", tensors))
-        tensors[names[-1]] = constant(names[-1], value.astype(np.int32))
-    mask = sum(1 << i for i in free)
-    attrs = {"begin_mask": mask, "end_mask": mask, "ellipsis_mask": 0, "new_axis_mask": 0, "shrink_axis_mask": 0}
-    attrs["offset"] = False
-    extras = {"options": "StridedSliceOptions"}
-    return Node("STRIDED_SLICE", (node.inputs[0], *names), node.outputs, attrs, extras=extras)
+def _tiled(node: Node, graph: Graph, tensors: dict[str, Tensor]) -> Node:
+    """BROADCAST_TO as TILE, which says how often each axis is repeated: the batch once, whatever it is."""
+    before, after = graph.tensors[node.inputs[0]].shape, graph.tensors[node.outputs[0]].shape
+    if len(before) != len(after):
+        raise FixedBatchError(f"{node.op} '{node.name}' adds axes, and needs its output's batch as a constant")
+    name = fresh_name(f"{node.name}/multiples", tensors)
+    tensors[name] = constant(name, np.array(after, np.int32) // np.maximum(before, 1).astype(np.int32))
+    return Node("TILE", (node.inputs[0], name), node.outputs, extras={"options": "TileOptions"})
 
 
-def _is_batch(entry: int, index: int, batch: int, output: Sequence[int]) -> bool:
-    """Whether an entry of a shape constant holds the batch (see `freed`); a size of -1 is as free as can be."""
-    if batch == 1:
-        return index == 0 and entry == 1 and len(output) > 0 and output[0] == 1
-    return entry > 0 and entry % batch == 0
+def _freed_slice(node: Node, graph: Graph, tensors: dict[str, Tensor], place: Place) -> Node:
+    """A slice that takes the whole batch, whatever it is.
+
+    SLICE becomes STRIDED_SLICE: LiteRT can't resize one whose size is "the rest" (-1), but this takes a mask.
+    """
+    axis, shape = place.axis, graph.tensors[node.inputs[0]].shape
+    begin, end = (graph.tensors[name].array for name in node.inputs[1:3])
+    if begin is None or end is None:
+        raise LoweringError(f"{node.op} '{node.name}' begins or ends where the graph computes it")
+    attrs, inputs = dict(node.attrs), list(node.inputs)
+    if node.op == "SLICE":
+        size = end.reshape(-1)
+        end = np.where(size < 0, shape, begin.reshape(-1) + size)
+        values = {"begin": begin.reshape(-1), "end": end, "strides": np.ones_like(end)}
+        for position, (what, value) in enumerate(values.items(), 1):
+            inputs[position:] = [fresh_name(f"{node.name}/{what}", tensors)]
+            tensors[inputs[position]] = constant(inputs[position], value.astype(np.int32))
+        names = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
+        attrs = {**dict.fromkeys(names, 0), "offset": False}
+    elif int(attrs.get("new_axis_mask", 0)):
+        raise LoweringError(f"STRIDED_SLICE '{node.name}' adds axes")
+    if graph.tensors[node.outputs[0]].shape != () and _takes_part(node, graph, place):
+        raise LoweringError(f"{node.op} '{node.name}' takes a part of the batch")
+    for mask in ("begin_mask", "end_mask"):
+        attrs[mask] = int(attrs.get(mask, 0)) | 1 << axis
+    if node.op == "STRIDED_SLICE":
+        return replace(node, attrs=attrs)
+    return Node("STRIDED_SLICE", tuple(inputs), node.outputs, attrs, extras={"options": "StridedSliceOptions"})
 
 
-def _at_one(tensor: Tensor, is_dynamic: bool, batch: int) -> Tensor:
-    """Restates one tensor at batch 1: computed ones by their shape, constants by one of their equal slices."""
-    axes = [i for i, size in enumerate(tensor.shape) if size and size % batch == 0]
-    if not axes:
+def _takes_part(node: Node, graph: Graph, place: Place) -> bool:
+    """Whether the slice leaves out elements of the axis that holds the batch."""
+    begin = graph.tensors[node.inputs[1]].array
+    masks = [int(node.attrs.get(name, 0)) >> place.axis & 1 for name in ("begin_mask", "end_mask")]
+    size = graph.tensors[node.inputs[0]].shape[place.axis]
+    end = graph.tensors[node.inputs[2]].array
+    if begin is None or end is None:
+        return True
+    first, last = int(begin.reshape(-1)[place.axis]), int(end.reshape(-1)[place.axis])
+    if node.op == "SLICE":
+        return first != 0 or last not in {-1, size}
+    return not ((masks[0] or first == 0) and (masks[1] or last >= size))
+
+
+def _at_one(tensor: Tensor, place: Place | None, batch: int, is_free: bool) -> Tensor:
+    """Restates one tensor at batch 1, constants by their part for one sample."""
+    if place is None:
         return tensor
-    shape = tuple(size // batch if i in axes else size for i, size in enumerate(tensor.shape))
-    if not tensor.is_constant:
-        return replace(tensor, shape=shape)
-    array = tensor.array
-    if array is None or len(axes) > 1:
-        raise LoweringError(f"Constant '{tensor.name}' holds the batch in {len(axes)} dimensions")
-    parts = np.split(array, batch, axis=axes[0])
-    if any(not np.array_equal(parts[0], part) for part in parts[1:]):
-        raise LoweringError(f"Constant '{tensor.name}' differs from sample to sample")
-    return replace(constant(tensor.name, parts[0]), file_name=tensor.file_name)
+    if tensor.is_constant:
+        array = tensor.array
+        part = None if array is None else one_of(array, place, batch)
+        if part is None:
+            raise LoweringError(f"Constant '{tensor.name}' differs from sample to sample")
+        return replace(constant(tensor.name, part), file_name=tensor.file_name)
+    shape, free = list(tensor.shape), list(tensor.shape)
+    shape[place.axis] //= batch
+    free[place.axis] = -1
+    return replace(tensor, shape=tuple(shape), shape_signature=tuple(free) if is_free else None)
 
 
 def _used(graph: Graph, nodes: Sequence[Node], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,10 +10,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from featherweight.errors import FeatherweightError, LoweringError
-from featherweight.graph import Model
+from featherweight.graph import Model, replace_graph
 from featherweight.lower import batch, verify
 from featherweight.lower.source import Input
 from featherweight.ops.recurrent import LSTM
+from featherweight.runtime.folding import with_folded_constants
 from featherweight.runtime.litert import Session
 
 _log = logging.getLogger("featherweight")
@@ -49,6 +51,7 @@ class Check:
         run: the source: (arrays, batch) → outputs in order.
         limits: for integer inputs, the number that their values must stay below, where one is known.
         samples: inputs to use instead of random ones.
+        exact: as `run`, in float64; asked only where float32 in another order may be what differs. None: unknown.
     """
 
     title: str
@@ -57,6 +60,7 @@ class Check:
     run: Callable[[Sequence[np.ndarray], int], list[np.ndarray]]
     limits: Mapping[str, int] = field(default_factory=dict)
     samples: Sequence[Sequence[np.ndarray]] = ()
+    exact: Callable[[Sequence[np.ndarray], int], list[np.ndarray]] | None = None
     known: dict[int, tuple[list[np.ndarray], list[np.ndarray]]] = field(default_factory=dict)
 
     def expected(self, size: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -72,16 +76,45 @@ class Check:
     def _computed(self, size: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
         inputs = batch_of(self.samples, self.inputs, size)
         if inputs is not None:
-            return inputs, self.run(inputs, size)
+            return inputs, self._run(inputs, size)
         for positive in (False, True):
             inputs = verify.random_inputs(self.inputs, size, self.limits, positive=positive)
-            outputs = self.run(inputs, size)
+            outputs = self._run(inputs, size)
             if all(np.isfinite(o).all() for o in outputs if o.dtype.kind == "f"):
                 return inputs, outputs
         raise LoweringError(
             f"The {self.title} itself returns NaN or infinite values for random inputs, so its lowering can't be "
             "verified. Pass inputs for which it is finite as samples=, or look for NaN in its weights."
         )
+
+    def _run(self, inputs: Sequence[np.ndarray], size: int) -> list[np.ndarray]:
+        try:
+            return self.run(inputs, size)
+        except FeatherweightError:
+            raise
+        except Exception as error:  # Whatever the model's own code raises.
+            said = " ".join(str(error).split())[:300].rstrip(".")
+            raise LoweringError(
+                f"its own code can't compute a batch of {size} ({type(error).__name__}: {said})"
+            ) from error
+
+    def _differences(
+        self,
+        model: Model,
+        inputs: Sequence[np.ndarray],
+        outputs: Sequence[np.ndarray],
+        got: Sequence[np.ndarray],
+        size: int,
+    ) -> list[verify.Difference]:
+        found = verify.differences(self.outputs, outputs, got, verify.longest_sum(model))
+        if self.exact is None or all(d.is_tolerable or d.note for d in found):
+            return found
+        try:
+            exact = self.exact(inputs, size)
+        except Exception as error:  # Whatever code that was written for float32 raises.
+            _log.debug("not computed in float64: %s", error)
+            return found
+        return verify.judged(found, outputs, got, exact)
 
     def at_fixed_batch(self, model: Model) -> None:
         """Compares at the batch of the source, or at batch 1 where that is free.
@@ -95,60 +128,82 @@ class Check:
                 got = verify.outputs_of(session, inputs)
         except FeatherweightError as error:
             raise LoweringError(f"The lowered {self.title} does not run: {error}. {_WAY_OUT}") from error
-        verify.require_equal(verify.differences(self.outputs, outputs, got), self.title, _WAY_OUT)
+        found = self._differences(model, inputs, outputs, got, 1)
+        verify.require_equal(found, self.title, _WAY_OUT)
 
-    def at_free_batch(self, model: Model, several: int = SEVERAL) -> Model:
-        """Compares at several samples and at one; returns the model with its free sizes marked.
+    def at_free_batch(self, model: Model) -> None:
+        """Compares at several samples and at one.
 
         Raises:
             FeatherweightError: if the model does not run at both batches, or differs from its source.
         """
-        inputs, outputs = self.expected(several)
+        inputs, outputs = self.expected(SEVERAL)
         free = [item.has_free_batch for item in self.inputs]
         one = [array[:1] if is_free else array for array, is_free in zip(inputs, free, strict=True)]
         with Session(model) as session:
             single = verify.outputs_of(session, one)
             found = verify.outputs_of(session, inputs)
-        where = f"{self.title} at batch {several}"
-        verify.require_equal(verify.differences(self.outputs, outputs, found), where, _WAY_OUT)
-        marked = batch.with_signatures(model, verify.shapes_at(model, inputs), several)
+        where = f"{self.title} at batch {SEVERAL}"
+        verify.require_equal(self._differences(model, inputs, outputs, found, SEVERAL), where, _WAY_OUT)
         first = [o[:1] if o.shape != g.shape else o for o, g in zip(outputs, single, strict=True)]
-        if not all(d.is_tolerable for d in verify.differences(self.outputs, first, single)):
+        if not all(d.is_tolerable for d in self._differences(model, one, first, single, 1)):
             self.at_fixed_batch(model)  # The samples of a batch depend on each other: ask the source itself.
-        return marked
 
 
-def checked(check: Check, lowered_at: Callable[[int], Model]) -> Lowered:
+def checked(check: Check, lowered_at: Callable[[int], Model], sizes: Sequence[int] = (1, 2)) -> Lowered:
     """Lowers with `lowered_at(batch)`, frees the batch where the source's is free, and verifies the result.
 
-    The batch is freed in the graph lowered at batch 1, else in one lowered at a batch that stands out from all other
-    sizes, else it stays fixed, with a note.
+    Args:
+        check: compares with the source.
+        lowered_at: converts the source at a batch.
+        sizes: batches to convert at until one's graph can be freed; else it stays fixed, with a note. At 1 a graph is
+            simplest, and at 2 the batch can be told from sizes of one.
 
     Raises:
         LoweringError: if the model can't be lowered, or differs from its source.
     """
-    model = lowered_at(1)
+    notes = tuple(item.note for item in check.inputs if item.note)
     public = [item.name for item in check.inputs if item.has_free_batch]
     if not public:
+        model = _folded(lowered_at(1))
         check.at_fixed_batch(model)
-        return Lowered(model)
-    reason = ""
-    for size in (1, batch.telling_batch(model)):
+        return Lowered(model, notes)
+    reason, fixed = "", None
+    for size in sizes:
         try:
-            candidate = model if size == 1 else lowered_at(size)
-            tensors = [tensor for name, tensor in candidate.signatures[0].inputs if name in public]
-            # At more samples than it was lowered for: a size that stayed fixed shows there alone.
-            several = SEVERAL if size == 1 else size + 1
-            return Lowered(check.at_free_batch(batch.freed(candidate, tensors, size), several))
+            check.expected(SEVERAL)  # What the source can't compute needs no conversion.
+            model = _folded(lowered_at(size))
+            tensors = [tensor for name, tensor in model.signatures[0].inputs if name in public]
+            fixed = fixed or (model if size == 1 else batch.restated(model, tensors, size, is_free=False))
+            freed = batch.restated(model, tensors, size)
+            check.at_free_batch(freed)
         except FeatherweightError as error:
             _log.debug("batch not freed at %d: %s", size, error)
             reason = str(error).split(". ")[0].rstrip(".")
             if isinstance(error, batch.FixedBatchError):
                 break
-    check.at_fixed_batch(model)
+        else:
+            return Lowered(freed, notes)
     note = f"The batch of the {check.title} stays fixed at 1: {reason}."
     _log.warning(note)
-    return Lowered(model, (note,))
+    return Lowered(_at_fixed_batch(check, fixed, lowered_at), (*notes, note))
+
+
+def _folded(model: Model) -> Model:
+    """A batch that a converter wrote into constant operators can't be freed; in a constant it can be told."""
+    return replace_graph(model, 0, with_folded_constants(model.main))
+
+
+def _at_fixed_batch(check: Check, restated: Model | None, lowered_at: Callable[[int], Model]) -> Model:
+    """Returns a verified model at batch 1: what was converted already, if that is right, else what is converted now."""
+    if restated is not None:
+        with contextlib.suppress(LoweringError):
+            check.at_fixed_batch(restated)
+            return restated
+    check.expected(1)
+    model = _folded(lowered_at(1))
+    check.at_fixed_batch(model)
+    return model
 
 
 def with_forms(lowered: Lowered, *, is_unrolled: bool) -> Lowered:
@@ -170,18 +225,21 @@ def batch_of(samples: Sequence[Sequence[np.ndarray]], inputs: Sequence[Input], s
         return None
     arrays: list[np.ndarray] = []
     for position, item in enumerate(inputs):
+        one = item.at(1)
         rows = [np.asarray(sample[position], item.dtype) for sample in samples]
         if not item.has_free_batch:
-            arrays.append(_fitting(rows[0], item.at(1), item))
+            arrays.append(_fitting(rows[0], one, item, 0))
             continue
-        shape = item.at(1)[1:]
-        stacked = np.concatenate([row if row.shape[1:] == shape else row[None] for row in rows])
-        stacked = np.concatenate([stacked] * -(-size // len(stacked)))[:size]
-        arrays.append(_fitting(stacked, item.at(size), item))
+        rows = [row[None] if row.shape == one[1:] else row for row in rows]
+        stacked = [_fitting(row, (len(row), *one[1:]), item, number) for number, row in enumerate(rows)]
+        arrays.append(np.concatenate(stacked * -(-size // max(1, sum(map(len, stacked)))))[:size])
     return arrays
 
 
-def _fitting(array: np.ndarray, shape: tuple[int, ...], item: Input) -> np.ndarray:
-    if array.shape == shape:
+def _fitting(array: np.ndarray, shape: tuple[int, ...], item: Input, number: int) -> np.ndarray:
+    if array.shape == shape and array.size:
         return array
-    raise LoweringError(f"A sample for input '{item.name}' has shape {list(array.shape)}; it must be {list(shape)}.")
+    raise LoweringError(
+        f"A sample for input '{item.name}' has shape {list(array.shape)}; it must be {list(shape)} (sample {number}, "
+        "from 0 on). Bring all samples to one shape, padded if they are texts, or lower the model once for each shape."
+    )

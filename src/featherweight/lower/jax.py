@@ -15,6 +15,7 @@ from featherweight.graph import Model, Signature
 from featherweight.lower import fused_lstm, names
 from featherweight.lower.checking import SEVERAL, Check, Lowered, checked, with_forms
 from featherweight.lower.converter import SIGNATURE, convert
+from featherweight.lower.double import in_float64
 from featherweight.lower.rewriting import UNROLLED, rewritten
 from featherweight.lower.rules import RULES
 from featherweight.lower.source import Input, Source, first_samples, unique_names
@@ -92,7 +93,7 @@ def _lowered(source: Source, unroll: bool, fuse: bool, samples: Iterable[Any] | 
     with ThreadPoolExecutor(1) as pool:
         compiled = _Compiled(named, pool)
         compiled.prepare(SEVERAL if is_free else 1)
-        check = Check(named.title, named.inputs, named.outputs, compiled, limits, given)
+        check = Check(named.title, named.inputs, named.outputs, compiled, limits, given, compiled.exact)
         notes, applied = list[str](), set[str]()
 
         def convert(size: int) -> Model:
@@ -114,15 +115,24 @@ class _Compiled:
         self._compiled: dict[int, Future[Any]] = {}
 
     def prepare(self, size: int) -> None:
-        """Starts to compile for a batch."""
-        lowered = _traced(self._source, size).lower(lowering_platforms=("cpu",))
-        self._compiled[size] = self._pool.submit(lowered.compile, _QUICK_COMPILE)
+        """Starts to compile for a batch; where it can't be traced, calling it says so."""
+        try:
+            lowered = _traced(self._source, size).lower(lowering_platforms=("cpu",))
+        except LoweringError as error:
+            self._compiled[size] = Future()
+            self._compiled[size].set_exception(error)
+        else:
+            self._compiled[size] = self._pool.submit(lowered.compile, _QUICK_COMPILE)
 
     def __call__(self, inputs: Sequence[np.ndarray], size: int) -> list[np.ndarray]:
         """Runs the source on inputs of a batch."""
         if size not in self._compiled:
             self.prepare(size)
         return [np.asarray(array) for array in self._compiled[size].result()(*inputs)]
+
+    def exact(self, inputs: Sequence[np.ndarray], size: int) -> list[np.ndarray]:
+        """Computes the source in float64."""
+        return in_float64(_traced(self._source, size).jaxpr, inputs)
 
 
 def _traced(source: Source, size: int) -> Any:

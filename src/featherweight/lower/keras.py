@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from featherweight.errors import LoweringError
-from featherweight.lower.source import Input, Source, shape_list, unique_names, with_input_shapes
+from featherweight.lower.source import Input, Source, shape_list, sized, unique_names, with_input_shapes
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
 
@@ -162,7 +162,7 @@ def _inputs(model: Any, samples: Sequence[Any] | None, input_shapes: Any) -> _In
         known = tuple(Input(n, tuple(t.shape), t.dtype) for n, t in zip(named, tensors, strict=True))
         single = len(tensors) == 1 and not isinstance(structure, Mapping)
         pack = _pack_single if single else lambda flat: (keras.tree.pack_sequence_as(structure, list(flat)),)
-        return with_input_shapes(known, input_shapes), pack
+        return sized(with_input_shapes(known, input_shapes), samples), pack
     if samples:
         return _from_sample(model, samples[0], input_shapes)
     shapes = input_shapes if input_shapes is not None else _shapes_seen(model)

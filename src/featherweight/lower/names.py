@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+from featherweight import ops
 from featherweight.graph import Graph, Model, Node, Signature, Tensor
 
 # What tracing puts before and around every name: "jit(main)/", "jit(main):", "vmap(", …
@@ -14,25 +15,35 @@ _TRACER = re.compile(r"(?:jit|pjit)\([^()]*\)[/:]?")
 _NAMELESS = re.compile(r"^(?:main|call|jaxpr|unknown|arith\.constant\d*|tfl\.[a-z_0-9.]+)?\d*$")
 
 
-def renamed(model: Model, scope: str = "") -> Model:
+def renamed(model: Model, scope: str = "", layers: Collection[str] = ()) -> Model:
     """Returns the model with the tracer's decoration cut from tensor names, still unique.
 
     A name fused from several operations, ``a/mul;b/conv;a/add``, keeps its last part, the operation that was
-    written last, without the name `scope` of the whole model. Inputs and outputs take their public names; computed
-    tensors come before constants where both want a name.
+    written last, without the name `scope` of the whole model; or the last that is one of `layers`, those with weights.
+    Inputs and outputs take their public names. Where several tensors want a name, the products with weights come first,
+    and constants last.
     """
     public = {tensor: name for s in model.signatures for name, tensor in (*s.outputs, *s.inputs)}
     raw = {name for graph in model.graphs for name in graph.tensors}
     names: dict[str, str] = {}
     taken: set[str] = set()
     every = [(old, tensor) for graph in model.graphs for old, tensor in graph.tensors.items()]
-    for old, _ in sorted(every, key=lambda item: (item[0] not in public, item[1].is_constant)):
-        names[old] = _free(public.get(old) or cleaned(_unnumbered(old, raw), scope) or "tensor", taken)
+    products = {
+        name for graph in model.graphs for node in graph.nodes if _has_weight(node, graph) for name in node.outputs
+    }
+    for old, _ in sorted(every, key=lambda x: (x[0] not in public, x[1].is_constant, x[0] not in products)):
+        wish = public.get(old) or cleaned(_unnumbered(old, raw), scope, layers) or "tensor"
+        names[old] = _free(wish, taken)
         taken.add(names[old])
     signatures = tuple(
         Signature(s.key, _mapped(s.inputs, names), _mapped(s.outputs, names), s.graph) for s in model.signatures
     )
     return replace(model, graphs=tuple(_renamed(g, names) for g in model.graphs), signatures=signatures)
+
+
+def _has_weight(node: Node, graph: Graph) -> bool:
+    position = ops.lookup(node.op).weight
+    return position is not None and position < len(node.inputs) and graph.tensors[node.inputs[position]].is_constant
 
 
 def _unnumbered(name: str, raw: Collection[str]) -> str:
@@ -41,14 +52,17 @@ def _unnumbered(name: str, raw: Collection[str]) -> str:
     return base if base in raw else name
 
 
-def cleaned(name: str, scope: str = "") -> str:
-    """Cuts one name down to layer and operation, inside of `scope`.
+def cleaned(name: str, scope: str = "", layers: Collection[str] = ()) -> str:
+    """Cuts one name down to layer and operation, inside of `scope`; one of `layers` goes before all others.
 
     >>> cleaned("jit(main)/bn/mul;jit(main)/conv/conv_general_dilated1")
     'conv/conv_general_dilated1'
+    >>> cleaned("self.query;self/view", layers={"self.query"})
+    'self.query'
     """
     parts = [_TRACER.sub("", part).strip("/:") for part in name.split(";")]
     parts = [part for part in parts if not _NAMELESS.match(part)]
+    parts = [part for part in parts if part in layers] or parts
     if not parts:
         return ""
     return parts[-1].removeprefix(f"{scope}/") if scope else parts[-1]

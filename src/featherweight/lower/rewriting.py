@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 # Equations that only call another trace: their bodies are evaluated in place.
-_CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "custom_jvp_call", "custom_vjp_call"}
+CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "custom_jvp_call", "custom_vjp_call"}
 # Equations that repeat or choose between traces, and the parameters that hold those.
-_REGIONS = {"scan": ("jaxpr",), "while": ("cond_jaxpr", "body_jaxpr"), "cond": ("branches",)}
+REGIONS = {"scan": ("jaxpr",), "while": ("cond_jaxpr", "body_jaxpr"), "cond": ("branches",)}
 # Equations that hand the elements of their input on as they are.
 _PRESERVING = ("broadcast_in_dim", "reshape", "convert_element_type", "copy", "squeeze", "stop_gradient")
 # What stands for an unrolled loop among the names of rules.
@@ -166,14 +166,14 @@ def _apply(tracing: Tracing, equation: Any, inputs: tuple[Any, ...]) -> Sequence
                 tracing.applied.append(rule.name)
                 return outputs
     primitive = equation.primitive.name
-    if primitive in _CALLS:
-        body, constants = _opened(_body(equation.params))
+    if primitive in CALLS:
+        body, constants = opened(body_of(equation.params))
         return evaluate(tracing, body, constants, inputs)
     if primitive == "scan" and tracing.unroll:
         tracing.applied.append(UNROLLED)
         return _unrolled(tracing, equation.params, inputs)
     params = dict(equation.params)
-    for name in _REGIONS.get(primitive, ()):
+    for name in REGIONS.get(primitive, ()):
         params[name] = _rewritten_region(tracing, params[name])
 
     def bind(*operands: Any) -> Any:
@@ -184,7 +184,7 @@ def _apply(tracing: Tracing, equation: Any, inputs: tuple[Any, ...]) -> Sequence
     outputs = bind(*inputs)
     if equation.primitive.multiple_results:
         return outputs
-    origin = Origin(primitive, params if primitive in _REGIONS else {**params, "__bind__": bind}, inputs)
+    origin = Origin(primitive, params if primitive in REGIONS else {**params, "__bind__": bind}, inputs)
     tracing.origins[id(outputs)] = (outputs, origin)
     return [outputs]
 
@@ -224,10 +224,11 @@ def _looks_at(rule: Rule, equation: Any) -> bool:
     return rule.primitive == equation.primitive.name and rule.matches(equation)
 
 
-def _body(params: Mapping[str, Any]) -> Any:
+def body_of(params: Mapping[str, Any]) -> Any:
+    """Returns the trace that an equation of `CALLS` calls."""
     return next(params[name] for name in ("jaxpr", "call_jaxpr", "fun_jaxpr") if name in params)
 
 
-def _opened(body: Any) -> tuple[Any, Sequence[Any]]:
+def opened(body: Any) -> tuple[Any, Sequence[Any]]:
     """Returns (trace, its constants) of a closed or an open trace."""
     return (body.jaxpr, body.consts) if hasattr(body, "consts") else (body, ())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,12 @@ from featherweight.errors import LoweringError
 
 @dataclass(frozen=True)
 class Input:
-    """One input: its public name, its shape (None for a free size) and its dtype."""
+    """One input: its public name, its shape (None for a free size), its dtype, and what a user should know of it."""
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str
+    note: str = ""
 
     @property
     def has_free_batch(self) -> bool:
@@ -34,7 +35,8 @@ class Input:
         if any(size is None for size in shape):
             raise LoweringError(
                 f"Input '{self.name}' has the free sizes {list(self.shape)}; only the batch, the first, may be free. "
-                f"Say the others: input_shapes={{'{self.name}': {_example(self.shape)}}}."
+                f"Say the others: pass samples that have them, or input_shapes={{'{self.name}': "
+                f"{_example(self.shape)}}} (--input-shape {self.name}=1,64 … in a shell)."
             )
         return tuple(int(size) for size in shape if size is not None)
 
@@ -77,7 +79,7 @@ def with_input_shapes(inputs: Sequence[Input], shapes: Any) -> tuple[Input, ...]
     """Replaces the shapes of inputs: by a dict by name, a list in order, or one shape for a single input.
 
     Raises:
-        LoweringError: if a name is unknown, or the number of shapes differs.
+        LoweringError: if a name is unknown, the number of shapes differs, or one does not fit what the model says.
     """
     if shapes is None:
         return tuple(inputs)
@@ -86,11 +88,41 @@ def with_input_shapes(inputs: Sequence[Input], shapes: Any) -> tuple[Input, ...]
         if unknown:
             known = ", ".join(i.name for i in inputs)
             raise LoweringError(f"input_shapes names '{unknown[0]}', but the inputs are: {known}.")
-        return tuple(Input(i.name, tuple(shapes.get(i.name, i.shape)), i.dtype) for i in inputs)
+        return tuple(_reshaped(i, tuple(shapes.get(i.name, i.shape))) for i in inputs)
     listed = shape_list(shapes)
     if len(listed) != len(inputs):
         raise LoweringError(f"input_shapes has {len(listed)} shapes; the model has {len(inputs)} inputs.")
-    return tuple(Input(i.name, shape, i.dtype) for i, shape in zip(inputs, listed, strict=True))
+    return tuple(_reshaped(i, shape) for i, shape in zip(inputs, listed, strict=True))
+
+
+def _reshaped(item: Input, shape: tuple[int | None, ...]) -> Input:
+    fits = len(shape) == len(item.shape) and all(
+        known is None or size in {known, None} for size, known in zip(shape, item.shape, strict=True)
+    )
+    if not fits:
+        raise LoweringError(
+            f"input_shapes gives '{item.name}' the shape {list(shape)}, which does not fit the model's "
+            f"{list(item.shape)} (None: free). Give every size, the batch included."
+        )
+    return replace(item, shape=tuple(k if size is None else size for size, k in zip(shape, item.shape, strict=True)))
+
+
+def sized(inputs: Sequence[Input], samples: Sequence[Any] | None) -> tuple[Input, ...]:
+    """Takes the sizes that inputs leave free, all but the batch, from the first sample; a note of the input says so."""
+    if not samples or all(None not in item.shape[1:] for item in inputs):
+        return tuple(inputs)
+    found: list[Input] = []
+    for item, array in zip(inputs, _arrays(samples[0], inputs), strict=True):
+        sizes = array.shape[1:] if array.ndim == len(item.shape) else array.shape
+        if None not in item.shape[1:] or len(sizes) != len(item.shape) - 1:
+            found.append(item)
+            continue
+        shape = (item.shape[0], *(s if k is None else k for s, k in zip(sizes, item.shape[1:], strict=True)))
+        said = (
+            f"Input '{item.name}' leaves sizes free, {list(item.shape)}: {list(shape)} is taken, as in the first sample"
+        )
+        found.append(replace(item, shape=shape, note=f"{said} (input_shapes sets others)."))
+    return tuple(found)
 
 
 def shape_list(shapes: Any) -> list[tuple[int | None, ...]]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
-import io
-import warnings
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 
 from featherweight.errors import LoweringError
 from featherweight.graph import Model, Signature
-from featherweight.lower import names
+from featherweight.lower import names, torch_converter
 from featherweight.lower.checking import Check, Lowered, batch_of, checked, unfused
 from featherweight.lower.converter import SIGNATURE
 from featherweight.lower.source import Input, first_samples, unique_names
@@ -90,12 +89,34 @@ def _lower(
             with torch.no_grad():
                 return [np.asarray(value.cpu()) for value in _flat(module(*_tensors(arrays)))]
 
+        def exact(arrays: Sequence[np.ndarray], _: int) -> list[np.ndarray]:
+            double = copy.deepcopy(module).double()
+            with torch.no_grad():
+                values = [t.double() if t.is_floating_point() else t for t in _tensors(arrays)]
+                return [np.asarray(value.cpu()) for value in _flat(double(*values))]
+
         example = batch_of(given, inputs, 1) or [np.zeros(item.at(1), item.dtype) for item in inputs]
-        with torch.no_grad():
-            produced = module(*_tensors(example))
+        produced = _called(module, example, title)
         public = unique_names(outputs or _output_names(produced))
-        check = Check(title, inputs, public, run, samples=given)
-        return checked(check, lambda size: _converted(module, inputs, public, _resized(example, inputs, size), title))
+        check = Check(title, inputs, public, run, samples=given, exact=exact)
+        sizes = (2,)  # What is folded at a batch of 1 can't be freed, and converting is what takes the time.
+        return checked(
+            check, lambda size: _converted(module, inputs, public, _resized(example, inputs, size), title), sizes
+        )
+
+
+def _called(module: Any, arrays: Sequence[np.ndarray], title: str) -> Any:
+    import torch
+
+    try:
+        with torch.no_grad():
+            return module(*_tensors(arrays))
+    except Exception as error:  # Whatever the module's own code raises.
+        shapes = ", ".join(f"{array.dtype}{list(array.shape)}" for array in arrays)
+        raise LoweringError(
+            f"The {title} can't be called on {shapes}: {type(error).__name__}: {' '.join(str(error).split())[:300]}. "
+            "Pass samples that it takes, each with its batch dimension."
+        ) from error
 
 
 def _converted(
@@ -103,31 +124,14 @@ def _converted(
 ) -> Model:
     from featherweight.tflite import read
 
-    try:
-        import litert_torch
-    except ImportError as error:
-        raise LoweringError(
-            f"Lowering a torch module needs litert-torch, which can't be imported ({error}). "
-            "Install it with: pip install 'featherweight[torch]'."
-        ) from error
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():  # It reports every step.
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", DeprecationWarning)
-            data = litert_torch.convert(module, tuple(_tensors(arrays))).model_content()
-    except Exception as error:  # Whatever torch.export and the converter raise.
-        said = " ".join(str(error).split())[:400].rstrip(".")
-        raise LoweringError(
-            f"litert-torch can't convert the {title}: {type(error).__name__}: {said}. "
-            "The module must be exportable by torch.export (no control flow on values)."
-        ) from error
+    data = torch_converter.convert(module, _tensors(arrays), title)
     model = read(data)
     signature = Signature(
         SIGNATURE,
         tuple(zip((item.name for item in inputs), model.main.inputs, strict=True)),
         tuple(zip(outputs, model.main.outputs, strict=True)),
     )
-    return names.renamed(replace(model, signatures=(signature,)))
+    return names.renamed(replace(model, signatures=(signature,)), layers=torch_converter.weighted_layers(module))
 
 
 @contextlib.contextmanager

@@ -26,9 +26,9 @@ from featherweight.ops import (
     shape,
 )
 from featherweight.ops.calls import Call, Kernel
-from featherweight.ops.registry import Op, WeightRole, kernel, lookup, placed, register, registered
+from featherweight.ops.registry import Op, WeightRole, kernel, lookup, placed, refusal, register, registered
 
-__all__ = ["Call", "Kernel", "Op", "WeightRole", "kernel", "lookup", "placed", "register", "registered"]
+__all__ = ["Call", "Kernel", "Op", "WeightRole", "kernel", "lookup", "placed", "refusal", "register", "registered"]
 
 _FAMILIES = (
     activation,

@@ -12,7 +12,9 @@ from featherweight.ops.fixedpoint import logistic_16 as gemmlowp_logistic
 from featherweight.ops.fixedpoint import shifted
 from featherweight.ops.fixedpoint import tanh_16 as gemmlowp_tanh
 from featherweight.ops.interpolation import Function, libm, precise, sigmoid_16, softmax_16, tabulated, tanh_16
+from featherweight.ops.limits import refused_rescaling, refused_sigmoid, refused_softmax
 from featherweight.ops.registry import kernel, placed, register
+from featherweight.ops.relevance import of_softmax
 from featherweight.ops.softmax import softmax_fixed, softmax_table
 from featherweight.profiles import binary_exponent, quantize_multiplier, rounding_shift
 
@@ -20,22 +22,31 @@ register(
     "SOFTMAX",
     fixed_output={"int8": (1 / 256, -128), "int16": (1 / 32768, 0)},
     versions={"int8": 2, "int16": 3},
+    refused=refused_softmax,
+    relevant=of_softmax,
+    normalizes_rows=True,
 )
 register(
     "LOGISTIC",
     fixed_output={"int8": (1 / 256, -128), "int16": (1 / 32768, 0)},
     versions={"int8": 2, "int16": 3},
+    refused=refused_sigmoid,
 )
-register("TANH", fixed_output={"int8": (1 / 128, 0), "int16": (1 / 32768, 0)}, versions={"int8": 2, "int16": 3})
+register(
+    "TANH",
+    fixed_output={"int8": (1 / 128, 0), "int16": (1 / 32768, 0)},
+    versions={"int8": 2, "int16": 3},
+    refused=refused_sigmoid,
+)
 for _name in ("RELU", "RELU6"):
     register(_name, versions={"int8": 2, "int16": 3})
 for _name in ("RELU_N1_TO_1", "RELU_0_TO_1"):
     register(_name, versions={"int8": 1})
-register("LEAKY_RELU", versions={"int8": 1, "int16": 2})
+register("LEAKY_RELU", versions={"int8": 1, "int16": 2}, refused=refused_rescaling)
 register("PRELU", versions={"int8": 1}, delegated=lambda call: call.input(0).is_float)
-register("ELU", versions={"int8": 1})
+register("ELU", versions={"int8": 1}, is_curved=True)
 register("HARD_SWISH", versions={"int8": 1})
-register("GELU", versions={"int8": 2, "int16": 2})
+register("GELU", versions={"int8": 2, "int16": 2}, is_curved=True)
 
 
 def _sigmoid(x: np.ndarray, exp: Function) -> np.ndarray:
@@ -108,8 +119,9 @@ def softmax(call: Call) -> tuple[np.ndarray, ...]:
 def softmax_float(call: Call) -> tuple[np.ndarray, ...]:
     """Softmax over the last axis in float32."""
     x = call.array(0) * np.float32(call.node.attrs.get("beta", 1.0))
-    exponential = np.exp(x - x.max(axis=-1, keepdims=True))
-    return (exponential / exponential.sum(axis=-1, keepdims=True),)
+    with np.errstate(invalid="ignore"):  # a row of nothing but −∞ has no softmax: NaN, as in LiteRT
+        exponential = np.exp(x - x.max(axis=-1, keepdims=True))
+        return (exponential / exponential.sum(axis=-1, keepdims=True),)
 
 
 _CLIPS = {"RELU": (0.0, None), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0), "RELU_0_TO_1": (0.0, 1.0)}

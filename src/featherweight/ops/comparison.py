@@ -7,14 +7,22 @@ from collections.abc import Callable
 import numpy as np
 
 from featherweight.ops.calls import Call
+from featherweight.ops.limits import refused_comparison
 from featherweight.ops.registry import kernel, register
+from featherweight.ops.relevance import of_compared
 from featherweight.profiles import doubling_high_multiply, quantize_multiplier, rounding_shift
 
 # Comparisons share one scale: kernels rescale operands of different scales so coarsely that equal values differ.
 for _name, _int16 in (("EQUAL", 5), ("NOT_EQUAL", 4), ("GREATER_EQUAL", 3), ("LESS", 3)):
-    register(_name, same_scale=(0, 1), versions={"int8": 2, "int16": _int16})
+    register(
+        _name,
+        same_scale=(0, 1),
+        versions={"int8": 2, "int16": _int16},
+        relevant=of_compared,
+        refused=refused_comparison,
+    )
 for _name in ("GREATER", "LESS_EQUAL"):
-    register(_name, same_scale=(0, 1), versions={"int8": 2})
+    register(_name, same_scale=(0, 1), versions={"int8": 2}, relevant=of_compared, refused=refused_comparison)
 for _name in ("LOGICAL_AND", "LOGICAL_OR", "LOGICAL_NOT"):
     register(_name)
 

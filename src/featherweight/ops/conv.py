@@ -9,6 +9,7 @@ import numpy as np
 from featherweight.graph import Graph, Node
 from featherweight.ops import hybrid
 from featherweight.ops.calls import Call
+from featherweight.ops.limits import refused_depthwise, refused_weighted
 from featherweight.ops.matrix import delegate_takes, finisher, float_weight, prepare
 from featherweight.ops.products import Span, Window, windowed_product
 from featherweight.ops.registry import kernel, output_elements, placed, register
@@ -39,6 +40,7 @@ register(
     bias=2,
     versions={"float32*int8": 5, "int8*int8": 3, "int16*int8": 4, "int8*int4": 7},
     delegated=delegate_takes,
+    refused=refused_weighted,
     macs=_conv_macs,
 )
 register(
@@ -48,6 +50,7 @@ register(
     bias=2,
     versions={"float32*int8": 6, "int8*int8": 3, "int16*int8": 5, "int8*int4": 7},
     delegated=_delegate_takes_depthwise,
+    refused=refused_depthwise,
     macs=_depthwise_macs,
 )
 register("CONV_3D", weight=1, axis=4, bias=2, macs=_conv_3d_macs)

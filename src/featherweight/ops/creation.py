@@ -70,12 +70,16 @@ def one_hot(call: Call) -> tuple[np.ndarray, ...]:
 def cast(call: Call) -> tuple[np.ndarray, ...]:
     """The same values in another type: floats are cut toward zero, integers wrap around.
 
+    Floats below an int32 become the lowest one, on all machines.
+
     Raises:
-        UnsupportedOp: if a float does not fit an integer type: what becomes of it depends on the machine.
+        UnsupportedOp: if another float does not fit an integer type: what becomes of it depends on the machine.
     """
     x, dtype = call.array(0), storage_dtype(call.outputs[0].dtype)
     if x.dtype.kind == "f" and dtype.kind in "iu":
         ends = np.iinfo(dtype)
+        if dtype == np.int32:
+            x = np.maximum(x, np.float32(ends.min))  # NaN stays NaN
         with np.errstate(invalid="ignore"):
             fits = (np.trunc(x.astype(np.float64)) >= ends.min) & (np.trunc(x.astype(np.float64)) <= ends.max)
         if not fits.all():

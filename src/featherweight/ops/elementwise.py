@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from featherweight.ops.calls import Call
+from featherweight.ops.limits import refused_product, refused_squared_difference, refused_sum
 from featherweight.ops.registry import kernel, placed, register
+from featherweight.ops.relevance import of_difference, of_larger, of_product, of_smaller, of_sum
 from featherweight.profiles import binary_exponent, quantize_multiplier, rescale_once, rounding_shift
 
 
@@ -17,20 +21,76 @@ def _scales(call: Call) -> tuple[np.float32, np.float32, np.float32]:
 
 def _delegate_takes_sum(call: Call) -> bool:
     x, z, out = _scales(call)
-    return call.input(0).dtype == "int8" and all(2.0**-10 <= ratio < 2.0**8 for ratio in (x / out, z / out))
+    ratios = (x / out, z / out)
+    return call.input(0).dtype == "int8" and _has_few_axes(call) and all(2.0**-10 <= r < 2.0**8 for r in ratios)
 
 
 def _delegate_takes_product(call: Call) -> bool:
     x, z, out = _scales(call)
-    return call.input(0).dtype == "int8" and bool(2.0**-16 <= (x * z) / out < 2.0**8)
+    return call.input(0).dtype == "int8" and _has_few_axes(call) and bool(2.0**-16 <= (x * z) / out < 2.0**8)
 
 
-register("ADD", versions={"int8": 2, "int16": 3}, delegated=_delegate_takes_sum)
-register("SUB", versions={"int8": 2, "int16": 5}, delegated=_delegate_takes_sum)
-register("MUL", versions={"int8": 3, "int16": 4}, delegated=_delegate_takes_product)
-register("SQUARED_DIFFERENCE", versions={"int8": 2, "int16": 2}, delegated=lambda call: call.input(0).is_float)
-for _name in ("MAXIMUM", "MINIMUM"):
-    register(_name, same_scale=(0, 1), versions={"int8": 2, "int16": 4})
+def _has_few_axes(call: Call) -> bool:
+    """True for as many as XNNPACK takes."""
+    return all(len(call.input(position).shape) <= 6 for position in (0, 1))
+
+
+# A result finer than this beside its operands holds nothing but their rounding; the kernels reach little further.
+_FINEST = {"int8": 2.0**-7, "int16": 2.0**-13}
+
+
+def _finest_sum(dtype: str, largest: float) -> float:
+    return largest * _FINEST[dtype]
+
+
+def _finest_square(dtype: str, largest: float) -> float:
+    return largest * largest * 2.0**-11
+
+
+def _refused_sum(call: Call) -> str | None:
+    return refused_sum(call) or (None if _delegate_takes_sum(call) and call.profile.is_delegate else _wraps(call))
+
+
+def _wraps(call: Call) -> str | None:
+    """LiteRT's optimized int8 sum narrows to 16 bits before it clips, but not its other kernels."""
+    is_affected = call.node.op == "ADD" and call.input(0).dtype == "int8" and not call.profile.is_reference
+    x, z, out = _scales(call)
+    return "sums that far beyond its output's range wrap around in it" if is_affected and x + z > 128 * out else None
+
+
+def _refused_product(call: Call) -> str | None:
+    """Its optimized int8 product adds the zero point in 16 bits, too."""
+    if refused_product(call) is not None or call.input(0).dtype != "int8" or call.profile.is_reference:
+        return refused_product(call)
+    is_taken = call.profile.is_delegate and _delegate_takes_product(call)
+    (x, z, out), (_, zero_point) = _scales(call), call.affine(call.outputs[0])
+    wraps = not is_taken and zero_point and 255.0 * 255.0 * x * z / out > 32767 - 128
+    return "products that far beyond its output's range wrap around in it" if wraps else None
+
+
+_SUM: dict[str, Any] = {
+    "refused": _refused_sum,
+    "finest": _finest_sum,
+    "integer_attrs": {"int16": {"pot_scale_int16": False}},
+}
+register("ADD", versions={"int8": 2, "int16": 3}, delegated=_delegate_takes_sum, relevant=of_sum, **_SUM)
+register("SUB", versions={"int8": 2, "int16": 5}, delegated=_delegate_takes_sum, relevant=of_difference, **_SUM)
+register(
+    "MUL",
+    versions={"int8": 3, "int16": 4},
+    delegated=_delegate_takes_product,
+    refused=_refused_product,
+    relevant=of_product,
+)
+register(
+    "SQUARED_DIFFERENCE",
+    versions={"int8": 2, "int16": 2},
+    delegated=lambda call: call.input(0).is_float,
+    refused=refused_squared_difference,
+    finest=_finest_square,
+)
+for _name, _relevant in (("MAXIMUM", of_larger), ("MINIMUM", of_smaller)):
+    register(_name, same_scale=(0, 1), versions={"int8": 2, "int16": 4}, relevant=_relevant)
 
 _LANES = 16  # int16 values that LiteRT's optimized kernel adds at a time
 

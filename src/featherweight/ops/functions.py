@@ -11,14 +11,17 @@ from featherweight.numerics import storage_dtype
 from featherweight.ops.calls import Call
 from featherweight.ops.fixedpoint import inverse_square_root
 from featherweight.ops.interpolation import libm, precise, tabulated
+from featherweight.ops.limits import refused_rescaling, refused_root
 from featherweight.ops.registry import kernel, register
+from featherweight.ops.relevance import of_exponential
 
-register("ABS", versions={"int8": 2, "int16": 3})
+register("ABS", versions={"int8": 2, "int16": 3}, refused=refused_rescaling)
 register("NEG")
-register("RSQRT", versions={"int8": 2, "int16": 3})
-for _name in ("EXP", "SQRT", "LOG"):
-    register(_name, versions={"int8": 2, "int16": 2})
-for _name in ("SQUARE", "SIN", "COS", "FLOOR", "CEIL", "ROUND"):
+register("RSQRT", versions={"int8": 2, "int16": 3}, is_curved=True, is_factor=True, refused=refused_root)
+register("EXP", versions={"int8": 2, "int16": 2}, is_curved=True, relevant=of_exponential)
+for _name in ("SQRT", "LOG"):
+    register(_name, versions={"int8": 2, "int16": 2}, is_curved=True, is_factor=_name == "SQRT")
+for _name in ("SQUARE", "SIN", "COS", "FLOOR", "CEIL", "ROUND", "SIGN"):
     register(_name)
 
 # Bits that keep the reciprocal root of an integer from vanishing.
@@ -158,4 +161,5 @@ _attach("COS", precise(np.cos), "Cosine in float32.")
 _attach("SQUARE", np.square, "Square in float32.")
 _attach("FLOOR", np.floor, "Next integer below.")
 _attach("CEIL", np.ceil, "Next integer above.")
+_attach("SIGN", np.sign, "-1, 0 or 1.")
 _attach("ROUND", np.rint, "Nearest integer, ties to even.")

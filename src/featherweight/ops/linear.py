@@ -12,6 +12,7 @@ from featherweight.graph import Graph, Node
 from featherweight.numerics import round_half_away
 from featherweight.ops import blocks, hybrid
 from featherweight.ops.calls import Call
+from featherweight.ops.limits import refused_matmul, refused_weighted
 from featherweight.ops.matrix import delegate_takes, finisher, float_weight, prepare, prepare_pair
 from featherweight.ops.registry import kernel, output_elements, placed, register
 from featherweight.ops.rows import Rows, quantize_asymmetric, quantize_symmetric
@@ -45,9 +46,17 @@ register(
         "int8*int4": 10,
     },
     delegated=delegate_takes,
+    refused=refused_weighted,
     macs=_dense_macs,
 )
-register("BATCH_MATMUL", versions={"int8": 2, "int16": 3}, delegated=_delegate_takes_matmul, macs=_matmul_macs)
+register(
+    "BATCH_MATMUL",
+    versions={"int8": 2, "int16": 3},
+    delegated=_delegate_takes_matmul,
+    refused=refused_matmul,
+    wants_symmetric=(1,),
+    macs=_matmul_macs,
+)
 register(
     "EMBEDDING_LOOKUP",
     weight=1,

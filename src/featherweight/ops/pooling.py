@@ -9,6 +9,7 @@ from featherweight.ops.calls import Call
 from featherweight.ops.fixedpoint import divided
 from featherweight.ops.products import Window
 from featherweight.ops.registry import kernel, output_elements, placed, register
+from featherweight.ops.relevance import of_largest
 
 
 def _pool_macs(node: Node, graph: Graph) -> int:
@@ -29,7 +30,7 @@ def _delegate_takes_maximum(call: Call) -> bool:
 
 _facts = {"same_scale": (0,), "versions": {"int8": 2, "int16": 3}, "macs": _pool_macs}
 register("AVERAGE_POOL_2D", delegated=_delegate_takes_average, **_facts)
-register("MAX_POOL_2D", delegated=_delegate_takes_maximum, **_facts)
+register("MAX_POOL_2D", delegated=_delegate_takes_maximum, relevant=of_largest, **_facts)
 
 
 def _window(call: Call) -> tuple[np.ndarray, Window]:

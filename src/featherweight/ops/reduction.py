@@ -12,13 +12,16 @@ import numpy as np
 from featherweight.numerics import round_half_away
 from featherweight.ops.calls import Call
 from featherweight.ops.fixedpoint import divided
+from featherweight.ops.limits import refused_mean
 from featherweight.ops.registry import kernel, placed, register
+from featherweight.ops.relevance import of_largest, of_smallest
 from featherweight.profiles import quantize_multiplier, rescale_short
 
-for _name in ("REDUCE_MAX", "REDUCE_MIN"):
-    register(_name, same_scale=(0,), versions={"int8": 2, "int16": 3})
-register("MEAN", versions={"int8": 2, "int16": 3}, delegated=lambda call: call.input(0).dtype != "int16")
-register("SUM", versions={"int8": 2, "int16": 2}, delegated=lambda call: call.input(0).dtype != "int16")
+for _name, _relevant in (("REDUCE_MAX", of_largest), ("REDUCE_MIN", of_smallest)):
+    register(_name, same_scale=(0,), versions={"int8": 2, "int16": 3}, relevant=_relevant)
+for _name, _int16 in (("MEAN", 3), ("SUM", 2)):
+    _versions = {"int8": 2, "int16": _int16}
+    register(_name, versions=_versions, delegated=lambda call: call.input(0).dtype != "int16", refused=refused_mean)
 register("REDUCE_PROD")
 for _name in ("REDUCE_ANY", "REDUCE_ALL"):
     register(_name)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from featherweight.graph import Graph, Node
 from featherweight.ops.calls import Call, Kernel
+from featherweight.ops.relevance import EVERYTHING, Interval, Reading, Rule
 
 Macs = Callable[[Node, Graph], int]
 
@@ -24,6 +25,14 @@ def _none(node: Node, graph: Graph) -> int:
 
 def _always(call: Call) -> bool:
     return True
+
+
+def _all_matter(reading: Reading, position: int) -> Interval:
+    return EVERYTHING
+
+
+def _no_refusal(call: Call) -> str | None:
+    return None
 
 
 class WeightRole(NamedTuple):
@@ -50,6 +59,16 @@ class Op:
         versions: form → operator version that runtimes need at least.
         calls: option fields that name other graphs (loops, branches).
         delegated: says whether XNNPACK takes a call of the operator's integer form; reads tensors only, no values.
+        refused: says why LiteRT's integer kernel can't compute a call (it ends with an error, ends the process, or
+            computes nonsense), or None; reads tensors only, no values.
+        finest: (type, largest scale of an input) → the finest scale that an output beside it can have; None where
+            there is no such limit.
+        integer_attrs: attributes that the integer form of a type needs, by the type.
+        relevant: which values of an input matter to what it computes.
+        normalizes_rows: what it computes of a value depends on how far it is below the largest of its row.
+        is_curved: its integer kernel follows a curve, so that its error depends on where values lie.
+        is_factor: its results multiply others, one for each row: the error of each counts relative to itself.
+        wants_symmetric: positions of computed operands that XNNPACK takes with a zero point of 0 only.
         macs: multiply-accumulates of one run.
         kernels: reference implementations by the type of the activation; ``*`` takes any type.
     """
@@ -66,6 +85,14 @@ class Op:
     versions: Mapping[str, int] = field(default_factory=dict[str, int])
     calls: tuple[str, ...] = ()
     delegated: Callable[[Call], bool] = _always
+    refused: Callable[[Call], str | None] = _no_refusal
+    finest: Callable[[str, float], float] | None = None
+    integer_attrs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    relevant: Rule = _all_matter
+    normalizes_rows: bool = False
+    is_curved: bool = False
+    is_factor: bool = False
+    wants_symmetric: tuple[int, ...] = ()
     macs: Macs = _none
     kernels: Mapping[str, Kernel] = field(default_factory=dict[str, Kernel])
 
@@ -115,6 +142,15 @@ def lookup(name: str) -> Op:
 def placed(call: Call) -> Call:
     """Returns the call in the arithmetic that runs it: that of LiteRT's own kernels, where XNNPACK does not take it."""
     return call if not call.profile.is_delegate or lookup(call.node.op).delegated(call) else call.fallen_back()
+
+
+def refusal(call: Call) -> str | None:
+    """Returns why LiteRT's integer kernel can't compute a call, or None: also for floats, and for other runtimes."""
+    op = lookup(call.node.op)
+    others = [t for i, t in enumerate(call.inputs) if t is not None and i != op.weight]
+    real = [t for t in (*others, *call.outputs) if t.dtype in ("int8", "int16")]
+    has_scales = bool(real) and all(t.quant is not None and len(t.quant.scale) == 1 for t in real)
+    return op.refused(call) if call.profile.is_litert and has_scales else None
 
 
 def registered() -> tuple[Op, ...]:

@@ -10,12 +10,14 @@ import numpy as np
 from featherweight.errors import DataError
 from featherweight.ops.calls import Call
 from featherweight.ops.registry import kernel, register
+from featherweight.ops.relevance import of_moved
 
 for _name in ("SELECT", "SELECT_V2"):
-    register(_name, same_scale=(1, 2), versions={"int8": 2 if _name == "SELECT" else 1, "int16": 1})
+    _versions = {"int8": 2 if _name == "SELECT" else 1, "int16": 1}
+    register(_name, same_scale=(1, 2), versions=_versions, relevant=of_moved)
 for _name, _int8, _int16 in (("GATHER", 2, 4), ("GATHER_ND", 1, 3), ("TOPK_V2", 2, 3)):
-    register(_name, same_scale=(0,), versions={"int8": _int8, "int16": _int16})
-register("DYNAMIC_UPDATE_SLICE", same_scale=(0, 1), versions={"int8": 1, "int16": 4})
+    register(_name, same_scale=(0,), versions={"int8": _int8, "int16": _int16}, relevant=of_moved)
+register("DYNAMIC_UPDATE_SLICE", same_scale=(0, 1), versions={"int8": 1, "int16": 4}, relevant=of_moved)
 register("CUMSUM", same_scale=(0,))
 register("WHERE")
 

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from featherweight.ops.calls import Call
+from featherweight.ops.limits import refused_padding
 from featherweight.ops.registry import ALL_INPUTS, kernel, register
+from featherweight.ops.relevance import of_moved
 
 for _name, _int8, _int16 in (
     ("RESHAPE", 1, 1),
@@ -22,10 +24,10 @@ for _name, _int8, _int16 in (
     ("MIRROR_PAD", 2, 3),
 ):
     _versions = {"int8": _int8} | ({} if _int16 is None else {"int16": _int16})
-    register(_name, same_scale=(0,), moves_data=True, versions=_versions)
+    register(_name, same_scale=(0,), moves_data=True, versions=_versions, relevant=of_moved)
 
+register("PAD", same_scale=(0,), versions={"int8": 2, "int16": 3}, relevant=of_moved, refused=refused_padding)
 for _name, _int8, _int16 in (
-    ("PAD", 2, 3),
     ("SLICE", 2, 4),
     ("STRIDED_SLICE", 2, 4),
     ("SPACE_TO_BATCH_ND", 2, 4),
@@ -33,12 +35,12 @@ for _name, _int8, _int16 in (
     ("UNPACK", 2, 4),
     ("SPLIT_V", 2, 1),
 ):
-    register(_name, same_scale=(0,), versions={"int8": _int8, "int16": _int16})
+    register(_name, same_scale=(0,), versions={"int8": _int8, "int16": _int16}, relevant=of_moved)
 
-register("SPLIT", same_scale=(1,), versions={"int8": 2, "int16": 4})
-register("PADV2", same_scale=(0, 2), versions={"int8": 2, "int16": 3})
+register("SPLIT", same_scale=(1,), versions={"int8": 2, "int16": 4}, relevant=of_moved)
+register("PADV2", same_scale=(0, 2), versions={"int8": 2, "int16": 3}, relevant=of_moved, refused=refused_padding)
 for _name in ("CONCATENATION", "PACK"):
-    register(_name, same_scale=ALL_INPUTS, versions={"int8": 2, "int16": 3})
+    register(_name, same_scale=ALL_INPUTS, versions={"int8": 2, "int16": 3}, relevant=of_moved)
 
 
 def _sized(call: Call, sizes: tuple[int, ...]) -> np.ndarray:

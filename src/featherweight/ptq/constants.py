@@ -17,8 +17,13 @@ def quantized_constant(tensor: Tensor, params: QuantParams, name: str, *, narrow
     values = tensor.array
     if values is None:
         raise RecipeError(f"Tensor '{tensor.name}' is no constant; it can't be stored in {params.dtype}.")
+    if tensor.is_float and not np.isfinite(values).all():
+        # What stands for infinity becomes the end of the range; what is never chosen, zero.
+        values = np.nan_to_num(values, nan=0.0, posinf=np.inf, neginf=-np.inf)
     if params.dtype == "float16":
-        stored = (constant(name, values.astype(np.float16)),)
+        largest = np.finfo(np.float16).max
+        finite = np.where(np.isinf(values), values, np.clip(values, -largest, largest))
+        stored = (constant(name, finite.astype(np.float16)),)
     elif params.block_size is not None:
         stored = _in_blocks(values, params, name)
     else:

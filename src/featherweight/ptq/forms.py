@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from featherweight import ops
 from featherweight.errors import FormatError, listed
-from featherweight.graph import Graph, Model, Node, Tensor, consumers, producers
+from featherweight.graph import Graph, Model, Node, Tensor, producers
 from featherweight.numerics import INTEGER_BITS
+from featherweight.ops.relevance import EVERYTHING
 from featherweight.ptq import recurrent
+from featherweight.ptq.relevance import finite_values, relevant_intervals
 from featherweight.recipe import Recipe, Rule, resolve
 from featherweight.target import Target
 
@@ -39,6 +43,23 @@ class Forms:
         self.kept_float[node.name] = f"{node.op}: {reason}"
 
 
+def freed_form(result: Forms, node: Node, target: Target) -> str:
+    """Returns the form of an operator that must leave integers: integer weights stay where the target can, or float."""
+    weight = result.forms[node.name].partition("*")[2]
+    hybrid = f"float32*{weight}"
+    return hybrid if weight and target.runs(node.op, hybrid) else "float32"
+
+
+def set_free(result: Forms, node: Node, target: Target, reason: str) -> None:
+    """Takes an operator out of integers, and says why."""
+    form = freed_form(result, node, target)
+    if form == "float32":
+        result.keep(node, reason)
+    else:
+        result.forms[node.name] = form
+        result.notes.append(f"{node.op} '{node.name}': its inputs are quantized on the fly: {reason}")
+
+
 def check_is_float(model: Model) -> None:
     """Raises FormatError if the model is quantized already."""
     for graph in model.graphs:
@@ -57,11 +78,6 @@ def choose_forms(model: Model, recipe: Recipe, target: Target) -> Forms:
         for node in graph.nodes:
             if touches_float(node, graph):
                 _choose(result, node, graph, target, is_called=index > 0)
-    for graph in model.graphs:
-        _follow_layers(result, graph, target)
-    if recipe.needs_ranges:
-        _drop_final_softmax(result, model.main, target)
-        _keep_islands_float(result, model.main)
     return result
 
 
@@ -119,6 +135,12 @@ def picks_rows(node: Node, graph: Graph) -> bool:
     return op.weight is None and position in op.same_scale and len(list(graph.float_inputs(node))) == 1
 
 
+def looks_up(node: Node) -> bool:
+    """True for an operator that copies rows out of its weight: it needs no real number but those."""
+    op = ops.lookup(node.op)
+    return op.weight is not None and op.weight == op.activation
+
+
 def _choose_weights(result: Forms, node: Node, graph: Graph, rule: Rule, target: Target, *, is_called: bool) -> None:
     """Float activations: only the weights change."""
     weight = rule.weight
@@ -133,7 +155,9 @@ def _choose_weights(result: Forms, node: Node, graph: Graph, rule: Rule, target:
         dtype = "int8"
         what = "its table is" if ops.lookup(node.op).weight is None else "its weights are"
         result.notes.append(f"{node.op} '{node.name}': {what} int8, too much would be lost at 4 bits with one scale")
-    if not target.is_float_allowed:
+    if ops.lookup(node.op).weight is None and (flaw := _flaw_of_table(node, graph, dtype, result.notes)):
+        result.keep(node, flaw)
+    elif not target.is_float_allowed:
         result.keep(node, f"target '{target.name}' runs integers only; choose the recipe int8")
     elif (dtype == "float16" or rule.weight_only) and dtype not in target.weight_only:
         result.keep(
@@ -147,6 +171,21 @@ def _choose_weights(result: Forms, node: Node, graph: Graph, rule: Rule, target:
         result.forms[node.name] = dtype
     else:
         result.keep(node, f"target '{target.name}' has no kernel for {dtype} weights beside float activations")
+
+
+def _flaw_of_table(node: Node, graph: Graph, dtype: str, notes: list[str]) -> str | None:
+    """Returns why a large constant operand can't be stored in a type, or None; notes where a mask is made finite."""
+    tensor = graph.tensors[node.inputs[weight_position(node, graph) or 0]]
+    values = finite_values(tensor)
+    if values.size < tensor.elements and dtype != "float16":
+        return f"its constant holds infinity, which {dtype} has not"
+    largest = float(np.abs(values).max(initial=0.0))
+    if dtype != "float16" or largest <= float(np.finfo(np.float16).max):
+        return None
+    if relevant_intervals(graph, None, {}).get(tensor.name, EVERYTHING) == EVERYTHING:
+        return f"its constant reaches {largest:g}, float16 ends at 65504"
+    notes.append(f"{node.op} '{node.name}': ±65504 stands for what is beyond it in its mask")
+    return None
 
 
 def _choose_integers(result: Forms, node: Node, graph: Graph, rule: Rule, target: Target) -> None:
@@ -174,12 +213,15 @@ def _choose_integers(result: Forms, node: Node, graph: Graph, rule: Rule, target
     if target.runs(node.op, form):
         result.forms[node.name] = form
         return
+    if looks_up(node) and rule.weight is not None:
+        _choose_weights(result, node, graph, rule, target, is_called=False)
+        return
     runs = target.forms.get(node.op, ())
     has = f"it runs {listed(runs)}" if runs else "it runs none in integers"
     result.keep(node, f"target '{target.name}' has no {form} kernel for it ({has})")
 
 
-def _follow_layers(result: Forms, graph: Graph, target: Target) -> None:
+def follow_layers(result: Forms, graph: Graph, target: Target) -> None:
     """Gives what writes the states of fused recurrent layers the states' types, or keeps such a layer float."""
     made = producers(graph)
     for node in graph.nodes:
@@ -199,52 +241,6 @@ def _follow_layers(result: Forms, graph: Graph, target: Target) -> None:
                 result.forms[writer.name] = recurrent.states(node)[name]
             else:
                 result.keep(writer, "it writes the state of a float layer")
-
-
-def _drop_final_softmax(result: Forms, graph: Graph, target: Target) -> None:
-    """Leaves out a SOFTMAX at an output where the target's int8 kernel can abort (ECOSYSTEM: 512 classes and more)."""
-    if target.softmax_limit is None:
-        return
-    for node in graph.nodes:
-        if node.op != "SOFTMAX" or result.forms.get(node.name) != "int8":
-            continue
-        classes = graph.tensors[node.inputs[0]].shape[-1]
-        if classes < target.softmax_limit:
-            continue
-        reason = (
-            f"the int8 kernel of target '{target.name}' stops the device from {target.softmax_limit} classes on "
-            f"(it has {classes})"
-        )
-        is_last = node.outputs[0] in graph.outputs and node.outputs[0] not in consumers(graph)
-        if is_last and node.inputs[0] not in graph.inputs:
-            del result.forms[node.name]
-            result.dropped[node.name] = (
-                f"SOFTMAX: {reason}; the output is what went into it, whose largest class is the same"
-            )
-        else:
-            result.keep(node, reason)
-
-
-def _keep_islands_float(result: Forms, graph: Graph) -> None:
-    """Keeps data movement float where everything around it is float: two conversions would gain nothing."""
-    made, read = producers(graph), consumers(graph)
-
-    def is_island(node: Node) -> bool:
-        if node.name not in result.forms or not ops.lookup(node.op).moves_data:
-            return False
-        before = [made.get(t.name) for _, t in graph.float_inputs(node) if not t.is_constant]
-        if not before or any(n is None or result.activation(n) for n in before):
-            return False
-        after = [n for name in node.outputs for n in read.get(name, ())]
-        is_output = any(name in graph.outputs for name in node.outputs)
-        return not is_output and not any(result.activation(n) for n in after)
-
-    changed = True
-    while changed:
-        islands = [node for node in graph.nodes if is_island(node)]
-        for node in islands:
-            result.keep(node, "it only moves data, between float operators")
-        changed = bool(islands)
 
 
 def real_tensors(graph: Graph) -> list[Tensor]:

@@ -6,13 +6,15 @@ caller can see keep their names; names that it adds are not among those `taken` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Set
 from dataclasses import replace
-from typing import TypeGuard
 
 import numpy as np
 
-from featherweight.graph import Graph, Model, Node, Tensor, constant, consumers, fresh_name, producers, replace_graph
+from featherweight.graph import Graph, Model, Node, Tensor, constant, fresh_name, producers, replace_graph
+from featherweight.ptq.editing import is_plain, without_orphans
+from featherweight.ptq.folding import folded_constants, settled_conditions
+from featherweight.ptq.normalization import centred_normalization, squared_difference_as_product
 from featherweight.tflite.sparse_tensors import decoded, is_sparse
 
 Names = Set[str]
@@ -49,96 +51,21 @@ def unpacked_float16(graph: Graph, taken: Names = _NOTHING) -> Graph:
     return replace(graph, nodes=tuple(nodes), tensors=kept) if len(nodes) < len(graph.nodes) else graph
 
 
-def centred_normalization(graph: Graph, taken: Names = _NOTHING) -> Graph:
-    """``x·s + (b − m·s)`` becomes ``(x − m)·s + b``: how frameworks write a layer norm, and how integers want it.
+def negative_of_difference(graph: Graph, taken: Names = _NOTHING) -> Graph:
+    """``SUB(0, x)`` becomes ``NEG(x)``; exact. A zero has no scale of its own that a difference could be taken at."""
 
-    The first form is the small difference of two large numbers, each rounded to its own grid.
-    """
-    made = producers(graph)
-    tensors, nodes = dict(graph.tensors), list[Node]()
-    for node in graph.nodes:
-        found = _shifted_product(node, made)
-        if found is None:
-            nodes.append(node)
-            continue
-        x, scale, mean, bias = found
-        centred = _subtraction(nodes, x, mean)
-        if centred is None:
-            centred = fresh_name(f"{node.name}/centred", tensors.keys() | taken)
-            tensors[centred] = replace(tensors[x], name=centred)
-            nodes.append(_binary("SUB", x, mean, centred))
-        if bias is None:
-            nodes.append(_binary("MUL", centred, scale, node.outputs[0]))
-            continue
-        scaled = fresh_name(f"{node.name}/scaled", tensors.keys() | taken)
-        tensors[scaled] = replace(tensors[node.outputs[0]], name=scaled)
-        nodes += [_binary("MUL", centred, scale, scaled), replace(node, inputs=(scaled, bias))]
-    return _without_orphans(replace(graph, nodes=tuple(nodes), tensors=tensors), graph)
+    def negated(node: Node) -> Node:
+        if not is_plain(node, "SUB") or not graph.tensors[node.outputs[0]].is_float:
+            return node
+        zero, x = (graph.tensors[name] for name in node.inputs)
+        is_zero = zero.is_constant and not np.asarray(zero.array).any()
+        if not is_zero or x.shape != graph.tensors[node.outputs[0]].shape:
+            return node
+        return Node("NEG", (x.name,), node.outputs, extras={"options": "NegOptions"})
 
-
-def _shifted_product(node: Node, made: Mapping[str, Node]) -> tuple[str, str, str, str | None] | None:
-    """Returns (x, s, m, b or None) if the node is ``x·s + (b − m·s)`` or ``x·s + −m·s``."""
-    if not _is_plain(node, "ADD"):
-        return None
-    for first, second in (node.inputs, node.inputs[::-1]):
-        product, shift = made.get(first), made.get(second)
-        if not _is_plain(product, "MUL") or shift is None:
-            continue
-        for mean_product, bias in _negative_products(shift, made):
-            for scale in product.inputs:
-                if scale in mean_product:
-                    x = product.inputs[1] if scale == product.inputs[0] else product.inputs[0]
-                    mean = mean_product[1] if scale == mean_product[0] else mean_product[0]
-                    return x, scale, mean, bias
-    return None
-
-
-def _negative_products(shift: Node, made: Mapping[str, Node]) -> Iterator[tuple[tuple[str, str], str | None]]:
-    """Yields ((m, s), b) for what can be read as ``b − m·s``."""
-    if _is_plain(shift, "MUL"):
-        candidates: list[tuple[Node | None, str | None]] = [(shift, None)]
-    elif _is_plain(shift, "ADD"):
-        candidates = [(made.get(a), b) for a, b in (shift.inputs, shift.inputs[::-1])]
-    else:
-        candidates = []
-    for product, bias in candidates:
-        if _is_plain(product, "MUL"):
-            for negative, scale in (product.inputs, product.inputs[::-1]):
-                if (negated := made.get(negative)) is not None and negated.op == "NEG":
-                    yield (negated.inputs[0], scale), bias
-
-
-def _is_plain(node: Node | None, op: str) -> TypeGuard[Node]:
-    """True for an operator of that type without a fused activation."""
-    return node is not None and node.op == op and node.attrs.get("fused_activation_function", "NONE") == "NONE"
-
-
-def _subtraction(nodes: list[Node], x: str, mean: str) -> str | None:
-    """Returns the tensor that holds x − mean already, if there is one."""
-    return next((n.outputs[0] for n in nodes if _is_plain(n, "SUB") and n.inputs == (x, mean)), None)
-
-
-def _binary(op: str, first: str, second: str, output: str) -> Node:
-    attrs = {"fused_activation_function": "NONE"}
-    return Node(op, (first, second), (output,), attrs, extras={"options": f"{op.capitalize()}Options"})
-
-
-def _without_orphans(graph: Graph, before: Graph) -> Graph:
-    """Leaves out operators whose results were read before a pass and are not any more, with their tensors."""
-    was_read = consumers(before)
-    while True:
-        read = consumers(graph)
-        gone = {
-            n.outputs[0]
-            for n in graph.nodes
-            if n.op in {"MUL", "ADD", "NEG"}
-            and n.outputs[0] in was_read
-            and n.outputs[0] not in {*read, *graph.outputs}
-        }
-        if not gone:
-            return graph
-        nodes = tuple(node for node in graph.nodes if not node.outputs or node.outputs[0] not in gone)
-        graph = replace(graph, nodes=nodes, tensors={k: t for k, t in graph.tensors.items() if k not in gone})
+    nodes = tuple(negated(node) for node in graph.nodes)
+    changed = any(new is not old for new, old in zip(nodes, graph.nodes, strict=True))
+    return replace(graph, nodes=nodes) if changed else graph
 
 
 def add_of_negative(graph: Graph, taken: Names = _NOTHING) -> Graph:
@@ -162,7 +89,7 @@ def add_of_negative(graph: Graph, taken: Names = _NOTHING) -> Graph:
                     )
                     break
         nodes.append(node)
-    return _without_orphans(replace(graph, nodes=tuple(nodes)), graph)
+    return without_orphans(replace(graph, nodes=tuple(nodes)), graph, ("NEG",))
 
 
 def negative_as_product(graph: Graph, taken: Names = _NOTHING) -> Graph:
@@ -208,7 +135,11 @@ def _as_product(graph: Graph, factor_of: Callable[[Node], np.ndarray | np.float3
 PASSES: tuple[Pass, ...] = (
     densified,
     unpacked_float16,
+    folded_constants,
+    settled_conditions,
+    negative_of_difference,
     centred_normalization,
+    squared_difference_as_product,
     add_of_negative,
     negative_as_product,
     quotient_as_product,

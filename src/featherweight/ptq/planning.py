@@ -6,9 +6,9 @@ group's range is the union of its members' ranges.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from featherweight import ops
+from featherweight import ops, profiles
 from featherweight import recipe as recipes
 from featherweight import target as targets
 from featherweight.calibration import Stats
@@ -17,14 +17,29 @@ from featherweight.graph import Graph, Model, Node, consumers, producers
 from featherweight.numerics import QuantParams, integer_range, params_from_range
 from featherweight.ops.calls import FUSED_BOUNDS
 from featherweight.ptq import recurrent
-from featherweight.ptq.forms import Forms, check_is_float, choose_forms, real_tensors, weight_roles
+from featherweight.ptq.fitness import unfaithful, unfit
+from featherweight.ptq.forms import (
+    Forms,
+    check_is_float,
+    choose_forms,
+    freed_form,
+    real_tensors,
+    set_free,
+    weight_roles,
+)
+from featherweight.ptq.groups import fixed_outputs, integer_nodes, tied_groups
+from featherweight.ptq.islands import hidden_scores, keep_faster_float, keep_scores_float, settle, slow_in_16_bits
+from featherweight.ptq.partners import Partners
 from featherweight.ptq.plan import Plan, edge
-from featherweight.ptq.ranges import Ranges, constant_range
+from featherweight.ptq.ranges import Ranges
 from featherweight.ptq.weights import weight_params
 from featherweight.tflite import release_pages
 
 # Half of what int32 holds.
 _MOST_STEPS = 2.0**30
+# How much wider than measured the ranges of 16-bit activations are: they have bits to spare beside 8-bit weights, and
+# what calibration did not see is clipped otherwise.
+_HEADROOM = 2.0
 
 
 def plan(
@@ -36,6 +51,7 @@ def plan(
     io: str | None = None,
     ranges: str = "minmax",
     given: Mapping[str, QuantParams] | None = None,
+    integers: bool = False,
 ) -> Plan:
     """Returns the plan that the recipe gives for the model on the target.
 
@@ -47,6 +63,7 @@ def plan(
         io: ``float32`` or ``int8`` inputs and outputs; None takes the target's habit.
         ranges: how ranges are chosen where the recipe does not say.
         given: parameters of activations that are known already (trained, or another tool's) and stand as they are.
+        integers: write in integers what the target runs in integers, even where float would be faster or finer.
 
     Raises:
         RecipeError: for an unknown recipe, target, range method or `io`, or a rule that matches nothing.
@@ -56,7 +73,7 @@ def plan(
     recipe, target = recipes.load(recipe), targets.load(target)
     check_is_float(model)
     forms = choose_forms(model, recipe, target)
-    is_integer = any(forms.activation(node) for node in model.main.nodes)
+    settle(forms, model, recipe, target)
     if io not in (None, "float32", "int8"):
         raise RecipeError(f"io '{io}' is unknown (allowed: float32, int8).")
     if io == "int8" and not recipe.needs_ranges:
@@ -64,11 +81,20 @@ def plan(
     io = io or (target.io if recipe.needs_ranges else "float32")
     if recipe.needs_ranges and stats is None and given is None:
         raise RecipeError(f"Recipe '{recipe.name}' needs measured ranges. Pass calibration samples.")
-    planner = _Planner(model, stats, recipe, target, forms, io, ranges, given or {})
-    if is_integer or (io == "int8"):
-        planner.plan_activations()
-    for graph in model.graphs:
-        planner.plan_weights(graph)
+    is_free = target.is_float_allowed and not integers
+    if is_free:
+        keep_faster_float(forms, model.main, target)
+        keep_scores_float(forms, model.main, io)
+        settle(forms, model, recipe, target)
+    while True:
+        planner = _Planner(model, stats, recipe, target, forms, io, ranges, given or {})
+        planner.is_free = is_free
+        rejected = planner.planned(model)
+        if not rejected:
+            break
+        for node, reason in rejected:
+            set_free(forms, node, target, reason)
+        settle(forms, model, recipe, target)
     return Plan(
         recipe.name,
         target.name,
@@ -79,7 +105,7 @@ def plan(
         planner.edges,
         forms.kept_float,
         forms.dropped,
-        tuple(forms.notes),
+        (*forms.notes, *planner.notes, *slow_in_16_bits(forms, model.main, target), *hidden_scores(forms, model.main)),
     )
 
 
@@ -102,8 +128,43 @@ class _Planner:
         self.made, self.read = producers(self.graph), consumers(self.graph)
         self.params: dict[str, QuantParams] = {}
         self.edges: dict[str, QuantParams] = {}
+        self.notes: list[str] = []
+        self.is_free = False
         self.dtypes = {t.name: dtype for t in real_tensors(self.graph) if (dtype := self.dtype_of(t.name))}
         self.ranges = Ranges(self.graph, stats, forms, ranges)
+
+    def planned(self, model: Model) -> list[tuple[Node, str]]:
+        """Plans all parameters; returns the operators that can't compute in integers with them, each with the reason.
+
+        Parameters are complete only where none is returned.
+        """
+        is_integer = any(self.forms.activation(node) for node in self.graph.nodes)
+        if is_integer or self.io == "int8":
+            if rejected := self.reading_infinity():
+                return rejected
+            self.plan_activations()
+            coarse = unfaithful(self.graph, self.ranges.stats, self.forms, self.params, self.target)
+            if rejected := [(node, reason) for node, reason in coarse if self.is_free and self.can_free(node)]:
+                return rejected
+            self.notes += [f"{node.op} '{node.name}': {reason}" for node, reason in coarse]
+        for graph in model.graphs:
+            self.plan_weights(graph)
+        return unfit(self.graph, self.forms, self.params, self.edges, self.target) if is_integer else []
+
+    def can_free(self, node: Node) -> bool:
+        """True where an operator can leave integers without its weights becoming float."""
+        has_weight = "*" in self.forms.forms[node.name]
+        return not has_weight or freed_form(self.forms, node, self.target) != "float32"
+
+    def reading_infinity(self) -> list[tuple[Node, str]]:
+        """Returns the integer operators of tensors that hold an infinity which integers can't say."""
+        unbounded = self.ranges.unbounded()
+        return [
+            (node, f"'{name}' holds infinity, and neither a softmax nor a pooling nor a comparison takes it out")
+            for node, _ in integer_nodes(self.graph, self.forms)
+            for name in [next((n for n in (*node.inputs, *node.outputs) if n in unbounded), None)]
+            if name is not None
+        ]
 
     def dtype_of(self, name: str) -> str | None:
         """Returns the integer type of a tensor: its producer's, else its first integer consumer's, else None."""
@@ -113,24 +174,22 @@ class _Planner:
         is_border = self.io != "float32" and (name in self.graph.inputs or name in self.graph.outputs)
         return dtype or (self.default_dtype if is_border else None)
 
-    def integer_nodes(self) -> Iterator[tuple[Node, ops.Op, str]]:
-        """Yields (node, its facts, its activation type) of all nodes that compute in integers."""
-        for node in self.graph.nodes:
-            if dtype := self.forms.activation(node):
-                yield node, ops.lookup(node.op), dtype
-
     def plan_activations(self) -> None:
         """Gives every tensor that is integer somewhere its parameters."""
-        fixed = self.fixed_outputs()
-        self.forms.notes += self.ranges.notes_on_inputs()
-        for members in self.groups(fixed):
-            params = self.group_params(members, fixed)
-            self.params |= dict.fromkeys(members, params)
+        fixed = fixed_outputs(self.graph, self.forms)
+        self.notes += self.ranges.notes_on_inputs()
+        groups = tied_groups(self.graph, self.forms, self.dtypes, self.ranges, fixed)
+        for members in groups:
+            self.params |= dict.fromkeys(members, self.group_params(members, fixed))
         self.params |= {name: params for name, params in fixed.items() if name not in self.params}
-        for node, _, _ in self.integer_nodes():
+        self.partners = Partners(self.graph, self.params, self.target, [*fixed, *self.given])
+        nodes = list(integer_nodes(self.graph, self.forms))
+        self.partners.fit([node for node, _ in nodes], groups)
+        for node, _ in nodes:
             self.plan_states(node)
-        for node, op, dtype in self.integer_nodes():
-            self.plan_inputs(node, op, dtype)
+        for node, dtype in nodes:
+            self.plan_inputs(node, ops.lookup(node.op), dtype)
+        self.notes += self.ranges.notes_on_infinity()
 
     def plan_states(self, node: Node) -> None:
         """Gives the states of a fused recurrent layer their parameters: the outputs' to the hidden state."""
@@ -142,62 +201,7 @@ class _Planner:
             else:
                 low, high = self.ranges.extremes(name)
                 self.params[name], notes = recurrent.cell_params(low, high, f"{node.op} '{node.name}'")
-                self.forms.notes += notes
-
-    def fixed_outputs(self) -> dict[str, QuantParams]:
-        """Returns the outputs whose parameters kernels prescribe."""
-        fixed: dict[str, QuantParams] = {}
-        for node, op, dtype in self.integer_nodes():
-            if dtype in op.fixed_output:
-                scale, zero_point = op.fixed_output[dtype]
-                fixed |= {name: QuantParams(dtype, (scale,), (zero_point,)) for name in node.outputs}
-        return fixed
-
-    def groups(self, fixed: dict[str, QuantParams]) -> list[list[str]]:
-        """Returns the tensors in groups that must share parameters; a fixed output only joins where it fits."""
-        parent = {name: name for name in self.dtypes}
-
-        def find(name: str) -> str:
-            while parent[name] != name:
-                parent[name] = name = parent[parent[name]]
-            return name
-
-        def members() -> dict[str, list[str]]:
-            found: dict[str, list[str]] = {}
-            for name in parent:
-                found.setdefault(find(name), []).append(name)
-            return found
-
-        links = [pair for node, op, dtype in self.integer_nodes() for pair in self.same_scale_pairs(node, op, dtype)]
-        for first, second in links:
-            if first not in fixed and second not in fixed:
-                parent[find(first)] = find(second)
-        # A fixed output passes its parameters on where the group's values fit into its range.
-        grouped = members()
-        for first, second in links:
-            for source, other in ((first, second), (second, first)):
-                if source in fixed and other not in fixed and self.fits(grouped[find(other)], fixed, fixed[source]):
-                    fixed |= dict.fromkeys(grouped[find(other)], fixed[source])
-        return [
-            [n for n in names if n not in fixed] for names in members().values() if any(n not in fixed for n in names)
-        ]
-
-    def same_scale_pairs(self, node: Node, op: ops.Op, dtype: str) -> Iterator[tuple[str, str]]:
-        """Yields pairs of tensors that the node wants to share parameters."""
-        outputs = [name for name in node.outputs if self.dtypes.get(name) == dtype]
-        inputs = [t.name for i, t in self.graph.float_inputs(node) if i in op.same_scale]
-        tied = outputs + [name for name in inputs if self.dtypes.get(name) == dtype]
-        if op.same_scale:
-            yield from ((tied[0], other) for other in tied[1:])
-
-    def fits(self, names: list[str], fixed: dict[str, QuantParams], params: QuantParams) -> bool:
-        """True if the ranges of all tensors lie within what the parameters can hold, or they have none of their own."""
-        qmin, qmax = integer_range(params.dtype)
-        low = params.scale[0] * (qmin - params.zero_point[0])
-        high = params.scale[0] * (qmax - params.zero_point[0])
-        slack = params.scale[0]
-        measured = [self.ranges.of(name, self.dtypes[name]) for name in names if name not in fixed]
-        return all(low - slack <= a and b <= high + slack for a, b in measured)
+                self.notes += notes
 
     def group_params(self, names: list[str], fixed: dict[str, QuantParams]) -> QuantParams:
         """Returns the parameters that hold the values of all tensors of a group."""
@@ -209,12 +213,27 @@ class _Planner:
         low, high = min(a for a, _ in measured), max(b for _, b in measured)
         least = max(self.least_width(name) for name in names)
         if 0 < max(high, 0.0) - min(low, 0.0) < least:
-            self.forms.notes.append(
+            self.notes.append(
                 f"tensor '{names[0]}': its range [{low:.3g}, {high:.3g}] was widened to a width of {least:.3g}: steps "
                 "so small that the bounds of its fused activation are no int32 numbers do not load"
             )
             high = min(low, 0.0) + least
-        return self.from_range(low, high, self.dtypes[names[0]], names[0])
+        dtype = self.dtypes[names[0]]
+        if dtype == "int16" and not any(self.is_curved_over(name) for name in names):
+            low, high = low * _HEADROOM, high * _HEADROOM
+        return self.from_range(low, high, dtype, names[0], symmetric=any(map(self.wants_symmetric, names)))
+
+    def is_curved_over(self, name: str) -> bool:
+        """True where an operator follows a curve over a tensor's whole range: in coarser steps over a wider one."""
+        return any(ops.lookup(node.op).is_curved for node in self.read.get(name, ()))
+
+    def wants_symmetric(self, name: str) -> bool:
+        """True where the target's delegate takes an operator that reads the tensor with a zero point of 0 only."""
+        return profiles.find(self.target.profile).is_delegate and any(
+            node.inputs[position] == name
+            for node in self.read.get(name, ())
+            for position in ops.lookup(node.op).wants_symmetric
+        )
 
     def least_width(self, name: str) -> float:
         """Returns how wide a tensor's range must be for its fused activation's bounds, in steps, to fit int32.
@@ -227,13 +246,13 @@ class _Planner:
         qmin, qmax = integer_range(self.dtypes[name])
         return largest / _MOST_STEPS * (qmax - qmin)
 
-    def from_range(self, low: float, high: float, dtype: str, where: str) -> QuantParams:
+    def from_range(self, low: float, high: float, dtype: str, where: str, *, symmetric: bool = False) -> QuantParams:
         """Returns per-tensor activation parameters in the target's kind of scale."""
         return params_from_range(
             low,
             high,
             dtype,
-            symmetric=dtype == "int16",
+            symmetric=symmetric or dtype == "int16",
             power_of_two=self.target.is_power_of_two,
             where=f"tensor '{where}'",
         )
@@ -246,11 +265,13 @@ class _Planner:
         for position, tensor in self.graph.float_inputs(node):
             if position in weights or tensor.is_variable:
                 continue
-            own_range = constant_range(tensor, f"{node.op} '{node.name}'") if tensor.is_constant else None
+            own_range = self.ranges.of_constant(tensor) if tensor.is_constant else None
             if position in op.same_scale and shared is not None and shared.dtype == dtype:
                 wanted = shared
             elif own_range is not None:
-                wanted = self.from_range(*own_range, dtype, tensor.name)
+                symmetric = self.wants_symmetric(tensor.name)
+                own = self.from_range(*own_range, dtype, tensor.name, symmetric=symmetric)
+                wanted = self.partners.beside(node, position, own)
             elif self.params[tensor.name].dtype != dtype:
                 own = self.params[tensor.name]
                 qmin, qmax = integer_range(own.dtype)
@@ -279,6 +300,6 @@ class _Planner:
                     activation = self.edges.get(edge(node.name, source)) or self.params[node.inputs[source]]
                 scheme = self.forms.rules[node.name].weight or recipes.Scheme("int8")
                 params, notes = weight_params(node, graph, role, form, scheme, self.target, activation)
-                self.forms.notes += notes
+                self.notes += notes
                 self.want(node, role.weight, tensor.name, params)
                 release_pages(tensor.data)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 
 from featherweight import ops
 from featherweight.calibration import Stats, TensorStats, find_range
-from featherweight.errors import DataError
+from featherweight.calibration.infinity import holding_infinity
+from featherweight.errors import DataError, listed
 from featherweight.graph import Graph, Tensor, consumers, producers
+from featherweight.ops.relevance import EVERYTHING, of_moved
 from featherweight.ptq.forms import Forms, picks_rows, weight_position
+from featherweight.ptq.relevance import finite_values, relevant_intervals, within
 
 Range = tuple[float, float]
+# A range is cut to what matters where that leaves less than this fraction of it: one bit is won.
+_WORTH_CUTTING = 0.5
 
 
 class Ranges:
@@ -22,6 +28,10 @@ class Ranges:
     def __init__(self, graph: Graph, stats: Stats | None, forms: Forms, method: str) -> None:
         self.graph, self.stats, self.forms, self.method = graph, stats, forms, method
         self.made, self.read = producers(graph), consumers(graph)
+        types = {node.name: dtype for node in graph.nodes if (dtype := forms.activation(node))}
+        self.intervals = relevant_intervals(graph, stats, types)
+        self.infinite = holding_infinity(graph)
+        self.cut: set[str] = set()
 
     def of(self, name: str, dtype: str) -> Range:
         """Returns the range of a tensor for integers of `dtype`, by the method that its producer's rule names.
@@ -33,10 +43,68 @@ class Ranges:
         if table is not None:
             return float(table.min()), float(table.max())
         stats = self._measured(name)
+        extremes = self._relevant(name, (stats.low, stats.high), holds_infinity=name in self.infinite)
+        if extremes != (stats.low, stats.high):
+            self.cut.add(name)
+            return extremes
         node = self.made.get(name) or next(iter(self.read.get(name, ())), None)
         rule = self.forms.rules.get(node.name) if node else None
         method = (rule.activation.range_method if rule and rule.activation else None) or self.method
         return find_range(stats, method, dtype, symmetric=dtype == "int16", where=f"tensor '{name}'")
+
+    def of_constant(self, tensor: Tensor) -> Range:
+        """Returns the range of a constant operand: of what matters of it, infinities being the ends of that."""
+        values = finite_values(tensor)
+        extremes = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+        inside = self._relevant(tensor.name, extremes, holds_infinity=values.size < tensor.elements)
+        if inside != extremes:
+            self.cut.add(tensor.name)
+        return inside
+
+    def _relevant(self, name: str, extremes: Range, *, holds_infinity: bool) -> Range:
+        """Returns the part of a tensor's finite values that matters, with the ends that stand for infinity."""
+        interval = self.intervals.get(name, EVERYTHING)
+        low, high = within(extremes, interval)
+        if holds_infinity and interval[0] <= interval[1]:
+            return min(low, _finite_or(interval[0], low)), max(high, _finite_or(interval[1], high))
+        # Where little would be won, what was measured stands.
+        is_worth_it = (extremes[1] - extremes[0]) * _WORTH_CUTTING > max(high, 0.0) - min(low, 0.0)
+        return (low, high) if is_worth_it else extremes
+
+    def unbounded(self) -> frozenset[str]:
+        """Returns the tensors in which infinity, or NaN, means something that integers can't say."""
+        weights = {
+            node.inputs[position]
+            for node in self.graph.nodes
+            for role in ops.lookup(node.op).weights
+            for position in role[:2]
+            if position is not None and position < len(node.inputs)
+        }
+        constants = [t for name, t in self.graph.tensors.items() if name in self.infinite - weights and t.is_constant]
+        values = [np.asarray(tensor.array) for tensor in constants]
+        ends = [end for end in (-math.inf, math.inf) if any((array == end).any() for array in values)]
+        found = {name for name in self.infinite - weights if not self._bounds(name, ends)}
+        found |= {t.name for t, array in zip(constants, values, strict=True) if np.isnan(array).any() and self._uses(t)}
+        return frozenset(found)
+
+    def _bounds(self, name: str, ends: Sequence[float]) -> bool:
+        """True where infinities at these ends are no different from some number."""
+        interval = self.intervals.get(name, EVERYTHING)
+        return interval[0] > interval[1] or not any(end in interval for end in ends)
+
+    def _uses(self, tensor: Tensor) -> bool:
+        """True where an operator computes with a constant, instead of only choosing from it."""
+        return any(ops.lookup(node.op).relevant is not of_moved for node in self.read.get(tensor.name, ()))
+
+    def notes_on_infinity(self) -> list[str]:
+        """Returns a note on the tensors whose ranges leave out what makes no difference, if there are any."""
+        if not self.cut:
+            return []
+        return [
+            f"{len(self.cut)} tensors ({listed(sorted(self.cut), 3)}): values so far beyond the others that they make "
+            "no difference to the softmax, pooling or maximum behind (masks, −∞) have no room in the range; the lowest "
+            "or highest integer stands for them"
+        ]
 
     def extremes(self, name: str) -> Range:
         """Returns the smallest and largest value of a tensor, whatever the range method.
@@ -78,7 +146,7 @@ class Ranges:
             is_comparison = op.same_scale and not any(self.graph.tensors[name].is_float for name in node.outputs)
             if is_comparison and self.forms.activation(node):
                 operands = [t for i, t in self.graph.float_inputs(node) if i in op.same_scale]
-                ranges = [constant_range(t, f"{node.op} '{node.name}'") for t in operands if t.is_constant]
+                ranges = [self.of_constant(t) for t in operands if t.is_constant and finite_values(t).size]
                 for tensor in operands:
                     found.setdefault(tensor.name, []).extend(ranges)
         return found
@@ -91,14 +159,5 @@ class Ranges:
         return self.graph.tensors[node.inputs[weight_position(node, self.graph) or 0]].array
 
 
-def constant_range(tensor: Tensor, where: str) -> Range:
-    """Returns the range of a constant operand.
-
-    Raises:
-        DataError: if it holds NaN or infinity.
-    """
-    values = tensor.array
-    low, high = (float(values.min()), float(values.max())) if values is not None and values.size else (0.0, 0.0)
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise DataError(f"{where}: its constant '{tensor.name}' holds NaN or infinite values. Repair the model.")
-    return low, high
+def _finite_or(end: float, otherwise: float) -> float:
+    return end if math.isfinite(end) else otherwise

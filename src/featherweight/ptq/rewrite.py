@@ -143,9 +143,8 @@ class _Rewriter:
         attrs: Mapping[str, Any] = node.attrs
         if form.startswith("float32*") and "asymmetric_quantize_inputs" in attrs:
             attrs = dict(attrs) | {"asymmetric_quantize_inputs": True}
-        if dtype == "int16" and "pot_scale_int16" in attrs:
-            # The older kernel behind this flag takes power-of-two scales only, and fails on most of those.
-            attrs = dict(attrs) | {"pot_scale_int16": False}
+        if dtype is not None and (needed := ops.lookup(node.op).integer_attrs.get(dtype)):
+            attrs = {**attrs, **needed}
         if dtype is not None and recurrent.states(node):
             node, added = recurrent.with_intermediates(node, self.params(node.outputs[0]), self.fresh)
             self.tensors |= added

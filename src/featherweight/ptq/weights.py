@@ -45,7 +45,8 @@ def weight_params(
     if values is None or values.size == 0:
         raise DataError(f"{where} is empty. Remove the layer.")
     if dtype == "float16":
-        _check_float16(values, where)
+        if op.weight is not None:
+            _check_float16(values, where)
         return QuantParams("float16", (), ()), []
     axis = op.axis if scheme.per_channel and target.is_per_channel else None
     largest = _largest(values, axis)

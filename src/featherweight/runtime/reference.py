@@ -100,6 +100,8 @@ def evaluate(
     values = dict(fed)
     for index, node in enumerate(graph.nodes):
         call = _call(execution, graph, node, values)
+        if reason := ops.refusal(call):
+            raise UnsupportedOp(f"{call.place}: LiteRT can't compute it: {reason}. Keep it float, or quantize it anew.")
         found = _kernel(node, call.inputs)(call)
         # Behind its outputs, a kernel returns the new values of the variable tensors that it read.
         written = call.outputs if len(found) == len(call.outputs) else (*call.outputs, *_variables(call.inputs))

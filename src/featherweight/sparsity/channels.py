@@ -87,6 +87,7 @@ def remove_channels(
     multiple: int | None = None,
     exclude: str | Sequence[str] = (),
     samples: Iterable[Any] | None = None,
+    input_shapes: Any = None,
 ) -> Removed:
     """Removes channels from a float model, with all that depends on them; the result is a smaller dense model.
 
@@ -108,6 +109,7 @@ def remove_channels(
             16, or 8 where a group has 16 or less. `only_zero` does not heed it.
         exclude: shell patterns of weights or operators, matching their name or a part of it, whose outputs all stay.
         samples: inputs to verify a lowered model with; a PyTorch module or JAX function needs at least one.
+        input_shapes: as in `load`.
 
     Raises:
         RecipeError: for an option that is not understood, or nothing to remove.
@@ -115,7 +117,7 @@ def remove_channels(
         UnsupportedOp: if an operator can't be trained, for ``taylor``.
         FormatError: if the model is quantized.
     """
-    model = load(source, samples=samples)
+    model = load(source, samples=samples, input_shapes=input_shapes)
     check_float(model, "remove_channels")
     _check(fraction, macs, only_zero, multiple)
     _check_criterion(criterion, data, loss, only_zero=only_zero)

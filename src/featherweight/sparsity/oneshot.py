@@ -85,6 +85,7 @@ def prune(
     dense: Sequence[str] = ROLES,
     target: str | Path | Target | None = None,
     samples: int | None = None,
+    input_shapes: Any = None,
     progress: bool = True,
 ) -> Pruned:
     """Prunes a float model without training; each kernel ends with exactly round(sparsity × units) zero units.
@@ -105,6 +106,7 @@ def prune(
         dense: what stays dense unless a rule names it: the ``first`` convolution, the ``last`` kernel, ``depthwise``.
         target: a target's name or file, for ``auto``.
         samples: use at most so many samples (128).
+        input_shapes: as in `load`.
         progress: show progress on a terminal.
 
     Raises:
@@ -113,7 +115,7 @@ def prune(
         FormatError: if the model is quantized.
     """
     first, calibration = peeked(calibration)
-    model = load(source, samples=first)
+    model = load(source, samples=first, input_shapes=input_shapes)
     check_float(model, "prune")
     _check(method, allocation, calibration is not None)
     choice = check_choice(pattern, target, exclude, rules, dense)

@@ -1,0 +1,36 @@
+"""Which tensors hold infinity because a constant does: masks of attention, paddings before a largest value."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from featherweight.graph import Graph, Node, Tensor
+from featherweight.ops import lookup
+
+# What these compute from an infinity is finite again, or a fault that is worth an error.
+_ENDING = frozenset({"MAX_POOL_2D", "EXP", "BATCH_MATMUL", "FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D"})
+
+
+def holding_infinity(graph: Graph, *, or_nan: bool = False) -> frozenset[str]:
+    """Returns the float tensors, computed or constant, that may hold infinity because a constant does.
+
+    It ends where the infinity does: in a softmax, a pooling, an exponential, beside a finite value of which the larger
+    is taken, and in a comparison. A row of nothing but −∞ has no softmax: `or_nan` counts the NaN that comes out.
+    """
+    found = {name for name, tensor in graph.tensors.items() if holds_infinity(tensor)}
+    for node in graph.nodes:
+        if found and not _ends(node, found) and (or_nan or not lookup(node.op).normalizes_rows):
+            found.update(name for name in node.outputs if graph.tensors[name].is_float)
+    return frozenset(found)
+
+
+def holds_infinity(tensor: Tensor) -> bool:
+    """True for a float constant that holds infinity or NaN."""
+    if not (tensor.is_float and tensor.is_constant) or "sparsity" in tensor.extras or not tensor.elements:
+        return False
+    return not np.isfinite(np.asarray(tensor.array)).all()
+
+
+def _ends(node: Node, found: set[str]) -> bool:
+    infinite = [name in found for name in node.inputs if name]
+    return node.op in _ENDING or not any(infinite) or (node.op in ("MAXIMUM", "MINIMUM") and not all(infinite))

@@ -1,0 +1,115 @@
+"""Factors of rows, such as the reciprocal roots of normalizations: what belongs to one, and what is too coarse for it.
+
+A normalization lifts a row of small values to the size of all others, and with it the steps that its values were
+rounded to. How large the rows are is known from the means of squares that calibration counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from statistics import NormalDist
+
+import numpy as np
+
+from featherweight import ops
+from featherweight.calibration.details import Magnitudes
+from featherweight.graph import Graph, Node, consumers, producers
+from featherweight.numerics import QuantParams
+from featherweight.ptq.forms import Forms
+
+# The least signal-to-noise ratio, in dB, that one operator or tensor alone may leave: what is left of 8 or 16 bits
+# where they fit. Below, it costs more than all roundings around it.
+LEAST_DB = {"int8": 20.0, "int16": 45.0}
+# The same for what is normalized: the errors of a whole stream of sums add up in it.
+_LEAST_SOURCE_DB = {"int8": 30.0, "int16": 45.0}
+# Quantiles of the normal distribution.
+_NORMAL = np.array([NormalDist().inv_cdf((i + 0.5) / 512) for i in range(512)])
+
+
+def company(node: Node, graph: Graph) -> list[Node]:
+    """Returns what is computed for an operator alone, from data or products on, and what multiplies by its result."""
+    made, read = producers(graph), consumers(graph)
+    found, below = {node.name: node}, [node]
+    while below:
+        for reader in read.get(below.pop().outputs[0], ()):
+            if ops.lookup(reader.op).weight is None:
+                found[reader.name] = reader
+                below += [reader] if ops.lookup(reader.op).moves_data else []
+    above = list(found.values())
+    while above:
+        for name in above.pop().inputs:
+            maker = made.get(name)
+            if maker is None or maker.name in found or ops.lookup(maker.op).weight is not None:
+                continue
+            if all(reader.name in found for reader in read[name]) and name not in graph.outputs:
+                found[maker.name] = maker
+                above = list(found.values())
+    return [other for other in found.values() if other is not node]
+
+
+def squares_db(
+    node: Node, graph: Graph, magnitudes: Magnitudes, forms: Forms, params: Mapping[str, QuantParams]
+) -> float:
+    """Returns the signal-to-noise ratio, in dB, of a factor because the squares that it is computed from are rounded.
+
+    Without such squares among its company: inf.
+    """
+    squares = [n for n in company(node, graph) if forms.activation(n) and len(n.inputs) == 2 and len({*n.inputs}) == 1]
+    return min((_root_db(square, graph, magnitudes, params) for square in squares), default=math.inf)
+
+
+def _root_db(node: Node, graph: Graph, magnitudes: Magnitudes, params: Mapping[str, QuantParams]) -> float:
+    """Returns the ratio of roots of means of squares that a node rounds, for means that were counted.
+
+    Rows are taken as normal: a value √v z on the square's input grid, squared, on its output grid, and the mean over z;
+    the mean of n of them also scatters by s / √(12 n).
+    """
+    step, square = params[node.inputs[0]].scale[0], params[node.outputs[0]].scale[0]
+    means = magnitudes.values.astype(np.float64)
+    is_positive = means > 0
+    means, counts = means[is_positive], magnitudes.counts[is_positive].astype(np.float64)
+    row = (graph.tensors[node.inputs[0]].shape or (1,))[-1]
+    values = step * np.round(np.sqrt(means)[:, np.newaxis] * _NORMAL / step)
+    found = (square * np.round(values**2 / square)).mean(axis=-1)
+    bias, scatter = found / means - 1, square / math.sqrt(12 * row) / means
+    # A root halves relative errors, as long as they are small; a mean of nothing is no root at all.
+    noise = np.where(found > 0, np.minimum(bias**2 + scatter**2, 4.0) / 4, 1.0)
+    total = float(counts @ noise)
+    return 10 * math.log10(float(counts.sum()) / total) if total else math.inf
+
+
+def coarse_sources(
+    node: Node, graph: Graph, magnitudes: Magnitudes, forms: Forms, params: Mapping[str, QuantParams]
+) -> Iterator[tuple[Node, float]]:
+    """Yields (operator, dB) for the integer operators whose steps are too coarse for the rows that a factor is for.
+
+    They are those that compute what it normalizes, whether at once or as a part of float sums. The noise of a row of
+    mean square v is s² / 12 v.
+    """
+    made = producers(graph)
+    members = {n.name: n for n in (node, *company(node, graph))}
+    size = max(graph.tensors[name].elements for name in members)
+    waiting = [
+        name
+        for member in members.values()
+        for name in member.inputs
+        if name in made and made[name].name not in members and graph.tensors[name].elements == size
+    ]
+    means = magnitudes.values.astype(np.float64)
+    is_positive = means > 0
+    means, counts = means[is_positive], magnitudes.counts[is_positive].astype(np.float64)
+    seen = set(waiting)
+    while waiting:
+        name = waiting.pop()
+        maker = made[name]
+        if dtype := forms.activation(maker):
+            if name in params and counts.size:
+                noise = counts @ np.minimum(params[name].scale[0] ** 2 / 12 / means, 1.0) / counts.sum()
+                ratio = -10 * math.log10(noise) if noise else math.inf
+                if ratio < _LEAST_SOURCE_DB[dtype]:
+                    yield maker, ratio
+        elif ops.lookup(maker.op).moves_data or ops.lookup(maker.op).finest is not None:
+            further = [n for n in maker.inputs if n in made and n not in seen and graph.tensors[n].is_float]
+            waiting += further
+            seen.update(further)

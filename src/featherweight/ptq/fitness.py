@@ -1,0 +1,129 @@
+"""Which operators can't compute in integers as planned: the runtime refuses them, or their kernel is too coarse."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from featherweight import ops, profiles
+from featherweight.calibration import Stats
+from featherweight.calibration.details import Magnitudes
+from featherweight.errors import FeatherweightError
+from featherweight.graph import Graph, Node, Tensor
+from featherweight.numerics import QuantParams, dequantize, quantize
+from featherweight.ops.calls import Call
+from featherweight.profiles import Profile
+from featherweight.ptq import factors
+from featherweight.ptq.factors import LEAST_DB
+from featherweight.ptq.forms import Forms
+from featherweight.ptq.plan import edge
+from featherweight.target import Target
+
+Rejected = list[tuple[Node, str]]
+
+
+def unfit(
+    graph: Graph, forms: Forms, params: Mapping[str, QuantParams], edges: Mapping[str, QuantParams], target: Target
+) -> Rejected:
+    """Returns the operators that LiteRT's integer kernels refuse with these parameters, each with the reason."""
+    profile = profiles.find(target.profile)
+    found = (
+        (n, reason) for n in _integer_nodes(graph, forms) if (reason := _refusal(n, graph, params, edges, profile))
+    )
+    return list(found)
+
+
+def _integer_nodes(graph: Graph, forms: Forms) -> Iterator[Node]:
+    return (node for node in graph.nodes if forms.activation(node))
+
+
+def _refusal(
+    node: Node, graph: Graph, params: Mapping[str, QuantParams], edges: Mapping[str, QuantParams], profile: Profile
+) -> str | None:
+    inputs = tuple(
+        _typed(graph.tensors[name], edges.get(edge(node.name, position)) or params.get(name)) if name else None
+        for position, name in enumerate(node.inputs)
+    )
+    outputs = tuple(_typed(graph.tensors[name], params.get(name)) for name in node.outputs)
+    call = Call(node, (None,) * len(inputs), inputs, outputs, profile)
+    return ops.refusal(call)
+
+
+def _typed(tensor: Tensor, params: QuantParams | None) -> Tensor:
+    """Returns a tensor as the plan will have it; biases, which have no parameters in the plan, stay as they are."""
+    return tensor if params is None or not tensor.is_float else replace(tensor, dtype=params.dtype, quant=params)
+
+
+def unfaithful(
+    graph: Graph, stats: Stats | None, forms: Forms, params: Mapping[str, QuantParams], target: Target
+) -> Rejected:
+    """Returns the operators that are too coarse in integers where their values lie: curves, and what goes with them.
+
+    Measured on what calibration saw: the integers of each operator alone, from exact inputs, against its function.
+    Where the grids of a factor are too coarse, and not the kernel, so are the statistics that lead to it and what
+    multiplies by it: a normalization stays float as a whole. So does what it is computed from, where that is too coarse
+    for its smallest rows.
+    """
+    found: dict[str, tuple[Node, str]] = {}
+    profile = profiles.find(target.profile)
+    for node in graph.nodes:
+        op = ops.lookup(node.op)
+        measured = stats.tensors.get(node.inputs[0]) if stats is not None and op.is_curved else None
+        if measured is None or measured.magnitudes is None or not measured.magnitudes.keys.size:
+            continue
+        if forms.activation(node):
+            ratio, of_grids = curve_db(node, graph, measured.magnitudes, params, profile)
+            least = LEAST_DB[params[node.inputs[0]].dtype]
+            what = "its grids alone leave" if of_grids < least else "its kernel alone leaves"
+            of_squares = factors.squares_db(node, graph, measured.magnitudes, forms, params) if op.is_factor else ratio
+            if of_squares < min(ratio, of_grids):
+                what, ratio, of_grids = "the squares that it is computed from alone leave", of_squares, of_squares
+            if ratio < least:
+                found[node.name] = (node, f"{what} {ratio:.0f} dB on these samples (wanted: {least:.0f})")
+            if of_grids < least and op.is_factor:
+                reason = f"it goes with {node.op} '{node.name}', which is too coarse in integers"
+                for other in factors.company(node, graph):
+                    if forms.activation(other):
+                        found.setdefault(other.name, (other, reason))
+        if op.is_factor and node.name not in found:
+            for source, ratio in factors.coarse_sources(node, graph, measured.magnitudes, forms, params):
+                reason = f"steps of its output leave {ratio:.0f} dB in rows that {node.op} '{node.name}' normalizes"
+                found.setdefault(source.name, (source, reason))
+    return list(found.values())
+
+
+def curve_db(
+    node: Node, graph: Graph, magnitudes: Magnitudes, params: Mapping[str, QuantParams], profile: Profile
+) -> tuple[float, float]:
+    """Returns the signal-to-noise ratio of an operator of one number alone, in dB, and that of its grids alone.
+
+    ``10 log10(Σ f(x)² / Σ (f̂(x̂) − f(x))²)`` over the values that were counted, with x̂ the input on its grid and f̂ the
+    integer kernel; −inf where that does not compute. Of an operator whose results are factors of rows, each error
+    counts relative to its value.
+    """
+    op, x = ops.lookup(node.op), magnitudes.values
+    incoming, outgoing = params[node.inputs[0]], params[node.outputs[0]]
+    source, result = (replace(graph.tensors[name], shape=x.shape) for name in (node.inputs[0], node.outputs[0]))
+
+    def exact(values: np.ndarray) -> np.ndarray:
+        return op.kernels["float32"](Call(node, (values,), (source,), (result,), profile))[0].astype(np.float64)
+
+    wanted, stored = exact(x), quantize(x, incoming)
+    on_grids = dequantize(quantize(exact(dequantize(stored, incoming)).astype(np.float32), outgoing), outgoing)
+    weights = magnitudes.counts / np.square(wanted) if op.is_factor else magnitudes.counts.astype(np.float64)
+    try:
+        inputs, outputs = (_typed(source, incoming),), (_typed(result, outgoing),)
+        integers = op.kernels[incoming.dtype](Call(node, (stored,), inputs, outputs, profile))[0]
+    except FeatherweightError:
+        return -math.inf, -math.inf
+    return _ratio_db(wanted, dequantize(integers, outgoing), weights), _ratio_db(wanted, on_grids, weights)
+
+
+def _ratio_db(wanted: np.ndarray, found: np.ndarray, weights: np.ndarray) -> float:
+    counted = np.isfinite(wanted) & np.isfinite(weights)
+    signal = float(weights[counted] @ wanted[counted] ** 2)
+    noise = float(weights[counted] @ (np.nan_to_num(found[counted]) - wanted[counted]) ** 2)
+    return 10 * math.log10(signal / noise) if signal and noise else math.inf

@@ -1,0 +1,82 @@
+"""Tensors that must share their parameters, because operators copy integers from one to the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from featherweight import ops
+from featherweight.graph import Graph, Node
+from featherweight.numerics import QuantParams, integer_range
+from featherweight.ptq.forms import Forms
+from featherweight.ptq.ranges import Ranges
+
+
+def integer_nodes(graph: Graph, forms: Forms) -> Iterator[tuple[Node, str]]:
+    """Yields (node, its activation type) of all nodes that compute in integers."""
+    for node in graph.nodes:
+        if dtype := forms.activation(node):
+            yield node, dtype
+
+
+def fixed_outputs(graph: Graph, forms: Forms) -> dict[str, QuantParams]:
+    """Returns the outputs whose parameters kernels prescribe."""
+    fixed: dict[str, QuantParams] = {}
+    for node, dtype in integer_nodes(graph, forms):
+        if found := ops.lookup(node.op).fixed_output.get(dtype):
+            scale, zero_point = found
+            fixed |= {name: QuantParams(dtype, (scale,), (zero_point,)) for name in node.outputs}
+    return fixed
+
+
+def tied_groups(
+    graph: Graph, forms: Forms, dtypes: Mapping[str, str], ranges: Ranges, fixed: dict[str, QuantParams]
+) -> list[list[str]]:
+    """Returns the tensors in groups that must share parameters; a fixed output only joins where it fits.
+
+    Args:
+        graph: a float graph.
+        forms: what its operators compute in.
+        dtypes: the integer types of its tensors.
+        ranges: of its tensors.
+        fixed: parameters that kernels prescribe; those of groups that take them over are added.
+    """
+    parent = {name: name for name in dtypes}
+
+    def find(name: str) -> str:
+        while parent[name] != name:
+            parent[name] = name = parent[parent[name]]
+        return name
+
+    def members() -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for name in parent:
+            found.setdefault(find(name), []).append(name)
+        return found
+
+    def fits(names: list[str], params: QuantParams) -> bool:
+        """True if the ranges of all tensors lie within what the parameters can hold, or they are fixed themselves."""
+        qmin, qmax = integer_range(params.dtype)
+        low, high = (params.scale[0] * (q - params.zero_point[0]) for q in (qmin - 1, qmax + 1))
+        measured = [ranges.of(name, dtypes[name]) for name in names if name not in fixed]
+        return all(low <= a and b <= high for a, b in measured)
+
+    links = [pair for node, dtype in integer_nodes(graph, forms) for pair in _same_scale(node, dtype, graph, dtypes)]
+    for first, second in links:
+        if first not in fixed and second not in fixed:
+            parent[find(first)] = find(second)
+    # A fixed output passes its parameters on where the group's values fit into its range.
+    grouped = members()
+    for first, second in links:
+        for source, other in ((first, second), (second, first)):
+            if source in fixed and other not in fixed and fits(grouped[find(other)], fixed[source]):
+                fixed |= dict.fromkeys(grouped[find(other)], fixed[source])
+    return [[n for n in names if n not in fixed] for names in members().values() if any(n not in fixed for n in names)]
+
+
+def _same_scale(node: Node, dtype: str, graph: Graph, dtypes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yields pairs of tensors that the node wants to share parameters."""
+    positions = ops.lookup(node.op).same_scale
+    names = [*node.outputs, *(tensor.name for i, tensor in graph.float_inputs(node) if i in positions)]
+    tied = [name for name in names if dtypes.get(name) == dtype]
+    if positions:
+        yield from ((tied[0], other) for other in tied[1:])

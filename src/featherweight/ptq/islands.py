@@ -1,0 +1,129 @@
+"""Operators that stay float between two conversions, in spite of integer kernels: float is faster there, or finer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from featherweight import ops
+from featherweight.graph import Graph, Model, Node, consumers, producers
+from featherweight.ptq.forms import Forms, follow_layers
+from featherweight.recipe import Recipe
+from featherweight.target import Target
+
+# What an operator must save to be worth two conversions, each an operator of its own.
+_LEAST_SAVED_NS = 20_000
+# From here on, the average of so many probabilities is less than two steps of 1/256.
+_MOST_CLASSES = 127
+_PROBABILITY_SCALE = 1 / 256
+
+
+def settle(result: Forms, model: Model, recipe: Recipe, target: Target) -> None:
+    """Draws the consequences of forms that were chosen, or changed: for states of layers, and for moved data."""
+    if recipe.needs_ranges:
+        _drop_final_softmax(result, model.main, target)
+    for graph in model.graphs:
+        follow_layers(result, graph, target)
+    if recipe.needs_ranges:
+        _keep_islands_float(result, model.main)
+
+
+def keep_faster_float(forms: Forms, graph: Graph, target: Target) -> None:
+    """Keeps operators float whose int8 kernels are slower on the target than float ones, unless a rule names them."""
+    for node in graph.nodes:
+        if forms.activation(node) != "int8" or node.op not in target.slower_ns or _is_named(forms, node):
+            continue
+        saved = target.slower_ns[node.op] * sum(graph.tensors[name].elements for name in node.outputs)
+        if saved >= _LEAST_SAVED_NS:
+            forms.keep(node, f"slower in integers on target '{target.name}', by about {saved / 1000:.0f} µs")
+
+
+def keep_scores_float(forms: Forms, graph: Graph, io: str) -> None:
+    """Keeps the probabilities of many classes float at a float output, unless a rule names the operator."""
+    for node, classes in _scores(forms, graph) if io == "float32" else ():
+        if not _is_named(forms, node):
+            forms.keep(node, f"steps of 1/256 would make most of its {classes} probabilities 0")
+
+
+def hidden_scores(forms: Forms, graph: Graph) -> list[str]:
+    """Returns a note for each output of so many probabilities that steps of 1/256 hide most of them."""
+    return [
+        f"output '{node.outputs[0]}': its {classes} probabilities are in steps of 1/256, so that most are 0 and many "
+        "equal; read it as float32, or leave the last operator to the reader"
+        for node, classes in _scores(forms, graph)
+    ]
+
+
+def _scores(forms: Forms, graph: Graph) -> Iterator[tuple[Node, int]]:
+    """Yields the int8 operators that compute probabilities of many classes as an output, with their number."""
+    for node in graph.nodes:
+        scale, _ = ops.lookup(node.op).fixed_output.get("int8", (0.0, 0))
+        if forms.activation(node) == "int8" and scale == _PROBABILITY_SCALE and node.outputs[0] in graph.outputs:
+            classes = (graph.tensors[node.outputs[0]].shape or (1,))[-1]
+            if classes > _MOST_CLASSES:
+                yield node, classes
+
+
+def _is_named(forms: Forms, node: Node) -> bool:
+    """True where a rule of the recipe is about this operator, or this type of operator, in particular."""
+    rule = forms.rules.get(node.name)
+    return rule is not None and (rule.op is not None or rule.match != "*")
+
+
+def slow_in_16_bits(forms: Forms, graph: Graph, target: Target) -> list[str]:
+    """Returns one note that names the operators whose 16-bit kernels are not optimized, with their factors."""
+    counts = Counter(
+        node.op for node in graph.nodes if forms.activation(node) == "int16" and target.unoptimized.get(node.op, 0) > 1
+    )
+    if not counts:
+        return []
+    named = [f"{count} {op} take about {target.unoptimized[op]:.0f} times" for op, count in counts.most_common()]
+    return [
+        f"target '{target.name}' has no optimized kernels for int16 activations: {', '.join(named)} as long as in float"
+    ]
+
+
+def _drop_final_softmax(result: Forms, graph: Graph, target: Target) -> None:
+    """Leaves out a SOFTMAX at an output where the target's int8 kernel can abort (ECOSYSTEM: 512 classes and more)."""
+    if target.softmax_limit is None:
+        return
+    for node in graph.nodes:
+        if node.op != "SOFTMAX" or result.forms.get(node.name) != "int8":
+            continue
+        classes = graph.tensors[node.inputs[0]].shape[-1]
+        if classes < target.softmax_limit:
+            continue
+        reason = (
+            f"the int8 kernel of target '{target.name}' stops the device from {target.softmax_limit} classes on "
+            f"(it has {classes})"
+        )
+        is_last = node.outputs[0] in graph.outputs and node.outputs[0] not in consumers(graph)
+        if is_last and node.inputs[0] not in graph.inputs:
+            del result.forms[node.name]
+            result.dropped[node.name] = (
+                f"SOFTMAX: {reason}; the output is what went into it, whose largest class is the same"
+            )
+        else:
+            result.keep(node, reason)
+
+
+def _keep_islands_float(result: Forms, graph: Graph) -> None:
+    """Keeps data movement float where everything around it is float: two conversions would gain nothing."""
+    made, read = producers(graph), consumers(graph)
+
+    def is_island(node: Node) -> bool:
+        if node.name not in result.forms or not ops.lookup(node.op).moves_data:
+            return False
+        before = [made.get(t.name) for _, t in graph.float_inputs(node) if not t.is_constant]
+        if not before or any(n is None or result.activation(n) for n in before):
+            return False
+        after = [n for name in node.outputs for n in read.get(name, ())]
+        is_output = any(name in graph.outputs for name in node.outputs)
+        return not is_output and not any(result.activation(n) for n in after)
+
+    changed = True
+    while changed:
+        islands = [node for node in graph.nodes if is_island(node)]
+        for node in islands:
+            result.keep(node, "it only moves data, between float operators")
+        changed = bool(islands)

@@ -1,0 +1,119 @@
+"""Scales of tensors that one operator brings together: neither so far apart that nothing is left of one of them.
+
+A tensor of zeros alone has no scale of its own, and takes that of what it stands beside. Where operands cancel, the
+result can't be finer than their rounding. A constant that is nothing beside the others need not be fine itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from featherweight import ops
+from featherweight.graph import Graph, Node, consumers
+from featherweight.numerics import QuantParams
+from featherweight.target import Target
+
+# Of the output's scale: below, 8 bits of an operand are less than a step of it (and XNNPACK leaves the operator).
+_FINEST_OPERAND = 2.0**-9
+# Of a tensor of zeros alone (`numerics.params_from_range`).
+_BLANK_SCALE = 1.0
+_ROUNDS = 4
+
+
+class Partners:
+    """Fits the scales of a plan's activations, `params`, to one another, in place.
+
+    Args:
+        graph: the float graph.
+        params: tensor → parameters.
+        target: says whether scales must be powers of two.
+        settled: tensors whose parameters stand as they are.
+    """
+
+    def __init__(self, graph: Graph, params: dict[str, QuantParams], target: Target, settled: Iterable[str]) -> None:
+        self.graph, self.params, self.target, self.settled = graph, params, target, frozenset(settled)
+        self.read = consumers(graph)
+        self.group: dict[str, Sequence[str]] = {}
+
+    def fit(self, nodes: Sequence[Node], groups: Iterable[Sequence[str]]) -> None:
+        """Fits the parameters of groups of tensors, each of which shares one scale."""
+        self.group = {name: members for members in groups for name in members}
+        blank = {name for name in self.group if _is_blank(self.params[name])}
+        for _ in range(_ROUNDS):
+            before = dict(self.params)
+            for node in nodes:
+                if blank:
+                    self.fill(node, blank)
+                self.coarsen(node)
+                self.level(node)
+            if self.params == before:
+                return
+
+    def fill(self, node: Node, blank: set[str]) -> None:
+        """Gives tensors of zeros alone the largest scale that stands beside them."""
+        names = [name for name in (*node.inputs, *node.outputs) if name in self.params]
+        others = [self.params[name].scale[0] for name in names if name not in blank]
+        # Factors of a product have units of their own: nothing beside them says which.
+        filled = names if ops.lookup(node.op).finest is not None else [n for n in node.outputs if n in self.params]
+        for name in filled:
+            if others and name in blank and len({self.params[n].dtype for n in names}) == 1:
+                self.rescale(name, max(others))
+                blank.difference_update(self.group[name])
+
+    def coarsen(self, node: Node) -> None:
+        """Widens an output whose scale is finer than its operands' rounding."""
+        finest, output = ops.lookup(node.op).finest, node.outputs[0]
+        scales = [self.params[name].scale[0] for name in node.inputs if name in self.params]
+        if finest is not None and scales and output in self.group:
+            least = finest(self.params[output].dtype, max(scales))
+            if self.params[output].scale[0] < least:
+                self.rescale(output, least)
+
+    def level(self, node: Node) -> None:
+        """Widens an int8 operand that is much finer than the result, where nothing else reads it."""
+        output = node.outputs[0]
+        if ops.lookup(node.op).finest is None or output not in self.params or self.params[output].dtype != "int8":
+            return
+        least = self.params[output].scale[0] * _FINEST_OPERAND
+        for name in node.inputs:
+            if name in self.group and self.params[name].scale[0] < least and self.is_read_by(name, node):
+                self.rescale(name, least)
+
+    def is_read_by(self, name: str, node: Node) -> bool:
+        """True where a node alone reads a tensor and those that share its scale, other than to move their values."""
+        group = self.group[name]
+        readers = [reader for member in group for reader in self.read.get(member, ())]
+        moved = (reader.outputs[0] in group for reader in readers if reader is not node)
+        return all(moved) and not any(member in self.graph.outputs for member in group)
+
+    def beside(self, node: Node, position: int, params: QuantParams) -> QuantParams:
+        """Returns the parameters of a constant operand: those of its values alone, fit to what it stands beside."""
+        op = ops.lookup(node.op)
+        others = [name for index, name in enumerate(node.inputs) if index != position and name in self.params]
+        scales = [self.params[name].scale[0] for name in (*others, *node.outputs) if name in self.params]
+        if op.finest is None or not scales:
+            return params
+        if _is_blank(params):
+            return self.with_scale(params, max(scales))
+        if node.outputs[0] not in self.params:
+            return params
+        return self.with_scale(params, max(params.scale[0], self.params[node.outputs[0]].scale[0] * _FINEST_OPERAND))
+
+    def rescale(self, name: str, scale: float) -> None:
+        """Gives a tensor and those that share its scale another one."""
+        if not self.settled.intersection(self.group[name]):
+            self.params.update(dict.fromkeys(self.group[name], self.with_scale(self.params[name], scale)))
+
+    def with_scale(self, params: QuantParams, scale: float) -> QuantParams:
+        """Returns parameters with another scale, the next power of two where the target wants one."""
+        if self.target.is_power_of_two:
+            scale = 2.0 ** float(np.ceil(np.log2(scale)))
+        return replace(params, scale=(float(np.float32(scale)),))
+
+
+def _is_blank(params: QuantParams) -> bool:
+    """True for the parameters that a tensor of zeros alone gets."""
+    return params.scale == (_BLANK_SCALE,) and params.zero_point == (0,)

@@ -1,0 +1,186 @@
+"""Torch modules: one conversion, a free batch wherever the code allows one, and names that are the module's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from featherweight.errors import LoweringError
+from featherweight.lower import lower_with_notes, torch_converter
+from featherweight.lower.checking import Lowered
+from featherweight.runtime import run
+from tests.lower.support import ops
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("litert_torch")
+nn = torch.nn
+pytestmark = [pytest.mark.frameworks, pytest.mark.filterwarnings("ignore")]
+
+
+class Windows(nn.Module):
+    """Swin's: the batch is merged with the windows, and its attention with the heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(8, 8) for _ in range(3))
+        self.layers = nn.ModuleList([nn.Linear(8, 8), nn.Sequential(nn.Linear(8, 8), nn.ReLU())])
+
+    def forward(self, x: Any) -> Any:
+        b = x.shape[0]
+        x = x.reshape(b, 2, 4, 2, 4, 8).permute(0, 1, 3, 2, 4, 5).reshape(b * 4, 16, 8)
+        q, k, v = (f(x).reshape(b * 4, 16, 2, 4).transpose(1, 2) for f in (self.query, self.key, self.value))
+        x = (torch.softmax(q @ k.transpose(2, 3), -1) @ v).transpose(1, 2).reshape(b * 4, 16, 8)
+        x = x.reshape(b, 2, 2, 4, 4, 8).permute(0, 1, 3, 2, 4, 5).reshape(b, 8, 8, 8)
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class Gated(nn.Module):
+    """Efficient channel attention, of which the converter refused the product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Conv1d(1, 1, 3, padding=1), nn.Conv2d(8, 8, 3)
+
+    def forward(self, x: Any) -> Any:
+        x = self.stem(x)
+        gate = self.conv(x.mean((2, 3)).view(x.shape[0], 1, -1)).sigmoid().view(x.shape[0], -1, 1, 1)
+        return self.head(x * gate.expand_as(x))
+
+
+class Embedded(nn.Module):
+    """Positions and a mask that are computed from constants, once for every sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.places = nn.Embedding(50, 8), nn.Embedding(6, 8)
+
+    def forward(self, tokens: Any) -> Any:
+        places = torch.arange(6)[None].expand(tokens.shape[0], -1)
+        allowed = (places[:, None, :] <= places[:, :, None]).expand(-1, 6, 6)
+        x = self.table(tokens) + self.places(places)
+        return torch.where(allowed, x @ x.transpose(1, 2), torch.zeros(())).sum(-1)
+
+
+class Token(nn.Module):
+    """A class token in front of every sample, and some behind it, as ViT and YOLOS have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Parameter(torch.randn(1, 1, 8)), nn.Parameter(torch.randn(1, 2, 8))
+        self.dense = nn.Linear(8, 4)
+
+    def forward(self, x: Any) -> Any:
+        count = x.shape[0]
+        return self.dense(torch.cat([self.first.expand(count, -1, -1), x, self.last.expand(count, -1, -1)], 1))
+
+
+class OwnRows(nn.Module):
+    """Each sample's mask looked up by the sample's number, as transformers does it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Linear(8, 6)
+
+    def forward(self, x: Any) -> Any:
+        number, row = torch.arange(x.shape[0])[:, None, None], torch.tensor([4, 0, 2])[None, None]
+        return (x.sum(-1) > 0)[number, row][..., 1:] * self.dense(x)[..., :2]
+
+
+class OneSample(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Linear(12, 24)
+
+    def forward(self, x: Any) -> Any:
+        return self.dense(x).reshape(1, 6, 24).mean(1)
+
+
+def _lowered(module: Any, sample: Any) -> Lowered:
+    torch.manual_seed(0)
+    return lower_with_notes(module.eval(), samples=[sample])
+
+
+def _agrees(lowered: Lowered, module: Any, x: Any) -> None:
+    fed = x.numpy().astype("int32") if x.dtype == torch.int64 else x.numpy()
+    with torch.no_grad():
+        np.testing.assert_allclose(run(lowered.model, fed), module(x).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("module", "sample", "batch"),
+    [
+        (Windows(), torch.randn(1, 8, 8, 8), torch.randn(5, 8, 8, 8)),
+        (Gated(), torch.randn(1, 3, 20, 20), torch.randn(4, 3, 20, 20)),
+        (Embedded(), torch.randint(0, 50, (1, 6)), torch.randint(0, 50, (4, 6))),
+        (Token(), torch.randn(1, 5, 8), torch.randn(4, 5, 8)),
+        (OwnRows(), torch.randn(1, 5, 8), torch.randn(4, 5, 8)),
+    ],
+    ids=["windows", "gated", "embedded", "token", "own rows"],
+)
+def test_one_conversion_frees_the_batch(module: Any, sample: Any, batch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    converted, real = list[int](), torch_converter.convert
+    monkeypatch.setattr(torch_converter, "convert", lambda *args: converted.append(args[1][0].shape[0]) or real(*args))
+    lowered = _lowered(module, sample)
+    assert (converted, lowered.notes) == ([2], ())
+    main = lowered.model.main
+    assert main.tensors[main.inputs[0]].shape_signature == (-1, *sample.shape[1:])
+    _agrees(lowered, module, sample)
+    _agrees(lowered, module, batch)
+    assert "BROADCAST_TO" not in ops(lowered.model)
+
+
+def test_layers_keep_their_own_names() -> None:
+    main = _lowered(Windows(), torch.randn(1, 8, 8, 8)).model.main
+    dense = [node.name for node in main.nodes if node.op == "FULLY_CONNECTED"]
+    assert sorted(dense) == ["key", "layers.0", "output", "query", "value"]
+    assert next(node.name for node in main.nodes if node.op == "SOFTMAX") == "softmax"
+    plain = _lowered(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(1, 4)).model.main
+    assert [node.name for node in plain.nodes] == ["Linear_0", "output"]
+
+
+def test_a_module_that_says_its_batch_keeps_it() -> None:
+    module = OneSample()
+    lowered = _lowered(module, torch.randn(1, 6, 12))
+    said = "stays fixed at 1: its own code can't compute a batch of 3 (RuntimeError: shape '[1, 6, 24]' is invalid"
+    assert said in lowered.notes[0]
+    _agrees(lowered, module, torch.randn(1, 6, 12))
+
+
+def test_an_operator_that_needs_its_sizes_keeps_the_batch_without_another_conversion(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    converted, real = list[int](), torch_converter.convert
+    monkeypatch.setattr(torch_converter, "convert", lambda *args: converted.append(args[1][0].shape[0]) or real(*args))
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ConvTranspose2d(4, 2, 2, stride=2))
+    lowered = _lowered(module, torch.randn(1, 3, 8, 8))
+    assert converted == [2]
+    assert "needs its output's batch as a constant" in lowered.notes[0]
+    _agrees(lowered, module, torch.randn(1, 3, 8, 8))
+
+
+def test_what_torch_can_not_compute_or_export_is_said_with_its_line() -> None:
+    class Branching(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(
+        LoweringError, match=r"can't be called on float32\[1, 5\]: RuntimeError: .*Pass samples that it"
+    ):
+        _lowered(nn.Linear(4, 2), torch.randn(1, 5))
+    with pytest.raises(
+        LoweringError, match=r"This is line \d+ of '.*test_torch.py': `return x if x.sum\(\) > 0 else -x`"
+    ):
+        _lowered(Branching(), torch.randn(1, 4))
+
+
+def test_a_torch_module_is_judged_by_float64() -> None:
+    class Centred(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return (x - x.mean(-1, keepdim=True)) / ((x**2).mean(-1, keepdim=True) - x.mean(-1, keepdim=True) ** 2 + 1)
+
+    x = 100 + torch.randn(3, 6, 8)
+    assert _lowered(Centred(), x).notes == ()

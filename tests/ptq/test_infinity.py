@@ -1,0 +1,233 @@
+"""Constants that stand for "none" take no room in a range, and stop no recipe."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.ptq.nets import Layer, add, dense, layer, net, operators, planned, softmax, sqnr_db, unary, weights
+
+from featherweight.calibration import calibrate
+from featherweight.graph import Model
+from featherweight.loading import load
+from featherweight.numerics import dequantize
+from featherweight.ops.relevance import EVERYTHING, NOTHING
+from featherweight.pipeline import quantize
+from featherweight.ptq.relevance import relevant_intervals, within
+from featherweight.runtime import run
+
+SCORES = (1, 4, 12, 12)
+LOWEST = float(np.finfo(np.float32).min)
+
+
+def matmul(x: str, z: str, y: str, shape: tuple[int, ...]) -> Layer:
+    return layer("BATCH_MATMUL", (x, z), {y: shape}, "BatchMatMulOptions")
+
+
+def select(c: str, x: str, z: str, y: str, shape: tuple[int, ...]) -> Layer:
+    return layer("SELECT_V2", (c, x, z), {y: shape}, "SelectV2Options")
+
+
+def attention(masked: list[Layer], constants: dict[str, np.ndarray]) -> Model:
+    """softmax(x zᵀ, masked) v, where `masked` turns ``scores`` into ``masked``."""
+    inputs = {"x": (1, 4, 12, 8), "z": (1, 4, 8, 12), "v": (1, 4, 12, 8)}
+    layers = [matmul("x", "z", "scores", SCORES), *masked, softmax("masked", "p", SCORES)]
+    return net(inputs, constants, [*layers, matmul("p", "v", "y", inputs["v"])], ["y"])
+
+
+CAUSAL = np.tril(np.ones((12, 12), bool))
+MASKS: dict[str, tuple[list[Layer], dict[str, np.ndarray]]] = {
+    "where(mask, scores, -inf)": (
+        [select("c", "scores", "none", "masked", SCORES)],
+        {"c": CAUSAL, "none": np.float32(-np.inf)},
+    ),
+    "scores + mask of -inf": (
+        [add("scores", "m", "masked", SCORES)],
+        {"m": np.where(CAUSAL, 0, -np.inf).astype(np.float32)},
+    ),
+    "scores + mask of the lowest float": (
+        [add("scores", "m", "masked", SCORES)],
+        {"m": np.where(CAUSAL, 0, LOWEST).astype(np.float32)},
+    ),
+    "scores + (1 - keep) * lowest": (
+        [
+            layer("SUB", ("one", "keep"), {"drop": (12, 12)}, "SubOptions"),
+            layer("MUL", ("drop", "low"), {"m": (12, 12)}, "MulOptions"),
+            add("scores", "m", "masked", SCORES),
+        ],
+        {"one": np.float32(1), "keep": CAUSAL.astype(np.float32), "low": np.float32(LOWEST)},
+    ),
+    "scores - 1e9 * drop": (
+        [
+            layer("MUL", ("drop", "high"), {"m": (12, 12)}, "MulOptions"),
+            layer("SUB", ("scores", "m"), {"masked": SCORES}, "SubOptions"),
+        ],
+        {"drop": (~CAUSAL).astype(np.float32), "high": np.float32(1e9)},
+    ),
+    "maximum with -inf, then a mask of -100": (
+        [
+            layer("MAXIMUM", ("scores", "none"), {"m": SCORES}, "MaximumMinimumOptions"),
+            add("m", "mask", "masked", SCORES),
+        ],
+        {"none": np.float32(-np.inf), "mask": np.where(CAUSAL, 0, -100).astype(np.float32)},
+    ),
+}
+
+
+def draws(model: Model, count: int, seed: int) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(seed)
+    shapes = {name: model.main.tensors[name].shape for name in model.main.inputs}
+    return [{name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()} for _ in range(count)]
+
+
+def decibels(model: Model, quantized: Model, seed: int = 1) -> float:
+    feeds = draws(model, 4, seed)
+    outputs: list[Any] = [np.concatenate([np.asarray(run(m, feed)) for feed in feeds]) for m in (model, quantized)]
+    return sqnr_db(*outputs)
+
+
+@pytest.mark.parametrize(("recipe", "least"), [("int8", 28.0), ("int16x8", 50.0)])
+@pytest.mark.parametrize("name", MASKS)
+def test_masked_attention_keeps_its_accuracy(name: str, recipe: str, least: float) -> None:
+    model = attention(*MASKS[name])
+    q = quantize(model, recipe, calibration=draws(model, 8, 0), progress=False)
+    assert decibels(model, q.model) >= least
+    assert not any("ADD" in reason or "SELECT" in reason for reason in q.plan.kept_float.values())
+    assert any("masks, −∞" in note for note in q.plan.notes)
+    (feed,) = draws(model, 1, 2)
+    assert np.array_equal(run(q.model, feed), run(q.model, feed, runtime="reference"))
+
+
+@pytest.mark.parametrize("method", ["minmax", "mse", "percentile", "entropy"])
+def test_every_range_method_leaves_masks_out(method: str) -> None:
+    model = attention(*MASKS["scores + mask of the lowest float"])
+    q = quantize(model, "int8", calibration=draws(model, 8, 0), ranges=method, progress=False)
+    assert decibels(model, q.model) >= 25.0
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_a_masked_score_has_no_part_in_the_softmax(name: str) -> None:
+    model = attention(*MASKS[name])
+    q = quantize(model, "int8", calibration=draws(model, 8, 0), progress=False)
+    (feed,) = draws(model, 1, 3)
+    found = run(q.model, feed, tensors=["p"], runtime="reference")
+    assert isinstance(found, dict)
+    params = q.plan.params["p"]
+    probabilities = dequantize(found["p"], params) if found["p"].dtype != np.float32 else found["p"]
+    assert probabilities[..., ~CAUSAL].max() <= 1 / 256
+
+
+@pytest.mark.parametrize("recipe", ["int8", "int16x8"])
+@pytest.mark.parametrize("pad", [-np.inf, LOWEST, -1e30])
+def test_padding_before_a_largest_value(pad: float, recipe: str) -> None:
+    amounts = np.array([[0, 0], [1, 1], [1, 1], [0, 0]], np.int32)
+    pool = {"filter_height": 3, "filter_width": 3, "stride_h": 2, "stride_w": 2, "padding": "VALID"}
+    layers = [
+        layer("PADV2", ("x", "amounts", "none"), {"p": (1, 10, 10, 4)}, "PadV2Options"),
+        layer("MAX_POOL_2D", ("p",), {"y": (1, 4, 4, 4)}, "Pool2DOptions", **pool),
+    ]
+    model = net({"x": (1, 8, 8, 4)}, {"amounts": amounts, "none": np.float32(pad)}, layers, ["y"])
+    q = quantize(model, recipe, calibration=draws(model, 8, 0), progress=False)
+    assert q.plan.kept_float == {}
+    # What calibration has not seen is clipped in 8 bits.
+    assert decibels(model, q.model) >= (28.0 if recipe == "int8" else 60.0)
+
+
+def test_infinity_that_reaches_an_output_stays_float() -> None:
+    layers = [dense("x", "w", "", "h", (1, 8)), select("c", "h", "none", "y", (1, 8))]
+    constants = {"w": weights(8, 8), "c": np.arange(8)[None] < 4, "none": np.float32(-np.inf)}
+    model = net({"x": (1, 8)}, constants, layers, ["y"])
+    q = quantize(model, "int8", calibration=draws(model, 4, 0), verify=False, progress=False)
+    assert q.plan.forms == {"h": "int8*int8"}
+    assert "holds infinity, and neither a softmax nor a pooling nor a comparison takes it out" in q.plan.kept_float["y"]
+    (feed,) = draws(model, 1, 1)
+    assert np.array_equal(np.isinf(np.asarray(run(q.model, feed))), np.isinf(np.asarray(run(model, feed))))
+
+
+def test_infinity_that_no_constant_brings_is_an_error() -> None:
+    model = net({"x": (1, 8)}, {}, [unary("LOG", "x", "y", (1, 8))], ["y"])
+    from featherweight.errors import DataError
+
+    with pytest.raises(DataError, match="tensor 'y' holds infinity when the model runs on"):
+        quantize(model, "int8", calibration=[np.zeros((1, 8), np.float32)], progress=False)
+
+
+def test_rows_that_are_masked_as_a_whole_take_no_room() -> None:
+    keep = CAUSAL.copy()
+    keep[5] = False
+    mask = np.where(keep, 0, LOWEST).astype(np.float32)
+    model = attention([add("scores", "m", "masked", SCORES)], {"m": mask})
+    q = quantize(model, "int8", calibration=draws(model, 8, 0), progress=False)
+    assert q.plan.params["masked"].scale[0] < 1.0
+    assert decibels(model, q.model) >= 28.0
+
+
+def test_float16_masks_are_finite_or_infinite() -> None:
+    for low, stored in ((LOWEST, -65504.0), (-np.inf, -np.inf)):
+        scores = (1, 40, 40)
+        mask = np.where(np.tril(np.ones((40, 40), bool)), 0, low).astype(np.float32)
+        model = net({"x": scores}, {"m": mask}, [add("x", "m", "s", scores), softmax("s", "y", scores)], ["y"])
+        q = quantize(model, "float16", progress=False)
+        (tensor,) = (t for t in q.model.main.tensors.values() if t.dtype == "float16")
+        assert float(np.asarray(tensor.array).min()) == stored
+        assert any("±65504 stands for" in note for note in q.plan.notes) == np.isfinite(low)
+        (feed,) = draws(model, 1, 0)
+        np.testing.assert_allclose(run(q.model, feed), run(model, feed), atol=1e-6)
+
+
+def test_constants_too_large_for_float16_stay_float() -> None:
+    shape = (1, 2048)
+    model = net({"x": shape}, {"c": np.full(shape, 1e6, np.float32)}, [add("x", "c", "y", shape)], ["y"])
+    assert quantize(model, "float16", progress=False).plan.kept_float == {
+        "y": "ADD: its constant reaches 1e+06, float16 ends at 65504"
+    }
+    model = net({"x": shape}, {"c": np.full(shape, -np.inf, np.float32)}, [add("x", "c", "y", shape)], ["y"])
+    assert "its constant holds infinity, which int8 has not" in quantize(model, "weights8").plan.kept_float["y"]
+
+
+def test_torch_s_safe_softmax_folds_away_without_a_mask() -> None:
+    shape, rows = (1, 2, 5, 5), (1, 2, 5, 1)
+    layers = [
+        layer("EQUAL", ("x", "none"), {"is_none": shape}, "EqualOptions"),
+        layer("LOGICAL_NOT", ("is_none",), {"some": shape}, "LogicalNotOptions"),
+        layer("REDUCE_ANY", ("some", "axis"), {"any": rows}, "ReducerOptions", keep_dims=True),
+        layer("LOGICAL_NOT", ("any",), {"empty": rows}, "LogicalNotOptions"),
+        softmax("x", "p", shape),
+        select("empty", "zero", "p", "s", shape),
+        unary("ABS", "s", "y", shape),
+    ]
+    constants = {"none": np.float32(-np.inf), "axis": np.array([3], np.int32), "zero": np.float32(0)}
+    built = net({"x": shape}, constants, layers, ["y"])
+    tensors = dict(built.main.tensors)
+    for name in ("is_none", "some", "any", "empty"):
+        tensors[name] = replace(tensors[name], dtype="bool")
+    model = Model((replace(built.main, tensors=tensors),))
+    assert set(operators(load(model))) == {"SOFTMAX", "ABS"}
+
+
+def test_what_matters_of_a_tensor() -> None:
+    model = attention(*MASKS["scores + mask of the lowest float"])
+    feeds = draws(model, 8, 0)
+    stats = calibrate(model, feeds, progress=False)
+    found = relevant_intervals(model.main, stats, {})
+    peak = stats.tensors["masked"].peak
+    assert peak is not None
+    assert found["masked"] == (pytest.approx(peak - np.log(2 * 256 * 12)), np.inf)
+    assert found["m"][0] == pytest.approx(found["masked"][0] - stats.tensors["scores"].high)
+    assert found["y"] == found["v"] == EVERYTHING
+    assert within((-5.0, 2.0), NOTHING) == (-5.0, 2.0)
+
+
+def test_the_order_of_samples_makes_no_difference() -> None:
+    model = attention(*MASKS["where(mask, scores, -inf)"])
+    feeds = draws(model, 6, 0)
+    assert calibrate(model, feeds, progress=False) == calibrate(model, feeds[::-1], progress=False)
+    with_histograms = calibrate(model, feeds, histograms=True, channels=True, progress=False)
+    assert with_histograms.tensors["masked"].peak == calibrate(model, feeds, progress=False).tensors["masked"].peak
+
+
+def test_planned_twice_is_planned_alike() -> None:
+    model = attention(*MASKS["scores - 1e9 * drop"])
+    assert planned(model)[0] == planned(model)[0]
