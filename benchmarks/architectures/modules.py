@@ -13,6 +13,8 @@ from benchmarks.architectures.record import Built
 # amplify any error beyond the signal (Yang et al., 1902.08129): weights in int8 alone leave 9 dB of MobileNetV2's
 # outputs, and 28 dB with a shift of 1.
 NORM_SHIFT = 1.0
+# As large as embeddings are.
+_DRAWN_STD = 0.2
 # The operators go with this object.
 _LIBRARIES: list[Any] = []
 
@@ -33,12 +35,34 @@ def seeded(seed: int = 0) -> Any:
     return torch
 
 
-def built(module: Any, samples: Sequence[np.ndarray | tuple[np.ndarray, ...]], norm_inputs: Any = None) -> Built:
-    """Returns a module in evaluation mode with its samples; `norm_inputs` is one batch to estimate batch norms with."""
+def built(
+    module: Any,
+    samples: Sequence[np.ndarray | tuple[np.ndarray, ...]],
+    norm_inputs: Any = None,
+    has_drawn_zeros: bool = True,
+) -> Built:
+    """Returns a module in evaluation mode with its samples.
+
+    Args:
+        module: with its first weights.
+        samples: one example each.
+        norm_inputs: one batch to estimate batch norms with.
+        has_drawn_zeros: weights that begin at zero, and that training moves, are drawn: heads, tokens, positions.
+    """
     module.eval()
+    if has_drawn_zeros:
+        _draw_zeros(module)
     if norm_inputs is not None:
         estimate_batch_norms(module, norm_inputs)
     return Built(module, samples, lambda sample: outputs(module, sample))
+
+
+def _draw_zeros(module: Any) -> None:
+    import torch
+
+    for parameter in module.parameters():
+        if parameter.ndim > 1 and not parameter.any():
+            torch.nn.init.normal_(parameter, std=_DRAWN_STD)
 
 
 def outputs(module: Any, sample: Any) -> list[np.ndarray]:

@@ -178,20 +178,17 @@ _MODELS: dict[str, tuple[str, str, dict[str, Any], _Samples]] = {
         partial(inputs.mels, SAMPLES, 64, 32),
     ),
 }
-# As large as the embeddings of patches are.
-_TOKENS_STD = 0.2
 ZERO_TOKENS = "transformers/yolos zero tokens"
 _EAGER = ("vit", "whisper_encoder", "wav2vec2")
 
 
-def build(name: str, attention: str | None = None, has_drawn_tokens: bool = True, **changed: Any) -> Built:
+def build(name: str, attention: str | None = None, has_drawn_zeros: bool = True, **changed: Any) -> Built:
     """Returns a model that takes pixels, samples of sound or a spectrogram, and gives the last hidden states.
 
     Args:
         name: in the roster.
         attention: how it is computed; None for the default.
-        has_drawn_tokens: tokens and positions that begin at zero are drawn. Trained ones are not zero, and a layer norm
-            amplifies whatever error a token of zeros has.
+        has_drawn_zeros: as for `built`: tokens and positions here, and a layer norm amplifies any error of zeros.
         changed: arguments of the configuration that are not those of the roster.
     """
     torch = seeded()
@@ -214,24 +211,14 @@ def build(name: str, attention: str | None = None, has_drawn_tokens: bool = True
     model = getattr(transformers, model_class)(config)
     if name == "whisper_encoder":
         model = model.get_encoder()
-    if has_drawn_tokens:
-        _draw_tokens(model)
     values = samples()
     norm_inputs = None if values.ndim < 4 else inputs.images(32, values.shape[-1], seed=1)
-    return built(Sense(model), [value[None] for value in values], norm_inputs)
-
-
-def _draw_tokens(model: Any) -> None:
-    import torch
-
-    for parameter in model.parameters():
-        if parameter.ndim == 3 and not parameter.any():
-            torch.nn.init.normal_(parameter, std=_TOKENS_STD)
+    return built(Sense(model), [value[None] for value in values], norm_inputs, has_drawn_zeros)
 
 
 ROSTER = {
     **{f"transformers/{name}": Architecture("transformers", partial(build, name), "transformers") for name in _MODELS},
-    ZERO_TOKENS: Architecture("transformers", partial(build, "yolos", has_drawn_tokens=False), "transformers"),
+    ZERO_TOKENS: Architecture("transformers", partial(build, "yolos", has_drawn_zeros=False), "transformers"),
     **{
         f"transformers/{name} eager": Architecture("transformers", partial(build, name, "eager"), "transformers")
         for name in _EAGER

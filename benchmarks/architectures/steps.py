@@ -52,6 +52,8 @@ def lower(progress: Progress, name: str, folder: str) -> None:
     expected = [built.run(sample) for sample in built.samples[CALIBRATION:]]
     if not all(np.isfinite(array).all() for arrays in expected for array in arrays):
         raise ValueError("the source's outputs are not finite")
+    if not any(array.any() for arrays in expected for array in arrays):
+        raise ValueError("the source's outputs are all zero")
     progress.note(stage="lower", build_s=time.perf_counter() - start, build_mb=peak_mb())
     start = time.perf_counter()
     lowered = lower_with_notes(built.source, samples=built.samples[:3])

@@ -100,7 +100,7 @@ NETS: dict[str, Callable[[], Built]] = {
     "whisper encoder": partial(sense_nets.build, "whisper_encoder", encoder_layers=1),
     "wav2vec2": partial(sense_nets.build, "wav2vec2", **_ONE),
     "yolos": partial(sense_nets.build, "yolos", **_ONE),
-    ZERO_TOKENS: partial(sense_nets.build, "yolos", has_drawn_tokens=False, **_ONE),
+    ZERO_TOKENS: partial(sense_nets.build, "yolos", has_drawn_zeros=False, **_ONE),
     "swin": partial(sense_nets.build, "swin", **_SMALL_SWIN),
     "convnext": partial(sense_nets.build, "convnext", num_stages=2, hidden_sizes=[16, 32], depths=[1, 1]),
     "resnet": resnet,
