@@ -23,10 +23,10 @@ export CUDA_VISIBLE_DEVICES ?= -1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 run_in = PATH="$(CURDIR)/$(1)/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/$(1)"
 
-.PHONY: help setup setup-all setup-tfmot demo test test-all lint format bench conformance clean
+.PHONY: help setup setup-all setup-tfmot setup-architectures demo test test-all lint format bench conformance clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## create .venv with everything that development needs (no TensorFlow, no torch)
 
@@ -59,6 +59,12 @@ setup-tfmot: .venv-tfmot/.ready  ## create .venv-tfmot, with the peer of trainin
 	@.venv-tfmot/bin/python -m pip install -qq --disable-pip-version-check -r constraints-tfmot.txt
 	@touch $@
 
+setup-architectures: .venv-all/.architectures  ## add the packages whose architectures are measured to .venv-all
+
+.venv-all/.architectures: $(READY_ALL) constraints-architectures.txt
+	@.venv-all/bin/python -m pip install -qq --disable-pip-version-check --no-deps -r constraints-architectures.txt
+	@touch $@
+
 demo: $(READY)  ## train, quantize and measure a small convnet on real data: OUT=folder SEED=number
 	$(call run_in,.venv) featherweight demo --out $(OUT) --seed $(SEED)
 
@@ -78,7 +84,7 @@ format: $(READY)  ## let ruff format and fix what it can
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-bench: $(READY_ALL) setup-tfmot  ## measure side by side with the peers
+bench: $(READY_ALL) setup-tfmot setup-architectures  ## measure side by side with the peers
 	$(call run_in,.venv-all) python -m benchmarks $(BENCH_ARGS)
 
 conformance: $(READY)  ## hold every operator against LiteRT at length, and write docs/conformance.md: KINDS='ADD CONV_2D'

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.architectures.row import architectures
 from benchmarks.kernel_rows import kernel_speed, kernels
 from benchmarks.measuring import (
     FILES,
@@ -381,6 +382,7 @@ ROWS: Mapping[str, Callable[[Options], list[Figure]]] = {
     "dense_stack": dense_stack,
     "latency": latency,
     "clients": clients,
+    "architectures": architectures,
     "accuracy": accuracy,
     "lowering": lowering,
     "startup": startup,

@@ -1,0 +1,84 @@
+"""Runs a step in a process of its own, within a limit of time and of memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one process may take."""
+
+    seconds: float
+    memory_mb: float
+
+
+def run_step(step: str, limits: Limits, **arguments: Any) -> dict[str, Any]:
+    """Returns a step's result with its ``status``: ``ok``, ``error``, ``abort``, ``time`` or ``memory``."""
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "jax",
+        "JAX_PLATFORMS": "cpu",
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "HF_HUB_OFFLINE": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "PYTHONWARNINGS": "ignore",
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        taken, said = Path(folder, "result.json"), Path(folder, "said")
+        command = [sys.executable, "-m", "benchmarks.architectures.steps", step, json.dumps(arguments), str(taken)]
+        with said.open("wb") as output:
+            process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            )
+        exceeded = _wait(process, limits)
+        result: dict[str, Any] = json.loads(taken.read_text()) if taken.is_file() else {}
+        text = said.read_text(errors="replace")[-3000:]
+    if exceeded:
+        return result | {"status": exceeded}
+    if process.returncode != 0:
+        code = process.returncode
+        ended = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        return result | {"status": "abort", "error": f"{ended}: {_last_line(text)}", "said": text}
+    return result | ({"status": "error", "said": text} if "error" in result else {"status": "ok"})
+
+
+def _wait(process: subprocess.Popen[bytes], limits: Limits) -> str:
+    """Waits for a process; returns which limit it exceeded, and was killed for."""
+    start = time.monotonic()
+    while process.poll() is None:
+        over = "time" if time.monotonic() - start > limits.seconds else ""
+        if _memory_mb(process.pid) > limits.memory_mb:
+            over = "memory"
+        if over:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return over
+        time.sleep(_POLL_S)
+    return ""
+
+
+def _memory_mb(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:  # it ended, or this is no Linux
+        return 0.0
+    return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmRSS:")), 0.0)
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if "fatal" in line.lower() or "check" in line.lower()), "") or (
+        lines[-1] if lines else ""
+    )
