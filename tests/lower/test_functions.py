@@ -253,5 +253,5 @@ def test_a_defect_is_found_beside_what_float32_loses() -> None:
     exact = np.linspace(-5, 5, 1000)
     source = (exact + 1e-4).astype("float32")
     found = differences(["y"], [source], [source + np.float32(6e-4)])
-    assert [d.is_tolerable for d in judged(found, [source], [source + np.float32(6e-4)], [exact])] == [False]
-    assert [d.is_tolerable for d in judged(found, [source], [source - np.float32(3e-4)], [exact])] == [True]
+    assert [d.is_tolerable for d in judged(found, [source], [source + np.float32(6e-4)], [exact], [source])] == [False]
+    assert [d.is_tolerable for d in judged(found, [source], [source - np.float32(3e-4)], [exact], [source])] == [True]

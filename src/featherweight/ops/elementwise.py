@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -125,12 +126,14 @@ def _sum(call: Call, sign: int) -> np.ndarray:
     twice = np.float64(np.float32(2) * max(x_scale, z_scale))
     factors = np.float64(x_scale) / twice, np.float64(z_scale) / twice
     total = call.rescaled(x << left, factors[0]) + sign * call.rescaled(z << left, factors[1])
-    if call.profile.is_vectorized and not is_byte and call.node.op == "ADD" and x.shape == z.shape:
+    shape = np.broadcast_shapes(x.shape, z.shape)
+    is_repeating = not x.size == z.size == math.prod(shape)
+    if call.profile.is_vectorized and not is_byte and call.node.op == "ADD" and not is_repeating:
         # optimized/integer_ops/add.h, AddElementwiseInt16: whole vectors shift left before they multiply, and so round
         # the operands once; the rest, SUB, and sums that broadcast round them twice.
         once = rescale_once(x << left, *quantize_multiplier(factors[0]))
         once += rescale_once(z << left, *quantize_multiplier(factors[1]))
-        is_rest = np.arange(x.size).reshape(x.shape) >= x.size - x.size % _LANES
+        is_rest = np.arange(x.size).reshape(shape) >= x.size - x.size % _LANES
         total = np.where(is_rest, total, once)
     return call.finish(call.rescaled(total, twice / np.float64(np.float32(1 << left) * out_scale)))
 
