@@ -231,3 +231,25 @@ def test_the_order_of_samples_makes_no_difference() -> None:
 def test_planned_twice_is_planned_alike() -> None:
     model = attention(*MASKS["scores - 1e9 * drop"])
     assert planned(model)[0] == planned(model)[0]
+
+
+@pytest.mark.parametrize("histograms", [False, True])
+def test_infinity_in_a_branch_that_is_never_chosen(histograms: bool) -> None:
+    shape = (1, 16)
+    layers = [
+        dense("x", "w", "", "h", shape, "RELU"),
+        unary("LOG", "h", "log", shape),
+        layer("GREATER", ("h", "zero"), {"c": shape}, "GreaterOptions"),
+        select("c", "log", "zero", "s", shape),
+        dense("s", "w", "", "y", shape),
+    ]
+    built = net({"x": shape}, {"w": weights(16, 16), "zero": np.float32(0)}, layers, ["y"])
+    tensors = {**built.main.tensors, "c": replace(built.main.tensors["c"], dtype="bool")}
+    model = Model((replace(built.main, tensors=tensors),))
+    feeds = draws(model, 8, 0)
+    q = quantize(model, "int8", calibration=feeds, ranges="mse" if histograms else "minmax", progress=False)
+    assert "'log' holds infinity" in q.plan.kept_float["log"]
+    assert np.isfinite(np.asarray(run(q.model, feeds[0]))).all()
+    stats = calibrate(model, feeds, histograms=histograms, progress=False)
+    assert stats == calibrate(model, feeds[::-1], histograms=histograms, progress=False)
+    assert [name for name, each in stats.tensors.items() if each.is_infinite] == ["log"]

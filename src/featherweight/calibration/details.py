@@ -104,18 +104,23 @@ def asked(graph: Graph) -> Asked:
 
 @dataclass
 class Details:
-    """Collects them over many runs."""
+    """Collects them over many runs; `hidden` are tensors that were seen to hold infinities that no output shows."""
 
     asked: Asked
+    hidden: set[str] = field(default_factory=set[str])
     peaks: dict[str, float | None] = field(default_factory=dict[str, "float | None"])
     magnitudes: dict[str, Magnitudes] = field(default_factory=dict[str, Magnitudes])
 
     def finite(self, name: str, values: np.ndarray) -> np.ndarray:
         """Returns the values that count: the finite ones of a tensor that may hold infinity, else all."""
-        if name not in self.asked.infinite:
+        if not self.is_infinite(name):
             return values
         is_finite = np.isfinite(values)
         return values if is_finite.all() else values[is_finite]
+
+    def is_infinite(self, name: str) -> bool:
+        """True for a tensor that may hold infinity by a constant, or was seen to hold one that no output shows."""
+        return name in self.asked.infinite or name in self.hidden
 
     def take(self, name: str, values: np.ndarray) -> None:
         """Adds what one run computed."""

@@ -48,14 +48,18 @@ class ProbeShard:
         _run(self.session, feed)
         low, high, total = self.read().reshape(3, -1)
         if not np.isfinite([low, high, total]).all():
-            _explain(self.model, self.probed.tensors, feed)
-            # No value is at fault: a sum of finite numbers overflowed, or a tensor was empty.
+            found = _hidden_infinities(self.model, self.probed.tensors, feed, self.details.asked)
+            # Else a sum of finite numbers overflowed, or a tensor was empty.
             low, high = np.where(low > high, np.inf, low), np.where(low > high, -np.inf, high)
+            for name, values in found.items():
+                index = self.probed.tensors.index(name)
+                low[index], high[index] = values.min(initial=np.inf), values.max(initial=-np.inf)
+            self.details.hidden |= found.keys()
         np.minimum(self.lows, low, out=self.lows)
         np.maximum(self.highs, high, out=self.highs)
         for name, accumulator in self.others.items():
             values = self.values(name, feed)
-            _check(accumulator.update(self.details.finite(name, values)), values, name, feed)
+            accumulator.update(_counted(self.model, name, values, feed, self.details))
             self.details.take(name, values)
             del values  # LiteRT does not run again while a view is alive
         self.rows += feed.rows
@@ -82,7 +86,7 @@ class ValueShard:
         histograms: bool,
         channels: bool,
     ) -> None:
-        self.session, self.rows = session, 0
+        self.session, self.model, self.rows = session, model, 0
         self.details = Details(asked)
         scratch = Scratch() if histograms else None
         self.accumulators = {name: Accumulator(scratch) for name in names}
@@ -99,13 +103,11 @@ class ValueShard:
             if name not in self.fed and (self.session is None or name in self.empty):
                 continue
             values = self.values(name, feed)
-            _check(accumulator.update(self.details.finite(name, values)), values, name, feed)
+            accumulator.update(_counted(self.model, name, values, feed, self.details))
             self.details.take(name, values)
             if self.moments is not None and values.size:
-                counted = (
-                    np.nan_to_num(values, nan=0, posinf=0, neginf=0) if name in self.details.asked.infinite else values
-                )
-                moments = channel_moments(counted, feed.rows)
+                finite = np.nan_to_num(values, nan=0, posinf=0, neginf=0) if self.details.is_infinite(name) else values
+                moments = channel_moments(finite, feed.rows)
                 self.moments[name] = self.moments[name].merge(moments) if name in self.moments else moments
             del values  # LiteRT does not run again while a view is alive
         self.rows += feed.rows
@@ -185,9 +187,24 @@ def _reader(session: Session | None, model: Model) -> Callable[[str, Feed], np.n
     return read
 
 
-def _check(finite: bool, values: np.ndarray, name: str, feed: Feed) -> None:
+def _counted(model: Model, name: str, values: np.ndarray, feed: Feed, details: Details) -> np.ndarray:
+    """Returns the values of a tensor that count: the finite ones, where others never show in an output.
+
+    Raises:
+        DataError: if they do.
+    """
+    finite = details.finite(name, values)
+    if details.is_infinite(name) or np.isfinite(finite).all():
+        return finite
+    if name in model.main.inputs or not _hidden_infinities(model, [name], feed, details.asked):
+        _check(values, name, feed)
+    details.hidden.add(name)
+    return details.finite(name, values)
+
+
+def _check(values: np.ndarray, name: str, feed: Feed) -> None:
     """Raises a `DataError` that names tensor and sample unless the values are finite."""
-    if not finite:
+    if not np.isfinite(values).all():
         found = "NaN" if np.isnan(values).any() else "infinity"
         raise DataError(
             f"tensor '{name}' holds {found} when the model runs on {feed.label}, which is finite itself. "
@@ -207,13 +224,27 @@ def _extremes(count: int, low: float, high: float) -> TensorStats:
 
 
 def _detailed(stats: TensorStats, name: str, details: Details) -> TensorStats:
-    return replace(stats, peak=details.peaks.get(name), magnitudes=details.magnitudes.get(name))
+    peak, magnitudes = details.peaks.get(name), details.magnitudes.get(name)
+    return replace(stats, peak=peak, magnitudes=magnitudes, is_infinite=name in details.hidden)
 
 
-def _explain(model: Model, computed: Sequence[str], feed: Feed) -> None:
-    """Raises for the first tensor that holds NaN or infinity in the given run; returns if there is none."""
-    with Session(model, threads=1, resolver=kernels(model), outputs=computed) as session:
+def _hidden_infinities(model: Model, computed: Sequence[str], feed: Feed, asked: Asked) -> dict[str, np.ndarray]:
+    """Returns the finite values of tensors that hold NaN or infinity in the given run, where no output shows it.
+
+    ``where(x > 0, log(x), 0)`` computes log(0) and does not choose it.
+
+    Raises:
+        DataError: naming the first of them, if an output is not finite either, other than by a constant.
+    """
+    graph = model.main
+    outputs = [name for name in graph.outputs if graph.tensors[name].is_float and not graph.tensors[name].is_constant]
+    read = tuple(name for name in dict.fromkeys((*computed, *outputs)) if name not in graph.inputs)
+    with Session(model, threads=1, resolver=kernels(model), outputs=read) as session:
         _run(session, feed)
-        for name in computed:
-            values = session.read(name)
-            _check(bool(np.isfinite(values).all()), values, name, feed)
+        values = {name: session.read(name) for name in read}
+    found = {name: values[name] for name in computed if name in values and not np.isfinite(values[name]).all()}
+    shown = [name for name in outputs if name in values and name not in asked.infinite]
+    if any(not np.isfinite(values[name]).all() for name in shown):
+        for name, array in found.items():
+            _check(array, name, feed)
+    return {name: array[np.isfinite(array)] for name, array in found.items()}

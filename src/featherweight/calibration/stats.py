@@ -73,6 +73,7 @@ class TensorStats:
         histogram: its values' distribution, if it was asked for.
         channels: its channels' moments, if they were asked for.
         peak: the smallest of its rows' largest values, where an operator normalizes its rows; masked rows left out.
+        is_infinite: True where it also held NaN or infinity, which no output showed.
         magnitudes: how often values of each size occurred, where an operator follows a curve over them.
     """
 
@@ -83,6 +84,7 @@ class TensorStats:
     channels: ChannelMoments | None = None
     peak: float | None = None
     magnitudes: Magnitudes | None = None
+    is_infinite: bool = False
 
     def merge(self, other: TensorStats) -> TensorStats:
         """Returns the statistics of both sets of values; exact, and the same in any order.
@@ -109,7 +111,8 @@ class TensorStats:
         if self.magnitudes is not None and other.magnitudes is not None:
             magnitudes = self.magnitudes.merge(other.magnitudes)
         peak = lesser(self.peak, other.peak)
-        return TensorStats(self.count + other.count, low, high, histogram, channels, peak, magnitudes)
+        is_infinite = self.is_infinite or other.is_infinite
+        return TensorStats(self.count + other.count, low, high, histogram, channels, peak, magnitudes, is_infinite)
 
 
 @dataclass(frozen=True)

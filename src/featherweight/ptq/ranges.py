@@ -30,7 +30,9 @@ class Ranges:
         self.made, self.read = producers(graph), consumers(graph)
         types = {node.name: dtype for node in graph.nodes if (dtype := forms.activation(node))}
         self.intervals = relevant_intervals(graph, stats, types)
-        self.infinite = holding_infinity(graph)
+        measured = stats.tensors if stats else {}
+        self.hidden = frozenset(name for name, each in measured.items() if each.is_infinite)
+        self.infinite = holding_infinity(graph) | self.hidden
         self.cut: set[str] = set()
 
     def of(self, name: str, dtype: str) -> Range:
@@ -83,7 +85,7 @@ class Ranges:
         constants = [t for name, t in self.graph.tensors.items() if name in self.infinite - weights and t.is_constant]
         values = [np.asarray(tensor.array) for tensor in constants]
         ends = [end for end in (-math.inf, math.inf) if any((array == end).any() for array in values)]
-        found = {name for name in self.infinite - weights if not self._bounds(name, ends)}
+        found = {name for name in self.infinite - weights if name in self.hidden or not self._bounds(name, ends)}
         found |= {t.name for t, array in zip(constants, values, strict=True) if np.isnan(array).any() and self._uses(t)}
         return frozenset(found)
 
