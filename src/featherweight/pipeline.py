@@ -105,7 +105,7 @@ def quantize(
     if strict:
         require_integer(result, decided)
     if verify and first and decided.forms:
-        noise = notes_on_noise(model, result, first, samples)
+        noise = notes_on_noise(model, result, first, samples, decided.recipe)
         for note in noise:
             _log.warning(note)
         decided = replace(decided, notes=(*decided.notes, *noise))

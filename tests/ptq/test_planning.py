@@ -500,7 +500,9 @@ def test_operands_that_are_no_numbers(bad: float, op: str) -> None:
     model = net({"x": X}, {"c": c}, [layer(op, ("x", "c"), {"y": X}, options)], ["y"])
     decided = plan(model, ranges(x=(-1.0, 1.0), y=(-1.0, 1.0)), "int8")
     assert decided.forms == {}
-    assert decided.kept_float["y"].startswith(f"{op}: 'c' holds infinity, and neither a softmax nor a pooling nor a")
+    assert decided.kept_float["y"].startswith(
+        f"{op}: 'c' holds infinity or a mask, which neither a softmax nor a pooling nor a"
+    )
 
 
 def test_scales_whose_product_float32_can_not_hold() -> None:

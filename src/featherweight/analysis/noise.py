@@ -16,7 +16,9 @@ _LEAST_DB = 10.0
 _CUT_DB = 6.0
 
 
-def notes_on_noise(before: Model, after: Model, samples: Iterable[Any], limit: int | None = None) -> list[str]:
+def notes_on_noise(
+    before: Model, after: Model, samples: Iterable[Any], limit: int | None = None, recipe: str = ""
+) -> list[str]:
     """Returns a note for each output whose error is within 10 dB of it on these samples, with the worst place.
 
     Args:
@@ -24,6 +26,7 @@ def notes_on_noise(before: Model, after: Model, samples: Iterable[Any], limit: i
         after: the quantized one.
         samples: as `compare` takes them.
         limit: use at most so many examples.
+        recipe: the name of the recipe, which is not worth trying again.
 
     Raises:
         DataError: if samples do not fit the model.
@@ -33,10 +36,11 @@ def notes_on_noise(before: Model, after: Model, samples: Iterable[Any], limit: i
     noisy = [row for row in rows if row.sqnr_db < _LEAST_DB and row.count > row.skipped]
     if not noisy:
         return []
+    others = " or ".join(f"'{name}'" for name in ("int16x8", "dynamic", "float16") if name != recipe)
     place = _place(before, compare(before, after, samples, limit=limit))
     return [
         f"output '{row.name}' is only {row.sqnr_db:.1f} dB above its error on calibration samples{place}. Try recipe "
-        "'int16x8' or 'dynamic', or keep what is there float with a rule"
+        f"{others}, or keep what is there float with a rule"
         for row in noisy
     ]
 

@@ -6,31 +6,52 @@ import numpy as np
 
 from featherweight.graph import Graph, Node, Tensor
 from featherweight.ops import lookup
+from featherweight.ops.relevance import LARGEST_ORDINARY, of_rectified, of_saturated
 
 # What these compute from an infinity is finite again, or a fault that is worth an error.
 _ENDING = frozenset({"MAX_POOL_2D", "EXP", "BATCH_MATMUL", "FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D"})
 
 
 def holding_infinity(graph: Graph, *, or_nan: bool = False) -> frozenset[str]:
-    """Returns the float tensors, computed or constant, that may hold infinity because a constant does.
+    """Returns the float tensors, computed or constant, that may hold infinity, or a mask, because a constant does.
 
     It ends where the infinity does: in a softmax, a pooling, an exponential, beside a finite value of which the larger
     is taken, and in a comparison. A row of nothing but −∞ has no softmax: `or_nan` counts the NaN that comes out.
     """
     found = {name for name, tensor in graph.tensors.items() if holds_infinity(tensor)}
     for node in graph.nodes:
-        if found and not _ends(node, found) and (or_nan or not lookup(node.op).normalizes_rows):
+        goes_on = not _ends(node, found) and (or_nan or not lookup(node.op).normalizes_rows)
+        if found and (goes_on or masking_bias(node, graph) is not None):
             found.update(name for name in node.outputs if graph.tensors[name].is_float)
     return frozenset(found)
 
 
 def holds_infinity(tensor: Tensor) -> bool:
-    """True for a float constant that holds infinity or NaN."""
+    """True for a float constant that holds infinity, or NaN, or finite numbers as large as masks are."""
     if not (tensor.is_float and tensor.is_constant) or "sparsity" in tensor.extras or not tensor.elements:
         return False
-    return not np.isfinite(np.asarray(tensor.array)).all()
+    return not bool((np.abs(np.asarray(tensor.array)) < LARGEST_ORDINARY).all())
+
+
+def masking_bias(node: Node, graph: Graph) -> Tensor | None:
+    """Returns the bias of an operator if a converter has folded a mask into it: it holds −∞, or numbers as low."""
+    position = lookup(node.op).bias
+    if position is None or position >= len(node.inputs) or not node.inputs[position]:
+        return None
+    bias = graph.tensors[node.inputs[position]]
+    if not holds_infinity(bias):
+        return None
+    values = np.asarray(bias.array)
+    is_mask = (values <= -LARGEST_ORDINARY).any() and (values < LARGEST_ORDINARY).all()
+    return bias if is_mask else None
 
 
 def _ends(node: Node, found: set[str]) -> bool:
     infinite = [name in found for name in node.inputs if name]
-    return node.op in _ENDING or not any(infinite) or (node.op in ("MAXIMUM", "MINIMUM") and not all(infinite))
+    is_limited = lookup(node.op).relevant in (of_rectified, of_saturated)
+    return (
+        is_limited
+        or node.op in _ENDING
+        or not any(infinite)
+        or (node.op in ("MAXIMUM", "MINIMUM") and not all(infinite))
+    )

@@ -14,7 +14,7 @@ from featherweight.ops.fixedpoint import tanh_16 as gemmlowp_tanh
 from featherweight.ops.interpolation import Function, libm, precise, sigmoid_16, softmax_16, tabulated, tanh_16
 from featherweight.ops.limits import refused_rescaling, refused_sigmoid, refused_softmax
 from featherweight.ops.registry import kernel, placed, register
-from featherweight.ops.relevance import of_softmax
+from featherweight.ops.relevance import of_rectified, of_saturated, of_softmax
 from featherweight.ops.softmax import softmax_fixed, softmax_table
 from featherweight.profiles import binary_exponent, quantize_multiplier, rounding_shift
 
@@ -31,15 +31,17 @@ register(
     fixed_output={"int8": (1 / 256, -128), "int16": (1 / 32768, 0)},
     versions={"int8": 2, "int16": 3},
     refused=refused_sigmoid,
+    relevant=of_saturated,
 )
 register(
     "TANH",
     fixed_output={"int8": (1 / 128, 0), "int16": (1 / 32768, 0)},
     versions={"int8": 2, "int16": 3},
     refused=refused_sigmoid,
+    relevant=of_saturated,
 )
 for _name in ("RELU", "RELU6"):
-    register(_name, versions={"int8": 2, "int16": 3})
+    register(_name, versions={"int8": 2, "int16": 3}, relevant=of_rectified)
 for _name in ("RELU_N1_TO_1", "RELU_0_TO_1"):
     register(_name, versions={"int8": 1})
 register("LEAKY_RELU", versions={"int8": 1, "int16": 2}, refused=refused_rescaling)

@@ -15,6 +15,8 @@ from featherweight.graph import Node
 Interval = tuple[float, float]
 EVERYTHING: Interval = (-math.inf, math.inf)
 NOTHING: Interval = (math.inf, -math.inf)
+# Masks begin here: finite constants as large as this stand for infinity.
+LARGEST_ORDINARY = 1e4
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Reading:
         output: the values that matter of what it computes.
         inputs: the finite values that its inputs hold, (low, high) each; None where an input is absent or not real.
         infinite: for each input, whether it is a constant of nothing but infinities.
+        partly_infinite: for each input, whether it is a constant that holds some.
         result: the finite values that its first output holds.
         peak: the smallest of the largest values of the rows that it reads, if that was measured.
         row: the number of values in a row.
@@ -35,6 +38,7 @@ class Reading:
     output: Interval
     inputs: tuple[Interval | None, ...]
     infinite: tuple[bool, ...]
+    partly_infinite: tuple[bool, ...]
     result: Interval
     peak: float | None
     row: int
@@ -66,11 +70,12 @@ def of_difference(reading: Reading, position: int) -> Interval:
 
 
 def of_product(reading: Reading, position: int) -> Interval:
-    """x · z is at or beyond an end for every z that is not zero where it is for the smallest z that integers tell."""
+    """x · z is at or beyond an end for every z that is not zero where it is for the smallest z that 8 bits tell."""
     least, largest = reading.other(position)
-    if not math.isfinite(largest - least):
+    # Beside numbers as large as masks, a factor is one of 0 and 1 and whatever else; all of it counts.
+    if not max(abs(least), abs(largest)) < LARGEST_ORDINARY:
         return EVERYTHING
-    step = (largest - least) / (reading.levels - 1)
+    step = (largest - least) / 255
     if least >= 0 and largest > 0:
         low, high = reading.output
     elif largest <= 0 and least < 0:
@@ -93,11 +98,15 @@ def of_smallest(reading: Reading, position: int) -> Interval:
 
 def of_larger(reading: Reading, position: int) -> Interval:
     """What is below all values of the other operand is never the larger one."""
+    if reading.partly_infinite[1 - position]:
+        return reading.output
     return max(reading.output[0], reading.other(position)[0]), reading.output[1]
 
 
 def of_smaller(reading: Reading, position: int) -> Interval:
     """What is above all values of the other operand is never the smaller one."""
+    if reading.partly_infinite[1 - position]:
+        return reading.output
     return reading.output[0], min(reading.output[1], reading.other(position)[1])
 
 
@@ -119,3 +128,14 @@ def of_exponential(reading: Reading, position: int) -> Interval:
 def of_compared(reading: Reading, position: int) -> Interval:
     """A comparison with infinity asks for no room: the lowest integer stands for it."""
     return NOTHING if reading.infinite[1 - position] or reading.infinite[position] else EVERYTHING
+
+
+def of_rectified(reading: Reading, position: int) -> Interval:
+    """What is below zero counts as zero."""
+    return max(reading.output[0], 0.0), reading.output[1]
+
+
+def of_saturated(reading: Reading, position: int) -> Interval:
+    """Beyond this, a sigmoid or hyperbolic tangent is less than half a step of its output from its end."""
+    end = math.log(2 * reading.levels)
+    return -end, end

@@ -48,7 +48,9 @@ def _refusal(
         for position, name in enumerate(node.inputs)
     )
     outputs = tuple(_typed(graph.tensors[name], params.get(name)) for name in node.outputs)
-    call = Call(node, (None,) * len(inputs), inputs, outputs, profile)
+    op, dtype = ops.lookup(node.op), outputs[0].dtype if outputs else ""
+    planned = replace(node, attrs={**node.attrs, **op.integer_attrs.get(dtype, {})})
+    call = Call(planned, (None,) * len(inputs), inputs, outputs, profile)
     return ops.refusal(call)
 
 
@@ -86,8 +88,8 @@ def unfaithful(
         else:
             ratio, of_grids, least = math.inf, math.inf, 0.0
         sources = list(factors.coarse_sources(node, graph, measured.magnitudes, forms, params)) if op.is_factor else []
-        if op.is_factor and (of_grids < least or sources):
-            reason = f"it goes with {node.op} '{node.name}', for whose smallest rows integers are too coarse"
+        if of_grids < least or sources:
+            reason = f"it goes with {node.op} '{node.name}', for which integers are too coarse"
             for other in (node, *factors.company(node, graph)):
                 if forms.activation(other):
                     found.setdefault(other.name, (other, reason))

@@ -164,7 +164,10 @@ class _Planner:
         """Returns the integer operators of tensors that hold an infinity which integers can't say."""
         unbounded = self.ranges.unbounded()
         return [
-            (node, f"'{name}' holds infinity, and neither a softmax nor a pooling nor a comparison takes it out")
+            (
+                node,
+                f"'{name}' holds infinity or a mask, which neither a softmax nor a pooling nor a comparison takes out",
+            )
             for node, _ in integer_nodes(self.graph, self.forms)
             for name in [next((n for n in (*node.inputs, *node.outputs) if n in unbounded), None)]
             if name is not None

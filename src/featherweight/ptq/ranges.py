@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -13,7 +12,7 @@ from featherweight.calibration import Stats, TensorStats, find_range
 from featherweight.calibration.infinity import holding_infinity
 from featherweight.errors import DataError, listed
 from featherweight.graph import Graph, Tensor, consumers, producers
-from featherweight.ops.relevance import EVERYTHING, of_moved
+from featherweight.ops.relevance import EVERYTHING, LARGEST_ORDINARY, of_moved
 from featherweight.ptq.forms import Forms, picks_rows, weight_position
 from featherweight.ptq.relevance import finite_values, relevant_intervals, within
 
@@ -82,17 +81,26 @@ class Ranges:
             for position in role[:2]
             if position is not None and position < len(node.inputs)
         }
-        constants = [t for name, t in self.graph.tensors.items() if name in self.infinite - weights and t.is_constant]
-        values = [np.asarray(tensor.array) for tensor in constants]
-        ends = [end for end in (-math.inf, math.inf) if any((array == end).any() for array in values)]
-        found = {name for name in self.infinite - weights if name in self.hidden or not self._bounds(name, ends)}
-        found |= {t.name for t, array in zip(constants, values, strict=True) if np.isnan(array).any() and self._uses(t)}
+        found = {name for name in self.infinite - weights if name in self.hidden or not self._is_bounded(name)}
+        for name in self.infinite - weights:
+            tensor = self.graph.tensors[name]
+            if tensor.is_constant and np.isnan(np.asarray(tensor.array)).any() and self._uses(tensor):
+                found.add(name)
         return frozenset(found)
 
-    def _bounds(self, name: str, ends: Sequence[float]) -> bool:
-        """True where infinities at these ends are no different from some number."""
-        interval = self.intervals.get(name, EVERYTHING)
-        return interval[0] > interval[1] or not any(end in interval for end in ends)
+    def _is_bounded(self, name: str) -> bool:
+        """True where an infinity, of a constant or of what is computed from it, is no different from some number."""
+        interval, tensor = self.intervals.get(name, EVERYTHING), self.graph.tensors[name]
+        if interval[0] > interval[1]:
+            return True
+        if not tensor.is_constant:
+            return interval != EVERYTHING
+        values = np.asarray(tensor.array)
+        ends = (
+            (-math.inf, values.min(initial=0) <= -LARGEST_ORDINARY),
+            (math.inf, values.max(initial=0) >= LARGEST_ORDINARY),
+        )
+        return not any(is_there and end in interval for end, is_there in ends)
 
     def _uses(self, tensor: Tensor) -> bool:
         """True where an operator computes with a constant, instead of only choosing from it."""

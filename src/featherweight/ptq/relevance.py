@@ -53,7 +53,8 @@ def _reading(
         node,
         EVERYTHING if output == NOTHING else output,
         tuple(extents.get(name) for name in node.inputs),
-        tuple(_is_infinite(graph.tensors[name]) if name in extents else False for name in node.inputs),
+        tuple(name in extents and _is_infinite(graph.tensors[name]) for name in node.inputs),
+        tuple(name in extents and _is_partly_infinite(graph.tensors[name]) for name in node.inputs),
         extents.get(node.outputs[0], EVERYTHING) if node.outputs else EVERYTHING,
         _PEAK_UNKNOWN if stats is None else measured.peak if measured else None,
         first.shape[-1] if first is not None and first.shape else 1,
@@ -81,6 +82,10 @@ def finite_values(tensor: Tensor) -> np.ndarray:
 
 def _is_infinite(tensor: Tensor) -> bool:
     return tensor.is_constant and bool(tensor.elements) and not finite_values(tensor).size
+
+
+def _is_partly_infinite(tensor: Tensor) -> bool:
+    return tensor.is_constant and finite_values(tensor).size < tensor.elements
 
 
 def _hull(one: Interval, other: Interval) -> Interval:
