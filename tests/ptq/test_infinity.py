@@ -256,3 +256,82 @@ def test_infinity_in_a_branch_that_is_never_chosen(histograms: bool) -> None:
     stats = calibrate(model, feeds, histograms=histograms, progress=False)
     assert stats == calibrate(model, feeds[::-1], histograms=histograms, progress=False)
     assert [name for name, each in stats.tensors.items() if each.is_infinite] == ["log"]
+
+
+MASKED_OUTPUTS = {
+    "where(c, y, -1e9)": [select("c", "h", "low", "y", (1, 16))],
+    "y - 1e9 * drop": [
+        layer("MUL", ("drop", "high"), {"m": (1, 16)}, "MulOptions"),
+        layer("SUB", ("h", "m"), {"y": (1, 16)}, "SubOptions"),
+    ],
+}
+
+
+@pytest.mark.parametrize("recipe", ["int8", "int16x8"])
+@pytest.mark.parametrize("name", MASKED_OUTPUTS)
+def test_what_a_mask_leaves_of_an_output_is_kept(name: str, recipe: str) -> None:
+    shape, keep = (1, 16), np.arange(16)[None] < 10
+    constants = {"w": weights(16, 16), "c": keep, "low": np.float32(-1e9), "high": np.float32(1e9)}
+    layers = [dense("x", "w", "", "h", shape), *MASKED_OUTPUTS[name]]
+    inputs = {"x": shape, "drop": shape} if "drop" in name else {"x": shape}
+    model = net(inputs, constants, layers, ["y"])
+    feeds = draws(model, 8, 0)
+    if "drop" in name:
+        feeds = [{**feed, "drop": (~keep).astype(np.float32)} for feed in feeds]
+    q = quantize(model, recipe, calibration=feeds, progress=False)
+    right, found = (np.concatenate([np.asarray(run(m, feed)) for feed in feeds]) for m in (model, q.model))
+    assert sqnr_db(right[:, :10], found[:, :10]) >= 30.0
+    assert "holds infinity or a mask" in q.plan.kept_float["y"]
+
+
+def test_a_mask_that_was_folded_into_a_bias() -> None:
+    for low in (-np.inf, -1e9):
+        bias = np.where(np.arange(16) < 10, 0, low).astype(np.float32)
+        layers = [dense("x", "w", "b", "h", (1, 16)), softmax("h", "y", (1, 16))]
+        model = net({"x": (1, 16)}, {"w": weights(16, 16), "b": bias}, layers, ["y"])
+        q = quantize(model, "int8", calibration=draws(model, 8, 0), progress=False)
+        assert q.plan.forms["h"] == "float32*int8"
+        assert decibels(model, q.model) >= 25.0
+
+
+@pytest.mark.parametrize(("op", "depth"), [("RELU", 1e4), ("TANH", 1e4), ("LOGISTIC", 1e9)])
+def test_operators_that_saturate_take_masks(op: str, depth: float) -> None:
+    shape = (1, 16)
+    constants = {"c": np.arange(16)[None] < 10, "low": np.float32(-depth)}
+    layers = [select("c", "x", "low", "m", shape), unary(op, "m", "y", shape)]
+    model = net({"x": shape}, constants, layers, ["y"])
+    for recipe in ("int8", "int16x8"):
+        q = quantize(model, recipe, calibration=draws(model, 16, 0), progress=False)
+        assert q.plan.kept_float == {}
+        assert decibels(model, q.model) >= 25.0
+
+
+def test_a_bound_of_infinity_bounds_nothing() -> None:
+    shape = (1, 16)
+    layers = [
+        layer("MAXIMUM", ("x", "low"), {"a": shape}, "MaximumMinimumOptions"),
+        layer("MINIMUM", ("a", "high"), {"y": shape}, "MaximumMinimumOptions"),
+    ]
+    model = net({"x": shape}, {"low": np.float32(-np.inf), "high": np.float32(np.inf)}, layers, ["y"])
+    q = quantize(model, "int8", calibration=draws(model, 16, 0), progress=False)
+    assert decibels(model, q.model) >= 25.0
+
+
+@pytest.mark.parametrize("recipe", ["int8", "int16x8"])
+def test_a_mask_that_is_computed_from_an_input(recipe: str) -> None:
+    shape, row = (1, 4, 12, 12), (1, 1, 1, 12)
+    layers = [
+        layer("SUB", ("one", "keep"), {"d": row}, "SubOptions"),
+        layer("MUL", ("d", "low"), {"m": row}, "MulOptions"),
+        add("x", "m", "s", shape),
+        softmax("s", "y", shape),
+    ]
+    model = net({"x": shape, "keep": row}, {"one": np.float32(1), "low": np.float32(-1e9)}, layers, ["y"])
+    keep = np.random.default_rng(1).integers(5, 12, 8)
+    feeds = [
+        {**feed, "keep": (np.arange(12) < n).astype(np.float32).reshape(row)}
+        for feed, n in zip(draws(model, 8, 0), keep, strict=True)
+    ]
+    q = quantize(model, recipe, calibration=feeds, progress=False)
+    right, found = (np.concatenate([np.asarray(run(m, feed)) for feed in feeds]) for m in (model, q.model))
+    assert sqnr_db(right, found) >= 25.0

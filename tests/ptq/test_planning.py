@@ -78,7 +78,7 @@ def test_activations_get_the_parameters_of_their_measured_range() -> None:
 def test_int16_activations_are_symmetric() -> None:
     decided = plan(single("RELU"), ranges(x=(-1.0, 3.0), y=(0.0, 3.0)), "int16x8")
     # Twice as wide as measured: 16 bits have room to spare.
-    assert decided.params["x"] == QuantParams("int16", (float(np.float32(6 / 32767)),), (0,))
+    assert decided.params["x"] == QuantParams("int16", (float(np.float32(3 / 16383)),), (0,))
 
 
 def test_a_tensor_without_statistics() -> None:

@@ -40,8 +40,8 @@ _MOST_STEPS = 2.0**30
 # From here on a product that XNNPACK leaves to the built-in kernel loses 20 µs (0.18 ns per multiply-accumulate).
 _LEAST_SLOW_MACS = 110_000
 # How much wider than measured the ranges of 16-bit activations are: they have bits to spare beside 8-bit weights, and
-# what calibration did not see is clipped otherwise.
-_HEADROOM = 2.0
+# what calibration did not see is clipped otherwise. The largest value stays a whole number of steps: masks are 0 and 1.
+_HEADROOM = 32767 / 16383
 
 
 def plan(

@@ -9,7 +9,7 @@ import numpy as np
 
 from featherweight import ops
 from featherweight.calibration import Stats, TensorStats, find_range
-from featherweight.calibration.infinity import holding_infinity
+from featherweight.calibration.infinity import holding_infinity, masking_bias
 from featherweight.errors import DataError, listed
 from featherweight.graph import Graph, Tensor, consumers, producers
 from featherweight.ops.relevance import EVERYTHING, LARGEST_ORDINARY, of_moved
@@ -69,8 +69,7 @@ class Ranges:
         if holds_infinity and interval[0] <= interval[1]:
             return min(low, _finite_or(interval[0], low)), max(high, _finite_or(interval[1], high))
         # Where little would be won, what was measured stands.
-        is_worth_it = (extremes[1] - extremes[0]) * _WORTH_CUTTING > max(high, 0.0) - min(low, 0.0)
-        return (low, high) if is_worth_it else extremes
+        return (low, high) if _width(extremes) * _WORTH_CUTTING > _width((low, high)) else extremes
 
     def unbounded(self) -> frozenset[str]:
         """Returns the tensors in which infinity, or NaN, means something that integers can't say."""
@@ -86,6 +85,8 @@ class Ranges:
             tensor = self.graph.tensors[name]
             if tensor.is_constant and np.isnan(np.asarray(tensor.array)).any() and self._uses(tensor):
                 found.add(name)
+        # Beside a bias that deep, neither a sum of 32 bits nor its scale has room for anything else.
+        found |= {node.outputs[0] for node in self.graph.nodes if masking_bias(node, self.graph) is not None}
         return frozenset(found)
 
     def _is_bounded(self, name: str) -> bool:
@@ -167,6 +168,11 @@ class Ranges:
         if node is None or not picks_rows(node, self.graph):
             return None
         return self.graph.tensors[node.inputs[weight_position(node, self.graph) or 0]].array
+
+
+def _width(extremes: Range) -> float:
+    """Returns how much a range spans with zero, which every range of integers holds."""
+    return max(extremes[1], 0.0) - min(extremes[0], 0.0)
 
 
 def _finite_or(end: float, otherwise: float) -> float:
