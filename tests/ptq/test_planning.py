@@ -75,6 +75,15 @@ def test_activations_get_the_parameters_of_their_measured_range() -> None:
     assert decided.params["y"] == params_from_range(0.0, 3.0, "int8")
 
 
+@pytest.mark.parametrize(("least", "steps"), [(0.5, 16383), (0.012, 32767)])
+def test_curves_of_16_bits_have_room_where_they_stay_fine(least: float, steps: int) -> None:
+    model = net({"x": (1, 64)}, {}, [unary("RSQRT", "x", "y", (1, 64))], ["y"])
+    feeds = [{"x": np.geomspace(least, 1.0, 64, dtype=np.float32)[None]}]
+    made = plan(model, calibrate(model, feeds, progress=False), "int16x8", "litert")
+    assert made.kept_float == {}
+    assert made.params["x"].scale[0] == np.float32(1 / steps)
+
+
 def test_int16_activations_are_symmetric() -> None:
     decided = plan(single("RELU"), ranges(x=(-1.0, 3.0), y=(0.0, 3.0)), "int16x8")
     # Twice as wide as measured: 16 bits have room to spare.

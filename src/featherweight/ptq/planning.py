@@ -39,8 +39,9 @@ from featherweight.tflite import release_pages
 _MOST_STEPS = 2.0**30
 # From here on a product that XNNPACK leaves to the built-in kernel loses 20 µs (0.18 ns per multiply-accumulate).
 _LEAST_SLOW_MACS = 110_000
-# How much wider than measured the ranges of 16-bit activations are: they have bits to spare beside 8-bit weights, and
-# what calibration did not see is clipped otherwise. The largest value stays a whole number of steps: masks are 0 and 1.
+# How much wider than measured the ranges of 16-bit activations are, but where a curve becomes too coarse by it: they
+# have bits to spare beside 8-bit weights, and what calibration did not see is clipped otherwise. The largest value
+# stays a whole number of steps: masks are 0 and 1.
 _HEADROOM = 32767 / 16383
 
 
@@ -88,10 +89,14 @@ def plan(
         keep_faster_float(forms, model.main, target)
         keep_scores_float(forms, model.main, io)
         settle(forms, model, recipe, target)
+    tight: set[str] = set()
     while True:
         planner = _Planner(model, stats, recipe, target, forms, io, ranges, given or {})
-        planner.is_free = is_free
+        planner.is_free, planner.tight = is_free, frozenset(tight)
         rejected = planner.planned(model)
+        if planner.too_wide:
+            tight |= planner.too_wide
+            continue
         if not rejected:
             break
         for node, reason in rejected:
@@ -132,6 +137,8 @@ class _Planner:
         self.edges: dict[str, QuantParams] = {}
         self.notes: list[str] = []
         self.is_free = False
+        self.tight: frozenset[str] = frozenset()
+        self.too_wide: frozenset[str] = frozenset()
         self.dtypes = {t.name: dtype for t in real_tensors(self.graph) if (dtype := self.dtype_of(t.name))}
         self.ranges = Ranges(self.graph, stats, forms, ranges)
 
@@ -148,6 +155,9 @@ class _Planner:
             if self.is_free and (rejected := self.slowed_by_zero_points()):
                 return rejected
             coarse = unfaithful(self.graph, self.ranges.stats, self.forms, self.params, self.target)
+            self.too_wide = frozenset(node.inputs[0] for node, _ in coarse if self.has_curve(node)) - self.tight
+            if self.too_wide:
+                return []
             if rejected := [(node, reason) for node, reason in coarse if self.is_free and self.can_free(node)]:
                 return rejected
             self.notes += [f"{node.op} '{node.name}': {reason}" for node, reason in coarse]
@@ -240,13 +250,13 @@ class _Planner:
             )
             high = min(low, 0.0) + least
         dtype = self.dtypes[names[0]]
-        if dtype == "int16" and not any(self.is_curved_over(name) for name in names):
+        if dtype == "int16" and self.tight.isdisjoint(names):
             low, high = low * _HEADROOM, high * _HEADROOM
         return self.from_range(low, high, dtype, names[0], symmetric=any(map(self.wants_symmetric, names)))
 
-    def is_curved_over(self, name: str) -> bool:
-        """True where an operator follows a curve over a tensor's whole range: in coarser steps over a wider one."""
-        return any(ops.lookup(node.op).is_curved for node in self.read.get(name, ()))
+    def has_curve(self, node: Node) -> bool:
+        """True for a 16-bit operator that follows a curve over its input's whole range: in coarser steps over more."""
+        return self.forms.activation(node) == "int16" and ops.lookup(node.op).is_curved
 
     def wants_symmetric(self, name: str) -> bool:
         """True where the target's delegate takes an operator that reads the tensor with a zero point of 0 only."""
