@@ -230,8 +230,8 @@ def _loop(draw: Callable[..., Any], op: str, dtype: str) -> Nested:
 
 @case("IF", forms=("int8",))
 def _branch(draw: Callable[..., Any], op: str, dtype: str) -> Nested:
-    """Adds or multiplies."""
-    random, quant, out = random_of(draw), params(draw, dtype, -4, 0), params(draw, dtype, -4, 0)
+    """Adds or multiplies. The scales are such that no product wraps around."""
+    random, quant, out = random_of(draw), params(draw, dtype, -4, -1), params(draw, dtype, -1, 1)
     attrs = {"then_subgraph_index": 1, "else_subgraph_index": 2}
     built = Nested(op, "IfOptions", attrs)
     built.fed("condition", np.asarray(draw(st.booleans())), None)
