@@ -13,8 +13,9 @@ _SIDE = 224
 
 def demo_data(out: str, draws: int, samples: int) -> dict[str, Any]:
     """Trains the demo's network; writes it, its test set and `draws` calibration sets from the training set."""
-    from featherweight import loading, tflite
+    from featherweight import tflite
     from featherweight.demo import dataset, training
+    from featherweight.tasks import load as loading
 
     data = dataset.load()
     folder = Path(out)

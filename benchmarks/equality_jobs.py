@@ -13,7 +13,7 @@ from featherweight import tflite
 from featherweight.calibration import Stats, TensorStats, measurable
 from featherweight.errors import FeatherweightError
 from featherweight.graph import Graph, Model, Node, io_names, producers
-from featherweight.numerics import QuantParams
+from featherweight.graph.numerics import QuantParams
 from featherweight.ptq.planning import plan
 from featherweight.ptq.rewrite import rewrite
 

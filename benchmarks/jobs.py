@@ -46,7 +46,8 @@ def random_samples(model: str, count: int, distinct: int = 8) -> Iterator[np.nda
 def build_network(name: str, out: str) -> Result:
     """Builds a network in Keras; writes it as `.keras` and, lowered, as `.tflite`."""
     from benchmarks.networks import build
-    from featherweight import loading, tflite
+    from featherweight import tflite
+    from featherweight.tasks import load as loading
 
     network = build(name)
     network.save(Path(out).with_suffix(".keras"))
@@ -79,7 +80,7 @@ def quantize_featherweight(
     model: str, out: str, samples: int | str, target: str = "litert", io: str | None = None
 ) -> Result:
     """Quantizes to int8 with this package; `samples` is a number of random ones, or a `.npy` file."""
-    from featherweight import pipeline
+    from featherweight.tasks import quantize as pipeline
 
     feeds = _samples(model, samples)
     quantized = pipeline.quantize(model, "int8", calibration=feeds, target=target, io=io, progress=False)
@@ -273,7 +274,7 @@ def dense_featherweight(model: str, out: str, recipe: str, samples: int) -> Resu
 
 def dense_pipeline(model: str, out: str, recipe: str, samples: int) -> Result:
     """Quantizes the dense stack as users do: one call, the report included, and save."""
-    from featherweight import pipeline
+    from featherweight.tasks import quantize as pipeline
 
     _warm_up_litert()
     feeds = list(random_samples(model, samples)) if samples else None

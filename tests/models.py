@@ -208,7 +208,7 @@ def build(name: str) -> Any:
 @functools.cache
 def lowered(name: str, unroll: bool = False) -> Any:
     """The float graph of that model, lowered once in a process; `unroll` as in `featherweight.load`."""
-    from featherweight.loading import load
+    from featherweight.tasks.load import load
 
     return load(build(name), unroll=unroll)
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import featherweight as fw
-from featherweight.curves import Curve, Point, from_json
 from featherweight.errors import RecipeError
+from featherweight.tasks.sparsity_curve import Curve, Point, from_json
 from tests.cli.test_commands import call, folder, ok
 from tests.models import import_keras
 

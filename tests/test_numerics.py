@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from featherweight.errors import DataError
 from featherweight.graph import constant
-from featherweight.numerics import (
+from featherweight.graph.numerics import (
     LARGEST_BIAS,
     QuantParams,
     bias_params,

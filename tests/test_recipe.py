@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from featherweight import recipe as recipes
 from featherweight.errors import RecipeError
 from featherweight.graph import Graph, Model, Node, Tensor
-from featherweight.recipe import Recipe, Rule, Scheme
+from featherweight.recipes import recipe as recipes
+from featherweight.recipes.recipe import Recipe, Rule, Scheme
 
 NAMES = ("dynamic", "float16", "int16x8", "int8", "w4a8", "weights4", "weights8")
 

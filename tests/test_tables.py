@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from featherweight import calibration, recipe, target
+from featherweight import calibration
 from featherweight.errors import RecipeError
+from featherweight.recipes import recipe
+from featherweight.targets import target
 from tests.single_ops import FACTORIES
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from featherweight import ops
-from featherweight import target as targets
+from featherweight import operators
 from featherweight.errors import RecipeError
 from featherweight.graph import Graph, Model, Tensor, constant
-from featherweight.numerics import QuantParams
-from featherweight.target import Violation, check
+from featherweight.graph.numerics import QuantParams
+from featherweight.targets import target as targets
+from featherweight.targets.target import Violation, check
 from featherweight.tflite import names
 from tests.single_ops import CONV, FACTORIES, POOL, ints, model_of
 
@@ -66,7 +66,7 @@ def test_every_shipped_target_loads(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_name_operators_and_forms_that_have_a_record(name: str) -> None:
-    known = {op.name: op for op in ops.registered()}
+    known = {op.name: op for op in operators.registered()}
     for op, forms in targets.load(name).forms.items():
         assert op in known, f"{op} is not registered"
         assert op in names.OP_CODES
@@ -87,7 +87,7 @@ def test_every_row_has_a_single_operator_model(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_fixed_outputs_are_known_for_the_integer_forms(name: str) -> None:
-    fixed = {op.name: op.fixed_output for op in ops.registered() if op.fixed_output}
+    fixed = {op.name: op.fixed_output for op in operators.registered() if op.fixed_output}
     for op, outputs in fixed.items():
         for form in targets.load(name).forms.get(op, ()):
             assert form in outputs, f"{op} in {form} has no fixed output"
@@ -108,11 +108,11 @@ def test_fixed_outputs_follow_the_specification() -> None:
         "LOG_SOFTMAX": (16 / 256, 127),
         "L2_NORMALIZATION": (1 / 128, 0),
     }
-    assert {op.name: op.fixed_output["int8"] for op in ops.registered() if op.fixed_output} == expected
+    assert {op.name: op.fixed_output["int8"] for op in operators.registered() if op.fixed_output} == expected
 
 
 def test_weights_have_the_axes_of_the_specification() -> None:
-    axes = {op.name: (op.weight, op.axis, op.bias) for op in ops.registered() if op.bias is not None}
+    axes = {op.name: (op.weight, op.axis, op.bias) for op in operators.registered() if op.bias is not None}
     assert axes["CONV_2D"] == (1, 0, 2)
     assert axes["DEPTHWISE_CONV_2D"] == (1, 3, 2)
     assert axes["FULLY_CONNECTED"] == (1, 0, 2)
@@ -121,11 +121,11 @@ def test_weights_have_the_axes_of_the_specification() -> None:
 
 def test_operators_can_not_be_registered_twice() -> None:
     with pytest.raises(ValueError, match="operator CONV_2D is registered twice"):
-        ops.register("CONV_2D")
+        operators.register("CONV_2D")
 
 
 def test_operators_that_nothing_is_known_about_have_a_record_without_facts() -> None:
-    assert ops.lookup("BUCKETIZE") == ops.Op("BUCKETIZE")
+    assert operators.lookup("BUCKETIZE") == operators.Op("BUCKETIZE")
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_operators_that_nothing_is_known_about_have_a_record_without_facts() -> 
 )
 def test_multiply_accumulates(op: str, macs: int) -> None:
     model = FACTORIES[op]()
-    assert ops.lookup(op).macs(model.main.nodes[0], model.main) == macs
+    assert operators.lookup(op).macs(model.main.nodes[0], model.main) == macs
 
 
 # ------------------------------------------------------------------------------------------------ loading

@@ -181,7 +181,7 @@ def same_integers(
         right: what LiteRT computes from it, by tensor name.
         profile: the arithmetic; ``xnnpack`` if left out.
     """
-    from featherweight import profiles
+    from featherweight.operators import profiles
     from featherweight.runtime.reference import Execution, evaluate
     from featherweight.runtime.samples import checked_arrays, input_tensors
 

@@ -26,63 +26,63 @@ if TYPE_CHECKING:
     __version__: str
     from featherweight.analysis import compare, evaluate, inspect, paired_difference
     from featherweight.calibration import Stats, calibrate
-    from featherweight.curves import Curve, sparsity_curve
     from featherweight.graph import Graph, Model, Node, Tensor
-    from featherweight.loading import load
-    from featherweight.numerics import QuantParams
-    from featherweight.pipeline import Quantized, equalize, quantize
+    from featherweight.graph.numerics import QuantParams
     from featherweight.ptq.equalization import Equalized
     from featherweight.ptq.plan import Plan
     from featherweight.ptq.planning import plan
     from featherweight.ptq.rewrite import rewrite
-    from featherweight.qat import finalize, quantize_aware
-    from featherweight.recipe import Recipe, Rule, Scheme
+    from featherweight.recipes.recipe import Recipe, Rule, Scheme
     from featherweight.report import Report
     from featherweight.runtime import benchmark, run
-    from featherweight.sparsity.channels import ChannelGroup, Removed, remove_channels
-    from featherweight.sparsity.oneshot import Pruned, prune
-    from featherweight.sparsity.storing import Stored, store_sparse
-    from featherweight.target import Target, check
+    from featherweight.sparse_files.store import Stored, store_sparse
+    from featherweight.targets.target import Target, check
+    from featherweight.tasks.load import load
+    from featherweight.tasks.prune import Pruned, prune
+    from featherweight.tasks.quantize import Quantized, equalize, quantize
+    from featherweight.tasks.quantize_aware import finalize, quantize_aware
+    from featherweight.tasks.remove_channels import ChannelGroup, Removed, remove_channels
+    from featherweight.tasks.sparsity_curve import Curve, sparsity_curve
+    from featherweight.tasks.unfold import unfold
     from featherweight.tflite import read, save, write
     from featherweight.training import graph_model
-    from featherweight.training.batch_norms import reestimate_batch_norm
-    from featherweight.training.options import Oscillations, RangeTraining
-    from featherweight.training.regularizers import add_kurtosis, kurtosis_regularizer
+    from featherweight.training.keras_models.batch_norms import reestimate_batch_norm
+    from featherweight.training.keras_models.regularizers import add_kurtosis, kurtosis_regularizer
+    from featherweight.training.pruning.log import SparsityLog
+    from featherweight.training.pruning.optimizer import SparseOptimizer
+    from featherweight.training.qat.settings import Oscillations, RangeTraining
     from featherweight.training.schedules import constant, cosine, join, linear, polynomial_decay
-    from featherweight.training.sparse_optimizer import SparseOptimizer
-    from featherweight.training.sparsity_log import SparsityLog
-    from featherweight.unfolding import unfold
 
 # Public names are imported when first used: importing the package costs next to nothing.
 _HOMES = {
     "analysis": ("compare", "evaluate", "inspect", "paired_difference"),
     "calibration": ("Stats", "calibrate"),
     "graph": ("Graph", "Model", "Node", "Tensor"),
-    "numerics": ("QuantParams",),
-    "loading": ("load",),
-    "pipeline": ("Quantized", "equalize", "quantize"),
+    "graph.numerics": ("QuantParams",),
+    "tasks.load": ("load",),
+    "tasks.quantize": ("Quantized", "equalize", "quantize"),
     "ptq.equalization": ("Equalized",),
     "ptq.plan": ("Plan",),
     "ptq.planning": ("plan",),
     "ptq.rewrite": ("rewrite",),
-    "qat": ("finalize", "quantize_aware"),
-    "recipe": ("Recipe", "Rule", "Scheme"),
+    "tasks.quantize_aware": ("finalize", "quantize_aware"),
+    "recipes.recipe": ("Recipe", "Rule", "Scheme"),
     "report": ("Report",),
     "runtime": ("benchmark", "run"),
-    "sparsity.channels": ("ChannelGroup", "Removed", "remove_channels"),
-    "sparsity.oneshot": ("Pruned", "prune"),
-    "sparsity.storing": ("Stored", "store_sparse"),
-    "curves": ("Curve", "sparsity_curve"),
-    "target": ("Target", "check"),
+    "tasks.remove_channels": ("ChannelGroup", "Removed", "remove_channels"),
+    "tasks.prune": ("Pruned", "prune"),
+    "sparse_files.store": ("Stored", "store_sparse"),
+    "tasks.sparsity_curve": ("Curve", "sparsity_curve"),
+    "targets.target": ("Target", "check"),
     "tflite": ("read", "save", "write"),
     "training": ("graph_model",),
-    "training.batch_norms": ("reestimate_batch_norm",),
-    "training.options": ("Oscillations", "RangeTraining"),
-    "training.regularizers": ("add_kurtosis", "kurtosis_regularizer"),
+    "training.keras_models.batch_norms": ("reestimate_batch_norm",),
+    "training.qat.settings": ("Oscillations", "RangeTraining"),
+    "training.keras_models.regularizers": ("add_kurtosis", "kurtosis_regularizer"),
     "training.schedules": ("constant", "cosine", "join", "linear", "polynomial_decay"),
-    "training.sparse_optimizer": ("SparseOptimizer",),
-    "training.sparsity_log": ("SparsityLog",),
-    "unfolding": ("unfold",),
+    "training.pruning.optimizer": ("SparseOptimizer",),
+    "training.pruning.log": ("SparsityLog",),
+    "tasks.unfold": ("unfold",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

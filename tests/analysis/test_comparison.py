@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from tests.analysis.small_models import CLASSES, FEATURES, classifier, features, two_headed
 
-from featherweight import pipeline, profiles, tflite
+from featherweight import tflite
 from featherweight.analysis import compare
 from featherweight.errors import DataError, RecipeError, UnsupportedOp
 from featherweight.graph import constant, replace_graph
-from featherweight.numerics import dequantize, quantize
+from featherweight.graph.numerics import dequantize, quantize
+from featherweight.operators import profiles
 from featherweight.runtime import run
+from featherweight.tasks import quantize as pipeline
 
 
 @pytest.fixture(scope="module")

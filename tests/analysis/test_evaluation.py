@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from tests.analysis.small_models import classifier, features, two_headed
 
-from featherweight import pipeline
 from featherweight.analysis import Dataset, evaluate, paired_difference, predict
 from featherweight.analysis.evaluation import Evaluation
 from featherweight.errors import DataError, RecipeError
 from featherweight.runtime import run
+from featherweight.tasks import quantize as pipeline
 
 X = features(200, seed=5)
 TRUE = run(classifier(), X).argmax(axis=1)
@@ -39,7 +39,7 @@ def test_integer_models_are_fed_and_read_as_real_numbers(integer_model):
 
 
 def test_samples_in_the_inputs_own_integers_are_taken_as_they_are(integer_model):
-    from featherweight.numerics import quantize
+    from featherweight.graph.numerics import quantize
 
     params = integer_model.main.tensors[integer_model.main.inputs[0]].quant
     raw = quantize(X, params)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from tests.analysis.small_models import classifier, features
 
-from featherweight import pipeline, tflite
+from featherweight import tflite
 from featherweight.analysis import inspect
 from featherweight.analysis.inspection import arithmetic, quantization_text, zero_count
 from featherweight.errors import FormatError
 from featherweight.graph import Graph, Node, Tensor, constant
-from featherweight.numerics import QuantParams
+from featherweight.graph.numerics import QuantParams
 from featherweight.runtime.sizes import sizes_bytes
+from featherweight.tasks import quantize as pipeline
 
 
 def test_a_float_model():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from featherweight.analysis.metrics import METRICS, auc_scores, standard_error, top_k_scores
 from featherweight.analysis.tensor_errors import ErrorSums, cosine, error_sums, power_ratio_db, sqnr_db
 from featherweight.errors import DataError
-from featherweight.numerics import QuantParams, dequantize, params_from_range, quantize
+from featherweight.graph.numerics import QuantParams, dequantize, params_from_range, quantize
 
 
 def test_error_is_split_into_clipping_and_rounding():

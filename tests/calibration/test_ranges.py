@@ -12,7 +12,7 @@ from featherweight.calibration import RANGE_METHODS, TensorStats, find_range, ne
 from featherweight.calibration.histogram import Accumulator, Scratch
 from featherweight.calibration.ranges import squared_error
 from featherweight.errors import DataError, RecipeError
-from featherweight.numerics import dequantize, params_from_range, quantize
+from featherweight.graph.numerics import dequantize, params_from_range, quantize
 
 METHODS = [*RANGE_METHODS, "percentile:99.9", "percentile:100"]
 FLOATS = st.floats(-1e6, 1e6, width=32)

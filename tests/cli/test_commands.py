@@ -231,7 +231,8 @@ def test_quantize_does_not_write_over_its_input(folder):
 
 
 def test_outputs_are_checked_before_the_work(folder, monkeypatch):
-    from featherweight import loading, pipeline
+    from featherweight.tasks import load as loading
+    from featherweight.tasks import quantize as pipeline
 
     def never(*args, **kwargs):
         raise AssertionError("worked before it knew that it can write")
@@ -384,7 +385,7 @@ def test_lower_of_a_file_that_is_not_there(folder):
 
 
 def test_unexpected_errors_are_a_paragraph_too(folder, monkeypatch):
-    from featherweight import pipeline
+    from featherweight.tasks import quantize as pipeline
 
     def broken(*args, **kwargs):
         raise KeyError("inner\nworkings")
@@ -398,7 +399,7 @@ def test_unexpected_errors_are_a_paragraph_too(folder, monkeypatch):
 
 
 def test_a_missing_package_is_named(folder, monkeypatch):
-    from featherweight import loading
+    from featherweight.tasks import load as loading
 
     def missing(*args, **kwargs):
         raise ModuleNotFoundError("No module named 'keras'", name="keras")
@@ -409,7 +410,7 @@ def test_a_missing_package_is_named(folder, monkeypatch):
 
 
 def test_interrupt(folder, monkeypatch):
-    from featherweight import pipeline
+    from featherweight.tasks import quantize as pipeline
 
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt

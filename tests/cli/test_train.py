@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from featherweight import tflite
 from featherweight.cli import app
 from featherweight.runtime import run
-from featherweight.training import loop
+from featherweight.training.qat import loop
 
 SHORT = ("--recipe", "w4a8", "--epochs", "4", "--batch-size", "16", "--learning-rate", "1e-3")
 

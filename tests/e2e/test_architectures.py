@@ -18,9 +18,9 @@ from benchmarks.architectures.record import CALIBRATION, SAMPLES, Built
 from benchmarks.architectures.steps import same_integers
 
 import featherweight as fw
-from featherweight.loading import load_with_notes
 from featherweight.runtime.litert import with_outputs
 from featherweight.runtime.reference import computed_tensors
+from featherweight.tasks.load import load_with_notes
 from tests.ptq import litert_worker
 
 pytestmark = [pytest.mark.frameworks, pytest.mark.filterwarnings("ignore")]

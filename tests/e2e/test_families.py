@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import featherweight as fw
-from featherweight.target import form_of
+from featherweight.targets.target import form_of
 from tests import models
 
 pytestmark = pytest.mark.beside

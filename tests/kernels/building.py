@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from featherweight import ops
+from featherweight import operators
 from featherweight.graph import Graph, Model, Node, Tensor, constant
-from featherweight.numerics import QuantParams, integer_range
+from featherweight.graph.numerics import QuantParams, integer_range
 from featherweight.runtime.reference import run_reference
 
 FUSED = ("NONE", "RELU", "RELU6", "RELU_N1_TO_1")
@@ -48,7 +48,7 @@ class Case:
 
     def model(self) -> Model:
         """Returns the model, with the shapes of its outputs as the reference kernels find them."""
-        record = ops.lookup(self.op)
+        record = operators.lookup(self.op)
         form = f"{self.form}*int8" if record.weight is not None and "*" not in self.form else self.form
         version = record.versions.get(form, 1)
         extras = {} if self.options is None else {"options": self.options}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.kernels.building import FUSED, Case, case, image, integers, params, random_of, scaled, window
 
 from featherweight.graph import constant
-from featherweight.numerics import QuantParams
+from featherweight.graph.numerics import QuantParams
 
 
 def weighted(

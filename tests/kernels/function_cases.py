@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 from tests.kernels.building import FUSED, Case, case, image, integers, params, random_of, scaled
 
-from featherweight.numerics import QuantParams
+from featherweight.graph.numerics import QuantParams
 
 OPTIONS = {
     "ABS": "AbsOptions",

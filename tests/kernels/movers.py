@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 from tests.kernels.building import Case, case, image, integers, params, random_of
 
-from featherweight.numerics import QuantParams
+from featherweight.graph.numerics import QuantParams
 
 TYPES = ("int8", "int16", "float32", "int32")
 

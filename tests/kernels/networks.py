@@ -11,7 +11,7 @@ from flatbuffers import flexbuffers
 from tests import models
 
 from featherweight.graph import Graph, Model, Node, Signature, Tensor, constant, io_names
-from featherweight.loading import load
+from featherweight.tasks.load import load
 
 CLASSES, DETECTIONS = 3, 6
 

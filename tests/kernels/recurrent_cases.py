@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.kernels.building import Case, case, integers, params, random_of
 
 from featherweight.graph import Graph, Model, Node, Tensor, constant
-from featherweight.numerics import QuantParams
+from featherweight.graph.numerics import QuantParams
 
 LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 ABSENT = Tensor("", (), "float32")

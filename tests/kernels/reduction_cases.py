@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.kernels.building import FUSED, Case, case, image, integers, params, random_of, scaled, window
 from tests.kernels.function_cases import plain
 
-from featherweight.numerics import QuantParams
+from featherweight.graph.numerics import QuantParams
 
 AXES = ((1, 2), (3,), (1,), (0, 3), (-1,), (0, 1, 2, 3), (2, 1))
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.kernels.building import Case, case, image, params, random_of
 from tests.kernels.function_cases import plain
 
-from featherweight.numerics import QuantParams
+from featherweight.graph.numerics import QuantParams
 
 COMPARISONS = {
     "EQUAL": "EqualOptions",

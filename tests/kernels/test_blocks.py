@@ -14,7 +14,7 @@ from tests.kernels.weights_cases import reals
 
 from featherweight.errors import UnsupportedOp
 from featherweight.graph import Graph, Model, Node, Tensor, constant
-from featherweight.numerics import QuantParams
+from featherweight.graph.numerics import QuantParams
 from featherweight.runtime import run_reference
 from featherweight.tflite import write
 

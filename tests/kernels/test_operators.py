@@ -11,7 +11,7 @@ from tests.kernels.building import CASES
 from tests.kernels.checking import compared, example
 from tests.kernels.oracle import RESOLVERS, Oracle
 
-from featherweight import ops
+from featherweight import operators
 from featherweight.tflite import write
 
 
@@ -42,5 +42,5 @@ def test_every_integer_is_litert_s(name: str, form: str, oracle: Oracle) -> None
 
 def test_every_operator_with_an_integer_kernel_is_tested() -> None:
     tested = {name.split()[0] for name, _ in CASES}
-    kernels = {op.name for op in ops.registered() if {"int8", "*"} & op.kernels.keys()}
+    kernels = {op.name for op in operators.registered() if {"int8", "*"} & op.kernels.keys()}
     assert not kernels - tested

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featherweight import profiles
 from featherweight.errors import RecipeError
+from featherweight.operators import profiles
 
 REALS = st.floats(2.0**-20, 2.0**6, allow_nan=False)
 INTEGERS = st.integers(-(2**24), 2**24)

@@ -15,9 +15,10 @@ from tests.kernels.recurrent_cases import ATTRS, Layer, Sizes, integer_layer
 import featherweight as fw
 from featherweight.errors import FormatError, UnsupportedOp
 from featherweight.graph import Graph, Model, Node, Tensor, constant
-from featherweight.numerics import QuantParams
-from featherweight.ops import Call, eigen, lookup, lstm_integer, rows
-from featherweight.profiles import find
+from featherweight.graph.numerics import QuantParams
+from featherweight.operators import Call, lookup
+from featherweight.operators.kernels import eigen, lstm_integer, rows
+from featherweight.operators.profiles import find
 from featherweight.runtime import run_reference
 
 SESSION = {"xnnpack": "auto", "tflite_opt": "no_delegate", "tflite_ref": "reference"}

@@ -10,11 +10,11 @@ from tests import single_ops
 from tests.kernels.building import Case
 
 import featherweight as fw
-from featherweight import ops
+from featherweight import operators
 from featherweight.errors import DataError, RecipeError, UnsupportedOp
 from featherweight.graph import Graph, Model, Node, Tensor, constant
-from featherweight.numerics import QuantParams
-from featherweight.ops import registry
+from featherweight.graph.numerics import QuantParams
+from featherweight.operators import record as registry
 from featherweight.runtime import run_reference
 
 ONE = QuantParams("int8", (1.0,), (0,))
@@ -138,6 +138,6 @@ def test_options_that_do_not_go_together() -> None:
 
 def test_a_kernel_is_registered_once_and_for_known_operators() -> None:
     with pytest.raises(ValueError, match="operator ADD has two kernels for int8"):
-        registry.kernel("ADD", "int8")(ops.lookup("ADD").kernels["int8"])
+        registry.kernel("ADD", "int8")(operators.lookup("ADD").kernels["int8"])
     with pytest.raises(ValueError, match="operator NO_SUCH has no record; register it before its kernels"):
-        registry.kernel("NO_SUCH", "int8")(ops.lookup("ADD").kernels["int8"])
+        registry.kernel("NO_SUCH", "int8")(operators.lookup("ADD").kernels["int8"])

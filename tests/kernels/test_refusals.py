@@ -11,8 +11,8 @@ from flatbuffers import flexbuffers
 
 from featherweight.errors import DataError, UnsupportedOp
 from featherweight.graph import Graph, Model, Node, Tensor
-from featherweight.numerics import QuantParams
-from featherweight.ops import interpolation
+from featherweight.graph.numerics import QuantParams
+from featherweight.operators.kernels import interpolation
 from featherweight.runtime import run_reference
 
 EIGHTH = QuantParams("int8", (0.125,), (-3,))

@@ -12,8 +12,8 @@ from tests.kernels.oracle import RESOLVERS
 
 import featherweight as fw
 from featherweight.errors import DataError, UnsupportedOp
-from featherweight.numerics import QuantParams
-from featherweight.ops.hybrid import fused
+from featherweight.graph.numerics import QuantParams
+from featherweight.operators.kernels.hybrid import fused
 from featherweight.runtime import run_reference
 
 SESSION = {"xnnpack": "auto", "tflite_opt": "no_delegate", "tflite_ref": "reference"}

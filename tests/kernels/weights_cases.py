@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.kernels.building import CASES, FUSED, Case, case, integers, params, random_of, scaled, window
 
 from featherweight.graph import Tensor, constant
-from featherweight.numerics import QuantParams, integer_range
+from featherweight.graph.numerics import QuantParams, integer_range
 
 
 def reals(draw: Callable[..., Any], shape: tuple[int, ...]) -> np.ndarray:

@@ -15,7 +15,7 @@ from featherweight import tflite
 from featherweight.errors import LoweringError
 from featherweight.graph import Graph, Model, Node, Tensor, constant
 from featherweight.lower import lower, lower_with_notes
-from featherweight.lower.fused_lstm import COMPOSITE, fused
+from featherweight.lower.rewrites.fused_lstm import COMPOSITE, fused
 from featherweight.runtime.litert import RESOLVERS, Session
 from tests.lower.support import all_ops, assert_equal_to_source, ops, sequential, stirred
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from featherweight import recipe as recipes
 from featherweight.calibration import Stats, TensorStats, calibrate
 from featherweight.graph import Graph, Model, Node, Tensor, constant
 from featherweight.ptq.plan import Plan
 from featherweight.ptq.planning import plan
 from featherweight.ptq.rewrite import rewrite
+from featherweight.recipes import recipe as recipes
 from featherweight.runtime import run
 
 CONV = {"stride_h": 1, "stride_w": 1, "padding": "SAME", "dilation_h_factor": 1, "dilation_w_factor": 1}

@@ -16,17 +16,17 @@ from tests.single_ops import lstm, weights
 from typer.testing import CliRunner
 
 import featherweight as fw
-from featherweight import recipe as recipes
-from featherweight import target as targets
 from featherweight.calibration import Stats, TensorStats, calibrate
 from featherweight.errors import DataError, RecipeError
 from featherweight.graph import Model, Node, constant
-from featherweight.loading import load
-from featherweight.numerics import QuantParams, quantize
+from featherweight.graph.numerics import QuantParams, quantize
 from featherweight.ptq.plan import from_json
 from featherweight.ptq.recurrent import cell_params, choose_form
+from featherweight.recipes import recipe as recipes
 from featherweight.runtime.litert import RESOLVERS, Session
-from featherweight.target import check
+from featherweight.targets import target as targets
+from featherweight.targets.target import check
+from featherweight.tasks.load import load
 
 LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 STEPS, FEATURES = 12, 6

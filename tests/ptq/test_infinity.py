@@ -11,12 +11,12 @@ from tests.ptq.nets import Layer, add, dense, layer, net, operators, planned, so
 
 from featherweight.calibration import calibrate
 from featherweight.graph import Model
-from featherweight.loading import load
-from featherweight.numerics import dequantize
-from featherweight.ops.relevance import EVERYTHING, NOTHING
-from featherweight.pipeline import quantize
+from featherweight.graph.numerics import dequantize
+from featherweight.operators.relevance import EVERYTHING, NOTHING
 from featherweight.ptq.relevance import relevant_intervals, within
 from featherweight.runtime import run
+from featherweight.tasks.load import load
+from featherweight.tasks.quantize import quantize
 
 SCORES = (1, 4, 12, 12)
 LOWEST = float(np.finfo(np.float32).min)

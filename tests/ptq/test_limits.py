@@ -9,20 +9,22 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.ptq import nets
 from tests.ptq.litert_worker import run_all
-from tests.ptq.nets import add, layer, net, operators, planned, ranges, softmax, sqnr_db, unary, weights
+from tests.ptq.nets import add, layer, net, planned, ranges, softmax, sqnr_db, unary, weights
 
-from featherweight import ops, profiles
+from featherweight import operators
 from featherweight.calibration import Stats, TensorStats
 from featherweight.calibration.details import Magnitudes, magnitudes
 from featherweight.errors import UnsupportedOp
 from featherweight.graph import Graph, Model, Node, Tensor, constant
-from featherweight.numerics import QuantParams, integer_range
-from featherweight.ops.calls import Call
-from featherweight.pipeline import quantize
+from featherweight.graph.numerics import QuantParams, integer_range
+from featherweight.operators import profiles
+from featherweight.operators.call import Call
 from featherweight.ptq.planning import plan
 from featherweight.runtime import run
-from featherweight.target import check
+from featherweight.targets.target import check
+from featherweight.tasks.quantize import quantize
 from featherweight.tflite import write
 
 SIZE = (1, 37)
@@ -47,7 +49,7 @@ def two_operands(op: str, dtype: str, scales: tuple[float, float, float], zeros:
     is_compared = op in ("EQUAL", "LESS")
     result = Tensor("y", SIZE, "bool") if is_compared else Tensor("y", SIZE, dtype, quant=y)
     attrs: dict[str, Any] = {"pot_scale_int16": False} if op in ("ADD", "SUB") else {}
-    version = VERSIONS.get(op) or ops.lookup(op).versions[dtype]
+    version = VERSIONS.get(op) or operators.lookup(op).versions[dtype]
     node = Node(op, ("x", "z"), ("y",), attrs, version, extras={"options": OPTIONS[op]})
     tensors = {"x": Tensor("x", SIZE, dtype, quant=x), "z": constant("z", values, dtype, z), "y": result}
     return Model((Graph("main", ("x",), ("y",), (node,), tensors),))
@@ -144,7 +146,7 @@ def test_a_difference_from_zero(size: float, recipe: str) -> None:
     assert isinstance(expected, dict)
     (n, *_), (right, *_) = found.values(), expected.values()
     assert sqnr_db(right, n) >= 40.0
-    assert "SUB" not in operators(q.model)
+    assert "SUB" not in nets.operators(q.model)
 
 
 def test_operands_that_nothing_else_reads_are_no_finer_than_their_sum() -> None:
@@ -248,7 +250,7 @@ def test_what_is_slower_in_integers_stays_float_on_cpus_only() -> None:
 
 
 def test_a_rule_that_names_an_operator_is_followed() -> None:
-    from featherweight.recipe import Rule, Scheme, load, with_rules
+    from featherweight.recipes.recipe import Rule, Scheme, load, with_rules
 
     shape = (1, 64, 64, 64)
     model = net({"x": shape}, {}, [unary("HARD_SWISH", "x", "y", shape)], ["y"])
@@ -316,7 +318,7 @@ def test_a_depthwise_convolution_without_a_bias_is_refused_where_its_kernel_read
     tensors = (Tensor("x", (1, 4, 4, 8), "int8", quant=x), Tensor("w", (1, 3, 3, 8), "int8", quant=w))
     node = Node("DEPTHWISE_CONV_2D", ("x", "w"), ("y",))
     found = {
-        name: ops.refusal(
+        name: operators.refusal(
             Call(node, (None, None), tensors, (Tensor("y", (1, 4, 4, 8), "int8", quant=y),), profiles.find(name))
         )
         for name in ("xnnpack", "tflite_opt", "tflite_ref")

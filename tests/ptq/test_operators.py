@@ -10,13 +10,13 @@ from tests.ptq.litert_worker import run_all
 from tests.ptq.nets import sqnr_db
 from tests.single_ops import FACTORIES, feeds
 
-from featherweight import ops
-from featherweight import target as targets
+from featherweight import operators
 from featherweight.calibration import calibrate
 from featherweight.ptq.planning import plan
 from featherweight.ptq.rewrite import rewrite
-from featherweight.recipe import Recipe, Rule, Scheme
-from featherweight.target import check, form_of
+from featherweight.recipes.recipe import Recipe, Rule, Scheme
+from featherweight.targets import target as targets
+from featherweight.targets.target import check, form_of
 from featherweight.tflite import write
 
 LITERT = targets.load("litert")
@@ -69,7 +69,7 @@ def test_the_file_says_what_was_planned(op: str, form: str) -> None:
     model = quantized(op, form)
     (node,) = (n for n in model.main.nodes if n.op == op)
     assert form_of(node, model.main) == form
-    assert node.version >= ops.lookup(op).versions.get(form, 1)
+    assert node.version >= operators.lookup(op).versions.get(form, 1)
     assert check(model, LITERT) == ()
 
 

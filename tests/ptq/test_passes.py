@@ -11,9 +11,9 @@ from tests.single_ops import FACTORIES
 from tests.tflite.files import if_model, plain, while_model
 
 from featherweight.graph import Graph, Model, Node, Tensor, constant
-from featherweight.loading import load
-from featherweight.ptq.passes import PASSES, Pass, prepare
+from featherweight.passes.legalization import PASSES, Pass, prepare
 from featherweight.runtime import run
+from featherweight.tasks.load import load
 from featherweight.tflite import read, write
 
 X = (1, 4, 4, 8)

@@ -13,7 +13,7 @@ from tests.ptq.nets import add, conv, dense, net, planned, ranges, weights
 
 from featherweight.errors import FeatherweightError, FormatError, RecipeError
 from featherweight.graph import constant
-from featherweight.numerics import QuantParams
+from featherweight.graph.numerics import QuantParams
 from featherweight.ptq.plan import Plan, edge, from_json, load
 from featherweight.ptq.planning import plan
 from featherweight.ptq.rewrite import rewrite

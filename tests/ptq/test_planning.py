@@ -29,13 +29,13 @@ from tests.tflite.files import while_model
 from featherweight.calibration import calibrate
 from featherweight.errors import DataError, RecipeError
 from featherweight.graph import Model
-from featherweight.numerics import QuantParams, params_from_range
-from featherweight.ptq.passes import prepare
+from featherweight.graph.numerics import QuantParams, params_from_range
+from featherweight.passes.legalization import prepare
 from featherweight.ptq.planning import plan
 from featherweight.ptq.rewrite import rewrite
-from featherweight.recipe import Recipe, Rule, Scheme
+from featherweight.recipes.recipe import Recipe, Rule, Scheme
 from featherweight.runtime import run
-from featherweight.target import check
+from featherweight.targets.target import check
 
 INT8 = Rule(weight=Scheme("int8"), activation=Scheme("int8", symmetric=False))
 INT16 = Rule(weight=Scheme("int8"), activation=Scheme("int16"))

@@ -26,10 +26,10 @@ from tests.tflite.files import if_model, plain, while_model
 
 from featherweight.calibration import calibrate
 from featherweight.graph import Graph, Model, Node, Signature, Tensor, constant
-from featherweight.numerics import QuantParams, quantize
+from featherweight.graph.numerics import QuantParams, quantize
 from featherweight.ptq.planning import plan
 from featherweight.ptq.rewrite import rewrite
-from featherweight.recipe import Recipe, Rule, Scheme
+from featherweight.recipes.recipe import Recipe, Rule, Scheme
 from featherweight.runtime import run
 from featherweight.tflite import read, write
 

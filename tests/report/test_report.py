@@ -8,13 +8,14 @@ from html.parser import HTMLParser
 import pytest
 from tests.analysis.small_models import classifier, features
 
-from featherweight import pipeline, tflite
+from featherweight import tflite
 from featherweight.analysis import compare, evaluate
 from featherweight.errors import FeatherweightError
 from featherweight.report import to_plain
 from featherweight.report.text import decibels, percent, shortened
 from featherweight.runtime import benchmark
-from featherweight.target import Violation
+from featherweight.targets.target import Violation
+from featherweight.tasks import quantize as pipeline
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from featherweight.channels.labeling import label
 from featherweight.graph import Model, Node, constant, replace_graph
 from featherweight.runtime import run
-from featherweight.sparsity.labeling import label
 
 
 def outputs(model: Model, sample: object) -> list[np.ndarray]:

@@ -14,9 +14,9 @@ from tests.sparsity.channel_oracle import masked, outputs
 import featherweight as fw
 from featherweight.errors import DataError, FormatError, RecipeError
 from featherweight.graph import Model, Tensor, constant, replace_graph
-from featherweight.sparsity import channels
-from featherweight.sparsity.channels import remove_channels
-from featherweight.training.saliency import contributions
+from featherweight.tasks import remove_channels as channels
+from featherweight.tasks.remove_channels import remove_channels
+from featherweight.training.keras_models.saliency import contributions
 
 FAMILIES = ("convnet", "depthwise", "dense", "transformer", "multi_input", "multi_output", "upsampling")
 

@@ -14,10 +14,10 @@ from tests.ptq.nets import samples
 from tests.sparsity.cluster_nets import MET, MISSED, Net, begun, body
 
 import featherweight as fw
-from featherweight import target as targets
 from featherweight.graph import Model
-from featherweight.sparsity.channels_first import with_channels_first
-from featherweight.sparsity.storing import store_sparse
+from featherweight.sparse_files.channels_first import with_channels_first
+from featherweight.sparse_files.store import store_sparse
+from featherweight.targets import target as targets
 
 ARM = targets.load("litert-arm")
 CHECK_OF = {constraint.text: constraint.check for constraint in ARM.constraints}

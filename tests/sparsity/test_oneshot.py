@@ -14,10 +14,10 @@ from tests.ptq.nets import dense, net, samples, softmax, weights
 import featherweight as fw
 from featherweight.errors import DataError, FormatError, RecipeError
 from featherweight.graph import Model
-from featherweight.layouts import runtime_layout
-from featherweight.patterns import parse
-from featherweight.sparsity.kernels import find_kernels
-from featherweight.sparsity.methods import by_sparsegpt, by_wanda
+from featherweight.pruning.criteria import by_sparsegpt, by_wanda
+from featherweight.pruning.prunable_constants import find_kernels
+from featherweight.sparsity.patterns import parse
+from featherweight.sparsity.weight_layouts import runtime_layout
 
 
 def stack(*widths: int, seed: int = 0) -> Model:

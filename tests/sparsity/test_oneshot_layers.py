@@ -12,12 +12,12 @@ from tests.ptq.nets import layer, net, weights
 
 import featherweight as fw
 from featherweight.graph import Model
-from featherweight.layouts import runtime_layout
-from featherweight.patterns import parse
+from featherweight.pruning.criteria import as_rows, by_sparsegpt
+from featherweight.pruning.moments import second_moments
+from featherweight.pruning.prunable_constants import LSTM, GraphKernel, find_kernels, with_weights
 from featherweight.runtime.litert import Session
-from featherweight.sparsity.inputs import second_moments
-from featherweight.sparsity.kernels import LSTM, GraphKernel, find_kernels, with_weights
-from featherweight.sparsity.methods import as_rows, by_sparsegpt
+from featherweight.sparsity.patterns import parse
+from featherweight.sparsity.weight_layouts import runtime_layout
 
 DILATION = {"dilation_h_factor": 1, "dilation_w_factor": 1}
 CONV, DEPTHWISE, TRANSPOSE = "Conv2DOptions", "DepthwiseConv2DOptions", "TransposeConvOptions"

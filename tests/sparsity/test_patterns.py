@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featherweight import patterns
 from featherweight.errors import DataError, RecipeError
-from featherweight.layouts import (
+from featherweight.sparsity import patterns
+from featherweight.sparsity.patterns import mask, parse
+from featherweight.sparsity.weight_layouts import (
     Layout,
     conv_layout,
     dense_layout,
@@ -18,7 +19,6 @@ from featherweight.layouts import (
     unview,
     view,
 )
-from featherweight.patterns import mask, parse
 
 LAYOUTS = {
     "dense": dense_layout((16, 8)),

@@ -17,8 +17,8 @@ from tests.ptq.nets import dense, net, samples, weights
 import featherweight as fw
 from featherweight.errors import FormatError, RecipeError
 from featherweight.graph import Model, Tensor, constant
-from featherweight.ptq.passes import prepare
-from featherweight.sparsity import storing
+from featherweight.passes.legalization import prepare
+from featherweight.sparse_files import store as storing
 from featherweight.tflite.sparse_tensors import decoded, encoded, is_sparse
 
 WIDTHS = (64, 96, 32)

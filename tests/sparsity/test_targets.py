@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from featherweight import patterns, target
 from featherweight.errors import RecipeError
+from featherweight.sparsity import patterns
+from featherweight.targets import target
 
 HEAD = 'extends = "litert"\nname = "mine"\n[sparsity]\n'
 

@@ -30,7 +30,7 @@ from tests.tflite.files import (
 
 from featherweight.errors import FormatError
 from featherweight.graph import Graph, Model, Node, Signature, Tensor, constant
-from featherweight.numerics import QuantParams
+from featherweight.graph.numerics import QuantParams
 from featherweight.tflite import names, read, write
 
 FILES = files.every_file()

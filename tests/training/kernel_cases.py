@@ -19,16 +19,16 @@ from hypothesis import strategies as st
 from featherweight import training
 from featherweight.errors import DataError, UnsupportedOp
 from featherweight.graph import Model, Tensor
-from featherweight.numerics import dequantize
-from featherweight.ops import lookup
-from featherweight.profiles import PROFILES, Profile
+from featherweight.graph.numerics import dequantize
+from featherweight.operators import lookup
+from featherweight.operators.profiles import PROFILES, Profile
 from featherweight.runtime import run_reference
 from featherweight.tflite import write
-from featherweight.training.exactness import chunks_of
-from featherweight.training.integer_program import Parameters, integer_functions, without_kernel
-from featherweight.training.integer_step import is_quantized
-from featherweight.training.program import Program
-from featherweight.training.tables import HOST
+from featherweight.training.graph.program import Program
+from featherweight.training.integer.exact_sums import chunks_of
+from featherweight.training.integer.lookup_tables import HOST
+from featherweight.training.integer.step import is_quantized
+from featherweight.training.qat.program import Parameters, integer_functions, without_kernel
 from tests.kernels.building import CASES
 from tests.kernels.checking import example, is_lacking
 from tests.kernels.oracle import RESOLVERS, Oracle

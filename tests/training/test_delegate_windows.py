@@ -10,7 +10,7 @@ import pytest
 
 import featherweight as fw
 from featherweight.graph import Graph, Model, Node, Tensor
-from featherweight.training.integer_program import left_by_delegate
+from featherweight.training.qat.program import left_by_delegate
 from tests.training.compilation import quick_compilation
 from tests.training.test_quantize_aware import assert_equal, assert_every_tensor_is_litert_s, runtime_outputs
 

@@ -8,7 +8,7 @@ import pytest
 
 import featherweight as fw
 from featherweight.errors import DataError
-from featherweight.training.distillation import Compared, compared, distance
+from featherweight.training.qat.distillation import Compared, compared, distance
 from tests import models
 
 

@@ -14,7 +14,7 @@ import pytest
 from keras import layers
 
 import featherweight as fw
-from featherweight.training.dropout import Noise, drawn
+from featherweight.training.qat.dropout import Noise, drawn
 
 SAMPLES = np.random.default_rng(0).normal(size=(16, 8, 8, 3)).astype(np.float32)
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from keras import ops
 
-from featherweight import profiles
-from featherweight.numerics import round_half_away
-from featherweight.ops.hybrid import fused
-from featherweight.training import exact, fixed_point
-from featherweight.training.wide import real_product_sum, wide
+from featherweight.graph.numerics import round_half_away
+from featherweight.operators import profiles
+from featherweight.operators.kernels.hybrid import fused
+from featherweight.training.integer import fixed_point
+from featherweight.training.integer import straight_through as exact
+from featherweight.training.integer.int64_scope import real_product_sum, wide
 
 RANDOM = np.random.default_rng(0)
 SCALES = np.exp(RANDOM.normal(-9, 2, 500)).astype(np.float32)

@@ -18,7 +18,7 @@ import featherweight as fw
 from featherweight.errors import DataError, UnsupportedOp
 from featherweight.graph import Graph, Model, Node, Tensor, constant, io_names
 from featherweight.training import GraphModel, float_graph
-from featherweight.training.layers import layer_path
+from featherweight.training.graph.source_layers import layer_path
 from tests import models, single_ops
 from tests.training.compilation import quick_compilation
 from tests.training.variants import VARIANTS
@@ -166,7 +166,7 @@ def test_every_trained_weight_of_a_loop_has_a_gradient() -> None:
 def test_a_loop_compiled_as_a_loop_and_one_written_out_are_equal(monkeypatch: pytest.MonkeyPatch) -> None:
     graph, x = models.lowered("gru"), models.batch("gru", 3)
     compiled = fw.graph_model(graph).predict(x, verbose=0)
-    monkeypatch.setattr("featherweight.training.control._WRITTEN_OUT", models.STEPS)
+    monkeypatch.setattr("featherweight.training.float.control._WRITTEN_OUT", models.STEPS)
     written_out = fw.graph_model(graph).predict(x, verbose=0)
     np.testing.assert_allclose(written_out, compiled, rtol=1e-6, atol=1e-6)
 

@@ -9,7 +9,7 @@ from keras import ops
 
 import featherweight as fw
 from featherweight.errors import RecipeError
-from featherweight.training.regularizers import kurtosis
+from featherweight.training.keras_models.regularizers import kurtosis
 from tests import models
 
 

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from keras import layers as L  # noqa: N812
 
 import featherweight as fw
-from featherweight import patterns
 from featherweight.errors import DataError, RecipeError
-from featherweight.layouts import dense_layout
-from featherweight.patterns import mask
 from featherweight.pruning.allocation import allocate
-from featherweight.pruning.kernels import matches
-from featherweight.training.kernels import find_kernels, living_layers
-from featherweight.training.masks import keep_highest
+from featherweight.pruning.prunable import matches
+from featherweight.sparsity import patterns
+from featherweight.sparsity.patterns import mask
+from featherweight.sparsity.weight_layouts import dense_layout
+from featherweight.training.pruning.bisection import keep_highest
+from featherweight.training.pruning.variable_owners import find_kernels, living_layers
 from featherweight.training.schedules import Schedule
 from tests.backends import on_backend
 from tests.training.compilation import optimizations, optimized, quick_compilation

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import featherweight as fw
-from featherweight import unfolding
 from featherweight.errors import RecipeError, UnsupportedOp
+from featherweight.tasks import unfold as unfolding
 from tests import models
 
 # Everything of these goes back; the others have constants that are no variable of the Keras model.

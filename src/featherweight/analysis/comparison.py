@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from featherweight import tflite
-from featherweight.analysis.inspection import arithmetic, op_name
-from featherweight.analysis.ports import (
+from featherweight.analysis.borders import (
     batch_size,
     dequantized,
     integer_feeds,
@@ -19,13 +18,14 @@ from featherweight.analysis.ports import (
     real_feeds,
     takes_integers,
 )
-from featherweight.analysis.sides import Side, find_profiles, opened
+from featherweight.analysis.engines import Side, find_profiles, opened
+from featherweight.analysis.inspection import arithmetic, op_name
 from featherweight.analysis.tensor_errors import ErrorSums, cosine, error_sums, power_ratio_db
 from featherweight.errors import DataError, listed
 from featherweight.graph import Graph, Model, Node, Tensor, io_names, producers, replace_graph
-from featherweight.numerics import INTEGER_BITS, QuantParams, dequantize, quantize
-from featherweight.profiles import Profile
-from featherweight.ptq.passes import densified
+from featherweight.graph.numerics import INTEGER_BITS, QuantParams, dequantize, quantize
+from featherweight.operators.profiles import Profile
+from featherweight.passes.legalization import densified
 
 
 @dataclass(frozen=True)

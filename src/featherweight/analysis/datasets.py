@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from featherweight.analysis.references import find_function, is_reference
+from featherweight.analysis.python_functions import find_function, is_reference
 from featherweight.errors import DataError, listed
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")

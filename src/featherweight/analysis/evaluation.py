@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from featherweight import tflite
+from featherweight.analysis.borders import batch_size, dequantized, integer_feeds, real_feeds
 from featherweight.analysis.datasets import Dataset
+from featherweight.analysis.engines import find_profile, running
 from featherweight.analysis.metrics import METRICS, Metric, standard_error
-from featherweight.analysis.ports import batch_size, dequantized, integer_feeds, real_feeds
-from featherweight.analysis.references import find_function, is_reference
-from featherweight.analysis.sides import find_profile, running
+from featherweight.analysis.python_functions import find_function, is_reference
 from featherweight.errors import DataError, listed
 from featherweight.graph import Model, io_names
-from featherweight.profiles import Profile
+from featherweight.operators.profiles import Profile
 
 MetricLike = str | Callable[[Any, Any], float]
 _JACKKNIFE_GROUPS = 20

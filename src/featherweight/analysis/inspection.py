@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from featherweight import ops, tflite
+from featherweight import operators, tflite
 from featherweight.graph import Graph, Model, Node, Tensor, io_names
-from featherweight.numerics import INTEGER_BITS, QuantParams
+from featherweight.graph.numerics import INTEGER_BITS, QuantParams
 from featherweight.runtime.sizes import sizes_bytes
 
 ARITHMETICS = ("integer", "hybrid", "float", "conversion", "control", "plain")
@@ -120,7 +120,7 @@ def inspect(source: Model | str | Path | bytes, *, compress: bool = True, progre
         nodes=node_counts(model),
         operators=_operator_rows((node, kind) for _, node, kind in nodes),
         float_nodes=tuple((op_name(n), n.name) for _, n, kind in nodes if kind in {"float", "hybrid"}),
-        macs=sum(ops.lookup(node.op).macs(node, graph) for graph, node, _ in nodes),
+        macs=sum(operators.lookup(node.op).macs(node, graph) for graph, node, _ in nodes),
         constant_bytes=constant_bytes(model),
         sparsity=sum(map(zero_count, weights)) / elements if elements else None,
         tensors=rows,
@@ -156,7 +156,7 @@ def op_name(node: Node) -> str:
 
 def arithmetic(node: Node, graph: Graph) -> str:
     """Returns how a node computes, one of `ARITHMETICS`, read off the types of what it reads and writes."""
-    if ops.lookup(node.op).calls:
+    if operators.lookup(node.op).calls:
         return "control"
     read = [graph.tensors[name] for name in node.inputs if name]
     written = [graph.tensors[name] for name in node.outputs if name]

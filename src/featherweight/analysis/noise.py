@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from featherweight import ops
+from featherweight import operators
 from featherweight.analysis.comparison import TensorError, compare
 from featherweight.graph import Graph, Model, Node, io_names
 
@@ -68,7 +68,7 @@ def _is_cut(row: TensorError) -> bool:
 def _is_small(node: Node, graph: Graph) -> bool:
     """True for statistics of larger tensors, such as means near zero: their own ratio says little."""
     largest = max(tensor.elements for tensor in graph.tensors.values() if not tensor.is_constant)
-    return ops.lookup(node.op).weight is None and 8 * graph.tensors[node.name].elements < largest
+    return operators.lookup(node.op).weight is None and 8 * graph.tensors[node.name].elements < largest
 
 
 def _incoming(node: Node, ratios: Mapping[str, float]) -> float:

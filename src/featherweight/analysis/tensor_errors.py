@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from featherweight.numerics import QuantParams, integer_range
+from featherweight.graph.numerics import QuantParams, integer_range
 
 # Elements per step: float64 copies of so many stay in the cache.
 _CHUNK = 1 << 16

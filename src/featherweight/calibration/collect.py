@@ -10,8 +10,8 @@ from typing import Any
 
 from featherweight import tflite
 from featherweight.calibration.details import Asked, asked
+from featherweight.calibration.lstm_tensors import cells, held
 from featherweight.calibration.probes import can_probe, implied, with_probes
-from featherweight.calibration.recurrent import cells, held
 from featherweight.calibration.shards import ProbeShard, ValueShard, kernels, shard_number, share
 from featherweight.calibration.stats import Stats
 from featherweight.errors import RecipeError

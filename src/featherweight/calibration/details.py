@@ -9,7 +9,7 @@ import numpy as np
 
 from featherweight.calibration.infinity import holding_infinity
 from featherweight.graph import Graph
-from featherweight.ops import lookup
+from featherweight.operators import lookup
 
 # A row whose largest score lies below this is masked as a whole (masks begin at -1e4): nobody reads its softmax.
 _LOWEST_PEAK = -4096.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from featherweight.graph import Graph, Node, Tensor
-from featherweight.ops import lookup
-from featherweight.ops.relevance import LARGEST_ORDINARY, of_rectified, of_saturated
+from featherweight.operators import lookup
+from featherweight.operators.relevance import LARGEST_ORDINARY, of_rectified, of_saturated
 
 # What these compute from an infinity is finite again, or a fault that is worth an error.
 _ENDING = frozenset({"MAX_POOL_2D", "EXP", "BATCH_MATMUL", "FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D"})

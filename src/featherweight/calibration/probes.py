@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from featherweight.graph import Model, Node, Tensor, constant, fresh_name
-from featherweight.ops import lookup
+from featherweight.operators import lookup
 
 # SUM is there for NaN, which the runtime's minimum and maximum skip; a sum can't lose one.
 _REDUCTIONS = ("REDUCE_MIN", "REDUCE_MAX", "SUM")

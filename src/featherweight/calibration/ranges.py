@@ -15,7 +15,7 @@ import numpy as np
 from featherweight.calibration.histogram import Histogram
 from featherweight.calibration.stats import TensorStats
 from featherweight.errors import DataError, RecipeError, listed
-from featherweight.numerics import integer_range, params_from_range
+from featherweight.graph.numerics import integer_range, params_from_range
 
 RangeMethod = Callable[[TensorStats, str, bool], tuple[float, float]]
 # What the clip searches try: these fractions of the extremes.

@@ -12,8 +12,8 @@ import numpy as np
 
 from featherweight.calibration.details import Asked, Details
 from featherweight.calibration.histogram import Accumulator, Scratch
+from featherweight.calibration.lstm_tensors import cell_states, cells
 from featherweight.calibration.probes import Probed
-from featherweight.calibration.recurrent import cell_states, cells
 from featherweight.calibration.stats import ChannelMoments, Stats, TensorStats, channel_moments
 from featherweight.errors import DataError
 from featherweight.graph import Model

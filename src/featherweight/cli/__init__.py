@@ -4,8 +4,25 @@ from __future__ import annotations
 
 import sys
 
-from featherweight.cli import curves, listing, making, proof, pruning, training
-from featherweight.cli.shell import app
+from featherweight.cli import (
+    compare as proof,
+)
+from featherweight.cli import (
+    curve as curves,
+)
+from featherweight.cli import (
+    listing,
+)
+from featherweight.cli import (
+    prune as pruning,
+)
+from featherweight.cli import (
+    quantize as making,
+)
+from featherweight.cli import (
+    train as training,
+)
+from featherweight.cli.harness import app
 
 __all__ = ["app", "main"]
 

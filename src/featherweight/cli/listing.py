@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from featherweight.cli.shell import command, print_json, print_table
+from featherweight.cli.harness import command, print_json, print_table
 
 Json = typer.Option(False, "--json", help="Print JSON only.")
 
@@ -12,7 +12,7 @@ Json = typer.Option(False, "--json", help="Print JSON only.")
 @command("featherweight recipes")
 def recipes(as_json: bool = Json) -> None:
     """List the recipes, one line each."""
-    from featherweight import recipe
+    from featherweight.recipes import recipe
 
     found = [(name, recipe.load(name).description) for name in recipe.available()]
     if as_json:
@@ -24,7 +24,7 @@ def recipes(as_json: bool = Json) -> None:
 @command("featherweight targets")
 def targets(as_json: bool = Json) -> None:
     """List the targets, one line each."""
-    from featherweight import target
+    from featherweight.targets import target
 
     found = [target.load(name) for name in target.available()]
     if as_json:

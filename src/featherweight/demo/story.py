@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from featherweight import loading, pipeline, qat, tflite
+from featherweight import tflite
 from featherweight.analysis.evaluation import Evaluation, evaluate, paired_difference
 from featherweight.demo import dataset as datasets
 from featherweight.demo import training
@@ -20,6 +20,9 @@ from featherweight.graph import Model
 from featherweight.report import environment
 from featherweight.runtime import benchmark
 from featherweight.runtime.sizes import sizes_bytes
+from featherweight.tasks import load as loading
+from featherweight.tasks import quantize as pipeline
+from featherweight.tasks import quantize_aware as qat
 
 BASELINE = "float32"
 RECIPES = ("float16", "dynamic", "int8", "int16x8", "w4a8")

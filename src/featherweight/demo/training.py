@@ -48,8 +48,8 @@ def prune(network: keras.Model, dataset: Dataset, seed: int, *, steps: int, prog
 
     The sparsity rises over the first 60 % of the steps; the weights that are left have the others to make up for it.
     """
+    from featherweight.training.pruning.optimizer import SparseOptimizer
     from featherweight.training.schedules import polynomial_decay
-    from featherweight.training.sparse_optimizer import SparseOptimizer
 
     keras = import_keras()
     trained = build_network(quick_depthwise(keras))

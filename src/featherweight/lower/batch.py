@@ -17,7 +17,7 @@ from featherweight.graph import Graph, Model, Node, Tensor, constant, fresh_name
 from featherweight.lower.following import Places, found_places
 from featherweight.lower.per_sample import gathered_rows, padded_and_added
 from featherweight.lower.places import Place, one_of
-from featherweight.ops.recurrent import LSTM
+from featherweight.operators.families.recurrent import LSTM
 
 # Operators with a constant that says their output's sizes: the position of that operand. Only RESHAPE takes -1.
 _SHAPE_OPERAND = {"RESHAPE": 1, "TRANSPOSE_CONV": 0, "CONV_3D_TRANSPOSE": 0, "BROADCAST_TO": 1}

@@ -13,7 +13,7 @@ from featherweight.errors import FeatherweightError, LoweringError
 from featherweight.graph import Model, replace_graph
 from featherweight.lower import batch, verify
 from featherweight.lower.source import Input
-from featherweight.ops.recurrent import LSTM
+from featherweight.operators.families.recurrent import LSTM
 from featherweight.runtime.folding import with_folded_constants
 from featherweight.runtime.litert import Session
 

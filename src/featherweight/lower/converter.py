@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from featherweight.errors import LoweringError
-from featherweight.lower import bindings, loops, placeholders
+from featherweight.lower.rewrites import bindings, loops, placeholders
 
 SIGNATURE = "serving_default"
 

@@ -12,12 +12,13 @@ import numpy as np
 
 from featherweight.errors import LoweringError
 from featherweight.graph import Model, Signature
-from featherweight.lower import fused_lstm, names
+from featherweight.lower import names
 from featherweight.lower.checking import SEVERAL, Check, Lowered, checked, with_forms
 from featherweight.lower.converter import SIGNATURE, convert
-from featherweight.lower.double import in_float64
-from featherweight.lower.rewriting import UNROLLED, rewritten
-from featherweight.lower.rules import RULES
+from featherweight.lower.rewrites import fused_lstm
+from featherweight.lower.rewrites.double import in_float64
+from featherweight.lower.rewrites.engine import UNROLLED, rewritten
+from featherweight.lower.rewrites.rules import RULES
 from featherweight.lower.source import Input, Source, first_samples, unique_names
 
 # The source runs a few times only: compiling it must not take longer than all the rest.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from featherweight import ops
+from featherweight import operators
 from featherweight.graph import Graph, Model, Node, Signature, Tensor
 
 # What tracing puts before and around every name: "jit(main)/", "jit(main):", "vmap(", …
@@ -42,7 +42,7 @@ def renamed(model: Model, scope: str = "", layers: Collection[str] = ()) -> Mode
 
 
 def _has_weight(node: Node, graph: Graph) -> bool:
-    position = ops.lookup(node.op).weight
+    position = operators.lookup(node.op).weight
     return position is not None and position < len(node.inputs) and graph.tensors[node.inputs[position]].is_constant
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from featherweight.errors import RecipeError, listed
-from featherweight.patterns import Pattern, zero_units
-from featherweight.pruning.kernels import Kernel
+from featherweight.pruning.prunable import Kernel
+from featherweight.sparsity.patterns import Pattern, zero_units
 
 ALLOCATIONS = ("uniform", "global", "erk")
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from featherweight import patterns
 from featherweight.errors import RecipeError, listed
-from featherweight.patterns import Pattern, check_sparsity
-from featherweight.pruning.kernels import OPERATORS, Kernel, matches
-from featherweight.target import Target
-from featherweight.target import load as load_target
+from featherweight.pruning.prunable import OPERATORS, Kernel, matches
+from featherweight.sparsity import patterns
+from featherweight.sparsity.patterns import Pattern, check_sparsity
+from featherweight.targets.target import Target
+from featherweight.targets.target import load as load_target
 
 ROLES = ("first", "last", "depthwise")
 _REASONS = {

@@ -8,7 +8,7 @@ import numpy as np
 
 from featherweight.errors import RecipeError
 from featherweight.graph import Tensor, constant
-from featherweight.numerics import QuantParams, integer_range, quantize, round_half_away, row_blocks
+from featherweight.graph.numerics import QuantParams, integer_range, quantize, round_half_away, row_blocks
 from featherweight.tflite import release_pages
 
 

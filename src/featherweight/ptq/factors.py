@@ -12,10 +12,10 @@ from statistics import NormalDist
 
 import numpy as np
 
-from featherweight import ops
+from featherweight import operators
 from featherweight.calibration.details import Magnitudes
 from featherweight.graph import Graph, Node, consumers, producers
-from featherweight.numerics import QuantParams
+from featherweight.graph.numerics import QuantParams
 from featherweight.ptq.forms import Forms
 
 # The least signal-to-noise ratio, in dB, that one operator or tensor alone may leave: what is left of 8 or 16 bits
@@ -33,14 +33,14 @@ def company(node: Node, graph: Graph) -> list[Node]:
     found, below = {node.name: node}, [node]
     while below:
         for reader in read.get(below.pop().outputs[0], ()):
-            if ops.lookup(reader.op).weight is None:
+            if operators.lookup(reader.op).weight is None:
                 found[reader.name] = reader
-                below += [reader] if ops.lookup(reader.op).moves_data else []
+                below += [reader] if operators.lookup(reader.op).moves_data else []
     above = list(found.values())
     while above:
         for name in above.pop().inputs:
             maker = made.get(name)
-            if maker is None or maker.name in found or ops.lookup(maker.op).weight is not None:
+            if maker is None or maker.name in found or operators.lookup(maker.op).weight is not None:
                 continue
             if all(reader.name in found for reader in read[name]) and name not in graph.outputs:
                 found[maker.name] = maker
@@ -109,7 +109,7 @@ def coarse_sources(
                 ratio = -10 * math.log10(noise) if noise else math.inf
                 if ratio < _LEAST_SOURCE_DB[dtype]:
                     yield maker, ratio
-        elif ops.lookup(maker.op).moves_data or ops.lookup(maker.op).finest is not None:
+        elif operators.lookup(maker.op).moves_data or operators.lookup(maker.op).finest is not None:
             further = [n for n in maker.inputs if n in made and n not in seen and graph.tensors[n].is_float]
             waiting += further
             seen.update(further)

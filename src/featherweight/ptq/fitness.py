@@ -8,19 +8,20 @@ from dataclasses import replace
 
 import numpy as np
 
-from featherweight import ops, profiles
+from featherweight import operators
 from featherweight.calibration import Stats
 from featherweight.calibration.details import Magnitudes
 from featherweight.errors import FeatherweightError
 from featherweight.graph import Graph, Node, Tensor
-from featherweight.numerics import QuantParams, dequantize, quantize
-from featherweight.ops.calls import Call
-from featherweight.profiles import Profile
+from featherweight.graph.numerics import QuantParams, dequantize, quantize
+from featherweight.operators import profiles
+from featherweight.operators.call import Call
+from featherweight.operators.profiles import Profile
 from featherweight.ptq import factors
 from featherweight.ptq.factors import LEAST_DB
 from featherweight.ptq.forms import Forms
 from featherweight.ptq.plan import edge
-from featherweight.target import Target
+from featherweight.targets.target import Target
 
 Rejected = list[tuple[Node, str]]
 
@@ -48,10 +49,10 @@ def _refusal(
         for position, name in enumerate(node.inputs)
     )
     outputs = tuple(_typed(graph.tensors[name], params.get(name)) for name in node.outputs)
-    op, dtype = ops.lookup(node.op), outputs[0].dtype if outputs else ""
+    op, dtype = operators.lookup(node.op), outputs[0].dtype if outputs else ""
     planned = replace(node, attrs={**node.attrs, **op.integer_attrs.get(dtype, {})})
     call = Call(planned, (None,) * len(inputs), inputs, outputs, profile)
-    return ops.refusal(call)
+    return operators.refusal(call)
 
 
 def _typed(tensor: Tensor, params: QuantParams | None) -> Tensor:
@@ -72,7 +73,7 @@ def unfaithful(
     found: dict[str, tuple[Node, str]] = {}
     profile = profiles.find(target.profile)
     for node in graph.nodes:
-        op = ops.lookup(node.op)
+        op = operators.lookup(node.op)
         measured = stats.tensors.get(node.inputs[0]) if stats is not None and op.is_curved else None
         if measured is None or measured.magnitudes is None or not measured.magnitudes.keys.size:
             continue
@@ -108,7 +109,7 @@ def curve_db(
     integer kernel; −inf where that does not compute. Of an operator whose results are factors of rows, each error
     counts relative to its value.
     """
-    op, x = ops.lookup(node.op), magnitudes.values
+    op, x = operators.lookup(node.op), magnitudes.values
     incoming, outgoing = params[node.inputs[0]], params[node.outputs[0]]
     source, result = (replace(graph.tensors[name], shape=x.shape) for name in (node.inputs[0], node.outputs[0]))
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from featherweight import ops
+from featherweight import operators
 from featherweight.errors import FormatError, listed
 from featherweight.graph import Graph, Model, Node, Tensor, producers
-from featherweight.numerics import INTEGER_BITS
-from featherweight.ops.relevance import EVERYTHING
+from featherweight.graph.numerics import INTEGER_BITS
+from featherweight.operators.relevance import EVERYTHING
 from featherweight.ptq import recurrent
 from featherweight.ptq.relevance import finite_values, relevant_intervals
-from featherweight.recipe import Recipe, Rule, resolve
-from featherweight.target import Target
+from featherweight.recipes.recipe import Recipe, Rule, resolve
+from featherweight.targets.target import Target
 
 # Below this size a constant of an operator that has no weight is an operand (an epsilon, a mean), not a weight.
 _SMALLEST_TABLE_ELEMENTS = 1024
@@ -91,7 +91,7 @@ def weight_position(node: Node, graph: Graph) -> int | None:
 
     An operator without a weight of its own, such as GATHER, has one where a constant operand is a large table.
     """
-    op = ops.lookup(node.op)
+    op = operators.lookup(node.op)
     if op.weight is not None:
         is_weight = op.weight < len(node.inputs) and _is_constant(node.inputs[op.weight], graph)
         return op.weight if is_weight else None
@@ -101,12 +101,12 @@ def weight_position(node: Node, graph: Graph) -> int | None:
     return None
 
 
-def weight_roles(node: Node, graph: Graph) -> tuple[ops.WeightRole, ...]:
+def weight_roles(node: Node, graph: Graph) -> tuple[operators.WeightRole, ...]:
     """Returns where the operator's constant weights are, each with its bias and the operand that it multiplies."""
-    position, op = weight_position(node, graph), ops.lookup(node.op)
+    position, op = weight_position(node, graph), operators.lookup(node.op)
     if position is None:
         return ()
-    return op.weights if op.weight is not None else (ops.WeightRole(position, None, op.activation),)
+    return op.weights if op.weight is not None else (operators.WeightRole(position, None, op.activation),)
 
 
 def _is_constant(name: str, graph: Graph) -> bool:
@@ -119,7 +119,7 @@ def _choose(result: Forms, node: Node, graph: Graph, target: Target, *, is_calle
         result.keep(node, "the recipe keeps it float")
     elif rule.activation is None:
         _choose_weights(result, node, graph, rule, target, is_called=is_called)
-    elif is_called or ops.lookup(node.op).calls:
+    elif is_called or operators.lookup(node.op).calls:
         result.keep(
             node,
             "integers need fixed ranges, which a loop or branch has no place for; "
@@ -131,13 +131,13 @@ def _choose(result: Forms, node: Node, graph: Graph, target: Target, *, is_calle
 
 def picks_rows(node: Node, graph: Graph) -> bool:
     """True for an operator that copies out of a constant table: it can do so in integers without any calibration."""
-    op, position = ops.lookup(node.op), weight_position(node, graph)
+    op, position = operators.lookup(node.op), weight_position(node, graph)
     return op.weight is None and position in op.same_scale and len(list(graph.float_inputs(node))) == 1
 
 
 def looks_up(node: Node) -> bool:
     """True for an operator that copies rows out of its weight: it needs no real number but those."""
-    op = ops.lookup(node.op)
+    op = operators.lookup(node.op)
     return op.weight is not None and op.weight == op.activation
 
 
@@ -151,11 +151,11 @@ def _choose_weights(result: Forms, node: Node, graph: Graph, rule: Rule, target:
         result.keep(node, obstacle)
         return
     dtype = weight.dtype
-    if dtype == "int4" and ops.lookup(node.op).axis is None:
+    if dtype == "int4" and operators.lookup(node.op).axis is None:
         dtype = "int8"
-        what = "its table is" if ops.lookup(node.op).weight is None else "its weights are"
+        what = "its table is" if operators.lookup(node.op).weight is None else "its weights are"
         result.notes.append(f"{node.op} '{node.name}': {what} int8, too much would be lost at 4 bits with one scale")
-    if ops.lookup(node.op).weight is None and (flaw := _flaw_of_table(node, graph, dtype, result.notes)):
+    if operators.lookup(node.op).weight is None and (flaw := _flaw_of_table(node, graph, dtype, result.notes)):
         result.keep(node, flaw)
     elif not target.is_float_allowed:
         result.keep(node, f"target '{target.name}' runs integers only; choose the recipe int8")
@@ -189,7 +189,7 @@ def _flaw_of_table(node: Node, graph: Graph, dtype: str, notes: list[str]) -> st
 
 
 def _choose_integers(result: Forms, node: Node, graph: Graph, rule: Rule, target: Target) -> None:
-    op = ops.lookup(node.op)
+    op = operators.lookup(node.op)
     activation = rule.activation.dtype if rule.activation else "int8"
     form = activation
     if op.weight is not None:
@@ -231,7 +231,7 @@ def follow_layers(result: Forms, graph: Graph, target: Target) -> None:
                 result.notes.append(f"{node.op} '{node.name}': nothing resets its state; it lasts from run to run")
             for name, writer in writers.items():
                 dtype = recurrent.states(node)[name]
-                if ops.lookup(writer.op).same_scale != (0,) or not _is_constant(writer.inputs[0], graph):
+                if operators.lookup(writer.op).same_scale != (0,) or not _is_constant(writer.inputs[0], graph):
                     result.keep(node, f"its state '{name}' is computed")
                 elif not target.runs(writer.op, dtype):
                     result.keep(node, f"target '{target.name}' has no {dtype} kernel for {writer.op}, which resets it")

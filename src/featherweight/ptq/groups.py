@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from featherweight import ops
+from featherweight import operators
 from featherweight.graph import Graph, Node
-from featherweight.numerics import QuantParams, integer_range
+from featherweight.graph.numerics import QuantParams, integer_range
 from featherweight.ptq.forms import Forms
 from featherweight.ptq.ranges import Ranges
 
@@ -22,7 +22,7 @@ def fixed_outputs(graph: Graph, forms: Forms) -> dict[str, QuantParams]:
     """Returns the outputs whose parameters kernels prescribe."""
     fixed: dict[str, QuantParams] = {}
     for node, dtype in integer_nodes(graph, forms):
-        if found := ops.lookup(node.op).fixed_output.get(dtype):
+        if found := operators.lookup(node.op).fixed_output.get(dtype):
             scale, zero_point = found
             fixed |= {name: QuantParams(dtype, (scale,), (zero_point,)) for name in node.outputs}
     return fixed
@@ -75,7 +75,7 @@ def tied_groups(
 
 def _same_scale(node: Node, dtype: str, graph: Graph, dtypes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yields pairs of tensors that the node wants to share parameters."""
-    positions = ops.lookup(node.op).same_scale
+    positions = operators.lookup(node.op).same_scale
     names = [*node.outputs, *(tensor.name for i, tensor in graph.float_inputs(node) if i in positions)]
     tied = [name for name in names if dtypes.get(name) == dtype]
     if positions:

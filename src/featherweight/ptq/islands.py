@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from featherweight import ops
+from featherweight import operators
 from featherweight.graph import Graph, Model, Node, consumers, producers
 from featherweight.ptq.forms import Forms, follow_layers
-from featherweight.recipe import Recipe
-from featherweight.target import Target
+from featherweight.recipes.recipe import Recipe
+from featherweight.targets.target import Target
 
 # What an operator must save to be worth two conversions, each an operator of its own.
 _LEAST_SAVED_NS = 20_000
@@ -57,7 +57,7 @@ def hidden_scores(forms: Forms, graph: Graph) -> list[str]:
 def _scores(forms: Forms, graph: Graph) -> Iterator[tuple[Node, int]]:
     """Yields the int8 operators that compute probabilities of many classes as an output, with their number."""
     for node in graph.nodes:
-        scale, _ = ops.lookup(node.op).fixed_output.get("int8", (0.0, 0))
+        scale, _ = operators.lookup(node.op).fixed_output.get("int8", (0.0, 0))
         if forms.activation(node) == "int8" and scale == _PROBABILITY_SCALE and node.outputs[0] in graph.outputs:
             classes = (graph.tensors[node.outputs[0]].shape or (1,))[-1]
             if classes > _MOST_CLASSES:
@@ -112,7 +112,7 @@ def _keep_islands_float(result: Forms, graph: Graph) -> None:
     made, read = producers(graph), consumers(graph)
 
     def is_island(node: Node) -> bool:
-        if node.name not in result.forms or not ops.lookup(node.op).moves_data:
+        if node.name not in result.forms or not operators.lookup(node.op).moves_data:
             return False
         before = [made.get(t.name) for _, t in graph.float_inputs(node) if not t.is_constant]
         if not before or any(n is None or result.activation(n) for n in before):

@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from featherweight import ops
+from featherweight import operators
 from featherweight.graph import Graph, Node, consumers
-from featherweight.numerics import QuantParams
-from featherweight.target import Target
+from featherweight.graph.numerics import QuantParams
+from featherweight.targets.target import Target
 
 # Of the output's scale: below, 8 bits of an operand are less than a step of it (and XNNPACK leaves the operator).
 _FINEST_OPERAND = 2.0**-9
@@ -57,7 +57,9 @@ class Partners:
         names = [name for name in (*node.inputs, *node.outputs) if name in self.params]
         others = [self.params[name].scale[0] for name in names if name not in blank]
         # Factors of a product have units of their own: nothing beside them says which.
-        filled = names if ops.lookup(node.op).finest is not None else [n for n in node.outputs if n in self.params]
+        filled = (
+            names if operators.lookup(node.op).finest is not None else [n for n in node.outputs if n in self.params]
+        )
         for name in filled:
             if others and name in blank and len({self.params[n].dtype for n in names}) == 1:
                 self.rescale(name, max(others))
@@ -65,7 +67,7 @@ class Partners:
 
     def coarsen(self, node: Node) -> None:
         """Widens an output whose scale is finer than its operands' rounding."""
-        finest, output = ops.lookup(node.op).finest, node.outputs[0]
+        finest, output = operators.lookup(node.op).finest, node.outputs[0]
         scales = [self.params[name].scale[0] for name in node.inputs if name in self.params]
         if finest is not None and scales and output in self.group:
             least = finest(self.params[output].dtype, max(scales))
@@ -75,7 +77,7 @@ class Partners:
     def level(self, node: Node) -> None:
         """Widens an int8 operand that is much finer than the result, where nothing else reads it."""
         output = node.outputs[0]
-        if ops.lookup(node.op).finest is None or output not in self.params or self.params[output].dtype != "int8":
+        if operators.lookup(node.op).finest is None or output not in self.params or self.params[output].dtype != "int8":
             return
         least = self.params[output].scale[0] * _FINEST_OPERAND
         for name in node.inputs:
@@ -91,7 +93,7 @@ class Partners:
 
     def beside(self, node: Node, position: int, params: QuantParams) -> QuantParams:
         """Returns the parameters of a constant operand: those of its values alone, fit to what it stands beside."""
-        op = ops.lookup(node.op)
+        op = operators.lookup(node.op)
         others = [name for index, name in enumerate(node.inputs) if index != position and name in self.params]
         scales = [self.params[name].scale[0] for name in (*others, *node.outputs) if name in self.params]
         if op.finest is None or not scales:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from featherweight.errors import RecipeError, listed
-from featherweight.numerics import INTEGER_BITS, QuantParams, integer_range
-from featherweight.tables import Table
+from featherweight.graph.numerics import INTEGER_BITS, QuantParams, integer_range
+from featherweight.recipes.toml import Table
 from featherweight.tflite import write_atomically
 
 FORMAT = 1

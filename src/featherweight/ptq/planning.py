@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from featherweight import ops, profiles
-from featherweight import recipe as recipes
-from featherweight import target as targets
+from featherweight import operators
 from featherweight.calibration import Stats
 from featherweight.errors import RecipeError
 from featherweight.graph import Graph, Model, Node, consumers, producers
-from featherweight.numerics import QuantParams, integer_range, params_from_range
-from featherweight.ops.calls import FUSED_BOUNDS
+from featherweight.graph.numerics import QuantParams, integer_range, params_from_range
+from featherweight.operators import profiles
+from featherweight.operators.call import FUSED_BOUNDS
 from featherweight.ptq import recurrent
 from featherweight.ptq.fitness import unfaithful, unfit
 from featherweight.ptq.forms import (
@@ -33,6 +32,8 @@ from featherweight.ptq.partners import Partners
 from featherweight.ptq.plan import Plan, edge
 from featherweight.ptq.ranges import Ranges
 from featherweight.ptq.weights import weight_params
+from featherweight.recipes import recipe as recipes
+from featherweight.targets import target as targets
 from featherweight.tflite import release_pages
 
 # Half of what int32 holds.
@@ -191,10 +192,10 @@ class _Planner:
                 f"slower in integers on target '{self.target.name}': '{name}' has a zero point, which XNNPACK refuses",
             )
             for node, dtype in integer_nodes(self.graph, self.forms)
-            for position in ops.lookup(node.op).wants_symmetric
+            for position in operators.lookup(node.op).wants_symmetric
             for name in [node.inputs[position]]
             if dtype == "int8" and self.wants_symmetric(name) and self.params[name].zero_point != (0,)
-            if ops.lookup(node.op).macs(node, self.graph) >= _LEAST_SLOW_MACS
+            if operators.lookup(node.op).macs(node, self.graph) >= _LEAST_SLOW_MACS
         ]
 
     def dtype_of(self, name: str) -> str | None:
@@ -219,7 +220,7 @@ class _Planner:
         for node, _ in nodes:
             self.plan_states(node)
         for node, dtype in nodes:
-            self.plan_inputs(node, ops.lookup(node.op), dtype)
+            self.plan_inputs(node, operators.lookup(node.op), dtype)
         self.notes += self.ranges.notes_on_infinity()
 
     def plan_states(self, node: Node) -> None:
@@ -256,14 +257,14 @@ class _Planner:
 
     def has_curve(self, node: Node) -> bool:
         """True for a 16-bit operator that follows a curve over its input's whole range: in coarser steps over more."""
-        return self.forms.activation(node) == "int16" and ops.lookup(node.op).is_curved
+        return self.forms.activation(node) == "int16" and operators.lookup(node.op).is_curved
 
     def wants_symmetric(self, name: str) -> bool:
         """True where the target's delegate takes an operator that reads the tensor with a zero point of 0 only."""
         return profiles.find(self.target.profile).is_delegate and any(
             node.inputs[position] == name
             for node in self.read.get(name, ())
-            for position in ops.lookup(node.op).wants_symmetric
+            for position in operators.lookup(node.op).wants_symmetric
         )
 
     def least_width(self, name: str) -> float:
@@ -288,7 +289,7 @@ class _Planner:
             where=f"tensor '{where}'",
         )
 
-    def plan_inputs(self, node: Node, op: ops.Op, dtype: str) -> None:
+    def plan_inputs(self, node: Node, op: operators.Op, dtype: str) -> None:
         """Decides what each real input of an integer node must be, where that is not the tensor's own choice."""
         tied = [t.name for i, t in self.graph.float_inputs(node) if i in op.same_scale and not t.is_constant]
         shared = next((self.params[name] for name in (*node.outputs, *tied) if name in self.params), None)

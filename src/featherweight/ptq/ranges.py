@@ -7,12 +7,12 @@ from functools import cached_property
 
 import numpy as np
 
-from featherweight import ops
+from featherweight import operators
 from featherweight.calibration import Stats, TensorStats, find_range
 from featherweight.calibration.infinity import holding_infinity, masking_bias
 from featherweight.errors import DataError, listed
 from featherweight.graph import Graph, Tensor, consumers, producers
-from featherweight.ops.relevance import EVERYTHING, LARGEST_ORDINARY, of_moved
+from featherweight.operators.relevance import EVERYTHING, LARGEST_ORDINARY, of_moved
 from featherweight.ptq.forms import Forms, picks_rows, weight_position
 from featherweight.ptq.relevance import finite_values, relevant_intervals, within
 
@@ -76,7 +76,7 @@ class Ranges:
         weights = {
             node.inputs[position]
             for node in self.graph.nodes
-            for role in ops.lookup(node.op).weights
+            for role in operators.lookup(node.op).weights
             for position in role[:2]
             if position is not None and position < len(node.inputs)
         }
@@ -105,7 +105,7 @@ class Ranges:
 
     def _uses(self, tensor: Tensor) -> bool:
         """True where an operator computes with a constant, instead of only choosing from it."""
-        return any(ops.lookup(node.op).relevant is not of_moved for node in self.read.get(tensor.name, ()))
+        return any(operators.lookup(node.op).relevant is not of_moved for node in self.read.get(tensor.name, ()))
 
     def notes_on_infinity(self) -> list[str]:
         """Returns a note on the tensors whose ranges leave out what makes no difference, if there are any."""
@@ -153,7 +153,7 @@ class Ranges:
     def _compared(self) -> dict[str, list[Range]]:
         found: dict[str, list[Range]] = {}
         for node in self.graph.nodes:
-            op = ops.lookup(node.op)
+            op = operators.lookup(node.op)
             is_comparison = op.same_scale and not any(self.graph.tensors[name].is_float for name in node.outputs)
             if is_comparison and self.forms.activation(node):
                 operands = [t for i, t in self.graph.float_inputs(node) if i in op.same_scale]

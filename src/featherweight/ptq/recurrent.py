@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 
 from featherweight.errors import RecipeError, listed
 from featherweight.graph import Graph, Node, Tensor
-from featherweight.numerics import QuantParams
-from featherweight.ops import lookup
-from featherweight.ops.recurrent import CELL, HIDDEN, LSTM
-from featherweight.recipe import Recipe
-from featherweight.target import Target
+from featherweight.graph.numerics import QuantParams
+from featherweight.operators import lookup
+from featherweight.operators.families.recurrent import CELL, HIDDEN, LSTM
+from featherweight.recipes.recipe import Recipe
+from featherweight.targets.target import Target
 
 FORMS = ("loop", "fused", "unrolled")
 # The integer type that each state has beside an integer layer.

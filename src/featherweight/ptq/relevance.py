@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from featherweight import ops
+from featherweight import operators
 from featherweight.calibration import Stats
 from featherweight.graph import Graph, Node, Tensor
-from featherweight.numerics import INTEGER_BITS
-from featherweight.ops.relevance import EVERYTHING, NOTHING, Interval, Reading
+from featherweight.graph.numerics import INTEGER_BITS
+from featherweight.operators.relevance import EVERYTHING, NOTHING, Interval, Reading
 
 _PEAK_UNKNOWN = 0.0
 
@@ -27,7 +27,7 @@ def relevant_intervals(graph: Graph, stats: Stats | None, dtypes: Mapping[str, s
     extents = {name: _extent(tensor, stats) for name, tensor in graph.tensors.items() if tensor.is_float}
     found: dict[str, Interval] = dict.fromkeys(graph.outputs, EVERYTHING)
     for node in reversed(graph.nodes):
-        op = ops.lookup(node.op)
+        op = operators.lookup(node.op)
         reading = _reading(node, graph, stats, extents, found, dtypes.get(node.name, "int8"))
         for position, name in enumerate(node.inputs):
             if name in extents:

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from featherweight import ops
+from featherweight import operators
 from featherweight.errors import RecipeError, UnsupportedOp, listed
 from featherweight.graph import Graph, Model, Node, Tensor, constant, fresh_name
-from featherweight.numerics import QuantParams, bias_params
-from featherweight.ops.quantize import DEQUANTIZE, QUANTIZE
+from featherweight.graph.numerics import QuantParams, bias_params
+from featherweight.operators.families.quantize import DEQUANTIZE, QUANTIZE
 from featherweight.ptq import recurrent
 from featherweight.ptq.constants import quantized_constant
 from featherweight.ptq.forms import touches_float
@@ -135,7 +135,7 @@ class _Rewriter:
         form = self.plan.forms.get(node.name, "float32")
         inputs = tuple(self.operand(node, i, name, form) for i, name in enumerate(node.inputs))
         dtype = self.activation(node)
-        if dtype in ops.lookup(node.op).biased:
+        if dtype in operators.lookup(node.op).biased:
             inputs = self.with_bias(node, inputs, str(dtype))
         for name in (*node.outputs, *self.intermediates(node)):
             tensor = self.graph.tensors.get(name)
@@ -145,12 +145,12 @@ class _Rewriter:
         attrs: Mapping[str, Any] = node.attrs
         if form.startswith("float32*") and "asymmetric_quantize_inputs" in attrs:
             attrs = dict(attrs) | {"asymmetric_quantize_inputs": True}
-        if dtype is not None and (needed := ops.lookup(node.op).integer_attrs.get(dtype)):
+        if dtype is not None and (needed := operators.lookup(node.op).integer_attrs.get(dtype)):
             attrs = {**attrs, **needed}
         if dtype is not None and recurrent.states(node):
             node, added = recurrent.with_intermediates(node, self.params(node.outputs[0]), self.fresh)
             self.tensors |= added
-        version = max(node.version, ops.lookup(node.op).versions.get(form, 1))
+        version = max(node.version, operators.lookup(node.op).versions.get(form, 1))
         self.nodes.append(replace(node, inputs=inputs, attrs=attrs, version=version))
 
     def params(self, name: str) -> QuantParams:
@@ -167,7 +167,7 @@ class _Rewriter:
             return name
         name = self.dropped.get(name, name)
         tensor = self.graph.tensors[name]
-        op, dtype = ops.lookup(node.op), self.activation(node)
+        op, dtype = operators.lookup(node.op), self.activation(node)
         if not tensor.is_float or tensor.is_variable:
             is_integer = tensor.is_float and dtype is not None
             typed = _typed(tensor, self.params(name)) if is_integer else tensor
@@ -215,7 +215,7 @@ class _Rewriter:
         read = source.quant.dtype if source.quant else source.dtype
         if op == DEQUANTIZE and source.quant is not None and source.quant.is_per_channel and read == "int8":
             read = "channels"
-        version = ops.lookup(op).versions.get(read if wanted is None else wanted.dtype, 1)
+        version = operators.lookup(op).versions.get(read if wanted is None else wanted.dtype, 1)
         self.nodes.append(Node(op, (name,), (result,), version=version))
         return result
 
@@ -239,7 +239,7 @@ class _Rewriter:
             self.made[key] = self.conversion(DEQUANTIZE, name, None)
         return self.made[key]
 
-    def bias(self, node: Node, role: ops.WeightRole, tensor: Tensor, dtype: str) -> str:
+    def bias(self, node: Node, role: operators.WeightRole, tensor: Tensor, dtype: str) -> str:
         """Returns the bias in int32 (int64 beside int16) at input scale × weight scale; one for each consumer."""
         if not tensor.is_constant:
             raise UnsupportedOp(
@@ -255,10 +255,10 @@ class _Rewriter:
 
     def with_bias(self, node: Node, inputs: tuple[str, ...], dtype: str) -> tuple[str, ...]:
         """Returns the inputs, with a bias of zeros where there is none and the kernel is right with one only."""
-        role = ops.lookup(node.op).weights[0]
+        role = operators.lookup(node.op).weights[0]
         if role.bias is None or (role.bias < len(inputs) and inputs[role.bias]):
             return inputs
-        channels = self.graph.tensors[node.inputs[role.weight]].shape[ops.lookup(node.op).axis or 0]
+        channels = self.graph.tensors[node.inputs[role.weight]].shape[operators.lookup(node.op).axis or 0]
         zeros = constant(self.fresh(f"{node.name}/bias"), np.zeros(channels, np.float32))
         name = self.bias(node, role, zeros, dtype)
         return (*inputs[: role.bias], *[""] * (role.bias - len(inputs)), name)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from featherweight import ops
+from featherweight import operators
 from featherweight.errors import DataError
 from featherweight.graph import Graph, Node
-from featherweight.numerics import DEAD_WEIGHT, LARGEST_BIAS, QuantParams, check_scale, scales_from_largest
-from featherweight.recipe import Scheme
-from featherweight.target import Target
+from featherweight.graph.numerics import DEAD_WEIGHT, LARGEST_BIAS, QuantParams, check_scale, scales_from_largest
+from featherweight.recipes.recipe import Scheme
+from featherweight.targets.target import Target
 
 # The smallest normal float16 number: below it, scales lose bits.
 _SMALLEST_BLOCK_SCALE = float(np.finfo(np.float16).tiny)
@@ -18,7 +18,7 @@ _SMALLEST_BLOCK_SCALE = float(np.finfo(np.float16).tiny)
 def weight_params(
     node: Node,
     graph: Graph,
-    role: ops.WeightRole,
+    role: operators.WeightRole,
     form: str,
     scheme: Scheme,
     target: Target,
@@ -38,7 +38,7 @@ def weight_params(
     Raises:
         DataError: if weight or bias hold NaN or infinity, or a scale can't be represented.
     """
-    op, dtype = ops.lookup(node.op), form.replace("+", "*").split("*")[1]
+    op, dtype = operators.lookup(node.op), form.replace("+", "*").split("*")[1]
     tensor = graph.tensors[node.inputs[role.weight]]
     where = f"{node.op} '{node.name}', weight '{tensor.name}'"
     values = tensor.array
@@ -75,7 +75,7 @@ def weight_params(
 
 
 def _needed_for_bias(
-    node: Node, graph: Graph, role: ops.WeightRole, channels: int, activation: QuantParams
+    node: Node, graph: Graph, role: operators.WeightRole, channels: int, activation: QuantParams
 ) -> np.ndarray:
     """Returns the smallest weight scales at which biases fit at input scale × weight scale, float64."""
     input_scale = activation.scale[0]

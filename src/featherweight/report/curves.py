@@ -14,7 +14,7 @@ _SUFFIXES = (".txt", ".json", ".html", ".svg", ".png")
 
 
 CurveLike = Any
-"""A `featherweight.curves.Curve`: this module lies below that one, and only reads it."""
+"""A `featherweight.tasks.sparsity_curve.Curve`: this module lies below that one, and only reads it."""
 
 
 def rendered(curve: CurveLike, suffix: str) -> bytes:

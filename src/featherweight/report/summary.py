@@ -15,18 +15,13 @@ from typing import Any
 
 from featherweight.analysis.comparison import TensorError
 from featherweight.analysis.evaluation import Evaluation
-from featherweight.analysis.inspection import (
-    constant_bytes,
-    node_counts,
-    op_name,
-    quantization_text,
-)
+from featherweight.analysis.inspection import constant_bytes, node_counts, op_name, quantization_text
 from featherweight.errors import FeatherweightError
 from featherweight.graph import Model, producers
 from featherweight.ptq.plan import Plan
 from featherweight.runtime.benchmark import Latency
 from featherweight.runtime.sizes import sizes_bytes
-from featherweight.target import Violation
+from featherweight.targets.target import Violation
 from featherweight.tflite import write_atomically
 
 SUFFIXES = (".json", ".txt", ".html")

@@ -12,7 +12,7 @@ import numpy as np
 
 from featherweight.errors import RecipeError
 from featherweight.graph import Model, Tensor
-from featherweight.numerics import INTEGER_BITS, integer_range, storage_dtype
+from featherweight.graph.numerics import INTEGER_BITS, integer_range, storage_dtype
 from featherweight.runtime.litert import Session
 from featherweight.runtime.progress import track
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from featherweight import ops
+from featherweight import operators
 from featherweight.errors import FeatherweightError
 from featherweight.graph import Graph, Model, Node, Signature, Tensor, constant
 from featherweight.runtime.litert import Session
@@ -61,7 +61,7 @@ def _can_fold(node: Node, graph: Graph, known: set[str]) -> bool:
         bool(inputs)
         and all(tensor.name in known for tensor in inputs)
         and node.op not in _LEFT
-        and not ops.lookup(node.op).calls
+        and not operators.lookup(node.op).calls
         and not any(name in graph.outputs for name in node.outputs)
         and all(t.elements <= most and not t.is_variable and -1 not in (t.shape_signature or ()) for t in outputs)
     )

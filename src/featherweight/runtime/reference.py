@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from featherweight import ops, profiles, tflite
+from featherweight import operators, tflite
 from featherweight.errors import DataError, FormatError, RecipeError, UnsupportedOp, listed
 from featherweight.graph import Graph, Model, Node, Tensor, io_names
-from featherweight.numerics import storage_dtype
-from featherweight.ops.control import GraphCall
-from featherweight.profiles import Profile
+from featherweight.graph.numerics import storage_dtype
+from featherweight.operators import profiles
+from featherweight.operators.families.control import GraphCall
+from featherweight.operators.profiles import Profile
 from featherweight.runtime.batches import split
 from featherweight.runtime.samples import checked_arrays, input_tensors
 
@@ -100,7 +101,7 @@ def evaluate(
     values = dict(fed)
     for index, node in enumerate(graph.nodes):
         call = _call(execution, graph, node, values)
-        if reason := ops.refusal(call):
+        if reason := operators.refusal(call):
             raise UnsupportedOp(f"{call.place}: LiteRT can't compute it: {reason}. Keep it float, or quantize it anew.")
         found = _kernel(node, call.inputs)(call)
         # Behind its outputs, a kernel returns the new values of the variable tensors that it read.
@@ -168,14 +169,15 @@ def _value(execution: Execution, graph: Graph, values: Mapping[str, np.ndarray],
     return array
 
 
-def _kernel(node: Node, inputs: Sequence[Tensor | None]) -> ops.Kernel:
+def _kernel(node: Node, inputs: Sequence[Tensor | None]) -> operators.Kernel:
     """Returns the kernel for the type of the node's activation."""
-    op = ops.lookup(node.custom_code or node.op)
+    op = operators.lookup(node.custom_code or node.op)
     place = f"{node.op} '{node.name}'"
     if not op.kernels:
         raise UnsupportedOp(
             f"{place}: the operator has no reference kernel (supported: "
-            f"{listed((o.name for o in ops.registered() if o.kernels), limit=200)}). Run it with runtime 'litert'."
+            f"{listed((op.name for op in operators.registered() if op.kernels), limit=200)}). "
+            "Run it with runtime 'litert'."
         )
     tensor = inputs[op.activation] if op.activation < len(inputs) else None
     dtype = tensor.dtype if tensor else ""

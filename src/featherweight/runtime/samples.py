@@ -15,7 +15,7 @@ import numpy as np
 
 from featherweight.errors import DataError, listed
 from featherweight.graph import Model, Tensor, io_names
-from featherweight.numerics import storage_dtype
+from featherweight.graph.numerics import storage_dtype
 from featherweight.runtime.batches import Feed, cut, has_free_batch, regrouped, rows_of, unit_of
 
 __all__ = ["Feed", "as_feeds", "checked_arrays", "feeds", "has_free_batch", "input_tensors", "known_length"]

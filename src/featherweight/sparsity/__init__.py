@@ -1,1 +1,1 @@
-"""Sparsity of lowered graphs: weights set to zero without training, stored sparsely, channels taken out."""
+"""What sparse weights look like: the patterns of their zeros, and the layouts that patterns are counted in."""

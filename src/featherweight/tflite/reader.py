@@ -12,7 +12,7 @@ import numpy as np
 
 from featherweight.errors import FormatError
 from featherweight.graph import Graph, Model, Node, Signature, Tensor, fresh_name
-from featherweight.numerics import QuantParams
+from featherweight.graph.numerics import QuantParams
 from featherweight.tflite import names
 from featherweight.tflite.names import schema
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from featherweight.errors import FormatError
 from featherweight.graph import Tensor, constant
-from featherweight.numerics import storage_dtype
+from featherweight.graph.numerics import storage_dtype
 
 _DENSE, _COMPRESSED = 0, 1
 # Smallest index vectors first, by the number of the schema's union SparseIndexVector.

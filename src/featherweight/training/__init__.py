@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-from featherweight.training import (
+from featherweight.training.float import (
     activation,
     control,
     conv,
     elementwise,
     indexing,
-    integer_elementwise,
-    integer_kernels,
-    integer_reductions,
-    integer_weighted,
     linear,
     pooling,
     recurrent,
     resize,
     shape,
-    softmax,
-    tables,
 )
-from featherweight.training.graph_model import GraphModel, graph_model
-from featherweight.training.quantized_model import QuantizedModel
-from featherweight.training.sparse_optimizer import SparseOptimizer
-from featherweight.training.writeback import float_graph
+from featherweight.training.graph.graph_model import GraphModel, graph_model
+from featherweight.training.graph.writeback import float_graph
+from featherweight.training.integer import (
+    elementwise as integer_elementwise,
+)
+from featherweight.training.integer import (
+    lookup_tables as tables,
+)
+from featherweight.training.integer import (
+    other as integer_kernels,
+)
+from featherweight.training.integer import (
+    reductions as integer_reductions,
+)
+from featherweight.training.integer import (
+    softmax,
+)
+from featherweight.training.integer import (
+    weighted as integer_weighted,
+)
+from featherweight.training.pruning.optimizer import SparseOptimizer
+from featherweight.training.qat.quantized_model import QuantizedModel
 
 __all__ = ["GraphModel", "QuantizedModel", "SparseOptimizer", "float_graph", "graph_model"]
 

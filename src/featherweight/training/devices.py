@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from featherweight.training.registry import ops
+from featherweight.training.graph.registry import ops
 
 
 def values_of(variables: Sequence[Any]) -> list[tuple[Any, np.ndarray]]:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from featherweight.errors import RecipeError, listed
-from featherweight.patterns import check_sparsity
+from featherweight.sparsity.patterns import check_sparsity
 
 F = TypeVar("F", bound=Callable[..., "Schedule"])
 

@@ -1,0 +1,257 @@
+"""What all commands share: how they fail, what they print, and what they check before they work."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from featherweight.errors import FeatherweightError
+
+if TYPE_CHECKING:
+    from featherweight.analysis.datasets import Dataset
+    from featherweight.graph import Model
+    from featherweight.lower import Lowered
+
+# Without a terminal there is no width to fit into: lines stay whole for grep and logs.
+_WIDE = 220
+
+app = typer.Typer(
+    name="featherweight",
+    help="Makes neural networks small and fast: Keras 3 or float .tflite in, integer .tflite out, with proof.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from featherweight import __version__
+
+        typer.echo(f"featherweight {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(  # pyright: ignore[reportUnusedFunction] (typer calls it)
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+def command(example: str, name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Adds a function to the command line under its name, with an example, and turns its errors into messages."""
+
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> None:
+            interrupts: list[int] = []
+            try:
+                with _noting(interrupts):
+                    function(*args, **kwargs)
+            except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
+                raise
+            except KeyboardInterrupt as interrupt:
+                _stop(str(interrupt) or "interrupted. No file was left half-written.", 130)
+            except Exception as error:
+                if interrupts:  # what libraries made of it, such as an ImportError from within an import
+                    _stop("interrupted. No file was left half-written.", 130)
+                if os.environ.get("FEATHERWEIGHT_DEBUG"):
+                    raise
+                _stop(_paragraph(error), 1)
+
+        examples = "\n\n".join(f"\b\n{line}" for line in ("Example:\n  " + example).split("\n\n"))
+        app.command(name, epilog=examples)(guarded)
+        return function
+
+    return add
+
+
+@contextmanager
+def _noting(interrupts: list[int]) -> Generator[None]:
+    """Notes Ctrl-C besides raising KeyboardInterrupt, where signals can be handled (the main thread)."""
+
+    def note(number: int, frame: Any) -> None:
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGINT, note)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _paragraph(error: Exception) -> str:
+    if isinstance(error, FeatherweightError):
+        return f"error: {' '.join(str(error).split())}"
+    text = " ".join(str(error).split()) or "no message"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"error: the package '{error.name}' is not installed, which this command needs. Install it first."
+    if isinstance(error, MemoryError):
+        return f"error: there is not enough memory ({text}). Use a smaller model, or fewer samples."
+    return (
+        f"unexpected error: {type(error).__name__}: {text}. This is a defect of featherweight or of a library that it "
+        "uses; set FEATHERWEIGHT_DEBUG=1 to see the traceback."
+    )
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    sys.stdout.flush()
+    typer.echo(f"featherweight: {message}", err=True)
+    raise typer.Exit(code)
+
+
+# ---------------------------------------------------------------------------------------------------------- output
+
+
+def print_json(value: Any) -> None:
+    """Prints records as strict JSON on stdout; infinite and unknown numbers become null."""
+    from featherweight.report import to_plain
+
+    typer.echo(json.dumps(to_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_table(
+    title: str, headers: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[int] = ()
+) -> None:
+    """Prints a table on stdout, in colour on terminals only; columns in `right` are aligned to the right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if sys.stdout.isatty() else _WIDE, markup=False, highlight=False, emoji=False)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="bold")
+    for index, header in enumerate(headers):
+        is_right = index in right
+        table.add_column(header, justify="right" if is_right else "left", no_wrap=is_right, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console.print(table)
+
+
+def say(message: str) -> None:
+    """Prints a line on stdout."""
+    typer.echo(message)
+
+
+@contextmanager
+def working(what: str) -> Generator[None]:
+    """Shows on a terminal (stderr) that something without a measurable progress is going on."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield
+
+
+# -------------------------------------------------------------------------------------------------- before the work
+
+
+def check_outputs(*outputs: Path | None, sources: Sequence[Path] = ()) -> None:
+    """Checks that files can be written before hours are spent on what shall go into them.
+
+    Raises:
+        FeatherweightError: if a path can't be written to.
+        typer.BadParameter: if two outputs are one file, or an output is also an input.
+    """
+    given = [path for path in outputs if path is not None]
+    for index, path in enumerate(given):
+        if path.resolve() in {other.resolve() for other in given[:index]}:
+            raise typer.BadParameter(f"'{path}' is named twice as an output.")
+        if any(path.resolve() == source.resolve() for source in sources):
+            raise typer.BadParameter(f"'{path}' is an input as well; writing it would destroy it. Choose another.")
+        if path.is_dir():
+            raise FeatherweightError(f"'{path}' can't be written: it is a folder. Give the path of a file.")
+        if not path.parent.is_dir():
+            raise FeatherweightError(
+                f"'{path}' can't be written: there is no folder '{path.parent}'. Create it, or choose another path."
+            )
+        try:
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+                pass
+        except OSError as error:
+            raise FeatherweightError(
+                f"'{path}' can't be written: {error.strerror or error}. Choose another path, or make room."
+            ) from error
+
+
+def check_report(path: Path | None) -> None:
+    """Raises typer.BadParameter if a report's suffix names no form of report."""
+    from featherweight.report import check_suffix
+
+    if path is not None:
+        try:
+            check_suffix(path)
+        except FeatherweightError as error:
+            raise typer.BadParameter(str(error), param_hint="--report") from None
+
+
+# An option of every command that lowers.
+InputShape = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=1,128",
+        help="Shape of an input of a .keras or .h5 file that leaves sizes free, batch first ('?': free); repeatable.",
+    ),
+]
+
+
+def open_model(path: Path, input_shape: Sequence[str] | None = None) -> Model:
+    """Returns the graph of a .tflite, .keras or .h5 file; frameworks are lowered, which takes a few seconds."""
+    return open_lowered(path, input_shape).model
+
+
+def open_lowered(
+    path: Path, input_shape: Sequence[str] | None = None, *, unroll: bool = False, fuse: bool = False
+) -> Lowered:
+    """Returns the graph of a .tflite, .keras or .h5 file with what lowering noted."""
+    from featherweight.tasks import load as loading
+
+    shapes = dict(_shape(text) for text in input_shape or ()) or None
+    if path.suffix.lower() == ".tflite":
+        return loading.load_with_notes(path, input_shapes=shapes)
+    with working(f"Lowering {path.name}"):
+        return loading.load_with_notes(path, unroll=unroll, fuse=fuse, input_shapes=shapes)
+
+
+def _shape(text: str) -> tuple[str, tuple[int | None, ...]]:
+    """Reads NAME=1,128."""
+    name, _, sizes = text.rpartition("=")
+    parts = [part.strip() for part in sizes.split(",")]
+    if not name or not all(part == "?" or (part.isdecimal() and int(part)) for part in parts):
+        raise typer.BadParameter(
+            f"'{text}' is no shape (allowed: NAME=SIZE,SIZE …; a size is a whole number from 1 on, or '?', free).",
+            param_hint="--input-shape",
+        )
+    return name, tuple(None if part == "?" else int(part) for part in parts)
+
+
+def open_data(data: str, model: Model, *, preprocess: str | None = None, labels: bool = False) -> Dataset:
+    """Returns the samples that DATA names for a model's inputs."""
+    from featherweight.analysis import datasets
+    from featherweight.graph import io_names
+
+    tensors = model.main.tensors
+    inputs = {
+        name: tensors[tensor].shape_signature or tensors[tensor].shape for name, tensor in io_names(model)[0].items()
+    }
+    return datasets.load(data, inputs, preprocess=preprocess, labels=labels)

@@ -1,0 +1,205 @@
+"""The command that prunes: prune."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from featherweight.cli.harness import (
+    InputShape,
+    check_outputs,
+    command,
+    open_data,
+    open_lowered,
+    print_json,
+    print_table,
+    say,
+    working,
+)
+from featherweight.cli.quantize import Output, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from featherweight.graph import Model
+    from featherweight.lower import Lowered
+    from featherweight.sparse_files.store import Stored
+    from featherweight.tasks.prune import Pruned
+
+
+class Store(StrEnum):
+    """How zeros are written."""
+
+    dense = "dense"
+    sparse = "sparse"
+    fast = "fast"
+
+
+_EXAMPLE = "featherweight prune model.keras -o pruned.tflite --sparsity 0.5 --method sparsegpt --calibration train.npz"
+
+
+def _rule(text: str) -> tuple[str, float]:
+    pattern, equals, number = text.rpartition("=")
+    try:
+        if equals and pattern:
+            return pattern, float(number)
+    except ValueError:
+        pass
+    raise typer.BadParameter(f"'{text}' is no PATTERN=SPARSITY, such as 'block_1/*=0.75'.", param_hint="--rule")
+
+
+@command(_EXAMPLE)
+def prune(
+    model: Source,
+    output: Output,
+    sparsity: Annotated[float, typer.Option(metavar="S", help="The fraction of weights to set to zero, in [0, 1).")],
+    pattern: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="unstructured, blocks as 1x4, 2:4, auto (what --target names), or channel: these are taken out.",
+        ),
+    ] = "unstructured",
+    method: Annotated[str, typer.Option(metavar="NAME", help="magnitude, wanda or sparsegpt.")] = "magnitude",
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Samples of the training split, for wanda and sparsegpt: .npz, .npy, folder of images, or "
+            "pkg.module:function.",
+        ),
+    ] = None,
+    preprocess: Annotated[
+        str | None,
+        typer.Option(metavar="SCALE,OFFSET", help="For folders of images: input = pixel × scale + offset."),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Use at most so many samples.")] = 128,
+    allocation: Annotated[str, typer.Option(metavar="NAME", help="uniform, erk or global.")] = "uniform",
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Kernels that stay dense; may be given several times.")
+    ] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN=S", help="Kernels with a sparsity of their own; may be given several times."),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE.toml",
+            help="Whose pattern --pattern auto takes, and whose conditions --store sparse meets.",
+        ),
+    ] = None,
+    store: Annotated[
+        Store,
+        typer.Option(help="sparse: leave the zeros out, where kernels take that; fast: where that is faster, too."),
+    ] = Store.dense,
+    input_shape: InputShape = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
+    """Prune a float model without training it.
+
+    Each kernel ends with exactly the fraction of zeros that was asked for; the first convolution, the last kernel and
+    depthwise convolutions stay dense unless a rule names them.
+    """
+    from featherweight.tasks.prune import prune as prune_model
+
+    rules = [_rule(text) for text in rule or ()]
+    check_outputs(output, sources=[model])
+    if pattern == "channel":
+        if rules or calibration or method != "magnitude" or allocation != "uniform" or store is not Store.dense:
+            raise typer.BadParameter(
+                "channels go by magnitude, a fraction of each group: --rule, --calibration, --method, --allocation and "
+                "--store have no effect. From Python, remove_channels can do more.",
+                param_hint="--pattern",
+            )
+        _remove(open_lowered(model, input_shape), output, sparsity, exclude or (), as_json=as_json)
+        return
+    lowered = open_lowered(model, input_shape)
+    data = None if calibration is None else open_data(calibration, lowered.model, preprocess=preprocess).samples
+    result = prune_model(
+        lowered,
+        sparsity,
+        pattern=pattern,
+        method=method,
+        calibration=data,
+        allocation=allocation,
+        exclude=exclude or (),
+        rules=rules,
+        target=target,
+        samples=samples,
+    )
+    stored = None
+    if store is not Store.dense:
+        from featherweight.sparse_files.store import store_sparse
+
+        with working("Trying the sparse file"):
+            stored = store_sparse(result.model, prefer="speed" if store is Store.fast else "size", target=target)
+    (stored or result).save(output)
+    _print(output, result, stored, lowered.model, as_json=as_json)
+
+
+def _remove(lowered: Lowered, output: Path, fraction: float, exclude: Sequence[str], *, as_json: bool) -> None:
+    """Takes channels out, and prints what is left of each group."""
+    from featherweight.tasks.remove_channels import remove_channels
+
+    result = remove_channels(lowered, fraction, exclude=exclude)
+    size = result.save(output)
+    groups = [vars(group) for group in result.groups]
+    if as_json:
+        sizes = {"file_bytes": size, "macs": result.macs, "weight_bytes": result.weight_bytes}
+        print_json({"file": str(output), **sizes, "groups": groups})
+        return
+    rows = [(", ".join(g.kernels), f"{g.before:,}", f"{g.after:,}", g.reason) for g in result.groups]
+    print_table("Channels", ("made by", "before", "after", "why all stay"), rows, right=(1, 2))
+    before, after = result.macs
+    say(f"{output}: {size:,} bytes; {after:,} of {before:,} multiply-accumulates are left.")
+
+
+def _print(output: Path, result: Pruned, stored: Stored | None, before: Model, *, as_json: bool) -> None:
+    from featherweight.runtime.sizes import sizes_bytes
+
+    raw, compressed = sizes_bytes(output)
+    _, dense = sizes_bytes(before)
+    weights = {row.name: row for row in stored.tensors} if stored else {}
+    if as_json:
+        kernels = [{**vars(kernel), "sparsity": kernel.sparsity} for kernel in result.kernels]
+        sizes = {"file_bytes": raw, "compressed_bytes": compressed, "compressed_bytes_before": dense}
+        if stored:
+            sizes |= {"dense_file_bytes": stored.file_bytes[0], "dense_compressed_bytes": stored.compressed_bytes[0]}
+        rows = [vars(row) for row in weights.values()]
+        found = {"stored": rows, "violations": stored.violations if stored else ()}
+        print_json({"file": str(output), "sparsity": result.sparsity, **sizes, "kernels": kernels, **found})
+        return
+    rows = [
+        (k.name, k.op, f"{k.elements:,}", f"{100 * k.sparsity:.1f} %", k.pattern or "dense", k.method, k.reason)
+        for k in result.kernels
+    ]
+    headings = ("kernel", "operator", "weights", "zeros", "pattern", "method", "why")
+    print_table("Kernels", headings, rows, right=(2, 3))
+    if stored:
+        kinds = [
+            (
+                r.name,
+                r.form,
+                f"{r.dense_bytes:,}",
+                f"{r.stored_bytes:,}",
+                f"1x{r.block}" if r.block else "dense",
+                r.reason,
+            )
+            for r in weights.values()
+        ]
+        print_table("Storage", ("kernel", "form", "bytes", "stored", "blocks", "why"), kinds, right=(2, 3))
+        files, compressed_files = (
+            " → ".join(f"{size:,}" for size in sizes) for sizes in (stored.file_bytes, stored.compressed_bytes)
+        )
+        say(f"The whole file, zeros stored → left out: {files} bytes; compressed: {compressed_files} bytes.")
+        if stored.violations:
+            missed = [(v.op, v.node, v.message) for v in stored.violations]
+            print_table("Conditions of the target that are missed", ("operator", "name", "what"), missed)
+    say(
+        f"{output}: {100 * result.sparsity:.1f} % of all weights are zero; {raw:,} bytes, {compressed or 0:,} when "
+        f"compressed (dense: {dense or 0:,})."
+    )

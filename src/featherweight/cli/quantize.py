@@ -1,0 +1,247 @@
+"""Commands that write models: demo, lower, quantize."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from featherweight.cli.harness import (
+    InputShape,
+    check_outputs,
+    check_report,
+    command,
+    open_data,
+    open_lowered,
+    print_table,
+    say,
+    working,
+)
+
+if TYPE_CHECKING:
+    from featherweight.graph import Model
+    from featherweight.lower import Lowered
+    from featherweight.tasks.quantize import Quantized
+
+_IMPROVEMENTS = ("none", "equalize")
+_LATER = ("bias", "gptq", "adaround", "smooth", "auto")
+# Evidence for the report: enough to rank tensors, in little time.
+_REPORT_SAMPLES = 32
+
+Source = Annotated[Path, typer.Argument(metavar="MODEL", help="A .tflite, .keras or .h5 file.")]
+Output = Annotated[Path, typer.Option("-o", "--output", metavar="OUT.tflite", help="The file to write.")]
+
+
+class Io(StrEnum):
+    """Types of inputs and outputs."""
+
+    int8 = "int8"
+    float32 = "float32"
+
+
+class Recurrent(StrEnum):
+    """Forms of recurrent layers."""
+
+    auto = "auto"
+    loop = "loop"
+    fused = "fused"
+    unrolled = "unrolled"
+
+
+@command("featherweight demo --out demo-output")
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write into.")] = Path("demo-output"),
+    seed: Annotated[int, typer.Option(help="Decides the training.")] = 0,
+) -> None:
+    """Train, quantize and measure a small convnet.
+
+    The whole story on real data that comes with the package; every file is kept.
+    """
+    from featherweight import demo as story
+
+    say(str(story.run(out, seed)))
+    say(f"\nEvery model with its plan and report, and this table as text, HTML and JSON: {out}")
+
+
+@command("featherweight lower model.keras -o model.tflite")
+def lower(
+    model: Source,
+    output: Output,
+    unroll: Annotated[
+        bool, typer.Option("--unroll", help="Write recurrent layers out step by step instead of as loops.")
+    ] = False,
+    fuse: Annotated[
+        bool, typer.Option("--fuse", help="Write LSTM layers as one operator each, where that has a kernel for them.")
+    ] = False,
+    input_shape: InputShape = None,
+) -> None:
+    """Turn a Keras model into a float .tflite file.
+
+    Its outputs are verified against the source's.
+    """
+    if model.suffix.lower() == ".tflite":
+        raise typer.BadParameter(
+            f"'{model}' is a .tflite file already; `quantize` takes it as it is.", param_hint="MODEL"
+        )
+    check_outputs(output, sources=[model])
+    lowered = open_lowered(model, input_shape, unroll=unroll, fuse=fuse)
+    graph = lowered.model
+    from featherweight import tflite
+
+    size = tflite.save(graph, output)
+    for note in lowered.notes:
+        say(f"Note: {note}")
+    say(f"{output}: {size:,} bytes, {len(graph.main.nodes)} operators; its outputs agree with {model.name}.")
+
+
+def _improve(value: str) -> str:
+    allowed = " and ".join(f"'{name}'" for name in _IMPROVEMENTS)
+    for wish in (part.strip() for part in value.split(",")):
+        if wish in _LATER:
+            raise typer.BadParameter(f"'{wish}' comes with a later version; this one has {allowed}.")
+        if wish not in _IMPROVEMENTS:
+            raise typer.BadParameter(f"unknown improvement '{wish}' (allowed: {', '.join(_IMPROVEMENTS)}).")
+    return value
+
+
+def _equalized(lowered: Lowered) -> Lowered:
+    """Returns a lowered model with its channels evened out, which its notes tell."""
+    from featherweight.tasks import quantize as pipeline
+
+    equalized = pipeline.equalize(lowered.model)
+    done = sum(not row.reason for row in equalized.tensors)
+    left = [f"'{row.name}': {row.reason}" for row in equalized.tensors if row.reason]
+    said = f"equalized the channels of {done} tensors between weights"
+    note = said + (f"; left alone: {'; '.join(left)}" if left else "")
+    return replace(lowered, model=equalized.model, notes=(*lowered.notes, note))
+
+
+def _engine(value: str) -> str:
+    if value == "ray":
+        raise typer.BadParameter("'ray' comes with a later version; this one has only 'local'.")
+    if value != "local":
+        raise typer.BadParameter(f"unknown engine '{value}' (allowed: local).")
+    return value
+
+
+@command("featherweight quantize model.tflite -o model_int8.tflite --recipe int8 --calibration train.npz")
+def quantize(
+    model: Source,
+    output: Output,
+    recipe: Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="See `featherweight recipes`.")] = "int8",
+    target: Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="See `featherweight targets`.")] = "litert",
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Samples of the training split: .npz, .npy, folder of images, or pkg.module:function.",
+        ),
+    ] = None,
+    preprocess: Annotated[
+        str | None,
+        typer.Option(metavar="SCALE,OFFSET", help="For folders of images: input = pixel × scale + offset."),
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Use at most so many samples.")] = None,
+    ranges: Annotated[str, typer.Option(metavar="METHOD", help="minmax, percentile, mse or entropy.")] = "minmax",
+    improve: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST", callback=_improve, help="Accuracy recovery: none, or equalize (scales per tensor)."
+        ),
+    ] = "none",
+    io: Annotated[Io | None, typer.Option(help="Type of inputs and outputs; default: the target's habit.")] = None,
+    recurrent: Annotated[
+        Recurrent, typer.Option(help="Form of a Keras model's recurrent layers; auto: by recipe and target.")
+    ] = Recurrent.auto,
+    input_shape: InputShape = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a result in which any operator but the borders is float.")
+    ] = False,
+    integers: Annotated[
+        bool, typer.Option("--integers", help="Leave nothing float because it is faster or finer so on the target.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Run both models on some samples, and warn of noisy outputs.")
+    ] = True,
+    plan_in: Annotated[Path | None, typer.Option(metavar="P.json", help="Carry out this plan.")] = None,
+    plan_out: Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan.")] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="R.html|R.json|R.txt", help="Write a report in the form of its suffix."),
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(callback=_engine, help="Where to work; only 'local' in this version.")
+    ] = "local",
+    seed: Annotated[int, typer.Option(help="For what draws random numbers; nothing in this version does.")] = 0,
+) -> None:
+    """Quantize a model after training, by any recipe."""
+    from featherweight.ptq import plan as plans
+    from featherweight.ptq.recurrent import choose_form
+    from featherweight.recipes import recipe as recipes
+    from featherweight.targets import target as targets
+    from featherweight.tasks import quantize as pipeline
+
+    check_report(report)
+    check_outputs(output, plan_out, report, sources=[path for path in (model, plan_in) if path])
+    wish, device = recipes.load(recipe), targets.load(target)
+    plan = None if plan_in is None else plans.load(plan_in)
+    measured = calibration is not None and (wish.needs_ranges or report is not None)
+    if plan is None and wish.needs_ranges and calibration is None:
+        pipeline.quantize(model, wish, target=device)  # raises, and says what is missing
+    form = choose_form(wish, device, recurrent.value)
+    lowered = open_lowered(model, input_shape, unroll=form.unroll, fuse=form.fuse)
+    if "equalize" in improve.split(","):
+        lowered = _equalized(lowered)
+    graph = lowered.model
+    data = open_data(calibration, graph, preprocess=preprocess).samples if measured and calibration else None
+    result = pipeline.quantize(
+        lowered,
+        wish,
+        calibration=data if plan is None else None,
+        target=device,
+        io=None if io is None else io.value,
+        strict=strict,
+        integers=integers,
+        verify=verify,
+        ranges=ranges,
+        plan=plan,
+        samples=samples,
+        recurrent=recurrent.value,
+        progress=True,
+    )
+    summary = result.report
+    if report is not None and calibration is not None:
+        from featherweight.analysis import compare
+
+        data = open_data(calibration, graph, preprocess=preprocess).samples
+        limit = min(samples or _REPORT_SAMPLES, _REPORT_SAMPLES)
+        summary = replace(summary, errors=tuple(compare(graph, result.model, data, limit=limit, progress=True)))
+    result.save(output)
+    if plan_out is not None:
+        result.plan.save(plan_out)
+    if report is not None:
+        with working("Writing the report"):
+            summary.save(report)
+    print_result(output, result, graph)
+
+
+def print_result(output: Path, result: Quantized, graph: Model) -> None:
+    """Prints what was written, and what is not as asked for."""
+    before, after = result.report.before.file_bytes, output.stat().st_size
+    say(f"{output}: {after:,} bytes, {100 * after / before:.0f} % of the float graph's {before:,}.")
+    nodes = ", ".join(f"{count} {kind}" for kind, count in result.report.nodes.items())
+    say(f"Operators: {nodes}.")
+    kept = [(n.op, n.name, n.reason) for n in result.report.kept_float]
+    if kept:
+        print_table(f"{len(kept)} operators stay float", ("operator", "name", "reason"), kept)
+    dropped = [(n.op, n.name, n.reason) for n in result.report.dropped]
+    if dropped:
+        print_table(f"{len(dropped)} operators were left out", ("operator", "name", "reason"), dropped)
+    for note in result.report.notes:
+        say(f"Note: {note}")
+    if result.report.violations:
+        rows = [(v.op, v.node, v.message) for v in result.report.violations]
+        print_table(f"{len(rows)} violations of {result.report.target}", ("operator", "name", "what"), rows)

@@ -1,0 +1,194 @@
+"""The command that trains: train."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from featherweight.cli.harness import (
+    InputShape,
+    check_outputs,
+    check_report,
+    command,
+    open_data,
+    open_lowered,
+    say,
+    working,
+)
+from featherweight.cli.quantize import Output, Source, print_result
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from featherweight.graph import Model
+    from featherweight.training.qat.loop import Course
+    from featherweight.training.qat.quantized_model import QuantizedModel
+
+_CALIBRATION_SAMPLES = 500
+_EXAMPLE = "featherweight train model.keras -o model_w4.tflite --recipe w4a8 --data train.npz --epochs 10"
+
+
+@command(_EXAMPLE)
+def train(
+    model: Source,
+    output: Output,
+    data: Annotated[
+        str,
+        typer.Option(metavar="DATA", help="Samples to train on: .npz, .npy, folder of images, or pkg.module:function."),
+    ],
+    recipe: Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="See `featherweight recipes`.")] = "int8",
+    target: Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="See `featherweight targets`.")] = "litert",
+    epochs: Annotated[int, typer.Option(min=1, help="How often to go through the samples.")] = 10,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples in a step.")] = 32,
+    learning_rate: Annotated[
+        float, typer.Option(help="Of Adam, at its peak; about 1 % of the one the model was trained with.")
+    ] = 1e-4,
+    distil: Annotated[
+        bool | None,
+        typer.Option(
+            "--distil/--labels",
+            help="Learn from the float model or from DATA's labels; default: from labels where DATA has them.",
+        ),
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A loss of Keras, for labels; default: by labels and output.")
+    ] = None,
+    train_ranges: Annotated[
+        str,
+        typer.Option(
+            metavar="METHOD",
+            help="How activation ranges move: fixed, learned (weight scales too), moving_average, minmax.",
+        ),
+    ] = "fixed",
+    calibration: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Samples that ranges start from; default: 500 of the training samples."),
+    ] = None,
+    preprocess: Annotated[
+        str | None,
+        typer.Option(metavar="SCALE,OFFSET", help="For folders of images: input = pixel × scale + offset."),
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Calibrate with at most so many samples.")] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the state is kept after each epoch; default: OUT.tflite.training"),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="R.html|R.json|R.txt", help="Write a report in the form of its suffix."),
+    ] = None,
+    input_shape: InputShape = None,
+    seed: Annotated[int, typer.Option(min=0, help="Decides the order of the samples.")] = 0,
+) -> None:
+    """Train a quantized model, by distillation or labels.
+
+    What is trained computes the integers of the file that is written. After a kill or Ctrl-C, the same command goes on
+    after the last complete epoch, and writes the same file as a run that was never stopped.
+    """
+    if not 0 < learning_rate < float("inf"):
+        raise typer.BadParameter(f"{learning_rate} is no positive number.", param_hint="--learning-rate")
+    if distil and loss is not None:
+        raise typer.BadParameter("a loss is for labels; leave it or --distil out.", param_hint="--loss")
+    check_report(report)
+    check_outputs(output, report, sources=[model])
+    folder = checkpoint or output.with_name(f"{output.name}.training")
+    lowered, settings = _opened(model, recipe, target, input_shape)
+    graph = lowered.model
+    from featherweight.tasks.quantize_aware import quantize_aware
+    from featherweight.training.qat import loop
+
+    dataset = open_data(data, graph, preprocess=preprocess, labels=distil is False or loss is not None)
+    labels = None if distil else dataset.labels
+    inputs = loop.gathered(dataset.samples, graph, labels)
+    course = loop.Course(epochs, batch_size, learning_rate, seed)
+    settings |= vars(course) | {
+        "data": data,
+        "preprocess": preprocess,
+        "samples": len(next(iter(inputs.values()))),
+        "labels": labels is not None,
+        "loss": loss,
+        "ranges": train_ranges,
+        "calibration": calibration,
+        "calibration samples": samples,
+    }
+    checkpoints = loop.Checkpoints(folder, settings)
+    compiled = None if labels is None else loop.loss_for(graph, labels, loss)
+    trained, done = checkpoints.latest()
+    if trained is None:
+        ranges = open_data(calibration, graph, preprocess=preprocess).samples if calibration else _spread(inputs)
+        trained = quantize_aware(
+            lowered,
+            recipe,
+            calibration=ranges,
+            target=target,
+            samples=samples,
+            train_ranges=settings["ranges"],
+            teacher=True if labels is None else None,
+            dropout=model,
+        )
+        loop.compile_for(trained, course, settings["samples"], compiled)
+        checkpoints.begin(trained)
+        say(f"Training by {'distillation from the float model' if labels is None else 'labels'}.")
+    else:
+        say(f"Going on after epoch {done} of {epochs}, from {folder}.")
+    _train(trained, inputs, labels, course, checkpoints, done)
+    _write(trained, graph, output, report)
+    checkpoints.remove()
+
+
+def _opened(model: Path, recipe: str, target: str, input_shape: list[str] | None) -> tuple[Any, dict[str, Any]]:
+    """Returns the lowered model, and what of the settings tells one model, recipe and target from another."""
+    import featherweight
+    from featherweight.lower import keras as framework
+    from featherweight.recipes import recipe as recipes
+    from featherweight.targets import target as targets
+
+    wish, device = recipes.load(recipe), targets.load(target)
+    backend = framework.backend()
+    lowered = open_lowered(model, input_shape, unroll=wish.needs_ranges)
+    return lowered, {
+        "model": f"{model.name} {_digest(model.read_bytes())}",
+        "recipe": f"{wish.name} {_digest(repr(wish).encode())}",
+        "target": f"{device.name} {_digest(repr(device).encode())}",
+        "featherweight": featherweight.__version__,
+        "backend": backend,
+        "input shapes": sorted(input_shape or ()),
+    }
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _spread(inputs: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """Returns samples from all over the training set."""
+    count = len(next(iter(inputs.values())))
+    rows = range(0, count, max(count // _CALIBRATION_SAMPLES, 1))[:_CALIBRATION_SAMPLES]
+    return [{name: array[row : row + 1] for name, array in inputs.items()} for row in rows]
+
+
+def _train(trained: Any, inputs: Any, labels: Any, course: Course, checkpoints: Any, done: int) -> None:
+    from featherweight.training.qat import loop
+
+    try:
+        loop.train(trained, inputs, labels, course, checkpoints, done)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted. The state after the last complete epoch is in '{checkpoints.folder}'; run the same command "
+            "again to go on."
+        ) from None
+
+
+def _write(trained: QuantizedModel, graph: Model, output: Path, report: Path | None) -> None:
+    from featherweight.tasks.quantize_aware import finalize
+
+    with working("Writing the model"):
+        result = finalize(trained)
+        result.save(output)
+    if report is not None:
+        result.report.save(report)
+    print_result(output, result, graph)

@@ -1,0 +1,253 @@
+"""The model as a frozen graph that refers by name, and knows nothing of its file format.
+
+Everything is immutable: an edit is a new `Graph` (`dataclasses.replace`) that shares what did not change.
+Tensor names are unique over a whole `Model`, loop bodies included, so that a name alone says which tensor is
+meant: in a plan, a rule or a message.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from featherweight.errors import FormatError
+from featherweight.graph.numerics import QuantParams, storage_dtype
+
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
+_PACKED_BITS = {"int4": 4, "uint4": 4, "int2": 2}
+_PLAINLESS = {"string": "holds strings", "resource": "is a handle", "variant": "is a handle"}
+
+
+def _nothing() -> Mapping[str, Any]:
+    return _EMPTY
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """One value of a graph: a constant if it has `data`, else computed, fed, or kept between runs.
+
+    Attributes:
+        shape: sizes at the batch that the file was made for.
+        dtype: the schema's name in lower case: ``float32``, ``int8``, ``int4``, ``bool`` …
+        data: the constant's bytes as stored (1-D uint8, read-only), or None. Tensors that hold the same array
+            share one buffer in the file.
+        shape_signature: `shape` with -1 where a size is free, or None where all are fixed.
+        file_name: the name to write where the file's own was empty or taken, else None.
+        extras: fields of the file that the graph has no use for but must not lose (sparsity, variant types …).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    data: np.ndarray | None = None
+    quant: QuantParams | None = None
+    shape_signature: tuple[int, ...] | None = None
+    is_variable: bool = False
+    file_name: str | None = None
+    extras: Mapping[str, Any] = field(default_factory=_nothing)
+
+    @property
+    def is_constant(self) -> bool:
+        """True where the value is stored in the model."""
+        return self.data is not None
+
+    @property
+    def is_float(self) -> bool:
+        """True for float32 values, the ones that quantization replaces."""
+        return self.dtype == "float32"
+
+    @property
+    def elements(self) -> int:
+        """The number of elements at the file's own batch."""
+        return math.prod(self.shape)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that the constant takes in the file; 0 where it is none."""
+        return 0 if self.data is None else self.data.size
+
+    @property
+    def array(self) -> np.ndarray | None:
+        """The constant as an array of `shape`, without a copy except for 4-bit types; None where it is none.
+
+        Raises:
+            FormatError: if the stored bytes do not fit shape and dtype (a sparse tensor, for example).
+        """
+        if self.data is None:
+            return None
+        if self.dtype in _PLAINLESS or "sparsity" in self.extras:
+            kind = _PLAINLESS.get(self.dtype, "is stored sparsely")
+            raise FormatError(f"Tensor '{self.name}' {kind}; it has no plain array.")
+        dtype = storage_dtype(self.dtype)
+        if self.dtype in _PACKED_BITS:
+            values = _unpack(self.data, self.dtype, self.elements)
+        elif self.data.size % dtype.itemsize == 0:
+            values = self.data.view(dtype)
+        else:
+            values = None
+        if values is None or values.size != self.elements:
+            raise FormatError(
+                f"Tensor '{self.name}': {self.data.size} bytes are stored, but {self.dtype}{list(self.shape)} needs "
+                f"{self.elements} elements. The file is damaged."
+            )
+        return values.reshape(self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One operator. An absent optional input is the empty name.
+
+    Attributes:
+        op: the schema's name, such as ``CONV_2D``; ``CUSTOM`` has its name in `custom_code`.
+        attrs: the operator's options by their schema names in snake_case; paddings and fused activations by
+            name (``"SAME"``, ``"RELU6"``).
+        version: the operator version that the runtime must know.
+        extras: what else the file says about the node (options table, custom options, intermediates …).
+    """
+
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attrs: Mapping[str, Any] = field(default_factory=_nothing)
+    version: int = 1
+    custom_code: str | None = None
+    extras: Mapping[str, Any] = field(default_factory=_nothing)
+
+    @property
+    def name(self) -> str:
+        """The node's name in plans, rules and messages: its first output's."""
+        return next((o for o in self.outputs if o), f"{self.op}()")
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """One subgraph: nodes in topological order over tensors by name."""
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    nodes: tuple[Node, ...]
+    tensors: Mapping[str, Tensor]
+    extras: Mapping[str, Any] = field(default_factory=_nothing)
+
+    def float_inputs(self, node: Node) -> Iterator[tuple[int, Tensor]]:
+        """Yields (position, tensor) of the node's float32 inputs."""
+        for position, name in enumerate(node.inputs):
+            if name and self.tensors[name].is_float:
+                yield position, self.tensors[name]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A named way to call one graph: public names of inputs and outputs, each with its tensor."""
+
+    key: str
+    inputs: tuple[tuple[str, str], ...]
+    outputs: tuple[tuple[str, str], ...]
+    graph: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A whole file: the main graph, the graphs that its loops and branches call, and what describes them."""
+
+    graphs: tuple[Graph, ...]
+    signatures: tuple[Signature, ...] = ()
+    metadata: Mapping[str, bytes | np.ndarray] = field(default_factory=_nothing)
+    description: str = ""
+    extras: Mapping[str, Any] = field(default_factory=_nothing)
+
+    @property
+    def main(self) -> Graph:
+        """The graph that runs when the model is invoked."""
+        return self.graphs[0]
+
+
+def producers(graph: Graph) -> dict[str, Node]:
+    """Maps every computed tensor to the node that computes it."""
+    return {name: node for node in graph.nodes for name in node.outputs if name}
+
+
+def consumers(graph: Graph) -> dict[str, tuple[Node, ...]]:
+    """Maps every tensor that is read to the nodes that read it, each once."""
+    found: dict[str, list[Node]] = {}
+    for node in graph.nodes:
+        for name in dict.fromkeys(node.inputs):
+            if name:
+                found.setdefault(name, []).append(node)
+    return {name: tuple(nodes) for name, nodes in found.items()}
+
+
+def replace_graph(model: Model, index: int, graph: Graph) -> Model:
+    """Returns the model with one of its graphs replaced."""
+    graphs = list(model.graphs)
+    graphs[index] = graph
+    return replace(model, graphs=tuple(graphs))
+
+
+def io_names(model: Model) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns (inputs, outputs) of the main graph: public name → tensor name, in the graph's order.
+
+    Public names are those of the first signature of the main graph; tensors that it does not name, and models
+    without one, use the tensors' own names.
+    """
+    signature = next((s for s in model.signatures if s.graph == 0), None)
+    inputs, outputs = (signature.inputs, signature.outputs) if signature else ((), ())
+    return _public_names(model.main.inputs, inputs), _public_names(model.main.outputs, outputs)
+
+
+def _public_names(tensors: Iterable[str], named: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Maps public names to tensors, in the tensors' order; a tensor without one goes by its own, made unique."""
+    found: dict[str, str] = {}
+    taken = {name for name, _ in named}
+    for tensor in tensors:
+        names = [name for name, its in named if its == tensor] or [fresh_name(tensor, taken | found.keys())]
+        found |= dict.fromkeys(names, tensor)
+    return found
+
+
+def constant(name: str, array: np.ndarray, dtype: str | None = None, quant: QuantParams | None = None) -> Tensor:
+    """Returns a constant tensor that holds a (packed, read-only) copy or view of `array`."""
+    array = np.asarray(array)
+    dtype = dtype or array.dtype.name
+    shape = array.shape
+    if dtype in _PACKED_BITS:
+        data = _pack(array, _PACKED_BITS[dtype])
+    else:
+        data = np.ascontiguousarray(array, storage_dtype(dtype)).reshape(-1).view(np.uint8)
+    data.flags.writeable = False
+    return Tensor(name, shape, dtype, data, quant)
+
+
+def fresh_name(wish: str, taken: Iterable[str]) -> str:
+    """Returns `wish`, or `wish` with the first free number behind it."""
+    taken = taken if isinstance(taken, (set, frozenset, dict)) else set(taken)
+    if wish and wish not in taken:
+        return wish
+    number = 1
+    while f"{wish}#{number}" in taken:
+        number += 1
+    return f"{wish}#{number}"
+
+
+def _pack(array: np.ndarray, bits: int) -> np.ndarray:
+    """Packs integers densely, first element in the low bits (the .tflite layout of int4 and int2)."""
+    per_byte = 8 // bits
+    flat = array.astype(np.int8).reshape(-1).view(np.uint8) & ((1 << bits) - 1)
+    flat = np.pad(flat, (0, -flat.size % per_byte)).reshape(-1, per_byte)
+    packed = flat[:, 0].copy()
+    for lane in range(1, per_byte):
+        packed |= flat[:, lane] << (bits * lane)
+    return packed
+
+
+def _unpack(data: np.ndarray, dtype: str, elements: int) -> np.ndarray:
+    """The inverse of `_pack`."""
+    bits, kind = _PACKED_BITS[dtype], np.uint8 if dtype.startswith("u") else np.int8
+    lanes = [(data << (8 - bits * (lane + 1))).view(kind) >> (8 - bits) for lane in range(8 // bits)]
+    return np.stack(lanes, axis=-1).reshape(-1)[:elements].astype(storage_dtype(dtype))

@@ -1,0 +1,190 @@
+"""Keras LSTM layers as one operator each: UNIDIRECTIONAL_SEQUENCE_LSTM, with its state set back at the start of a run.
+
+`marked` puts a named composite in place of every layer that the operator can compute while a model is traced; `fused`
+replaces the composites of the converted graph by the operator. The operator keeps its state between runs in two
+variable tensors, so two SLICE of constant zeros before it write them anew. (ZEROS_LIKE would not do in integers: it
+writes nought, whatever the zero point.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Collection, Generator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from featherweight import operators
+from featherweight.errors import LoweringError
+from featherweight.graph import Graph, Model, Node, Tensor, constant, fresh_name
+from featherweight.operators.families.recurrent import LSTM
+
+COMPOSITE = "recurrent.lstm"
+_GATES = "ifco"  # input, forget, cell, output: Keras's order and the operator's
+_ATTRS = {
+    "fused_activation_function": "TANH",
+    "cell_clip": 0.0,
+    "proj_clip": 0.0,
+    "time_major": False,
+    "asymmetric_quantize_inputs": False,
+    "diagonal_recurrent_tensors": False,
+}
+
+
+@contextlib.contextmanager
+def marked(notes: list[str], *, unroll: bool) -> Generator[None]:
+    """Marks the LSTM layers that are traced meanwhile; `notes` takes which recurrent layers are not, and why.
+
+    `unroll` says what becomes of those: they are written out, or stay loops.
+    """
+    keras = sys.modules.get("keras")
+    if keras is None:
+        yield
+        return
+    plain = keras.layers.RNN.call
+
+    def call(layer: Any, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False) -> Any:
+        reason = _obstacle(layer, sequences, initial_state, mask)
+        if reason is None:
+            return _composite(layer, sequences)
+        instead = "written out step by step" if unroll or layer.unroll else "a loop"
+        note = f"{type(layer).__name__} '{layer.name}' is {instead}, not fused: {reason}."
+        if note not in notes:
+            notes.append(note)
+        return plain(layer, sequences, initial_state=initial_state, mask=mask, training=training)
+
+    keras.layers.RNN.call = call
+    try:
+        yield
+    finally:
+        keras.layers.RNN.call = plain
+
+
+def _obstacle(layer: Any, sequences: Any, initial_state: Any, mask: Any) -> str | None:
+    """Returns why the operator can't compute a layer's call, or None."""
+    import keras
+
+    if type(layer) is not keras.layers.LSTM or type(layer.cell) is not keras.layers.LSTMCell:
+        return f"only LSTM has a fused operator ({LSTM})"
+    for what, wanted in (("activation", keras.activations.tanh), ("recurrent_activation", keras.activations.sigmoid)):
+        if getattr(layer, what) is not wanted:
+            found = getattr(getattr(layer, what), "__name__", str(getattr(layer, what)))
+            return f"its {what} is {found} (allowed: {wanted.__name__})"
+    obstacles = {
+        "its input has a mask": mask is not None,
+        "its initial state is given": initial_state is not None,
+        "it returns its state": layer.return_state,
+        "it keeps its state between calls (stateful)": layer.stateful,
+        f"it computes in {sequences.dtype}": str(sequences.dtype) != "float32" or layer.compute_dtype != "float32",
+    }
+    return next((text for text, is_there in obstacles.items() if is_there), None)
+
+
+def _composite(layer: Any, sequences: Any) -> Any:
+    """Calls the layer as a composite of (sequences, kernel, recurrent kernel, bias)."""
+    import jax.numpy as jnp
+    from jax import lax
+
+    def shaped(x: Any, kernel: Any, recurrent: Any, bias: Any) -> Any:
+        # Never run: it gives the output's shape, and reads all operands, so that none is left out.
+        some = jnp.sum(x, axis=-1, keepdims=True) + jnp.sum(kernel) + jnp.sum(recurrent) + jnp.sum(bias)
+        return jnp.broadcast_to(some, (*x.shape[:2], recurrent.shape[0]))
+
+    cell = layer.cell
+    bias = jnp.asarray(cell.bias) if cell.use_bias else jnp.zeros(4 * cell.units, sequences.dtype)
+    x = jnp.flip(sequences, 1) if layer.go_backwards else sequences
+    weights = (jnp.asarray(cell.kernel), jnp.asarray(cell.recurrent_kernel), bias)
+    outputs = lax.composite(shaped, COMPOSITE)(x, *weights)
+    return outputs if layer.return_sequences else outputs[:, -1]
+
+
+def fused(model: Model) -> Model:
+    """Returns a converted model with the operator in place of every composite.
+
+    Raises:
+        LoweringError: if the converter left a composite whose weights are not constants.
+    """
+    taken = {name for graph in model.graphs for name in graph.tensors}
+    stored: dict[tuple[str, ...], list[str]] = {}
+    decompositions: set[int] = set()
+    graphs: list[Graph] = []
+    for graph in model.graphs:
+        tensors, nodes = dict(graph.tensors), list[Node]()
+        for node in graph.nodes:
+            if node.op == "STABLEHLO_COMPOSITE" and _name(node) == COMPOSITE:
+                decompositions.add(int(node.attrs["decomposition_subgraph_index"]))
+                nodes += _operator(node, graph, tensors, taken, stored)
+            else:
+                nodes.append(node)
+        used = {name for node in nodes for name in (*node.inputs, *node.outputs)} | {*graph.inputs, *graph.outputs}
+        kept = {name: tensor for name, tensor in tensors.items() if name in used}
+        graphs.append(replace(graph, nodes=tuple(nodes), tensors=kept))
+    return _without_graphs(replace(model, graphs=tuple(graphs)), decompositions) if decompositions else model
+
+
+def _name(node: Node) -> str:
+    name = node.attrs["name"]
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
+def _operator(
+    node: Node, graph: Graph, tensors: dict[str, Tensor], taken: set[str], stored: dict[tuple[str, ...], list[str]]
+) -> list[Node]:
+    """Returns the nodes that stand for one composite; their constants and states go into `tensors`.
+
+    `stored` holds the operands made of a layer's weights so far: a layer that is called again has the same.
+    """
+    base, x = node.name, node.inputs[0]
+
+    def added(tensor: Tensor) -> str:
+        name = fresh_name(f"{base}/{tensor.name}", taken)
+        taken.add(name)
+        tensors[name] = replace(tensor, name=name)
+        return name
+
+    if node.inputs[1:] not in stored:
+        stored[node.inputs[1:]] = [added(weight) for weight in _weights(node, graph)]
+    operands = stored[node.inputs[1:]]
+    shape = (*tensors[x].shape[:1], *tensors[operands[-1]].shape)
+    states = [added(Tensor(kind, shape, "float32", is_variable=True)) for kind in ("hidden", "cell")]
+    inputs = [x, *operands[:8], *[""] * 3, *operands[8:], *[""] * 2, *states, *[""] * 4]
+    begin = added(constant("state_begin", np.zeros(2, np.int32)))
+    size = added(constant("state_size", np.asarray(shape, np.int32)))
+    resets: list[Node] = []
+    for state in states:
+        zeros = added(constant("initial_state", np.zeros(shape, np.float32)))
+        resets.append(Node("SLICE", (zeros, begin, size), (state,), extras={"options": "SliceOptions"}))
+    options = {"options": "UnidirectionalSequenceLSTMOptions"}
+    return [*resets, Node(LSTM, tuple(inputs), node.outputs, _ATTRS, extras=options)]
+
+
+def _weights(node: Node, graph: Graph) -> list[Tensor]:
+    """Returns the input kernels, recurrent kernels and biases of the gates, by names without that of the layer."""
+    arrays = [graph.tensors[name].array for name in node.inputs[1:]]
+    if len(arrays) != 3 or any(array is None for array in arrays):
+        raise LoweringError(
+            f"LSTM '{node.name}' can't be fused: the converter did not keep its weights as constants. "
+            "Lower it without fuse."
+        )
+    return [
+        constant(f"{kind}_{gate}", part.T)
+        for kind, array in zip(("kernel", "recurrent_kernel", "bias"), arrays, strict=True)
+        for gate, part in zip(_GATES, np.split(np.asarray(array), len(_GATES), axis=-1), strict=True)
+    ]
+
+
+def _without_graphs(model: Model, gone: Collection[int]) -> Model:
+    """Returns the model without some of its graphs, which nothing calls any more."""
+    kept = [index for index in range(len(model.graphs)) if index not in gone]
+    number = {old: new for new, old in enumerate(kept)}
+
+    def renumbered(node: Node) -> Node:
+        calls = {field: number[node.attrs[field]] for field in operators.lookup(node.op).calls if field in node.attrs}
+        return replace(node, attrs={**node.attrs, **calls}) if calls else node
+
+    graphs = [model.graphs[index] for index in kept]
+    graphs = [replace(graph, nodes=tuple(renumbered(node) for node in graph.nodes)) for graph in graphs]
+    signatures = tuple(replace(s, graph=number[s.graph]) for s in model.signatures if s.graph in number)
+    return replace(model, graphs=tuple(graphs), signatures=signatures)

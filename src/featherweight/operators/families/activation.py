@@ -1,0 +1,286 @@
+"""Activation functions and normalizations. Fixed outputs: TensorFlow Lite 8-bit quantization specification."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from featherweight.graph.numerics import integer_range
+from featherweight.operators.call import Call, quantized_bound
+from featherweight.operators.fixed_point import logistic_16 as gemmlowp_logistic
+from featherweight.operators.fixed_point import shifted
+from featherweight.operators.fixed_point import tanh_16 as gemmlowp_tanh
+from featherweight.operators.kernels.interpolation import (
+    Function,
+    libm,
+    precise,
+    sigmoid_16,
+    softmax_16,
+    tabulated,
+    tanh_16,
+)
+from featherweight.operators.kernels.softmax import softmax_fixed, softmax_table
+from featherweight.operators.limits import refused_rescaling, refused_sigmoid, refused_softmax
+from featherweight.operators.profiles import binary_exponent, quantize_multiplier, rounding_shift
+from featherweight.operators.record import kernel, placed, register
+from featherweight.operators.relevance import of_rectified, of_saturated, of_softmax
+
+register(
+    "SOFTMAX",
+    fixed_output={"int8": (1 / 256, -128), "int16": (1 / 32768, 0)},
+    versions={"int8": 2, "int16": 3},
+    refused=refused_softmax,
+    relevant=of_softmax,
+    normalizes_rows=True,
+)
+register(
+    "LOGISTIC",
+    fixed_output={"int8": (1 / 256, -128), "int16": (1 / 32768, 0)},
+    versions={"int8": 2, "int16": 3},
+    refused=refused_sigmoid,
+    relevant=of_saturated,
+)
+register(
+    "TANH",
+    fixed_output={"int8": (1 / 128, 0), "int16": (1 / 32768, 0)},
+    versions={"int8": 2, "int16": 3},
+    refused=refused_sigmoid,
+    relevant=of_saturated,
+)
+for _name in ("RELU", "RELU6"):
+    register(_name, versions={"int8": 2, "int16": 3}, relevant=of_rectified)
+for _name in ("RELU_N1_TO_1", "RELU_0_TO_1"):
+    register(_name, versions={"int8": 1})
+register("LEAKY_RELU", versions={"int8": 1, "int16": 2}, refused=refused_rescaling)
+register("PRELU", versions={"int8": 1}, delegated=lambda call: call.input(0).is_float)
+register("ELU", versions={"int8": 1}, is_curved=True)
+register("HARD_SWISH", versions={"int8": 1})
+register("GELU", versions={"int8": 2, "int16": 2}, is_curved=True)
+
+
+def _sigmoid(x: np.ndarray, exp: Function) -> np.ndarray:
+    """Returns 1 / (1 + exp(-x)) in float32."""
+    with np.errstate(over="ignore"):
+        return np.float32(1) / (np.float32(1) + exp(-x))
+
+
+@kernel("LOGISTIC", "int8")
+def logistic(call: Call) -> tuple[np.ndarray, ...]:
+    """Sigmoid, from a table."""
+    return (tabulated(call, lambda x: _sigmoid(x, libm("exp")), delegated=call.profile.is_delegate),)
+
+
+@kernel("TANH", "int8")
+def tanh(call: Call) -> tuple[np.ndarray, ...]:
+    """Hyperbolic tangent, from a table."""
+    return (tabulated(call, libm("tanh"), delegated=call.profile.is_delegate),)
+
+
+@kernel("LOGISTIC", "int16")
+def logistic_of_16(call: Call) -> tuple[np.ndarray, ...]:
+    """Sigmoid of int16 values: LiteRT's optimized kernel has its own for inputs of 12 fractional bits."""
+    scale, _ = call.affine(call.input(0))
+    if call.fallen_back().profile.is_vectorized and binary_exponent(scale) == -12:
+        return (gemmlowp_logistic(call.array(0).astype(np.int64), 3).astype(np.int16),)
+    return (sigmoid_16(call.array(0), scale),)
+
+
+@kernel("TANH", "int16")
+def tanh_of_16(call: Call) -> tuple[np.ndarray, ...]:
+    """Hyperbolic tangent of int16 values: LiteRT's optimized kernel has its own for 12 and 11 fractional bits."""
+    scale, _ = call.affine(call.input(0))
+    exponent = binary_exponent(scale)
+    if call.fallen_back().profile.is_vectorized and exponent in (-12, -11):
+        fine = shifted(call.array(0).astype(np.int64), exponent + 12, 16)
+        return (gemmlowp_tanh(fine, 3).astype(np.int16),)
+    return (tanh_16(call.array(0), scale),)
+
+
+@kernel("SOFTMAX", "int16")
+def softmax_of_16(call: Call) -> tuple[np.ndarray, ...]:
+    """Softmax of int16 values over the last axis."""
+    return (softmax_16(call.array(0), call.affine(call.input(0))[0], float(call.node.attrs.get("beta", 1.0))),)
+
+
+@kernel("LOGISTIC", "float32")
+def logistic_float(call: Call) -> tuple[np.ndarray, ...]:
+    """Sigmoid in float32."""
+    return (_sigmoid(call.array(0), precise(np.exp)),)
+
+
+@kernel("TANH", "float32")
+def tanh_float(call: Call) -> tuple[np.ndarray, ...]:
+    """Hyperbolic tangent in float32."""
+    return (np.tanh(call.array(0)),)
+
+
+@kernel("SOFTMAX", "int8")
+def softmax(call: Call) -> tuple[np.ndarray, ...]:
+    """Softmax over the last axis: fixed point in the reference, a table of exponentials elsewhere."""
+    scale, _ = call.affine(call.input(0))
+    if call.outputs[0].dtype != "int8":
+        raise call.unsupported(f"outputs of type {call.outputs[0].dtype} are not supported (supported: int8)")
+    compute = softmax_fixed if call.profile.is_reference else softmax_table
+    return (compute(call.array(0), scale, float(call.node.attrs.get("beta", 1.0))).astype(np.int8),)
+
+
+@kernel("SOFTMAX", "float32")
+def softmax_float(call: Call) -> tuple[np.ndarray, ...]:
+    """Softmax over the last axis in float32."""
+    x = call.array(0) * np.float32(call.node.attrs.get("beta", 1.0))
+    with np.errstate(invalid="ignore"):  # a row of nothing but −∞ has no softmax: NaN, as in LiteRT
+        exponential = np.exp(x - x.max(axis=-1, keepdims=True))
+        return (exponential / exponential.sum(axis=-1, keepdims=True),)
+
+
+_CLIPS = {"RELU": (0.0, None), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0), "RELU_0_TO_1": (0.0, 1.0)}
+
+
+def _clipped(call: Call) -> tuple[np.ndarray, ...]:
+    """Rescales to the output's scale, then clips."""
+    low, high = _CLIPS[call.node.op]
+    (in_scale, in_zero), (out_scale, out_zero) = call.affine(call.input(0)), call.affine(call.outputs[0])
+    qmin, qmax = integer_range(call.outputs[0].dtype)
+    least = max(qmin, quantized_bound(low, out_scale, out_zero))
+    largest = qmax if high is None else min(qmax, quantized_bound(high, out_scale, out_zero))
+    x = call.array(0).astype(np.int64) - in_zero
+    return (call.finish(call.rescaled(x, np.float64(in_scale / out_scale)), least, largest),)
+
+
+def _clipped_float(call: Call) -> tuple[np.ndarray, ...]:
+    """Clips in float32."""
+    low, high = _CLIPS[call.node.op]
+    return (np.clip(call.array(0), np.float32(low), None if high is None else np.float32(high)),)
+
+
+for _name in _CLIPS:
+    kernel(_name, "int8", "int16")(_clipped)
+    kernel(_name, "float32")(_clipped_float)
+
+
+@kernel("LEAKY_RELU", "int8", "int16")
+def leaky_relu(call: Call) -> tuple[np.ndarray, ...]:
+    """x, or alpha * x below zero: two multipliers; XNNPACK's have 8 fractional bits."""
+    (in_scale, in_zero), (out_scale, _) = call.affine(call.input(0)), call.affine(call.outputs[0])
+    alpha = np.float32(call.node.attrs.get("alpha", 0.0))
+    x = call.array(0).astype(np.int64) - in_zero
+    above, below = in_scale / out_scale, (in_scale * alpha) / out_scale
+    if call.profile.is_delegate and call.input(0).dtype == "int8":
+        above, below = in_scale / out_scale, alpha * (in_scale / out_scale)
+        if 2.0**-8 <= above <= 2.0**7 and 2.0**-8 <= abs(below) <= 2.0**7:
+            factors = np.where(x >= 0, int(np.rint(np.float32(256) * above)), int(np.rint(np.float32(256) * below)))
+            return (call.finish((x * factors + 128) >> 8),)
+    call = call.fallen_back()
+    above, below = in_scale / out_scale, (in_scale * alpha) / out_scale
+    values = np.where(x >= 0, call.rescaled(x, np.float64(above)), call.rescaled(x, np.float64(below)))
+    return (call.finish(values),)
+
+
+@kernel("LEAKY_RELU", "float32")
+def leaky_relu_float(call: Call) -> tuple[np.ndarray, ...]:
+    """The same in float32."""
+    x = call.array(0)
+    return (np.where(x >= 0, x, x * np.float32(call.node.attrs.get("alpha", 0.0))),)
+
+
+@kernel("HARD_SWISH", "int8")
+def hard_swish(call: Call) -> tuple[np.ndarray, ...]:
+    """``x * relu6(x + 3) / 6`` in 16-bit fixed point (reference/hard_swish.h)."""
+    (in_scale, in_zero), (out_scale, _) = call.affine(call.input(0)), call.affine(call.outputs[0])
+    fine_scale = np.float32(1 / 128) * in_scale
+    multiplier, shift = (int(v) for v in quantize_multiplier(np.float64(fine_scale / out_scale)))
+    gate_multiplier, gate_shift = (int(v) for v in quantize_multiplier(np.float64(fine_scale / np.float32(3 / 32768))))
+    fine = (call.array(0).astype(np.int64) - in_zero) << 7
+    product = _high_16(fine, _shortened(multiplier))
+    gate = fine if gate_shift <= 0 else _saturated_16(fine << (gate_shift - 1))
+    gate = _high_16(gate, _shortened(gate_multiplier))
+    if gate_shift > 0:
+        gate = _saturated_16(gate << 1)
+    elif gate_shift < 0:
+        gate = rounding_shift(gate, -gate_shift)
+    gate = (gate + (1 << 15)) >> 1
+    both = gate * product
+    both = np.where(both >= 0, both >> 15, -((-both) >> 15))
+    values = rounding_shift(both, -shift) if shift <= 0 else both << shift
+    return (call.finish(values),)
+
+
+def _shortened(multiplier: int) -> int:
+    """Returns a multiplier of 32 bits in 16 (DownScaleInt32ToInt16Multiplier)."""
+    return 0x7FFF if multiplier >= 0x7FFFFFFF - (1 << 15) else (multiplier + (1 << 15)) >> 16
+
+
+def _saturated_16(x: np.ndarray) -> np.ndarray:
+    return np.clip(x, -(1 << 15), (1 << 15) - 1)
+
+
+def _high_16(x: np.ndarray, multiplier: int) -> np.ndarray:
+    """Returns ``round(x * multiplier / 2**15)``, ties toward positive infinity."""
+    return np.minimum((x * multiplier + (1 << 14)) >> 15, (1 << 15) - 1)
+
+
+@kernel("HARD_SWISH", "float32")
+def hard_swish_float(call: Call) -> tuple[np.ndarray, ...]:
+    """The same in float32."""
+    x = call.array(0)
+    return (x * np.clip(x + np.float32(3), np.float32(0), np.float32(6)) * np.float32(1 / 6),)
+
+
+def gelu(x: np.ndarray, *, approximate: bool, tanh: Function, erfc: Function) -> np.ndarray:
+    """Returns x times the normal distribution function at x (or its tanh approximation), in float32."""
+    half = np.float32(0.5) * x
+    if approximate:
+        inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x * x * x)
+        return half * (np.float32(1) + tanh(inner))
+    return half * erfc(x * np.float32(-math.sqrt(0.5)))
+
+
+@kernel("ELU", "int8")
+def elu_of_8(call: Call) -> tuple[np.ndarray, ...]:
+    """Exponential linear unit: from a table, or by XNNPACK's function of the same name."""
+    delegated = call.profile.is_delegate
+    below = libm("expm1") if delegated else (lambda x: libm("exp")(x) - np.float32(1))
+    return (tabulated(call, lambda x: np.where(x < 0, below(np.minimum(x, 0)), x), delegated=delegated),)
+
+
+@kernel("ELU", "float32")
+def elu_float(call: Call) -> tuple[np.ndarray, ...]:
+    """x, or exp(x) - 1 below zero, in float32."""
+    x = call.array(0)
+    return (np.where(x < 0, precise(np.expm1)(np.minimum(x, 0)), x),)
+
+
+@kernel("GELU", "int8", "int16")
+def gelu_of_integers(call: Call) -> tuple[np.ndarray, ...]:
+    """Gaussian error linear unit, from a table."""
+    approximate = bool(call.node.attrs.get("approximate"))
+    tanh, erfc = libm("tanh"), libm("erfc")
+    return (tabulated(call, lambda x: gelu(x, approximate=approximate, tanh=tanh, erfc=erfc)),)
+
+
+@kernel("GELU", "float32")
+def gelu_float(call: Call) -> tuple[np.ndarray, ...]:
+    """The same in float32."""
+    approximate = bool(call.node.attrs.get("approximate"))
+    erfc = precise(np.vectorize(math.erfc, otypes=[np.float64]))
+    return (gelu(call.array(0), approximate=approximate, tanh=precise(np.tanh), erfc=erfc),)
+
+
+@kernel("PRELU", "int8")
+def prelu(call: Call) -> tuple[np.ndarray, ...]:
+    """x, or alpha * x below zero, with an alpha per channel that is quantized itself (reference/prelu.h)."""
+    (in_scale, in_zero), (out_scale, _) = call.affine(call.input(0)), call.affine(call.outputs[0])
+    alpha_scale, alpha_zero = call.affine(call.input(1))
+    x, alpha = call.array(0).astype(np.int64) - in_zero, call.array(1).astype(np.int64) - alpha_zero
+    above, below = in_scale / out_scale, (in_scale * alpha_scale) / out_scale
+    call = placed(call)
+    values = np.where(x >= 0, call.rescaled(x, np.float64(above)), call.rescaled(x * alpha, np.float64(below)))
+    return (call.finish(values),)
+
+
+@kernel("PRELU", "float32")
+def prelu_float(call: Call) -> tuple[np.ndarray, ...]:
+    """The same in float32."""
+    x = call.array(0)
+    return (np.where(x >= 0, x, x * call.array(1)),)

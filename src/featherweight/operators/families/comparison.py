@@ -1,0 +1,87 @@
+"""Comparisons and logic. Sources: LiteRT comparisons.cc, reference/comparisons.h, logical.cc."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from featherweight.operators.call import Call
+from featherweight.operators.limits import refused_comparison
+from featherweight.operators.profiles import doubling_high_multiply, quantize_multiplier, rounding_shift
+from featherweight.operators.record import kernel, register
+from featherweight.operators.relevance import of_compared
+
+# Comparisons share one scale: kernels rescale operands of different scales so coarsely that equal values differ.
+for _name, _int16 in (("EQUAL", 5), ("NOT_EQUAL", 4), ("GREATER_EQUAL", 3), ("LESS", 3)):
+    register(
+        _name,
+        same_scale=(0, 1),
+        versions={"int8": 2, "int16": _int16},
+        relevant=of_compared,
+        refused=refused_comparison,
+    )
+for _name in ("GREATER", "LESS_EQUAL"):
+    register(_name, same_scale=(0, 1), versions={"int8": 2}, relevant=of_compared, refused=refused_comparison)
+for _name in ("LOGICAL_AND", "LOGICAL_OR", "LOGICAL_NOT"):
+    register(_name)
+
+_FRACTION_BITS = 8
+Compare = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def _coarse(call: Call, position: int) -> np.ndarray:
+    """Returns an operand as LiteRT compares it: its real value in units of 1/256, rounded.
+
+    Raises:
+        UnsupportedOp: if its scale is one or larger: LiteRT shifts by a negative number of bits.
+    """
+    scale, zero_point = call.affine(call.input(position))
+    multiplier, shift = quantize_multiplier(np.float64(scale))
+    if shift > 0:
+        raise call.unsupported(f"a scale of {float(scale):g} is not supported (by LiteRT neither; allowed: below 1)")
+    values = (call.array(position).astype(np.int64) - zero_point) << _FRACTION_BITS
+    return rounding_shift(doubling_high_multiply(values, multiplier), -shift)
+
+
+def _attach(op: str, compare: Compare, coarse: tuple[str, ...], plain: tuple[str, ...]) -> None:
+    def compare_coarsely(call: Call) -> tuple[np.ndarray, ...]:
+        """Compares real values in units of 1/256: nearer ones count as equal."""
+        return (compare(_coarse(call, 0), _coarse(call, 1)),)
+
+    def compare_as_they_are(call: Call) -> tuple[np.ndarray, ...]:
+        """Compares the values as they are."""
+        x, z = call.input(0).quant, call.input(1).quant
+        if x is not None and z is not None and (x.scale, x.zero_point) != (z.scale, z.zero_point):
+            raise call.unsupported(f"{call.input(0).dtype} inputs of different scales are not supported")
+        return (compare(call.array(0), call.array(1)),)
+
+    kernel(op, *coarse)(compare_coarsely)
+    kernel(op, *plain)(compare_as_they_are)
+
+
+_NUMBERS = ("int32", "int64", "float32")
+_attach("EQUAL", np.equal, ("int8", "int16"), (*_NUMBERS, "bool"))
+_attach("NOT_EQUAL", np.not_equal, ("int8", "int16"), (*_NUMBERS, "bool"))
+_attach("GREATER", np.greater, ("int8",), (*_NUMBERS, "int16"))
+_attach("GREATER_EQUAL", np.greater_equal, ("int8",), (*_NUMBERS, "int16"))
+_attach("LESS", np.less, ("int8",), (*_NUMBERS, "int16"))
+_attach("LESS_EQUAL", np.less_equal, ("int8",), (*_NUMBERS, "int16"))
+
+
+@kernel("LOGICAL_AND", "bool")
+def logical_and(call: Call) -> tuple[np.ndarray, ...]:
+    """True where both are."""
+    return (call.array(0) & call.array(1),)
+
+
+@kernel("LOGICAL_OR", "bool")
+def logical_or(call: Call) -> tuple[np.ndarray, ...]:
+    """True where one is."""
+    return (call.array(0) | call.array(1),)
+
+
+@kernel("LOGICAL_NOT", "bool")
+def logical_not(call: Call) -> tuple[np.ndarray, ...]:
+    """True where the input is not."""
+    return (~call.array(0),)

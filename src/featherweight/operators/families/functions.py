@@ -1,0 +1,165 @@
+"""Functions of one number: absolute value, roots, exponentials, rounding. Sources: LiteRT elementwise.cc and exp.cc."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from featherweight.errors import DataError
+from featherweight.graph.numerics import storage_dtype
+from featherweight.operators.call import Call
+from featherweight.operators.fixed_point import inverse_square_root
+from featherweight.operators.kernels.interpolation import libm, precise, tabulated
+from featherweight.operators.limits import refused_rescaling, refused_root
+from featherweight.operators.record import kernel, register
+from featherweight.operators.relevance import of_exponential
+
+register("ABS", versions={"int8": 2, "int16": 3}, refused=refused_rescaling)
+register("NEG")
+register("RSQRT", versions={"int8": 2, "int16": 3}, is_curved=True, is_factor=True, refused=refused_root)
+register("EXP", versions={"int8": 2, "int16": 2}, is_curved=True, relevant=of_exponential)
+for _name in ("SQRT", "LOG"):
+    register(_name, versions={"int8": 2, "int16": 2}, is_curved=True, is_factor=_name == "SQRT")
+for _name in ("SQUARE", "SIN", "COS", "FLOOR", "CEIL", "ROUND", "SIGN"):
+    register(_name)
+
+# Bits that keep the reciprocal root of an integer from vanishing.
+_ROOT_BITS = 20
+
+
+@kernel("ABS", "int8", "int16")
+def absolute(call: Call) -> tuple[np.ndarray, ...]:
+    """Absolute value, rescaled where the scales differ."""
+    (in_scale, in_zero), (out_scale, _) = call.affine(call.input(0)), call.affine(call.outputs[0])
+    values = np.abs(call.array(0).astype(np.int64) - in_zero)
+    if in_scale != out_scale:
+        values = call.fallen_back().rescaled(values, np.float64(in_scale / out_scale))
+    return (call.finish(values),)
+
+
+@kernel("ABS", "float32", "int32")
+def absolute_plain(call: Call) -> tuple[np.ndarray, ...]:
+    """Absolute value."""
+    return (np.abs(call.array(0)),)
+
+
+@kernel("NEG", "int8", "int16")
+def negative(call: Call) -> tuple[np.ndarray, ...]:
+    """Negative value of symmetric integers; the least one stays what it is."""
+    found = call.affine(call.input(0)), call.affine(call.outputs[0])
+    if found[0] != found[1] or found[0][1] != 0:
+        raise call.unsupported(
+            "parameters other than one scale for input and output and zero points of 0 are not supported (LiteRT "
+            "negates the integers as they are)"
+        )
+    return (-call.array(0),)
+
+
+@kernel("NEG", "float32", "int32", "int64")
+def negative_plain(call: Call) -> tuple[np.ndarray, ...]:
+    """Negative value."""
+    return (-call.array(0),)
+
+
+def _check_domain(call: Call) -> None:
+    """Raises where LiteRT ends a run with an error: at the root of a negative number.
+
+    Raises:
+        DataError: naming the node and how many values are negative.
+    """
+    wrong = int((call.array(0) < call.affine(call.input(0))[1]).sum())
+    if wrong:
+        raise DataError(
+            f"{call.place}: {wrong} of {call.array(0).size} input values are negative, and roots of them are not "
+            "defined (LiteRT ends with an error). Quantize its input with a range that begins at zero."
+        )
+
+
+@kernel("SQRT", "int8", "int16")
+def square_root(call: Call) -> tuple[np.ndarray, ...]:
+    """Square root in float32, cut to an integer.
+
+    Raises:
+        DataError: if a value is negative.
+    """
+    _check_domain(call)
+    (in_scale, in_zero), (out_scale, _) = call.affine(call.input(0)), call.affine(call.outputs[0])
+    roots = np.sqrt(in_scale * (call.array(0).astype(np.int32) - in_zero).astype(np.float32))
+    return (call.finish(np.minimum(roots / out_scale, np.float32(2.0**30)).astype(np.int64)),)
+
+
+@kernel("RSQRT", "int8")
+def reciprocal_root(call: Call) -> tuple[np.ndarray, ...]:
+    """1 / sqrt(x) in fixed point; zero gives the largest integer.
+
+    Raises:
+        DataError: if a value is negative.
+    """
+    _check_domain(call)
+    (in_scale, in_zero), (out_scale, _) = call.affine(call.input(0)), call.affine(call.outputs[0])
+    call = call.fallen_back()
+    x = call.array(0).astype(np.int64) - in_zero
+    multiplier, shift = inverse_square_root(x)
+    roots = call.profile.rescale(np.ones_like(x), multiplier, shift + _ROOT_BITS)
+    out_multiplier, out_shift = call.multiplier(1.0 / (np.float64(np.sqrt(in_scale)) * np.float64(out_scale)))
+    values = call.finish(call.profile.rescale(roots, out_multiplier, out_shift - _ROOT_BITS))
+    return (np.where(x == 0, np.int8(127), values),)
+
+
+@kernel("RSQRT", "int16")
+def reciprocal_root_of_16(call: Call) -> tuple[np.ndarray, ...]:
+    """1 / sqrt(x), from a table; zero gives the largest integer.
+
+    Raises:
+        DataError: if a value is negative.
+    """
+    _check_domain(call)
+    largest = np.float32(32767) * call.affine(call.outputs[0])[0]
+
+    def function(x: np.ndarray) -> np.ndarray:
+        roots = np.float32(1) / np.sqrt(np.maximum(x, np.float32(1e-38)))
+        return np.where(x <= 0, largest, roots)
+
+    return (tabulated(call, function),)
+
+
+@kernel("EXP", "int8", "int16")
+def exponential(call: Call) -> tuple[np.ndarray, ...]:
+    """Exponential, from a table."""
+    return (tabulated(call, libm("exp")),)
+
+
+@kernel("LOG", "int8", "int16")
+def logarithm(call: Call) -> tuple[np.ndarray, ...]:
+    """Natural logarithm, from a table; the least integer at zero and below."""
+    (scale, zero_point), low = call.affine(call.outputs[0]), np.iinfo(storage_dtype(call.outputs[0].dtype)).min
+    least = np.float32(low - zero_point) * scale
+    log = libm("log")
+
+    def function(x: np.ndarray) -> np.ndarray:
+        return np.where(x <= 0, least, log(np.maximum(x, np.float32(1e-38))))
+
+    return (tabulated(call, function),)
+
+
+def _attach(op: str, function: Callable[[np.ndarray], np.ndarray], summary: str) -> None:
+    def compute(call: Call) -> tuple[np.ndarray, ...]:
+        with np.errstate(all="ignore"):  # infinities and NaN go through, as in LiteRT
+            return (np.asarray(function(call.array(0)), np.float32),)
+
+    compute.__doc__ = summary
+    kernel(op, "float32")(compute)
+
+
+_attach("SQRT", np.sqrt, "Square root in float32.")
+_attach("RSQRT", lambda x: np.float32(1) / np.sqrt(x), "Reciprocal of the square root in float32.")
+_attach("EXP", precise(np.exp), "Exponential in float32.")
+_attach("LOG", precise(np.log), "Natural logarithm in float32.")
+_attach("SIN", precise(np.sin), "Sine in float32.")
+_attach("COS", precise(np.cos), "Cosine in float32.")
+_attach("SQUARE", np.square, "Square in float32.")
+_attach("FLOOR", np.floor, "Next integer below.")
+_attach("CEIL", np.ceil, "Next integer above.")
+_attach("SIGN", np.sign, "-1, 0 or 1.")
+_attach("ROUND", np.rint, "Nearest integer, ties to even.")

@@ -1,0 +1,31 @@
+"""Fused recurrent layers."""
+
+from __future__ import annotations
+
+from featherweight.graph import Graph, Node
+from featherweight.operators.record import WeightRole, lookup, register
+
+# Positions of the two states, variable tensors of (batch, units).
+HIDDEN, CELL = 18, 19
+LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
+
+
+def _lstm_macs(node: Node, graph: Graph) -> int:
+    kernels = sum(graph.tensors[node.inputs[role.weight]].elements for role in lookup(LSTM).weights)
+    batch, steps, *_ = graph.tensors[node.inputs[0]].shape
+    return batch * steps * kernels
+
+
+# Weights 1 to 4 are for the input, 5 to 8 for the hidden state, biases 12 to 15: input, forget, cell, output gate.
+# Versions: LiteRT op_version.cc (3: the hybrid form with inputs quantized asymmetrically).
+register(
+    LSTM,
+    weight=1,
+    bias=12,
+    more_weights=(
+        *(WeightRole(1 + gate, 12 + gate, 0) for gate in (1, 2, 3)),
+        *(WeightRole(5 + gate, None, HIDDEN) for gate in range(4)),
+    ),
+    versions={"float32*int8": 3, "int8*int8": 1},
+    macs=_lstm_macs,
+)

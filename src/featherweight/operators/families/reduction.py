@@ -1,0 +1,194 @@
+"""Sums, means, products and extremes over axes.
+
+Sources: LiteRT reduce.cc, reference and optimized reduce.h, integer_ops/mean.h; XNNPACK's reductions.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from featherweight.graph.numerics import round_half_away
+from featherweight.operators.call import Call
+from featherweight.operators.fixed_point import divided
+from featherweight.operators.limits import refused_mean
+from featherweight.operators.profiles import quantize_multiplier, rescale_short
+from featherweight.operators.record import kernel, placed, register
+from featherweight.operators.relevance import of_largest, of_smallest
+
+for _name, _relevant in (("REDUCE_MAX", of_largest), ("REDUCE_MIN", of_smallest)):
+    register(_name, same_scale=(0,), versions={"int8": 2, "int16": 3}, relevant=_relevant)
+for _name, _int16 in (("MEAN", 3), ("SUM", 2)):
+    _versions = {"int8": 2, "int16": _int16}
+    register(_name, versions=_versions, delegated=lambda call: call.input(0).dtype != "int16", refused=refused_mean)
+register("REDUCE_PROD")
+for _name in ("REDUCE_ANY", "REDUCE_ALL"):
+    register(_name)
+for _name in ("ARG_MAX", "ARG_MIN"):
+    register(_name, versions={"int8": 2})
+
+
+def _reduced(call: Call) -> tuple[np.ndarray, tuple[int, ...], bool]:
+    """Returns x, the axes to reduce, and whether they stay as size 1."""
+    x = call.array(0)
+    axes = tuple(dict.fromkeys(axis % max(x.ndim, 1) for axis in call.integers(1)))
+    return x, axes, bool(call.node.attrs.get("keep_dims"))
+
+
+@kernel("MEAN", "int8", "int16")
+def mean(call: Call) -> tuple[np.ndarray, ...]:
+    """Mean over axes: an integer sum, then one rescale into which 1 / count is folded."""
+    x, axes, keep = _reduced(call)
+    in_scale, in_zero = call.affine(call.input(0))
+    out_scale, _ = call.affine(call.outputs[0])
+    count = math.prod(x.shape[axis] for axis in axes)
+    raw = np.asarray(x.sum(axis=axes, dtype=np.int64, keepdims=keep))
+    sums = raw - count * in_zero
+    call.check_accumulator(sums, 32)
+    call = placed(call)
+    if call.profile.is_delegate:
+        return (_delegated(call, raw, count, (in_scale / out_scale) / np.float32(count)),)
+    if call.profile.is_vectorized and keep and set(axes) == {1, 2} and x.ndim == 4 and x.dtype == np.int8:
+        return (_image_mean(call, raw, count),)
+    if call.profile.only_shifts:
+        return (call.finish(call.rescaled(divided(sums, np.asarray(count)), np.float64(in_scale / out_scale))),)
+    multiplier, shift = call.multiplier(np.float64(in_scale) / np.float64(out_scale))
+    # reduce.cc: as many bits as the count has are shifted in before the multiplier is divided by the count.
+    bits = min(count.bit_length() - 1, 32, 31 + int(shift))
+    folded = np.asarray((int(multiplier) << bits) // count, np.int64)
+    return (call.finish(call.profile.rescale(sums, folded, shift - bits)),)
+
+
+def _delegated(call: Call, sums: np.ndarray, count: int, scale: np.float32) -> np.ndarray:
+    """XNNPACK's sums and means: both zero points are folded into one float32 number, then rounded half to even."""
+    in_zero, out_zero = call.affine(call.input(0))[1], call.affine(call.outputs[0])[1]
+    offset = np.float32(-count * in_zero) * scale + np.float32(out_zero)
+    return np.clip(np.rint(sums.astype(np.float32) * scale + offset), -128, 127).astype(np.int8)
+
+
+def _image_mean(call: Call, sums: np.ndarray, count: int) -> np.ndarray:
+    """LiteRT's optimized mean over (height, width): zero points folded into one offset (integer_ops/mean.h)."""
+    (in_scale, in_zero), (out_scale, out_zero) = call.affine(call.input(0)), call.affine(call.outputs[0])
+    offset = out_zero - int(round_half_away(np.asarray(np.float32(in_zero) * in_scale / out_scale)))
+    factor = in_scale / (np.float32(count) * out_scale)
+    return np.clip(call.rescaled(sums, np.float64(factor)) + offset, -128, 127).astype(np.int8)
+
+
+@kernel("MEAN", "float32")
+def mean_float(call: Call) -> tuple[np.ndarray, ...]:
+    """Mean over axes in float32."""
+    x, axes, keep = _reduced(call)
+    return (np.asarray(x.mean(axis=axes, keepdims=keep), np.float32),)
+
+
+@kernel("MEAN", "int32", "int64")
+def mean_plain(call: Call) -> tuple[np.ndarray, ...]:
+    """Mean over axes, cut toward zero."""
+    x, axes, keep = _reduced(call)
+    sums = np.asarray(x.sum(axis=axes, dtype=np.int64, keepdims=keep))
+    return ((np.sign(sums) * (np.abs(sums) // math.prod(x.shape[axis] for axis in axes))).astype(x.dtype),)
+
+
+@kernel("SUM", "int8", "int16")
+def total(call: Call) -> tuple[np.ndarray, ...]:
+    """Sum over axes: an integer sum, rescaled in float32.
+
+    Raises:
+        UnsupportedOp: in the arithmetic of LiteRT's reference kernels, which read the integers as uint8.
+    """
+    x, axes, keep = _reduced(call)
+    (in_scale, in_zero), (out_scale, _) = call.affine(call.input(0)), call.affine(call.outputs[0])
+    sums, count = np.asarray(x.sum(axis=axes, dtype=np.int64, keepdims=keep)), math.prod(x.shape[a] for a in axes)
+    call.check_accumulator(sums - count * in_zero, 32)
+    call = placed(call)
+    if call.profile.is_delegate:
+        return (_delegated(call, sums, count, in_scale / out_scale),)
+    if not call.profile.is_litert:
+        factor = np.float64(in_scale) / np.float64(out_scale)
+        return (call.finish(call.rescaled(sums - count * in_zero, factor)),)
+    if call.profile.is_reference:
+        raise call.unsupported(
+            f"sums of {call.input(0).dtype} in profile '{call.profile.name}' are not supported (LiteRT's reference "
+            "kernel reads the integers as uint8, and gives garbage; supported: profiles 'tflite_opt' and 'xnnpack')"
+        )
+    scale = in_scale / out_scale
+    bias = np.float32(-in_zero) * scale * np.float32(count)
+    return (call.finish(round_half_away(sums.astype(np.float32) * scale + bias).astype(np.int64)),)
+
+
+@kernel("SUM", "float32", "int32", "int64")
+def total_plain(call: Call) -> tuple[np.ndarray, ...]:
+    """Sum over axes; integers wrap around."""
+    x, axes, keep = _reduced(call)
+    return (np.asarray(x.sum(axis=axes, dtype=x.dtype, keepdims=keep)),)
+
+
+@kernel("REDUCE_PROD", "int8", "int16")
+def product(call: Call) -> tuple[np.ndarray, ...]:
+    """Product over axes, one factor after another, each rescaled by in_scale / out_scale**(1 / count)."""
+    x, axes, keep = _reduced(call)
+    (in_scale, in_zero), (out_scale, _) = call.affine(call.input(0)), call.affine(call.outputs[0])
+    factors = _in_front(x.astype(np.int64) - in_zero, axes)
+    root = math.pow(float(out_scale), 1.0 / factors.shape[0])
+    scaling = quantize_multiplier(float(in_scale) / root)
+    values = factors[0]
+    for factor in factors[1:]:
+        values = rescale_short(values * factor, *scaling).astype(np.int32).astype(np.int64)
+    values = call.finish(rescale_short(values, *scaling))
+    shape = [1 if axis in axes else size for axis, size in enumerate(x.shape)] if keep else values.shape
+    return (values.reshape(shape),)
+
+
+def _in_front(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """Returns x with the axes to reduce as one, the first, in the order of memory."""
+    rest = [axis for axis in range(x.ndim) if axis not in axes]
+    moved = x.transpose(*sorted(axes), *rest)
+    return moved.reshape(-1, *(x.shape[axis] for axis in rest))
+
+
+@kernel("REDUCE_PROD", "float32", "int32", "int64")
+def product_plain(call: Call) -> tuple[np.ndarray, ...]:
+    """Product over axes; integers wrap around."""
+    x, axes, keep = _reduced(call)
+    return (np.asarray(x.prod(axis=axes, dtype=x.dtype, keepdims=keep)),)
+
+
+@kernel("REDUCE_ANY", "bool")
+def any_true(call: Call) -> tuple[np.ndarray, ...]:
+    """True where one value over axes is true."""
+    x, axes, keep = _reduced(call)
+    return (np.asarray(x.any(axis=axes, keepdims=keep)),)
+
+
+@kernel("REDUCE_ALL", "bool")
+def all_true(call: Call) -> tuple[np.ndarray, ...]:
+    """True where all values over axes are true."""
+    x, axes, keep = _reduced(call)
+    return (np.asarray(x.all(axis=axes, keepdims=keep)),)
+
+
+@kernel("REDUCE_MAX", "int8", "int16", "int32", "int64", "float32")
+def reduce_max(call: Call) -> tuple[np.ndarray, ...]:
+    """Largest value over axes."""
+    x, axes, keep = _reduced(call)
+    return (np.asarray(x.max(axis=axes, keepdims=keep)),)
+
+
+@kernel("REDUCE_MIN", "int8", "int16", "int32", "int64", "float32")
+def reduce_min(call: Call) -> tuple[np.ndarray, ...]:
+    """Smallest value over axes."""
+    x, axes, keep = _reduced(call)
+    return (np.asarray(x.min(axis=axes, keepdims=keep)),)
+
+
+@kernel("ARG_MAX", "int8", "int32", "float32", "bool")
+def arg_max(call: Call) -> tuple[np.ndarray, ...]:
+    """Position of the first largest value along an axis."""
+    return (np.argmax(call.array(0), axis=call.integers(1)[0]).astype(call.outputs[0].dtype),)
+
+
+@kernel("ARG_MIN", "int8", "int32", "float32", "bool")
+def arg_min(call: Call) -> tuple[np.ndarray, ...]:
+    """Position of the first smallest value along an axis."""
+    return (np.argmin(call.array(0), axis=call.integers(1)[0]).astype(call.outputs[0].dtype),)

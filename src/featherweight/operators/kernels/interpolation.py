@@ -1,0 +1,185 @@
+"""Functions of int8 by a table of all values, of int16 by interpolation between table entries.
+
+Sources: LiteRT reference/integer_ops/logistic.h and tanh.h, activations.cc (Prepare), softmax.h (SoftmaxInt16),
+common.h (LUTPopulate, LUTLookup for int16).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+import sys
+from collections.abc import Callable
+
+import numpy as np
+
+from featherweight.graph.numerics import round_half_away
+from featherweight.operators.call import Call
+from featherweight.operators.profiles import binary_exponent, quantize_multiplier, rescale_twice
+
+_INT16 = np.iinfo(np.int16)
+_STEPS = 512
+# The least exponent that counts, e**-10, and what a difference of it is scaled to.
+_DEEPEST = 10.0
+
+
+@functools.cache
+def _sigmoid_table() -> np.ndarray:
+    """Returns ``65536 * sigmoid(i / 24)``, i = 0 … 255, raised by half of what lines between entries are below it."""
+    values = 65536 / (1 + np.exp(-np.arange(513) / 48))
+    gap = values[1::2] - (values[:-1:2] + values[2::2]) / 2
+    table = np.floor(values[:-1:2] + gap / 2 + 0.5).astype(np.int64)
+    table[-1] = 65535  # the last one closes the range
+    return table
+
+
+def input_multiplier(scale: np.float32, *, shifts: tuple[int, ...] | None) -> tuple[int, int]:
+    """Returns (multiplier, right shift) that bring integers of a scale to units of 1 / (3 * 4096).
+
+    A power of two needs no rounding: `shifts` are the left shifts that a kernel allows for it, None for any.
+    """
+    exponent = binary_exponent(scale)
+    left = -1 if exponent is None else 12 + exponent
+    if left >= 0 and (shifts is None or left in shifts):
+        return 3 << left, 0
+    multiplier, right = float(scale) * 4096.0 * 3.0, 0
+    while multiplier <= 32767.0 / 2.0 and right <= 30:
+        right += 1
+        multiplier *= 2.0
+    return int(multiplier), right
+
+
+def _scaled(x: np.ndarray, multiplier: int, right: int) -> np.ndarray:
+    return (x.astype(np.int64) * multiplier + ((1 << right) >> 1)) >> right
+
+
+def _interpolated(x: np.ndarray, bits: int, largest: int) -> np.ndarray:
+    """Returns the table's value at |x| / 2**bits, with `bits` fractional bits more."""
+    table = _sigmoid_table()
+    whole = np.minimum(x >> bits, 254)
+    value = (table[whole] << bits) + (x & ((1 << bits) - 1)) * (table[whole + 1] - table[whole])
+    return np.where(x >> bits >= 255, largest, value)
+
+
+def sigmoid_16(x: np.ndarray, scale: np.float32) -> np.ndarray:
+    """Returns the sigmoid of int16 values in units of 1/32768, int16."""
+    scaled = _scaled(x, *input_multiplier(scale, shifts=None))
+    value = _interpolated(np.abs(scaled), 9, 0x7FFF << 10)
+    value = np.where(scaled >= 0, value + (1 << 9), (1 << 25) - value + (1 << 9) - 1)
+    return (value >> 10).astype(np.int16)
+
+
+def tanh_16(x: np.ndarray, scale: np.float32) -> np.ndarray:
+    """Returns the hyperbolic tangent of int16 values in units of 1/32768, int16: 2 * sigmoid(2 x) - 1."""
+    scaled = _scaled(x, *input_multiplier(scale, shifts=(0, 1)))
+    value = _interpolated(np.abs(scaled), 8, 0xFFFF << 8)
+    value = np.where(scaled >= 0, value - (1 << 23) + (1 << 7), -value + (1 << 23) + (1 << 7) - 1)
+    return (value >> 8).astype(np.int16)
+
+
+Function = Callable[[np.ndarray], np.ndarray]
+Real = np.float32 | np.float64
+
+
+def precise(function: Function) -> Function:
+    """Returns a float32 function that computes in float64: within half a unit of its result, as libm's float ones."""
+    return lambda x: function(x.astype(np.float64)).astype(np.float32)
+
+
+@functools.cache
+def libm(name: str) -> Function:
+    """Returns a float32 function of this machine's C library, which LiteRT's tables come from; slow, for tables only.
+
+    Where there is none, the function in float64, rounded: it differs from a C library's by at most a unit in the last
+    place, now and then.
+    """
+    try:
+        library = ctypes.CDLL("ucrtbase" if sys.platform == "win32" else None)
+        function = getattr(library, f"{name}f")
+    except (OSError, AttributeError):
+        return precise(np.vectorize(getattr(math, name), otypes=[np.float64]))
+    function.restype, function.argtypes = ctypes.c_float, [ctypes.c_float]
+    return np.vectorize(function, otypes=[np.float32])
+
+
+def tabulated(call: Call, function: Function, *, delegated: bool = False) -> np.ndarray:
+    """Returns function(x) of int8 or int16 values through a table of float32 results (LUTPopulate, LUTLookup).
+
+    Entries are rounded half away from zero; by the delegate, half to even once the zero point is added.
+    """
+    (in_scale, in_zero), (out_scale, out_zero) = call.affine(call.input(0)), call.affine(call.outputs[0])
+    if call.input(0).dtype == "int16":
+        low, high = in_scale * np.float32(_INT16.min), in_scale * np.float32(_INT16.max)
+        spread = out_scale * np.float32(_INT16.max) - out_scale * np.float32(_INT16.min)
+        table = table_16(function, low, high, np.float32(65536) / spread)
+        return look_up(call.array(0).astype(np.int64), table).astype(np.int16)
+    steps = (np.arange(-128, 128) - in_zero).astype(np.float32)
+    with np.errstate(over="ignore"):
+        scaled = function(in_scale * steps).astype(np.float32) * (np.float32(1) / out_scale)
+    zero_point = np.float32(out_zero)
+    entries = np.rint(scaled + zero_point) if delegated else round_half_away(scaled) + zero_point
+    table = np.clip(entries, -128, 127).astype(np.int8)
+    return table[call.array(0).astype(np.int16) + 128]
+
+
+def table_16(function: Function, low: Real, high: Real, inverse: Real) -> np.ndarray:
+    """Returns 513 int16 entries of function on [low, high] times `inverse`, shifted to halve the error between.
+
+    All in the float type of `low`, as LUTPopulate.
+    """
+    dtype = np.asarray(low).dtype
+    step = dtype.type((high - low) / dtype.type(_STEPS))
+    points = low + np.arange(_STEPS + 1).astype(dtype) * step
+    with np.errstate(over="ignore"):
+        values = function(points) * inverse
+        middle = round_half_away(function(points[:-1] + step / 2) * inverse)
+        value = round_half_away(values[:-1])
+        between = round_half_away((values[1:] + value) / 2)
+        bias = round_half_away((between - middle) / 2)
+        last = round_half_away(function(np.asarray([high], dtype)) * inverse)
+        entries = np.append(value - bias, last)
+    return np.clip(entries, _INT16.min, _INT16.max).astype(np.int64)
+
+
+def look_up(x: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Returns the interpolated entries for int16 values held in int64."""
+    index = 256 + (x >> 7)
+    base = table[index]
+    return base + (((table[index + 1] - base) * (x & 0x7F) + 64) >> 7)
+
+
+@functools.cache
+def _softmax_tables() -> tuple[np.ndarray, np.ndarray]:
+    """Returns the tables of exp on [-10, 0] and of 1 / (1 + x) on [0, 1], computed in float64."""
+    step, one = np.float64(1 / 65535), np.float64(1)
+    # LiteRT computes each from scales and zero points; the quotients below are not quite 10, 1 and 32768.
+    unit = np.float64(2 / 65535)
+    inverse = np.float64(65536) / (unit * np.float64(_INT16.max) - unit * np.float64(_INT16.min))
+    low = np.float64(_DEEPEST / 65535) * np.float64(-65535)
+    exp_table = table_16(np.exp, low, np.float64(0), inverse)
+    return exp_table, table_16(lambda x: one / (one + x), np.float64(0), step * np.float64(65535), inverse)
+
+
+def softmax_16(x: np.ndarray, scale: np.float32, beta: float) -> np.ndarray:
+    """Returns the softmax over the last axis of int16 values in units of 1/32768, int16."""
+    exponentials, reciprocals = softmax_16_tables(scale, beta)
+    x = x.astype(np.int64)
+    exponential = exponentials[x.max(axis=-1, keepdims=True) - x]
+    total = exponential.sum(axis=-1, keepdims=True)
+    zeros = 32 - np.frexp(total.astype(np.float64))[1].astype(np.int64)
+    # 1 / (1 + x) wants the sum shifted to [1, 2), less 1, centred.
+    shifted = ((total << (zeros - 1)) + (1 << 13)) >> 14
+    reciprocal = reciprocals[np.clip(shifted - (1 << 16), 0, 65535)]
+    right = 31 - zeros
+    values = (exponential * reciprocal + ((np.int64(1) << right) >> 1)) >> right
+    return np.clip(values, 0, 32767).astype(np.int16)
+
+
+def softmax_16_tables(scale: np.float32, beta: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns, for int16: exp of 0 … -65535 steps, and 1 / (1 + x) for x of 16 bits from 0 on; int64."""
+    exp_table, reciprocal_table = _softmax_tables()
+    factor = float(scale * np.float32(beta)) / (_DEEPEST / 65535.0)
+    scaled = rescale_twice(-np.arange(65536, dtype=np.int64), *quantize_multiplier(factor))
+    exponentials = look_up(np.clip(scaled + 32767, _INT16.min, _INT16.max), exp_table)
+    return exponentials, look_up(np.arange(_INT16.min, _INT16.max + 1, dtype=np.int64), reciprocal_table)

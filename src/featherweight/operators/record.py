@@ -1,0 +1,165 @@
+"""What is known about one operator, in one record, and where to find it.
+
+A *form* says in which types an operator computes: ``"int8"`` for operators without weights,
+``"activation*weight"`` for those with (``"int8*int8"``, ``"int16*int8"``, ``"int8*int4"``; ``"float32*int8"`` is the
+hybrid, dynamic-range form, whose activations the kernel quantizes itself).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from featherweight.graph import Graph, Node
+from featherweight.operators.call import Call, Kernel
+from featherweight.operators.relevance import EVERYTHING, Interval, Reading, Rule
+
+Macs = Callable[[Node, Graph], int]
+
+
+def _none(node: Node, graph: Graph) -> int:
+    return 0
+
+
+def _always(call: Call) -> bool:
+    return True
+
+
+def _all_matter(reading: Reading, position: int) -> Interval:
+    return EVERYTHING
+
+
+def _no_refusal(call: Call) -> str | None:
+    return None
+
+
+class WeightRole(NamedTuple):
+    """Positions of a weight, of the bias that is added to its product (None: there is none), and of its operand."""
+
+    weight: int
+    bias: int | None
+    activation: int
+
+
+@dataclass(frozen=True)
+class Op:
+    """Facts of one operator; positions count its inputs.
+
+    Attributes:
+        weight: position of the weight, the operand that is constant and quantized symmetrically.
+        axis: the weight's axis that has a scale per index; None where kernels want one scale.
+        bias: position of the bias, int32 at input scale × weight scale.
+        activation: position of the operand that the bias scale and the weight belong to.
+        more_weights: the weights besides the first, where there are several.
+        same_scale: positions of inputs that must have the outputs' parameters.
+        fixed_output: output parameters that kernels assume, as dtype → (scale, zero point).
+        moves_data: its outputs hold values of its first float input and zeros only, so their range is implied.
+        versions: form → operator version that runtimes need at least.
+        calls: option fields that name other graphs (loops, branches).
+        delegated: says whether XNNPACK takes a call of the operator's integer form; reads tensors only, no values.
+        refused: says why LiteRT's integer kernel can't compute a call (it ends with an error, ends the process, or
+            computes nonsense), or None; reads tensors only, no values.
+        finest: (type, largest scale of an input) → the finest scale that an output beside it can have; None where
+            there is no such limit.
+        integer_attrs: attributes that the integer form of a type needs, by the type.
+        biased: types of activations whose kernels are right with a bias only, if with one of zeros.
+        relevant: which values of an input matter to what it computes.
+        normalizes_rows: what it computes of a value depends on how far it is below the largest of its row.
+        is_curved: its integer kernel follows a curve, so that its error depends on where values lie.
+        is_factor: its results multiply others, one for each row: the error of each counts relative to itself.
+        wants_symmetric: positions of computed operands that XNNPACK takes with a zero point of 0 only.
+        macs: multiply-accumulates of one run.
+        kernels: reference implementations by the type of the activation; ``*`` takes any type.
+    """
+
+    name: str
+    weight: int | None = None
+    axis: int | None = None
+    bias: int | None = None
+    activation: int = 0
+    more_weights: tuple[WeightRole, ...] = ()
+    same_scale: tuple[int, ...] = ()
+    fixed_output: Mapping[str, tuple[float, int]] = field(default_factory=dict[str, tuple[float, int]])
+    moves_data: bool = False
+    versions: Mapping[str, int] = field(default_factory=dict[str, int])
+    calls: tuple[str, ...] = ()
+    delegated: Callable[[Call], bool] = _always
+    refused: Callable[[Call], str | None] = _no_refusal
+    finest: Callable[[str, float], float] | None = None
+    integer_attrs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    biased: tuple[str, ...] = ()
+    relevant: Rule = _all_matter
+    normalizes_rows: bool = False
+    is_curved: bool = False
+    is_factor: bool = False
+    wants_symmetric: tuple[int, ...] = ()
+    macs: Macs = _none
+    kernels: Mapping[str, Kernel] = field(default_factory=dict[str, Kernel])
+
+    @property
+    def weights(self) -> tuple[WeightRole, ...]:
+        """All weights, the first one first."""
+        first = () if self.weight is None else (WeightRole(self.weight, self.bias, self.activation),)
+        return (*first, *self.more_weights)
+
+
+_OPS: dict[str, Op] = {}
+ALL_INPUTS = tuple(range(1024))
+
+
+def register(name: str, **facts: object) -> Op:
+    """Adds one operator's record; raises if it has one."""
+    if name in _OPS:
+        raise ValueError(f"operator {name} is registered twice")
+    _OPS[name] = op = Op(name, **facts)  # pyright: ignore[reportArgumentType]
+    return op
+
+
+def kernel(op: str, *dtypes: str) -> Callable[[Kernel], Kernel]:
+    """Attaches a reference kernel to an operator's record, for these types of its activation (``*``: any type).
+
+    Raises:
+        ValueError: if the operator has no record, or a kernel for one of the types.
+    """
+
+    def attach(function: Kernel) -> Kernel:
+        if op not in _OPS:
+            raise ValueError(f"operator {op} has no record; register it before its kernels")
+        for dtype in dtypes:
+            if dtype in _OPS[op].kernels:
+                raise ValueError(f"operator {op} has two kernels for {dtype}")
+        _OPS[op] = replace(_OPS[op], kernels={**_OPS[op].kernels, **dict.fromkeys(dtypes, function)})
+        return function
+
+    return attach
+
+
+def lookup(name: str) -> Op:
+    """Returns the record of an operator; one that nothing is known about gets a record without facts."""
+    return _OPS.get(name) or Op(name)
+
+
+def placed(call: Call) -> Call:
+    """Returns the call in the arithmetic that runs it: that of LiteRT's own kernels, where XNNPACK does not take it."""
+    return call if not call.profile.is_delegate or lookup(call.node.op).delegated(call) else call.fallen_back()
+
+
+def refusal(call: Call) -> str | None:
+    """Returns why LiteRT's integer kernel can't compute a call, or None: also for floats, and for other runtimes."""
+    op = lookup(call.node.op)
+    others = [t for i, t in enumerate(call.inputs) if t is not None and i != op.weight]
+    real = [t for t in (*others, *call.outputs) if t.dtype in ("int8", "int16")]
+    has_scales = bool(real) and all(t.quant is not None and len(t.quant.scale) == 1 for t in real)
+    return op.refused(call) if call.profile.is_litert and has_scales else None
+
+
+def registered() -> tuple[Op, ...]:
+    """Returns all records, by name."""
+    return tuple(_OPS[name] for name in sorted(_OPS))
+
+
+def output_elements(node: Node, graph: Graph) -> int:
+    """Returns the number of elements of the node's first output."""
+    return math.prod(graph.tensors[node.outputs[0]].shape)

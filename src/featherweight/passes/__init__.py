@@ -1,0 +1,1 @@
+"""Float graphs into equivalent float graphs."""

@@ -1,0 +1,241 @@
+"""What the user asks for: rules that give operators a scheme for their weights and activations.
+
+A recipe is an ordered list of rules; the first rule that matches an operator decides. It comes by name (the shipped
+ones lie in ``recipes/``), from a TOML file, or from Python.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from featherweight import operators
+from featherweight.errors import RecipeError, listed
+from featherweight.graph import Graph, Model, Node
+from featherweight.recipes.toml import Table, check_known, read_chain, shipped
+from featherweight.tflite.names import OP_CODES
+
+# Storage type → the settings that change something beside it.
+WEIGHT_SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "float16": (),
+    "int8": ("per_channel",),
+    "int4": ("per_channel", "block_size"),
+}
+ACTIVATION_SETTINGS: Mapping[str, tuple[str, ...]] = {"int8": ("range_method",), "int16": ("range_method",)}
+# A model has thousands of operators: an error names those most like what was asked for.
+_NAMES_IN_ERRORS = 10
+# The methods that a file may name, before a colon and an argument; `featherweight.calibration` holds them.
+RANGE_METHODS = ("minmax", "percentile", "mse", "entropy")
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How numbers are asked to be stored; `QuantParams` is what comes of it.
+
+    Attributes:
+        dtype: ``int8``, ``int16``, ``int4`` or ``float16``.
+        symmetric: whether zero sits in the middle of the grid.
+        per_channel: one scale per output channel instead of one per tensor, where the operator has an axis for it.
+        block_size: one scale per so many consecutive elements of a dense layer's rows, or None.
+        narrow_range: leaves out the lowest integer.
+        range_method: how a range is chosen from what was measured; None takes the caller's choice.
+    """
+
+    dtype: str
+    symmetric: bool = True
+    per_channel: bool = True
+    block_size: int | None = None
+    narrow_range: bool = True
+    range_method: str | None = None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One line of a recipe. Without `weight` and `activation` it keeps what it matches float.
+
+    Attributes:
+        match: shell pattern for the operator's output or weight names (each ``;``-separated part counts).
+        op: operator type, or None for any.
+        weight_only: store the weights as integers but compute in float (a DEQUANTIZE before the operator).
+    """
+
+    match: str = "*"
+    op: str | None = None
+    weight: Scheme | None = None
+    activation: Scheme | None = None
+    weight_only: bool = False
+
+    def __str__(self) -> str:
+        """The rule as a message names it."""
+        return f"match='{self.match}'" + (f", op='{self.op}'" if self.op else "")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An ordered list of rules under a name."""
+
+    name: str
+    rules: tuple[Rule, ...]
+    description: str = ""
+
+    @property
+    def needs_ranges(self) -> bool:
+        """True if some rule quantizes activations, so that ranges must be measured."""
+        return any(rule.activation is not None for rule in self.rules)
+
+
+def available() -> tuple[str, ...]:
+    """Returns the names of the shipped recipes.
+
+    >>> available()
+    ('dynamic', 'float16', 'int16x8', 'int8', 'w4a8', 'weights4', 'weights8')
+    """
+    return shipped("recipe")
+
+
+def load(recipe: str | Path | Recipe) -> Recipe:
+    """Returns a shipped recipe by name, or one from a TOML file; a `Recipe` is returned as it is.
+
+    A file's own rules come before those of its `base`, whose path counts from the file's folder.
+
+    Raises:
+        RecipeError: if there is no such recipe, or its file is not a recipe.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    tables = read_chain(str(recipe), "recipe", "base")
+    rules: list[Rule] = []
+    for table in tables:
+        table.check_keys(("base", "description", "name", "rule"))
+        own = [_parse_rule(row) for row in table.rows("rule")]
+        if not own and "base" not in table:
+            raise RecipeError(f'{table.where} has no rules. Add a [[rule]], or a base such as "int8".')
+        rules += own
+    name = tables[0].get("name", str, Path(str(recipe)).stem)
+    return Recipe(name, tuple(rules), tables[0].get("description", str, ""))
+
+
+def _parse_rule(row: Table) -> Rule:
+    row.check_keys(("activation", "match", "op", "weight", "weight_only"))
+    op, is_weight_only = row.get("op", str, None), row.get("weight_only", bool, False)
+    if op is not None:
+        check_known(op, OP_CODES, "operator", row.where)
+    weight = _parse_scheme(row, "weight", WEIGHT_SETTINGS)
+    activation = _parse_scheme(row, "activation", ACTIVATION_SETTINGS)
+    if activation is not None:
+        is_int16 = activation.dtype == "int16"
+        activation = replace(activation, symmetric=is_int16, narrow_range=False, per_channel=False)
+    if activation is not None and (is_weight_only or (weight and weight.dtype == "float16")):
+        raise RecipeError(
+            f"{row.where}: integer activations need integer weights. Drop `activation`, or use weight = 'int8'."
+        )
+    if is_weight_only and weight is None:
+        raise RecipeError(f"{row.where}: weight_only has no effect without `weight`. Add weight = 'int8', or drop it.")
+    if weight and weight.block_size and (activation or is_weight_only or not weight.per_channel):
+        raise RecipeError(
+            f"{row.where}, weight: block_size has no effect beside `activation`, `weight_only` or per_channel = false: "
+            "block scales exist for float activations that the kernel quantizes itself. Drop one of them."
+        )
+    return Rule(row.get("match", str, "*"), op, weight, activation, is_weight_only)
+
+
+def _parse_scheme(row: Table, key: str, settings: Mapping[str, tuple[str, ...]]) -> Scheme | None:
+    """Reads a dtype, or a table of a dtype and its settings; float32 is the same as nothing."""
+    value = row.values.get(key)
+    if value is None:
+        return None
+    where = f"{row.where}, {key}"
+    values = {"dtype": value} if isinstance(value, str) else value
+    fields = ("dtype", *dict.fromkeys(name for names in settings.values() for name in names))
+    unknown = sorted(set(values) - set(fields)) if isinstance(values, dict) else [repr(value)]
+    if unknown:
+        raise RecipeError(
+            f"{where}: {listed(unknown)} is not understood (allowed: a dtype, or a table of {listed(fields)})."
+        )
+    dtype = values.get("dtype")
+    if not isinstance(dtype, str) or dtype not in (*settings, "float32"):
+        raise RecipeError(f"{where}: dtype {dtype!r} is not one of {listed((*settings, 'float32'))}.")
+    allowed = settings.get(dtype, ())
+    if idle := [name for name in values if name not in ("dtype", *allowed)]:
+        raise RecipeError(
+            f"{where}: {listed(idle)} has no effect on {dtype} (allowed: {listed(allowed) or 'nothing'}). Drop it."
+        )
+    table = Table(values, where, row.remedy)
+    method = table.get("range_method", str, None)
+    if method is not None and not _names_range_method(method):
+        raise table.error("range_method", f"{listed(RANGE_METHODS)}, percentile:NUMBER")
+    block_size = table.count("block_size") if "block_size" in table else None
+    if dtype == "float32":
+        return None
+    return Scheme(dtype, per_channel=table.get("per_channel", bool, True), block_size=block_size, range_method=method)
+
+
+def _names_range_method(method: str) -> bool:
+    name, colon, _ = method.partition(":")
+    return name in RANGE_METHODS and (not colon or name == "percentile")
+
+
+def with_rules(recipe: Recipe, rules: Iterable[Rule]) -> Recipe:
+    """Returns the recipe with rules put before its own."""
+    return replace(recipe, rules=(*rules, *recipe.rules))
+
+
+def names_of(node: Node, graph: Graph) -> tuple[str, ...]:
+    """Returns the names under which rules find a node: its outputs and weight, whole and ``;``-separated."""
+    weight = operators.lookup(node.op).weight
+    names = list(node.outputs)
+    if weight is not None and weight < len(node.inputs):
+        names.append(node.inputs[weight])
+    parts = [part for name in names for part in name.split(";")]
+    return tuple(dict.fromkeys([*names, *parts]))
+
+
+def matches(rule: Rule, node: Node, graph: Graph) -> bool:
+    """True if the rule is about the node."""
+    if rule.op is not None and rule.op != node.op:
+        return False
+    return rule.match == "*" or any(fnmatch.fnmatchcase(name, rule.match) for name in names_of(node, graph))
+
+
+def resolve(recipe: Recipe, model: Model) -> dict[str, Rule]:
+    """Maps every node (by name) to the first rule that matches it; nodes without one are left out.
+
+    Raises:
+        RecipeError: if a rule with a pattern matches no node at all, or names an operator type that does not exist.
+    """
+    found: dict[str, Rule] = {}
+    used: set[int] = set()
+    for graph in model.graphs:
+        for node in graph.nodes:
+            hits = [i for i, rule in enumerate(recipe.rules) if matches(rule, node, graph)]
+            used.update(hits)
+            if hits:
+                found[node.name] = recipe.rules[hits[0]]
+    for index, rule in enumerate(recipe.rules):
+        if index in used:
+            continue
+        if rule.op is not None:
+            check_known(rule.op, OP_CODES, "operator", f"Recipe '{recipe.name}', rule {index + 1}")
+        if rule.match != "*":
+            raise RecipeError(
+                f"Recipe '{recipe.name}': rule {index + 1} ({rule}) matches no operator. Of its names, the "
+                f"nearest are {listed(_nearest(rule, model), _NAMES_IN_ERRORS)}; `featherweight inspect` lists them."
+            )
+    return found
+
+
+def _nearest(rule: Rule, model: Model) -> list[str]:
+    """Returns the names that rules find operators under, those most like the rule's pattern first."""
+    names = (
+        name for graph in model.graphs for node in graph.nodes for name in names_of(node, graph) if ";" not in name
+    )
+    pattern = difflib.SequenceMatcher(b=rule.match.strip("*"), autojunk=False)
+
+    def likeness(name: str) -> float:
+        pattern.set_seq1(name)
+        return pattern.ratio()
+
+    return sorted(dict.fromkeys(names), key=likeness, reverse=True)

@@ -1,0 +1,1 @@
+"""Files whose zeros are not stored, where the runtime gains by it."""

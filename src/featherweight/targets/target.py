@@ -1,0 +1,320 @@
+"""Hardware targets: what a device runs, as data in TOML files, and `check`, which holds a model against one.
+
+A target lists, per operator, the forms that it runs (see `featherweight.operators.record`), whether float operators run
+beside them, which scales it wants, its arithmetic profile, and constraints. A constraint's text is its documentation
+and its message.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featherweight import operators
+from featherweight.errors import listed
+from featherweight.graph import Graph, Model, Node
+from featherweight.graph.numerics import INTEGER_BITS
+from featherweight.operators import profiles
+from featherweight.operators.call import Call
+from featherweight.operators.families.quantize import DEQUANTIZE, QUANTIZE
+from featherweight.recipes.toml import Table, check_known, read_chain, shipped
+from featherweight.sparsity import patterns
+from featherweight.targets import constraints
+from featherweight.targets import xnnpack_nchw_obstacles as conditions
+from featherweight.targets.constraints import Constraint
+from featherweight.tflite.names import OP_CODES
+
+_TEXTS, _FLAGS = ("name", "description", "profile"), ("float", "per_channel", "power_of_two")
+_KEYS = (
+    "constraint",
+    "description",
+    "float",
+    "io",
+    "name",
+    "ops",
+    "per_channel",
+    "power_of_two",
+    "profile",
+    "softmax_limit",
+    "weight_only",
+    "sparsity",
+    "extends",
+    "slower_ns",
+    "unoptimized",
+)
+_CONVERSIONS = (QUANTIZE, DEQUANTIZE)
+_ACTIVATIONS, _WEIGHTS = ("int8", "int16"), ("int8", "int4")
+_STORED = ("int8", "int4", "float16")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one device runs.
+
+    Attributes:
+        profile: the arithmetic profile (the runtime's rounding) that its claims are made for.
+        io: the default type of inputs and outputs, ``float32`` or ``int8``.
+        is_float_allowed: whether operators may stay float.
+        is_per_channel: whether weights may have a scale per channel.
+        is_power_of_two: whether every scale must be a power of two.
+        weight_only: types of stored weights that it turns into float ones, right for a scale per channel too.
+        softmax_limit: the number of classes from which on an int8 SOFTMAX can't be run, or None.
+        forms: operator → forms that run on it.
+        sparsity: operator → pattern of zeros that its kernels make use of.
+        slower_ns: operator → what an element of its output costs in int8 beyond float between two conversions, in
+            nanoseconds; operators that are faster in int8 are not there.
+        unoptimized: operator → how many times as long as in float it takes with int16 activations.
+    """
+
+    name: str
+    description: str
+    profile: str
+    io: str
+    is_float_allowed: bool
+    is_per_channel: bool
+    is_power_of_two: bool
+    softmax_limit: int | None
+    forms: Mapping[str, tuple[str, ...]]
+    constraints: tuple[Constraint, ...]
+    sparsity: Mapping[str, str] = field(default_factory=dict)
+    weight_only: tuple[str, ...] = _STORED
+    slower_ns: Mapping[str, float] = field(default_factory=dict[str, float])
+    unoptimized: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def has_clusters(self) -> bool:
+        """True where it has conditions for clusters (see `featherweight.clusters`)."""
+        return any(constraint.check in conditions.CHECKS for constraint in self.constraints)
+
+    def runs(self, op: str, form: str) -> bool:
+        """True if the target runs the operator in that form."""
+        return form in self.forms.get(op, ())
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One operator that breaks one constraint of a target."""
+
+    node: str
+    op: str
+    constraint: str
+    message: str
+
+
+def available() -> tuple[str, ...]:
+    """Returns the names of the shipped targets.
+
+    >>> "litert" in available()
+    True
+    """
+    return shipped("target")
+
+
+def load(target: str | Path | Target) -> Target:
+    """Returns a shipped target by name, or one from a TOML file.
+
+    What a file says replaces what the target says that it `extends`, whose path counts from the file's folder:
+    operators one by one, other keys whole; constraints add up.
+
+    Raises:
+        RecipeError: if there is no such target, or its file is not a target.
+    """
+    if isinstance(target, Target):
+        return target
+    tables = read_chain(str(target), "target", "extends")
+    settings: dict[str, Any] = {}
+    forms: dict[str, tuple[str, ...]] = {}
+    sparsity: dict[str, str] = {}
+    times: dict[str, dict[str, float]] = {"slower_ns": {}, "unoptimized": {}}
+    limits: list[Constraint] = []
+    for table in reversed(tables):
+        settings |= _settings(table)
+        forms |= _forms(table.table("ops"))
+        sparsity |= _sparsity(table.table("sparsity"))
+        for key, found in times.items():
+            found |= _times(table.table(key))
+        limits += [constraints.parse(row) for row in table.rows("constraint")]
+    merged = Table(settings, tables[0].where, tables[0].remedy)
+    merged.get("ops", dict)
+    name, description, profile = (merged.get(key, str) for key in _TEXTS)
+    return Target(
+        name,
+        description,
+        profile,
+        merged.get("io", str, "float32"),
+        merged.get("float", bool, True),
+        merged.get("per_channel", bool, True),
+        merged.get("power_of_two", bool, False),
+        merged.get("softmax_limit", int, None),
+        forms,
+        tuple(limits),
+        sparsity,
+        merged.several("weight_only", str) if "weight_only" in merged else _STORED,
+        **times,
+    )
+
+
+def to_json(target: Target) -> str:
+    """Returns all that a target says, as JSON."""
+    return json.dumps(asdict(target), sort_keys=True)
+
+
+def from_json(text: str) -> Target:
+    """Returns the target of what `to_json` returned.
+
+    >>> from_json(to_json(load("ethos-u55"))) == load("ethos-u55")
+    True
+    """
+    values = json.loads(text)
+    values["forms"] = {op: tuple(forms) for op, forms in values["forms"].items()}
+    values["constraints"] = tuple(Constraint(**row | {"ops": tuple(row["ops"])}) for row in values["constraints"])
+    values["weight_only"] = tuple(values["weight_only"])
+    return Target(**values)
+
+
+def _settings(table: Table) -> dict[str, Any]:
+    """Returns the values of one file once they are known to be of the right kind."""
+    table.check_keys(_KEYS)
+    for kind, keys in ((str, _TEXTS), (bool, _FLAGS)):
+        for key in keys:
+            table.get(key, kind, None)
+    if "io" in table:
+        table.choice("io", ("float32", "int8"))
+    if "softmax_limit" in table:
+        table.count("softmax_limit")
+    if "weight_only" in table and not set(table.several("weight_only", str)) <= set(_STORED):
+        raise table.error("weight_only", f"a list of {listed(_STORED)}")
+    return dict(table.values)
+
+
+def _forms(rows: Table) -> dict[str, tuple[str, ...]]:
+    """Returns operator → forms; operators with a weight run in ``activation*weight``, the others in ``activation``."""
+    forms: dict[str, tuple[str, ...]] = {}
+    for op in rows.values:
+        check_known(op, OP_CODES, "operator", rows.where)
+        allowed = _ACTIVATIONS
+        if operators.lookup(op).weight is not None:
+            allowed = tuple(
+                f"{activation}*{weight}" for activation in (*_ACTIVATIONS, "float32") for weight in _WEIGHTS
+            )
+        forms[op] = rows.several(op, str)
+        if not set(forms[op]) <= set(allowed):
+            raise rows.error(op, f"a list of {listed(allowed)}")
+    return forms
+
+
+def _sparsity(rows: Table) -> dict[str, str]:
+    """Returns operator → sparsity pattern."""
+    for op in rows.values:
+        check_known(op, OP_CODES, "operator", rows.where)
+        patterns.parse(rows.get(op, str))
+    return dict(rows.values)
+
+
+def _times(rows: Table) -> dict[str, float]:
+    """Returns operator → a measured time or ratio; 0 takes back what an extended target says."""
+    found: dict[str, float] = {}
+    for op in rows.values:
+        check_known(op, OP_CODES, "operator", rows.where)
+        found[op] = float(rows.get(op, float))
+        if not 0 <= found[op] < math.inf:
+            raise rows.error(op, "a number from 0 on")
+    return found
+
+
+def form_of(node: Node, graph: Graph) -> str | None:
+    """Returns the form in which a node of a file computes, ``"float32"`` for float, None where it touches neither."""
+    op = operators.lookup(node.op)
+    weight = None if op.weight is None or op.weight >= len(node.inputs) else node.inputs[op.weight]
+    dtypes = [graph.tensors[name].dtype for name in (*node.inputs, *node.outputs) if name and name != weight]
+    quantized = [
+        graph.tensors[name].dtype
+        for name in (*node.inputs, *node.outputs)
+        if name
+        and name != weight
+        and graph.tensors[name].quant
+        and graph.tensors[name].dtype in {"int8", "int16", "uint8"}
+    ]
+    if converts(node):
+        return None
+    if "float32" in dtypes or "float16" in dtypes:
+        if weight and graph.tensors[weight].dtype in INTEGER_BITS:
+            return f"float32*{graph.tensors[weight].dtype}"
+        return "float32"
+    if not quantized:
+        return None
+    return f"{quantized[0]}*{graph.tensors[weight].dtype}" if weight else quantized[0]
+
+
+def converts(node: Node) -> bool:
+    """True for QUANTIZE and DEQUANTIZE."""
+    return node.op in _CONVERSIONS
+
+
+def is_border(node: Node, graph: Graph) -> bool:
+    """True for a conversion at the model's border (or from integers to integers), which `strict` allows."""
+    if not converts(node):
+        return False
+    source, result = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
+    if source.dtype == "float32":
+        return source.name in graph.inputs
+    return result.dtype != "float32" or result.name in graph.outputs
+
+
+def check(model: Model, target: str | Path | Target) -> tuple[Violation, ...]:
+    """Returns every operator of the model that the target does not run, with the constraint that it breaks."""
+    target = load(target)
+    return tuple(
+        violation for graph in model.graphs for node in graph.nodes for violation in _check(node, graph, target)
+    )
+
+
+def _check(node: Node, graph: Graph, target: Target) -> Iterator[Violation]:
+    form = form_of(node, graph)
+    if form is not None:
+        yield from _check_form(node, form, target)
+    elif not converts(node) and node.op not in target.forms and not target.is_float_allowed:
+        yield Violation(
+            node.name, node.op, "operators", f"{node.op} '{node.name}' is not run by target '{target.name}'."
+        )
+    for name in (*node.inputs, *node.outputs):
+        quant = graph.tensors[name].quant if name else None
+        if quant is None:
+            continue
+        if quant.is_per_channel and len(quant.scale) > 1 and not target.is_per_channel:
+            message = f"{node.op} '{node.name}': '{name}' has a scale per channel; target '{target.name}' wants one."
+            yield Violation(node.name, node.op, "per_channel", message)
+        if target.is_power_of_two and any(float(s) != 2.0 ** round(np.log2(s)) for s in quant.scale):
+            message = f"{node.op} '{node.name}': the scale of '{name}' is no power of two, which '{target.name}' wants."
+            yield Violation(node.name, node.op, "power_of_two", message)
+    if reason := operators.refusal(_call(node, graph, target)):
+        message = f"{node.op} '{node.name}' can't be computed by target '{target.name}': {reason}."
+        yield Violation(node.name, node.op, "kernels", message)
+    for constraint in target.constraints:
+        found = constraint.broken(node, graph)
+        if found:
+            message = f"{node.op} '{node.name}': {found}. {constraint.text} (target '{target.name}')"
+            yield Violation(node.name, node.op, constraint.text, message)
+
+
+def _call(node: Node, graph: Graph, target: Target) -> Call:
+    """Returns a node with the tensors that it reads and writes, without values."""
+    inputs = tuple(graph.tensors[name] if name else None for name in node.inputs)
+    outputs = tuple(graph.tensors[name] for name in node.outputs)
+    return Call(node, (None,) * len(inputs), inputs, outputs, profiles.find(target.profile))
+
+
+def _check_form(node: Node, form: str, target: Target) -> Iterator[Violation]:
+    if target.runs(node.op, form) or (form == "float32" and target.is_float_allowed):
+        return
+    allowed = listed(target.forms[node.op]) if node.op in target.forms else "nothing: the operator is unknown to it"
+    message = (
+        f"{node.op} '{node.name}' computes in {form}, which target '{target.name}' does not run (allowed: {allowed})."
+    )
+    yield Violation(node.name, node.op, "forms", message)

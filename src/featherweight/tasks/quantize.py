@@ -1,0 +1,154 @@
+"""Quantization from end to end: a model from anywhere in, integers out, with what was decided beside them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from featherweight import tflite
+from featherweight.analysis.noise import notes_on_noise
+from featherweight.calibration import calibrate, needs_histogram
+from featherweight.errors import RecipeError, TargetViolation, listed
+from featherweight.graph import Model
+from featherweight.ptq import plan as plans
+from featherweight.ptq.equalization import Equalized, equalize_graph
+from featherweight.ptq.planning import plan as make_plan
+from featherweight.ptq.recurrent import choose_form
+from featherweight.ptq.rewrite import rewrite
+from featherweight.recipes import recipe as recipes
+from featherweight.report import Report, make_report
+from featherweight.targets import target as targets
+from featherweight.tasks.load import load, load_with_notes, peeked
+
+_log = logging.getLogger("featherweight")
+
+
+@dataclass(frozen=True, eq=False)
+class Quantized:
+    """A quantized model with the plan that it was made by and the report on it."""
+
+    model: Model
+    plan: plans.Plan
+    report: Report
+
+    def save(self, path: str | Path) -> int:
+        """Writes the model as a ``.tflite`` file, atomically, and returns its size in bytes."""
+        return tflite.save(self.model, path)
+
+
+def quantize(
+    source: Any,
+    recipe: str | Path | recipes.Recipe = "int8",
+    *,
+    calibration: Iterable[Any] | None = None,
+    target: str | Path | targets.Target = "litert",
+    io: str | None = None,
+    strict: bool = False,
+    ranges: str = "minmax",
+    plan: plans.Plan | str | Path | None = None,
+    samples: int | None = None,
+    recurrent: str = "auto",
+    integers: bool = False,
+    verify: bool = True,
+    input_shapes: Any = None,
+    progress: bool = True,
+) -> Quantized:
+    """Quantizes a model after training and returns it with its plan and report.
+
+    Args:
+        source: what `load` takes, or what `load_with_notes` returned.
+        recipe: a recipe's name, TOML file or value.
+        calibration: samples from the training split, any iterable; needed by recipes with integer activations.
+        target: the device, by name, TOML file or value.
+        io: ``float32`` or ``int8`` inputs and outputs; None takes the target's habit.
+        strict: raise if any operator but the border conversions computes in float.
+        ranges: ``minmax``, ``percentile``, ``mse`` or ``entropy``.
+        plan: a plan (or its JSON file) to carry out instead of making one.
+        samples: use at most so many samples.
+        recurrent: the form of the recurrent layers of a framework model: ``loop``, ``fused`` (LSTM layers as one
+            operator each), ``unrolled``, or ``auto``: what suits recipe and target; the plan's notes say which and why.
+        integers: write in integers all that the target runs in integers, as `strict` and `quantize_aware` do. Without,
+            operators stay float where integers are slower on the target, or can't follow the values that they see.
+        verify: run both models on some of the calibration samples, and warn where an output has become noise.
+        input_shapes: as in `load`.
+        progress: show progress on a terminal.
+
+    Raises:
+        RecipeError: for an unknown name or option, or missing samples.
+        DataError: for samples or weights that can't be used.
+        TargetViolation: if `strict` is broken, with every operator that stands in the way.
+    """
+    recipe, target = recipes.load(recipe), targets.load(target)
+    histograms = True in {needs_histogram(method) for method in (ranges, *methods(recipe))}
+    given = plans.load(plan) if isinstance(plan, (str, Path)) else plan
+    first, calibration = peeked(calibration)
+    form = choose_form(recipe, target, recurrent)
+    lowered = load_with_notes(source, unroll=form.unroll, fuse=form.fuse, samples=first, input_shapes=input_shapes)
+    model = lowered.model
+    if given is None and recipe.needs_ranges and calibration is None:
+        raise RecipeError(
+            f"Recipe '{recipe.name}' measures activation ranges: pass calibration samples from the training split "
+            "(calibration=…, --calibration DATA), or use 'dynamic', which needs none."
+        )
+    decided = given
+    if decided is None:
+        stats = None
+        if recipe.needs_ranges and calibration is not None:
+            stats = calibrate(model, calibration, histograms=histograms, limit=samples, progress=progress)
+        decided = make_plan(model, stats, recipe, target, io=io, ranges=ranges, integers=integers or strict)
+        notes = [f"Recurrent layers: {listed(lowered.recurrent)}; {form.reason}."] if lowered.recurrent else []
+        decided = replace(decided, notes=(*lowered.notes, *notes, *decided.notes))
+    result = rewrite(model, decided)
+    if strict:
+        require_integer(result, decided)
+    if verify and first and decided.forms:
+        noise = notes_on_noise(model, result, first, samples, decided.recipe)
+        for note in noise:
+            _log.warning(note)
+        decided = replace(decided, notes=(*decided.notes, *noise))
+    return Quantized(result, decided, make_report(model, result, decided, targets.check(result, target)))
+
+
+def equalize(source: Any, *, samples: Iterable[Any] | None = None, input_shapes: Any = None) -> Equalized:
+    """Gives the channels of neighbouring weights like ranges, without changing the function (`ptq.equalization`).
+
+    It serves targets with one scale for a whole weight, where channels with small weights get few integers: pass the
+    `model` of what it returns to `quantize` or `quantize_aware`.
+
+    Args:
+        source: what `load` takes.
+        samples: inputs to verify a lowered model with; a PyTorch module or JAX function needs at least one.
+        input_shapes: as in `load`.
+
+    Raises:
+        FormatError: if the model is quantized.
+    """
+    return equalize_graph(load(source, samples=samples, input_shapes=input_shapes))
+
+
+def methods(recipe: recipes.Recipe) -> list[str]:
+    """Returns the range methods that a recipe's rules name."""
+    return [r.activation.range_method for r in recipe.rules if r.activation and r.activation.range_method]
+
+
+def require_integer(model: Model, plan: plans.Plan) -> None:
+    """Raises TargetViolation if an operator computes in float, naming each, with the plan's reason."""
+    found: list[str] = []
+    for graph in model.graphs:
+        for node in graph.nodes:
+            form = targets.form_of(node, graph)
+            if form is None and (targets.is_border(node, graph) or not targets.converts(node)):
+                continue
+            if form is None or form.startswith("float32"):
+                reason = plan.kept_float.get(node.name) or (
+                    "converts between float and integer operators" if form is None else f"computes in {form}"
+                )
+                found.append(f"{node.op} '{node.name}' ({reason.removeprefix(f'{node.op}: ')})")
+    if found:
+        raise TargetViolation(
+            f"strict: {len(found)} operators are not integer: {listed(found, 20)}. Choose another recipe or target, "
+            "change these layers, or leave `strict` out."
+        )

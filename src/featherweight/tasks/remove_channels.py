@@ -1,0 +1,295 @@
+"""Structured pruning: channels are removed from a float graph, with all that depends on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featherweight import tflite
+from featherweight.channels.always_zero import zero_channels
+from featherweight.channels.cut import constant_bytes, total_macs, without_channels
+from featherweight.channels.groups import Group, find_groups, magnitudes, taylor
+from featherweight.channels.labeling import label
+from featherweight.channels.labels import Labeled
+from featherweight.errors import RecipeError, listed
+from featherweight.graph import Model
+from featherweight.pruning.prunable import matches
+from featherweight.pruning.prunable_constants import check_float
+from featherweight.tasks.load import load
+
+CRITERIA = ("magnitude", "taylor")
+
+# XNNPACK's int8 kernels make 16 channels at a time with AVX-512 (8 elsewhere, as its float kernels on ARM): 250 of 256
+# channels cost what 256 do.
+_WIDTH = 16
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that go through the same tensors, and how many of them are left.
+
+    Attributes:
+        kernels: the weights whose outputs they are.
+        operators: the operators that multiply by those weights.
+        before, after: how many outputs of one weight belong to the group.
+        reason: why all of them stayed; empty where some went.
+    """
+
+    kernels: tuple[str, ...]
+    operators: tuple[str, ...]
+    before: int
+    after: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Removed:
+    """A smaller float model, and what was removed.
+
+    Attributes:
+        groups: all groups of channels, those that stayed whole too.
+        macs: multiply-accumulates of one run, before and after.
+        weight_bytes: bytes of all constants, before and after.
+    """
+
+    model: Model
+    groups: tuple[ChannelGroup, ...]
+    macs: tuple[int, int]
+    weight_bytes: tuple[int, int]
+
+    def save(self, path: str | Path) -> int:
+        """Writes the model as a ``.tflite`` file, atomically, and returns its size in bytes."""
+        return tflite.save(self.model, path)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """The next channels of a group to go, and their mean score."""
+
+    score: float
+    labels: tuple[int, ...]
+
+
+def remove_channels(
+    source: Any,
+    fraction: float | None = None,
+    *,
+    macs: float | None = None,
+    only_zero: bool = False,
+    criterion: str = "magnitude",
+    data: Any = None,
+    loss: Any = None,
+    multiple: int | None = None,
+    exclude: str | Sequence[str] = (),
+    samples: Iterable[Any] | None = None,
+    input_shapes: Any = None,
+) -> Removed:
+    """Removes channels from a float model, with all that depends on them; the result is a smaller dense model.
+
+    Channels that are added, multiplied or concatenated with others go together with them, through depthwise
+    convolutions, pooling, padding and reshapes; of attention, whole heads go. The lowest scores go first.
+
+    Args:
+        source: what `load` takes.
+        fraction: of each group's channels, at most, in [0, 1).
+        macs: at least this share of all multiply-accumulates, in [0, 1), from where scores are lowest.
+        only_zero: exactly the channels that are 0 for every input, their weights and biases being 0; outputs stay as
+            they are.
+        criterion: ``magnitude``, the mean of |w| over all weights that make a channel (Li et al., 1608.08710, section
+            3.1), relative to that of its group; or ``taylor``, the squared change of the loss without the channel, to
+            first order (Molchanov et al., 1906.10771, section 3.1).
+        data: for ``taylor``: (inputs, labels) from the training split; inputs are an array, or a dict by public name.
+        loss: for ``taylor``: a Keras loss, or its name.
+        multiple: groups keep a multiple of so many channels, which runtimes compute together, and not none; by default
+            16, or 8 where a group has 16 or less. `only_zero` does not heed it.
+        exclude: shell patterns of weights or operators, matching their name or a part of it, whose outputs all stay.
+        samples: inputs to verify a lowered model with; a PyTorch module or JAX function needs at least one.
+        input_shapes: as in `load`.
+
+    Raises:
+        RecipeError: for an option that is not understood, or nothing to remove.
+        DataError: if the data are no pair of equal length.
+        UnsupportedOp: if an operator can't be trained, for ``taylor``.
+        FormatError: if the model is quantized.
+    """
+    model = load(source, samples=samples, input_shapes=input_shapes)
+    check_float(model, "remove_channels")
+    _check(fraction, macs, only_zero, multiple)
+    _check_criterion(criterion, data, loss, only_zero=only_zero)
+    labels = label(model.main)
+    patterns = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+    groups = _excluded(find_groups(model.main, labels), patterns)
+    if only_zero:
+        removed = _with_one_left(groups, zero_channels(model.main, labels, groups))
+    else:
+        scores = _scores(model, labels, groups, criterion, data, loss)
+        steps = [_steps(group, own, multiple_of(group, multiple)) for group, own in zip(groups, scores, strict=True)]
+        if not any(steps):
+            raise RecipeError(_nothing(groups, multiple))
+        if fraction is not None:
+            share = _share("fraction", fraction)
+            removed = {v for group, own in zip(groups, steps, strict=True) for v in _fraction_of(group, own, share)}
+        else:
+            assert macs is not None
+            removed = _macs_of(model, labels, [step for own in steps for step in own], _share("macs", macs))
+    smaller = without_channels(model, labels, removed)
+    rows = tuple(_row(group, removed, multiple, only_zero=only_zero) for group in groups)
+    sizes = (constant_bytes(model), constant_bytes(smaller))
+    return Removed(smaller, rows, (total_macs(model), total_macs(smaller)), sizes)
+
+
+def _check(fraction: float | None, macs: float | None, only_zero: bool, multiple: int | None) -> None:
+    given = [name for name, is_given in (("fraction", fraction is not None), ("macs", macs is not None)) if is_given]
+    given += ["only_zero"] if only_zero else []
+    if len(given) != 1:
+        raise RecipeError(
+            f"remove_channels: {listed(given) or 'nothing'} says how much to remove. Give one of fraction= (of each "
+            "group's channels), macs= (of all multiply-accumulates) and only_zero=True."
+        )
+    is_count = isinstance(multiple, int) and not isinstance(multiple, bool) and multiple > 0
+    if multiple is not None and not is_count:
+        raise RecipeError(f"remove_channels: multiple={multiple!r} is not a number of channels, 1 or more.")
+
+
+def _check_criterion(criterion: str, data: Any, loss: Any, *, only_zero: bool) -> None:
+    if criterion not in CRITERIA:
+        raise RecipeError(f"remove_channels: criterion '{criterion}' is unknown (allowed: {listed(CRITERIA)}).")
+    if criterion == "taylor" and (data is None or loss is None):
+        raise RecipeError(
+            "remove_channels: criterion 'taylor' takes gradients: pass data=(inputs, labels) from the training split "
+            "and a loss=, or use 'magnitude', which needs neither."
+        )
+    if (criterion == "magnitude" or only_zero) and not (data is None and loss is None):
+        raise RecipeError("remove_channels: data= and loss= are for criterion='taylor', with fraction= or macs=.")
+
+
+def _share(name: str, value: float) -> float:
+    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < 1:
+        raise RecipeError(f"remove_channels: {name}={value!r} is not a share in [0, 1).")
+    return float(value)
+
+
+def _excluded(groups: Sequence[Group], patterns: Sequence[str]) -> list[Group]:
+    """Returns the groups, those that an exclusion names fixed.
+
+    Raises:
+        RecipeError: if an exclusion matches no kernel.
+    """
+    for pattern in patterns:
+        if not any(matches(name, pattern) for group in groups for name in (*group.members, *group.operators)):
+            names = [name for group in groups for name in group.operators]
+            raise RecipeError(
+                f"remove_channels: exclude '{pattern}' matches no weight. Operators with weights are {listed(names)}."
+            )
+    found: list[Group] = []
+    for group in groups:
+        names = (*group.members, *group.operators)
+        hit = next((pattern for pattern in patterns if any(matches(name, pattern) for name in names)), None)
+        is_free = hit is not None and not group.reason
+        found.append(replace(group, reason=f"excluded by '{hit}'") if is_free else group)
+    return found
+
+
+def multiple_of(group: Group, multiple: int | None) -> int:
+    """Returns what a group's channels stay a multiple of: what is asked for, or 16, and 8 of groups that have 16."""
+    if multiple is not None:
+        return multiple
+    return _WIDTH if group.channels > _WIDTH else _WIDTH // 2
+
+
+def _scores(
+    model: Model, labels: Labeled, groups: Sequence[Group], criterion: str, data: Any, loss: Any
+) -> list[np.ndarray]:
+    """Returns a score for each channel of each group."""
+    if criterion == "magnitude":
+        return [magnitudes(model.main, labels, group) for group in groups]
+    from featherweight.training.keras_models.saliency import contributions  # Keras is imported where it is needed
+
+    return taylor(model.main, labels, groups, contributions(model, data, loss))
+
+
+def _steps(group: Group, scores: np.ndarray, multiple: int) -> list[_Step]:
+    """Returns what goes first, second, and so on: after each step, a multiple of channels is left, and not nothing."""
+    if group.reason:
+        return []
+    order = np.argsort(scores, kind="stable")
+    stride = math.lcm(multiple, group.rows) // group.rows
+    count, start = len(order), 0
+    ends = [count - left for left in range((count - 1) // stride * stride, 0, -stride)]
+    steps: list[_Step] = []
+    for end in ends:
+        chosen = order[start:end]
+        steps.append(_Step(float(scores[chosen].mean()), tuple(group.labels[i] for i in chosen)))
+        start = end
+    return steps
+
+
+def _fraction_of(group: Group, steps: Sequence[_Step], fraction: float) -> set[int]:
+    """Returns what goes of one group: as many steps as stay within the fraction."""
+    removed: set[int] = set()
+    for step in steps:
+        if len(removed) + len(step.labels) > fraction * len(group.labels) + 1e-9:
+            break
+        removed |= set(step.labels)
+    return removed
+
+
+def _macs_of(model: Model, labels: Labeled, steps: Sequence[_Step], share: float) -> set[int]:
+    """Returns what goes so that at least this share of the multiply-accumulates does: the lowest scores first.
+
+    Raises:
+        RecipeError: if all that can be removed is less.
+    """
+    # Stable: the steps of a group stay in their order, since their scores rise.
+    order = sorted(steps, key=lambda step: step.score)
+    before = total_macs(model)
+
+    def removed(count: int) -> set[int]:
+        return {value for step in order[:count] for value in step.labels}
+
+    def gone(count: int) -> float:
+        return 1 - total_macs(without_channels(model, labels, removed(count))) / max(before, 1)
+
+    if (most := gone(len(order))) < share:
+        raise RecipeError(
+            f"remove_channels: macs={share:g} can't be removed; {most:.3f} is the most that these channels, "
+            "`multiple` and `exclude` allow."
+        )
+    low, high = 0, len(order)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if gone(middle) >= share else (middle + 1, high)
+    return removed(low)
+
+
+def _with_one_left(groups: Sequence[Group], zeros: set[int]) -> set[int]:
+    """Returns the channels to remove, one less in groups that would be left with none."""
+    full = {group.labels[0] for group in groups if set(group.labels) <= zeros}
+    return zeros - full
+
+
+def _row(group: Group, removed: set[int], multiple: int | None, *, only_zero: bool) -> ChannelGroup:
+    left = sum(value not in removed for value in group.labels) * group.rows
+    reason = group.reason
+    if not reason and left == group.channels:
+        if only_zero:
+            reason = "none of them is zero for every input"
+        elif group.channels <= (least := multiple_of(group, multiple)):
+            reason = f"at least {least} channels stay"
+        else:
+            reason = "others go first"
+    return ChannelGroup(group.members, group.operators, group.channels, left, reason)
+
+
+def _nothing(groups: Sequence[Group], multiple: int | None) -> str:
+    if not groups:
+        return "remove_channels: the model has no weights whose outputs are channels, so there is nothing to remove."
+    few = [f"{g.channels} channels; at least {multiple_of(g, multiple)} stay" for g in groups]
+    rows = [f"'{g.operators[0]}' ({g.reason or why})" for g, why in zip(groups, few, strict=True)]
+    return f"remove_channels: there is nothing to remove: {listed(rows)}."

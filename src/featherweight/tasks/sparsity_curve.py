@@ -1,0 +1,235 @@
+"""Sparsity against the task metric: where the cliff is, measured on the runtime that runs the file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featherweight.analysis.evaluation import Evaluation, evaluate, paired_difference
+from featherweight.errors import RecipeError, listed
+from featherweight.graph import Model
+from featherweight.lower.keras import is_keras_model
+from featherweight.runtime.progress import track
+from featherweight.runtime.sizes import sizes_bytes
+from featherweight.sparsity.patterns import check_sparsity, parse
+from featherweight.tasks.load import load
+from featherweight.tasks.prune import prune
+from featherweight.tflite import save, write_atomically
+
+_SETTINGS = "curve.json"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One pruned model, evaluated.
+
+    Attributes:
+        pattern: of its zeros.
+        sparsity: that was asked for.
+        reached: the fraction of zeros among the weights of all kernels, those left dense too.
+        value: the metric.
+        delta, delta_error: value minus the dense model's, and the standard error of the paired difference.
+        file_bytes, compressed_bytes: of the ``.tflite`` file that was evaluated.
+    """
+
+    pattern: str
+    sparsity: float
+    reached: float
+    value: float
+    delta: float
+    delta_error: float
+    file_bytes: int
+    compressed_bytes: int
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The points of all patterns, the dense model's first.
+
+    Attributes:
+        metric: what was measured.
+        max_drop: how far a value may fall below the dense model's before the knee.
+        method: of pruning without training, or ``retrained``.
+    """
+
+    metric: str
+    method: str
+    max_drop: float
+    points: tuple[Point, ...]
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The patterns, in order."""
+        return tuple(dict.fromkeys(point.pattern for point in self.points if point.pattern))
+
+    def of(self, pattern: str) -> tuple[Point, ...]:
+        """Returns the dense point and those of a pattern, by sparsity."""
+        chosen = [point for point in self.points if point.pattern in ("", pattern)]
+        return tuple(sorted(chosen, key=lambda point: point.sparsity))
+
+    def knee(self, pattern: str) -> Point:
+        """Returns the point of the largest sparsity up to which no value falls by more than `max_drop`."""
+        best, *others = self.of(pattern)
+        for point in others:
+            if -point.delta > self.max_drop:
+                break
+            best = point
+        return best
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain values, with the sparsity of each pattern's knee."""
+        return {**asdict(self), "knees": {pattern: self.knee(pattern).sparsity for pattern in self.patterns}}
+
+    def __str__(self) -> str:
+        from featherweight.report.curves import text
+
+        return text(self)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the curve in the form of the suffix: ``.txt``, ``.json``, ``.html``, ``.svg`` or ``.png``.
+
+        Raises:
+            RecipeError: for another suffix.
+            FeatherweightError: if a picture is wanted and Matplotlib is not installed.
+        """
+        from featherweight.report.curves import rendered
+
+        write_atomically(Path(path), [rendered(self, Path(path).suffix)])
+
+
+def from_json(content: Mapping[str, Any]) -> Curve:
+    """Returns the curve that `Curve.to_json` wrote."""
+    points = tuple(Point(**point) for point in content["points"])
+    return Curve(content["metric"], content["method"], content["max_drop"], points)
+
+
+def sparsity_curve(
+    source: Any,
+    data: Any,
+    sparsities: Sequence[float] = (0.5, 0.75, 0.875, 0.95),
+    *,
+    patterns: str | Sequence[str] = "unstructured",
+    method: str = "magnitude",
+    calibration: Iterable[Any] | None = None,
+    train: tuple[Any, Any] | None = None,
+    epochs: int = 1,
+    learning_rate: float = 1e-3,
+    metric: str = "accuracy",
+    max_drop: float = 0.01,
+    folder: str | Path | None = None,
+    seed: int = 0,
+    input_shapes: Any = None,
+    progress: bool = True,
+) -> Curve:
+    """Prunes a model to several sparsities, and evaluates every file on LiteRT beside the dense one.
+
+    Args:
+        source: what `load` takes; a live Keras model to retrain.
+        data: what `evaluate` takes: (inputs, labels), or a data set.
+        sparsities: fractions of zeros, in [0, 1).
+        patterns: of zeros, one or several; each gives a curve.
+        method: of pruning without training, as in `prune`.
+        calibration: samples for methods that need them.
+        train: (inputs, labels) to train each point on, from the dense weights; None prunes without training.
+        epochs: of that training.
+        learning_rate: of it, Adam's at its peak.
+        metric: as in `evaluate`.
+        max_drop: how far the metric may fall below the dense model's before the knee.
+        folder: where finished points are kept; the same call goes on from there.
+        seed: decides the training.
+        input_shapes: as in `load`.
+        progress: show progress on a terminal.
+
+    Raises:
+        RecipeError: for an option that is not understood, a source that can't be retrained, or a folder of other
+            settings.
+    """
+    names = [patterns] if isinstance(patterns, str) else list(patterns)
+    for name in names:
+        parse(name)
+    wanted = [(n, check_sparsity(s, "sparsity_curve")) for n in names for s in sparsities if s]
+    if train is not None and not is_keras_model(source):
+        raise RecipeError(
+            "sparsity_curve: only a live Keras model can be retrained. Load it with Keras, or leave train out."
+        )
+    graph = load(source, input_shapes=input_shapes)
+    samples = None if calibration is None else list(calibration)
+    dense = evaluate(graph, data, metric, progress=False)
+    how = method if train is None else f"retrained for {epochs} epochs"
+    kept = _Kept.of(folder, {"metric": metric, "method": how, "seed": seed, "learning_rate": learning_rate})
+    raw, compressed = sizes_bytes(graph)
+    points = [Point("", 0.0, 0.0, dense.value, 0.0, 0.0, raw, compressed or 0)]
+    for pattern, sparsity in track(wanted, "Pruning", total=len(wanted), enabled=progress):
+        point = kept.find(pattern, sparsity)
+        if point is None:
+            if train is None:
+                pruned = prune(
+                    graph, sparsity, pattern=pattern, method=method, calibration=samples, progress=False
+                ).model
+            else:
+                from featherweight.training.keras_models.retraining import retrained
+
+                pruned = load(
+                    retrained(source, sparsity, pattern, train, epochs=epochs, learning_rate=learning_rate, seed=seed),
+                    input_shapes=input_shapes,
+                )
+            point = _measured(pruned, pattern, sparsity, data, dense)
+            kept.add(point, pruned)
+        points.append(point)
+    return Curve(metric, how, max_drop, tuple(points))
+
+
+def _measured(pruned: Model, pattern: str, sparsity: float, data: Any, dense: Evaluation) -> Point:
+    found = evaluate(pruned, data, dense.metric, progress=False)
+    difference = paired_difference(found, dense)
+    raw, compressed = sizes_bytes(pruned)
+    kernels = [t.array for g in pruned.graphs for t in g.tensors.values() if t.is_constant and len(t.shape) > 1]
+    arrays = [array for array in kernels if array is not None and array.dtype == np.float32]
+    zeros, size = sum(int((a == 0).sum()) for a in arrays), sum(a.size for a in arrays)
+    values = (found.value, difference.value, difference.standard_error)
+    return Point(pattern, sparsity, zeros / max(size, 1), *values, raw, compressed or 0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """A folder of finished points; without one nothing is kept."""
+
+    folder: Path | None
+    points: dict[str, Any]
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, folder: str | Path | None, settings: Mapping[str, Any]) -> _Kept:
+        if folder is None:
+            return cls(None, {}, settings)
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        file = path / _SETTINGS
+        if not file.is_file():
+            return cls(path, {}, settings)
+        content = json.loads(file.read_text("utf-8"))
+        if content["settings"] != settings:
+            changed = [f"{k}: {content['settings'].get(k)!r}, now {v!r}" for k, v in settings.items()
+                       if content["settings"].get(k) != v]  # fmt: skip
+            raise RecipeError(
+                f"'{path}' holds a curve of other settings ({listed(changed)}). Name another folder, or delete it."
+            )
+        return cls(path, content["points"], settings)
+
+    def find(self, pattern: str, sparsity: float) -> Point | None:
+        found = self.points.get(f"{pattern} {sparsity:g}")
+        return None if found is None else Point(**found)
+
+    def add(self, point: Point, model: Model) -> None:
+        if self.folder is None:
+            return
+        name = f"{point.pattern} {point.sparsity:g}"
+        save(model, self.folder / f"{name.replace(' ', '_').replace(':', 'of')}.tflite")
+        self.points[name] = asdict(point)
+        content = {"settings": dict(self.settings), "points": self.points}
+        write_atomically(self.folder / _SETTINGS, [json.dumps(content, indent=1).encode()])

@@ -1,0 +1,1 @@
+"""What float operators compute while they are trained."""

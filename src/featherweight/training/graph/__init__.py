@@ -1,0 +1,1 @@
+"""A float graph as a Keras model: its variables, its forward pass, and the way back."""

@@ -1,0 +1,105 @@
+"""Batches other than the one that a graph was lowered at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from featherweight.graph import Graph, Model, Node, Tensor
+from featherweight.training.graph.registry import Array, ops
+
+# Operators whose row n of the outputs comes from row n of the inputs, whatever their options say.
+_ROWWISE = {
+    *("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "CONV_3D", "MAX_POOL_2D", "AVERAGE_POOL_2D"),
+    *("RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "LOGISTIC", "TANH", "HARD_SWISH", "ELU", "GELU", "LEAKY_RELU"),
+    *("ABS", "NEG", "RSQRT", "SQRT", "SQUARE", "EXP", "LOG", "SIN", "COS", "SIGN", "FLOOR", "CEIL", "ROUND", "CAST"),
+    *("RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR", "DEPTH_TO_SPACE", "SPACE_TO_DEPTH", "LOGICAL_NOT"),
+}
+_PAIRED = {
+    *("ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE", "POW", "PRELU", "SELECT_V2"),
+    *("EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL"),
+}
+_REDUCTIONS = {"MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD"}
+
+
+def fixed_batch(model: Model) -> int | None:
+    """Returns the batch that the graph must be run at, or None where any will do.
+
+    A graph of fixed batch does any other if it treats every row alike (a transposed convolution, for example, has a
+    fixed batch in the file because its output's shape is a constant there). Loops don't: they carry values made for
+    the batch, so their graphs are mapped over the examples.
+    """
+    graph = model.main
+    tensors = [graph.tensors[name] for name in graph.inputs]
+    signatures = [tensor.shape_signature for tensor in tensors]
+    if any(signature is not None and -1 in signature for signature in signatures):
+        return None
+    batches = {tensor.shape[0] for tensor in tensors if tensor.shape}
+    if len(batches) != 1 or any(not tensor.shape for tensor in tensors):
+        return None
+    batch = batches.pop()
+    return None if _treats_rows_alike(graph, batch) else batch
+
+
+def at_fixed_batch(
+    run: Callable[[Mapping[str, Array]], dict[str, Array]], fed: Mapping[str, Array], batch: int
+) -> dict[str, Array]:
+    """Returns what `run`, which takes `batch` rows at a time, makes of any multiple of them."""
+    rows = {value.shape[0] for value in fed.values()}
+    if rows == {batch}:
+        return run(fed)
+    if None in rows:
+        # TensorFlow's vectorized_map fails on one part if it did not know the number before: it gets one more.
+        fed = {name: ops.concatenate([value, value[:batch]], axis=0) for name, value in fed.items()}
+    parts = {name: ops.reshape(value, (-1, batch, *value.shape[1:])) for name, value in fed.items()}
+    mapped = ops.vectorized_map(run, parts)
+    results = {name: ops.reshape(value, (-1, *value.shape[2:])) for name, value in mapped.items()}
+    return {name: value[:-batch] for name, value in results.items()} if None in rows else results
+
+
+def _treats_rows_alike(graph: Graph, batch: int) -> bool:
+    dynamic = set(graph.inputs)
+    for node in graph.nodes:
+        if not dynamic.intersection(node.inputs):
+            continue
+        inputs = [(graph.tensors[name], name in dynamic) for name in node.inputs if name]
+        outputs = [graph.tensors[name] for name in node.outputs]
+        if any(not tensor.shape or tensor.shape[0] != batch for tensor in outputs):
+            return False
+        if not _is_rowwise(node, inputs, [graph.tensors[name] if name else None for name in node.inputs]):
+            return False
+        dynamic.update(node.outputs)
+    return True
+
+
+def _is_rowwise(node: Node, inputs: list[tuple[Tensor, bool]], operands: list[Tensor | None]) -> bool:
+    """True where row n of the outputs comes from row n of the computed inputs; outputs have a row for each."""
+    fed = [tensor for tensor, is_dynamic in inputs if is_dynamic]
+    rank = len(fed[0].shape)
+    if node.op in _ROWWISE:
+        return True
+    if node.op in _PAIRED:
+        constants = [tensor for tensor, is_dynamic in inputs if not is_dynamic]
+        return all(len(tensor.shape) == rank for tensor in fed) and all(
+            len(tensor.shape) < rank or tensor.shape[0] == 1 for tensor in constants
+        )
+    if node.op == "UNIDIRECTIONAL_SEQUENCE_LSTM":
+        return not node.attrs.get("time_major")
+    if node.op in ("SOFTMAX", "LOG_SOFTMAX", "L2_NORMALIZATION"):
+        return rank > 1
+    if node.op == "FULLY_CONNECTED":
+        return rank == 2 or bool(node.attrs.get("keep_num_dims"))
+    if node.op == "CONCATENATION":
+        return len(fed) == len(inputs) and int(node.attrs.get("axis", 0)) % rank != 0
+    values = [None if tensor is None or not tensor.is_constant else tensor.array for tensor in operands]
+    if len(values) < 2 or values[1] is None:
+        return False
+    first = np.asarray(values[1]).reshape(-1)
+    if node.op == "RESHAPE":
+        return first[0] in (fed[0].shape[0], -1)
+    if node.op == "TRANSPOSE":
+        return first[0] == 0
+    if node.op in ("PAD", "PADV2", "MIRROR_PAD"):
+        return not first[:2].any()
+    return node.op in _REDUCTIONS and not (first % rank == 0).any()

@@ -1,0 +1,274 @@
+"""A lowered float graph as a trainable `keras.Model`, on every backend of Keras.
+
+The forward pass is a walk over the graph (`Program.run`): tensors by name, one function for each node. **The seam**:
+`GraphModel` asks `functions_of(model)` what each node computes, node name → function of a `Step`. The float functions
+are the registry (`registry.bound`); arithmetic that computes otherwise is a subclass that returns other functions for
+some nodes and inherits everything else: weights, names, inputs and outputs, saving.
+
+Weights keep the file's layout. The graph of a model is `exposing.exposed`: every weight is a constant of its own, and
+`layer_table` says which variable trains it, of which layer, or why none does.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import astuple, dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from featherweight import tflite
+from featherweight.errors import DataError, listed
+from featherweight.graph import Model, Tensor, constant, io_names
+from featherweight.training.graph.batch import at_fixed_batch, fixed_batch
+from featherweight.training.graph.program import Program
+from featherweight.training.graph.registry import Array, Function, bound, ops
+from featherweight.training.graph.split_constants import exposed
+from featherweight.training.graph.weights import Entry, layer_table
+
+
+def graph_model(model: Model, *, name: str | None = None, dtype: Any = None) -> GraphModel:
+    """Returns a float graph as a `keras.Model` that computes the same, to be trained on the backend of Keras.
+
+    Args:
+        model: a lowered float graph.
+        name: of the Keras model.
+        dtype: a Keras dtype policy, ``mixed_bfloat16`` for example; the global one if left out.
+
+    Raises:
+        UnsupportedOp: naming all nodes that can't be trained.
+
+    >>> import featherweight as fw, numpy as np
+    >>> double = fw.load(lambda x: np.float32([2, 3]) * x, samples=[np.ones((1, 2), np.float32)])
+    >>> trained = graph_model(double)
+    >>> trained.predict(np.ones((1, 2)), verbose=0).tolist()
+    [[2.0, 3.0]]
+    """
+    return GraphModel(exposed(model), name=name, dtype=dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """What Keras must not look into: variables that their layers own already."""
+
+    graph: Model
+    program: Program
+    variables: Mapping[str, keras.Variable]
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    batch: int | None
+
+
+class _LayerWeights(keras.layers.Layer):
+    """The weights of one source layer, and the layers inside it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.parts: list[_LayerWeights] = []
+        self.built = True
+
+
+@keras.saving.register_keras_serializable(package="featherweight")
+class GraphModel(keras.Model):
+    """The trainable form of a graph; make one with `graph_model`.
+
+    It takes inputs as a dict by public name, a list in the graph's order, or the one array; it returns the one output,
+    or a dict by public name. Inputs are float32 or int32 as the graph's, outputs float32 in any dtype policy.
+    """
+
+    def __init__(self, graph: Model, table: Iterable[Sequence[Any]] | None = None, **options: Any) -> None:
+        super().__init__(**{key: value for key, value in options.items() if value is not None})
+        program = Program(graph, self.functions_of(graph))
+        self.layer_table = layer_table(graph) if table is None else tuple(Entry(*row) for row in table)
+        self.sources: list[_LayerWeights] = []
+        variables = self._made_variables(graph)
+        inputs, outputs = io_names(graph)
+        self._held = _Held(graph, program, variables, inputs, outputs, fixed_batch(graph))
+        self.built = True
+
+    def functions_of(self, model: Model) -> Mapping[str, Function]:
+        """Returns what each node computes, by node name; called once, before there are variables."""
+        return bound(model)
+
+    @property
+    def graph(self) -> Model:
+        """The graph that is computed, with the weights it was made with (`writeback.float_graph` has the current)."""
+        return self._held.graph
+
+    @property
+    def variables_by_tensor(self) -> Mapping[str, keras.Variable]:
+        """The trained constants: tensor name → variable, which may have axes of size 1 more or less."""
+        return self._held.variables
+
+    def build(self, input_shape: Any = None) -> None:
+        """Does nothing: all variables exist from the start."""
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Computes the outputs."""
+        return self.outputs_of(self.tensors(inputs, tuple(self._held.outputs.values())))
+
+    def outputs_of(self, results: Mapping[str, Array]) -> Any:
+        """Returns the outputs as `call` does, from tensors by name."""
+        tensors = self._held.program.model.main.tensors
+        found = {name: _as_output(results[tensor], tensors[tensor]) for name, tensor in self._held.outputs.items()}
+        return next(iter(found.values())) if len(found) == 1 else found
+
+    def tensors(self, inputs: Any, names: Sequence[str]) -> dict[str, Array]:
+        """Returns tensors of the main graph by name: values of the Keras backend, differentiable."""
+        return self.computed(self._held.program, inputs, names, self.constants_of_program())
+
+    def computed(
+        self, program: Program, inputs: Any, names: Sequence[str], variables: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """Returns tensors by name that a program with the graph's inputs computes from values of its constants."""
+        held = self._held
+        fed = {held.inputs[name]: value for name, value in self._fed(inputs).items()}
+
+        def run(part: Mapping[str, Array]) -> dict[str, Array]:
+            return program.run(part, variables, names, self.compute_dtype)
+
+        return run(fed) if held.batch is None else at_fixed_batch(run, fed, held.batch)
+
+    def constants_of_program(self) -> dict[str, Array]:
+        """Returns the values of trained constants, by their names in the graph that is walked."""
+        return self.trained_values()
+
+    def trained_values(self) -> dict[str, Array]:
+        """Returns the values of trained constants of `graph`, by name, in their own shapes and the compute type."""
+        found: dict[str, Array] = {}
+        for graph in self.graph.graphs:
+            for name, tensor in graph.tensors.items():
+                if name in self._held.variables:
+                    value = ops.cast(self._held.variables[name], self.compute_dtype)
+                    found[name] = value if tuple(value.shape) == tensor.shape else ops.reshape(value, tensor.shape)
+        return found
+
+    def current_values(self) -> dict[str, np.ndarray]:
+        """Returns what the graph's trained constants have become, by name."""
+        return {
+            name: np.asarray(ops.convert_to_numpy(variable), np.float32)
+            for name, variable in self.variables_by_tensor.items()
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the graph (its trained weights left out: Keras stores them) and Keras's own options."""
+        written = tflite.write(_with_zeros(self.graph, self._held.variables))
+        return {
+            **super().get_config(),
+            "graph": base64.b64encode(zlib.compress(written)).decode("ascii"),
+            "table": [astuple(entry) for entry in self.layer_table],
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> GraphModel:
+        """Returns a model without its weights, which Keras loads."""
+        options = dict(config)
+        graph = tflite.read(zlib.decompress(base64.b64decode(options.pop("graph"))))
+        return cls(graph, **options)
+
+    def _fed(self, inputs: Any) -> dict[str, Array]:
+        """Returns public input name → value, in the graph's type.
+
+        Raises:
+            DataError: if the inputs are not those of the graph.
+        """
+        wanted = self._held.inputs
+        if isinstance(inputs, Mapping):
+            given = dict(inputs)
+        else:
+            parts = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+            if len(parts) != len(wanted):
+                raise DataError(
+                    f"The model '{self.name}' takes {len(wanted)} inputs ({listed(wanted)}), not {len(parts)}."
+                )
+            given = dict(zip(wanted, parts, strict=True))
+        if missing := [name for name in wanted if name not in given]:
+            raise DataError(
+                f"Input '{missing[0]}' of the model '{self.name}' is missing (given: {listed(given) or 'none'}; "
+                f"needed: {listed(wanted)})."
+            )
+        found: dict[str, Array] = {}
+        for name, tensor_name in wanted.items():
+            tensor, value = self.graph.main.tensors[tensor_name], ops.convert_to_tensor(given[name])
+            shape = tuple(value.shape)
+            sizes = zip(tensor.shape[1:], shape[1:], strict=False)
+            if len(shape) != len(tensor.shape) or any(size not in (None, wants) for wants, size in sizes):
+                raise DataError(
+                    f"Input '{name}' of the model '{self.name}' has the shape {list(shape)}; it must be "
+                    f"{['any', *tensor.shape[1:]]}."
+                )
+            found[name] = ops.cast(value, self.compute_dtype if tensor.is_float else tensor.dtype)
+        return found
+
+    def _made_variables(self, graph: Model) -> dict[str, keras.Variable]:
+        """Makes the variables, each inside the layer that its path names."""
+        tensors = {name: tensor for part in graph.graphs for name, tensor in part.tensors.items()}
+        made: dict[str, keras.Variable] = {}
+        groups: dict[str, _LayerWeights] = {}
+        found: dict[str, keras.Variable] = {}
+        for entry in self.layer_table:
+            if entry.variable is None:
+                continue
+            if entry.variable not in made:
+                layer, _, role = entry.variable.rpartition("/")
+                tensor, group = tensors[entry.tensor], self._group(layer, groups)
+                with _scopes(self.name, *layer.split("/")[:-1]):
+                    made[entry.variable] = group.add_weight(
+                        name=role, shape=tensor.shape, initializer=_Stored(tensor.array), trainable=True
+                    )
+            found[entry.tensor] = made[entry.variable]
+        return found
+
+    def _group(self, path: str, groups: dict[str, _LayerWeights]) -> _LayerWeights:
+        if path not in groups:
+            parent, _, own = path.rpartition("/")
+            siblings = self._group(parent, groups).parts if parent else self.sources
+            groups[path] = _LayerWeights(name=own, dtype=self.dtype_policy)
+            siblings.append(groups[path])
+        return groups[path]
+
+
+class _Stored(keras.initializers.Initializer):
+    """An initializer that gives a constant of the graph."""
+
+    def __init__(self, value: np.ndarray | None) -> None:
+        self.value = value
+
+    def __call__(self, shape: Any, dtype: Any = None) -> Array:
+        return ops.convert_to_tensor(np.zeros(shape, np.float32) if self.value is None else self.value, dtype=dtype)
+
+
+@contextmanager
+def _scopes(*names: str) -> Generator[None]:
+    """Enters name scopes one inside the other, which make the path of a variable."""
+    with ExitStack() as stack:
+        for name in names:
+            stack.enter_context(keras.name_scope(name))
+        yield
+
+
+def _as_output(value: Array, tensor: Tensor) -> Array:
+    """Returns an output in the graph's type, whatever the model computes in; not 64 bits, which backends lack."""
+    value = ops.convert_to_tensor(value)
+    if keras.backend.is_float_dtype(value.dtype):
+        return ops.cast(value, "float32")
+    return ops.cast(value, "int32") if tensor.dtype == "int32" else value
+
+
+def _with_zeros(model: Model, names: Collection[str]) -> Model:
+    """Returns the model with zeros for these constants."""
+    graphs = [
+        replace(
+            graph,
+            tensors={
+                name: constant(name, np.zeros(tensor.shape, np.float32)) if name in names else tensor
+                for name, tensor in graph.tensors.items()
+            },
+        )
+        for graph in model.graphs
+    ]
+    return replace(model, graphs=tuple(graphs))

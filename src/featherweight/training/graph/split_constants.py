@@ -1,0 +1,96 @@
+"""Rewrites a graph so that everything that can be trained on its own is a constant of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from featherweight.graph import Graph, Model, Node, Tensor, constant, consumers, fresh_name
+from featherweight.training.graph.source_layers import callers, layer_of, plain_name
+from featherweight.training.graph.weights import is_uniform, uses
+
+# Operators whose zero bias a converter drops: the position of the bias, and the axis of the weight that counts outputs.
+_BIASED = {"CONV_2D": (2, 0), "DEPTHWISE_CONV_2D": (2, 3), "FULLY_CONNECTED": (2, 0)}
+
+
+def exposed(model: Model) -> Model:
+    """Returns the same function with one constant for each thing that can be trained on its own.
+
+    Zero biases that converters drop come back, except where an addition of a constant follows. Constants of equal
+    elements (zeros, ones) that several nodes share only because the converter merged equal values become one for each
+    node; all others that nodes share stay shared.
+    """
+    taken = {name for graph in model.graphs for name in graph.tensors}
+    graphs = [_with_biases(graph, taken, caller) for graph, caller in zip(model.graphs, callers(model), strict=True)]
+    return _untied(replace(model, graphs=tuple(graphs)), taken)
+
+
+def _with_biases(graph: Graph, taken: set[str], caller: str) -> Graph:
+    tensors, nodes = dict(graph.tensors), list(graph.nodes)
+    readers = consumers(graph)
+    biases: dict[str, str] = {}
+    for at, node in enumerate(nodes):
+        if not _lacks_bias(graph, node) or _is_biased_later(graph, readers, node):
+            continue
+        position, axis = _BIASED[node.op]
+        weight = graph.tensors[node.inputs[1]]
+        if weight.name not in biases:
+            path = layer_of(graph, node, (weight.name,), caller) or plain_name(node.name)
+            biases[weight.name] = name = fresh_name(f"{path}/bias", taken)
+            taken.add(name)
+            tensors[name] = constant(name, np.zeros(weight.shape[axis], np.float32))
+        inputs = (*node.inputs[:position], biases[weight.name], *node.inputs[position + 1 :])
+        nodes[at] = replace(node, inputs=inputs)
+    return replace(graph, nodes=tuple(nodes), tensors=tensors)
+
+
+def _lacks_bias(graph: Graph, node: Node) -> bool:
+    """True for a node with a constant float kernel that could have a bias and has none."""
+    if node.op not in _BIASED or "" in node.inputs[:2]:
+        return False
+    position, weight = _BIASED[node.op][0], graph.tensors[node.inputs[1]]
+    has_bias = len(node.inputs) > position and bool(node.inputs[position])
+    return not has_bias and weight.is_constant and weight.is_float
+
+
+def _is_biased_later(graph: Graph, readers: dict[str, tuple[Node, ...]], node: Node) -> bool:
+    """True where the sums go nowhere but into additions, one of which adds a constant (recurrent cells)."""
+    while str(node.attrs.get("fused_activation_function", "NONE")) == "NONE":
+        followers = readers.get(node.outputs[0], ())
+        if len(followers) != 1 or followers[0].op != "ADD" or node.outputs[0] in graph.outputs:
+            return False
+        node = followers[0]
+        operands = [graph.tensors[name] for name in node.inputs]
+        if any(tensor.is_constant and tensor.elements > 1 for tensor in operands):
+            return True
+    return False
+
+
+def _untied(model: Model, taken: set[str]) -> Model:
+    """Gives every node its own copy of a constant of equal elements that is trained; nodes of one kernel share one."""
+    copies: dict[str, dict[str, str]] = {}
+    renamed: dict[tuple[str, int], str] = {}
+    for use in uses(model):
+        if use.role is None or not is_uniform(use.tensor):
+            continue
+        owner = use.node.inputs[1] if use.role == "bias" else use.node.name
+        found = copies.setdefault(use.tensor.name, {})
+        if owner not in found:
+            name = fresh_name(f"{use.group}/{use.role}", taken) if found else use.tensor.name
+            taken.add(name)
+            found[owner] = name
+        renamed[use.node.name, use.position] = found[owner]
+    return replace(model, graphs=tuple(_renamed(graph, renamed) for graph in model.graphs))
+
+
+def _renamed(graph: Graph, renamed: dict[tuple[str, int], str]) -> Graph:
+    tensors: dict[str, Tensor] = dict(graph.tensors)
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        names = tuple(renamed.get((node.name, position), name) for position, name in enumerate(node.inputs))
+        for old, new in zip(node.inputs, names, strict=True):
+            if new != old:
+                tensors[new] = replace(tensors[old], name=new, file_name=None)
+        nodes.append(node if names == node.inputs else replace(node, inputs=names))
+    return replace(graph, nodes=tuple(nodes), tensors=tensors)

@@ -1,0 +1,112 @@
+"""Integer kernels of operators with weights: exact sums of products, then one factor per output channel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+
+from featherweight.operators import lookup
+from featherweight.operators.families.conv import LANES
+from featherweight.training.graph.registry import Array, ops
+from featherweight.training.integer import fixed_point
+from featherweight.training.integer.exact_sums import is_cut
+from featherweight.training.integer.int64_scope import wide
+from featherweight.training.integer.step import IntegerStep, integer, quantized_bias, quantized_weight, spread
+from featherweight.training.integer.straight_through import joined, standing_for
+
+
+@integer("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
+def weighted(step: IntegerStep) -> Array:
+    """Sums of products and bias, one factor per output channel."""
+    op = lookup(step.node.op)
+    position = op.weight or 0
+    scale, tensor = spread(step.scale(position), step.input(position)), step.input(position)
+    weight = quantized_weight(step.array(position), scale, tensor.dtype, step.zero, learns=step.learns)
+    scales = step.scale(op.activation), step.scale(position)
+    bias = None if op.bias is None else step.optional(op.bias)
+    bias = None if bias is None else quantized_bias(bias, joined(*scales), step.zero, learns=step.learns)
+    sums = _sums(step, weight, bias)
+    if step.is_delegated:
+        return step.finished(sums, *scales)
+    is_wide = step.outputs[0].dtype == "int16"
+
+    def exact() -> Array:
+        return _sums64(step, weight, bias) if is_wide or step.chunks > 1 else fixed_point.real(sums)
+
+    if step.node.op == "FULLY_CONNECTED":
+        if step.profile.is_litert and (step.profile.is_reference or is_wide):
+            return _in_float64(step, sums, scales, exact)
+        scales = scales if scales[1].shape else (joined(*scales),)
+    if is_wide:
+        return step.finished(sums, *scales, rescale=step.profile.rescale_wide, exact=exact)
+    as_product = _is_product(step)
+    parts = [
+        step.finished(sums, *scales, rescale=rescale, exact=exact)
+        for rescale, is_used in (
+            (step.profile.rescale_products, as_product.any()),
+            (step.profile.rescale, not as_product.all()),
+        )
+        if is_used
+    ]
+    return parts[0] if len(parts) == 1 else ops.where(as_product, *parts)
+
+
+def _is_product(step: IntegerStep) -> np.ndarray:
+    """Returns for which output channels, or for all of them, a kernel rescales as it does after matrix products.
+
+    Depthwise kernels do so for whole groups of channels, those of transposed and grouped convolutions never.
+    """
+    op, outputs = step.node.op, step.outputs[0].shape[-1]
+    if op == "DEPTHWISE_CONV_2D":
+        return np.arange(outputs) < outputs - outputs % LANES
+    is_grouped = op == "CONV_2D" and step.input(0).shape[3] != step.input(1).shape[3]
+    return np.array(op != "TRANSPOSE_CONV" and not is_grouped)
+
+
+def _in_float64(step: IntegerStep, sums: Array, scales: tuple[Array, Array], exact: Callable[[], Array]) -> Array:
+    """LiteRT's reference kernel of dense layers: float64, ties away from zero."""
+    with wide():
+        factor = fixed_point.factor(scales, step.affine(step.outputs[0])[0], step.zero)
+        value = fixed_point.leave(fixed_point.rounded_half_away_real(exact() * factor))
+    return step.standing_for(value, sums * step.over_output(joined(*scales)))
+
+
+def product(step: IntegerStep, x: Array, weight: Array) -> Array:
+    """Returns sums of products without bias, in the type of the operands."""
+    op, arrays = lookup(step.node.op), list(step.arrays)
+    if op.bias is not None and op.bias < len(arrays):
+        arrays[op.bias] = None
+    arrays[op.activation], arrays[op.weight or 0] = x, weight
+    return step.in_float(*arrays)
+
+
+def _sums64(step: IntegerStep, weight: Array, bias: Array | None) -> Array:
+    """Returns sums of products plus bias in float64; inside `wide`."""
+    x = fixed_point.real(step.array(lookup(step.node.op).activation))
+    sums = product(step, ops.stop_gradient(x), ops.stop_gradient(fixed_point.real(weight)))
+    return sums if bias is None else sums + fixed_point.real(ops.stop_gradient(bias))
+
+
+def _sums(step: IntegerStep, weight: Array, bias: Array | None) -> Array:
+    """Returns sums of products plus bias; in int32 over chunks of input channels where float32 might not be exact.
+
+    (Where sums can't be cut, the bias alone is added in int32: large ones come with weights that are all but zero.)
+    """
+    x = step.array(lookup(step.node.op).activation)
+    if step.chunks == 1:
+        sums = product(step, x, weight)
+        return sums if bias is None else sums + bias
+    chunks = step.chunks if is_cut(step.node.op, x.shape[-1], weight.shape[-1]) else 1
+    parts = [product(step, *pair) for pair in zip(cut(x, chunks), cut(weight, chunks), strict=True)]
+    whole, surrogate = sum(ops.cast(part, "int32") for part in parts), sum(parts)
+    if bias is not None:
+        whole, surrogate = whole + ops.cast(bias, "int32"), surrogate + bias
+    return standing_for(ops.cast(whole, "float32"), surrogate)
+
+
+def cut(x: Array, chunks: int) -> list[Array]:
+    """Cuts the last axis into parts of about the same size, each of one element at least."""
+    edges = sorted({x.shape[-1] * index // chunks for index in range(chunks + 1)})
+    return [x[..., low:high] for low, high in pairwise(edges)]

@@ -1,0 +1,1 @@
+"""What helps to train float Keras models that are quantized or pruned later."""

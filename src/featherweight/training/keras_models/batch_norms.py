@@ -1,0 +1,134 @@
+"""Statistics of batch norms, estimated anew before a model is lowered and they are folded away."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from featherweight.errors import DataError, RecipeError
+from featherweight.training.graph.registry import Array, ops
+
+
+def reestimate_batch_norm(model: keras.Model, batches: Iterable[Any]) -> list[str]:
+    """Sets moving mean and variance of all batch norms to those of whole batches of training data, without training.
+
+    With the weights as they are, every batch is computed once, each batch norm normalizing by the batch, and the
+    statistics of the batches are pooled: ``mean = E[mean_B]``, ``variance = E[mean_B**2 + variance_B] - mean**2``
+    (PreciseBN: Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2105.07576, section 3), weighted by how many values a
+    batch has. All else computes as in predictions, dropout for one: what it adds to a variance would not be there in
+    the deployed model (Li et al., 1801.05134). Frozen batch norms are estimated as well.
+
+    Args:
+        model: any Keras model; its batch norms are changed in place.
+        batches: what the model takes, one batch after another (arrays, lists of several inputs, or dicts by input
+            name), without labels. Large batches estimate best; 1,000 to 10,000 examples are enough.
+
+    Returns:
+        The paths of the batch norms, less those that no batch reached, whose statistics stay.
+
+    Raises:
+        RecipeError: if the model has no batch norm.
+        DataError: if there is no batch, or a statistic is not finite. The model is then as it was.
+
+    >>> import keras, numpy as np
+    >>> norm = keras.layers.BatchNormalization(name="norm")
+    >>> model = keras.Sequential([keras.Input((1,)), norm], name="net")
+    >>> reestimate_batch_norm(model, [np.float32([[1], [3]]), np.float32([[5], [7]])])
+    ['net/norm']
+    >>> float(norm.moving_mean[0]), float(norm.moving_variance[0])
+    (4.0, 5.0)
+    """
+    layers = _batch_norms(model)
+    if not layers:
+        raise RecipeError(f"The model '{model.name}' has no batch norm whose statistics could be estimated.")
+    if isinstance(batches, Mapping) or hasattr(batches, "shape"):
+        raise DataError(
+            f"reestimate_batch_norm takes an iterable of batches, not one {type(batches).__name__}. Cut it into "
+            "batches, or pass a list of it."
+        )
+    pools = {layer: _Pool() for layer in layers}
+    with _estimating(pools):
+        for batch in batches:
+            model(keras.tree.map_structure(np.asarray, batch), training=False)
+        reached = {layer: pool.statistics() for layer, pool in pools.items() if pool.values}
+        if not reached:
+            raise DataError("There is no batch to estimate the statistics of batch norms from.")
+        for layer, statistics in reached.items():
+            if not np.isfinite(statistics).all():
+                raise DataError(f"Batch norm '{layer.path}' gets statistics that are not finite. Look at its inputs.")
+    for layer, statistics in reached.items():
+        _assign(layer, *statistics)
+    return [layer.path for layer in reached]
+
+
+def _batch_norms(model: Any) -> list[Any]:
+    layers = dict.fromkeys(model._flatten_layers())
+    return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+
+
+@dataclass
+class _Pool:
+    """What the batches of one layer add up to: values per channel, their sum and that of their squares."""
+
+    values: float = 0.0
+    total: np.ndarray | float = 0.0
+    squares: np.ndarray | float = 0.0
+
+    def add(self, x: Array, mask: Array | None, axis: int) -> tuple[np.ndarray, np.ndarray]:
+        """Adds one batch; returns its mean and variance, float32."""
+        real = np.moveaxis(np.asarray(ops.convert_to_numpy(ops.cast(x, "float32")), np.float64), axis, -1)
+        if mask is None:
+            rows = real.reshape(-1, real.shape[-1])
+        else:
+            kept = np.broadcast_to(np.asarray(ops.convert_to_numpy(mask), bool)[..., None], x.shape)
+            rows = real[np.moveaxis(kept, axis, -1)[..., 0]]
+        mean, variance = rows.mean(axis=0), rows.var(axis=0)
+        self.values += len(rows)
+        self.total = self.total + len(rows) * mean
+        self.squares = self.squares + len(rows) * (mean**2 + variance)
+        return mean.astype(np.float32), variance.astype(np.float32)
+
+    def statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns mean and variance of all batches."""
+        mean = np.asarray(self.total / self.values)
+        return mean, np.maximum(np.asarray(self.squares / self.values) - mean**2, 0.0)
+
+
+@contextmanager
+def _estimating(pools: Mapping[Any, _Pool]) -> Generator[None]:
+    """Inside, each layer adds what it reads to its pool and normalizes by it; after, its statistics are as before."""
+    before = {layer: _statistics(layer) for layer in pools if layer.built}
+
+    def by_the_batch(layer: Any, pool: _Pool) -> Any:
+        computes = layer.call
+
+        def call(inputs: Array, training: bool | None = None, mask: Array | None = None) -> Array:
+            before.setdefault(layer, _statistics(layer))
+            _assign(layer, *pool.add(inputs, mask, layer.axis))
+            return computes(inputs, training=False, mask=mask)
+
+        return call
+
+    for layer, pool in pools.items():
+        layer.call = by_the_batch(layer, pool)
+    try:
+        yield
+    finally:
+        for layer in pools:
+            del layer.call
+        for layer, statistics in before.items():
+            _assign(layer, *statistics)
+
+
+def _statistics(layer: Any) -> tuple[np.ndarray, np.ndarray]:
+    return ops.convert_to_numpy(layer.moving_mean), ops.convert_to_numpy(layer.moving_variance)
+
+
+def _assign(layer: Any, mean: np.ndarray, variance: np.ndarray) -> None:
+    layer.moving_mean.assign(mean)
+    layer.moving_variance.assign(variance)

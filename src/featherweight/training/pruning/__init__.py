@@ -1,0 +1,1 @@
+"""Pruning while training: an optimizer that holds the zeros."""

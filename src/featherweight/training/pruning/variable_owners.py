@@ -1,0 +1,176 @@
+"""The kernels among an optimizer's variables: which layer owns each, how the runtime reads it, which stay dense.
+
+An optimizer is given variables, not a model. The layers that own them are found among the living objects, once, when
+the optimizer is built; what no layer owns is judged by its name and rank alone.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import keras
+
+from featherweight.pruning.prunable import Kernel
+from featherweight.sparsity.weight_layouts import (
+    Layout,
+    conv_layout,
+    dense_layout,
+    depthwise_layout,
+    embedding_layout,
+    runtime_layout,
+    transposed_conv_layout,
+)
+from featherweight.training.graph.graph_model import GraphModel
+
+# What a variable of a custom layer is called if it is no kernel.
+_NO_KERNELS = ("bias", "gamma", "beta", "alpha", "scale", "offset", "moving_mean", "moving_variance")
+
+
+def living_layers() -> list[Any]:
+    """Returns every Keras layer and model that exists."""
+    # Looking up the types of all objects is faster than asking each for its base classes.
+    kinds = {id(kind) for kind in _with_subclasses(keras.layers.Layer)}
+    return [found for found in gc.get_objects() if id(type(found)) in kinds]
+
+
+def _with_subclasses(kind: type) -> Iterator[type]:
+    yield kind
+    for subclass in kind.__subclasses__():
+        yield from _with_subclasses(subclass)
+
+
+def path_of(variable: Any) -> str:
+    """Returns the path of a variable, of Keras or of TensorFlow."""
+    return getattr(variable, "path", None) or str(variable.name)
+
+
+def find_kernels(variables: Sequence[Any], layers: Sequence[Any]) -> list[Kernel]:
+    """Returns the kernels among variables, in their order, with the role of each."""
+    owners, stored = _owners(variables, layers), _graph_kernels(layers)
+    graph_variables = {id(v) for model in layers if isinstance(model, GraphModel) for v in model.trainable_variables}
+    kernels: list[Kernel] = []
+    for index, variable in enumerate(variables):
+        if id(variable) in graph_variables:
+            described = stored.get(id(variable))
+        else:
+            described = _describe(variable, owners.get(id(variable)))
+        if described is not None:
+            kernels.append(Kernel(index, path_of(variable), *described))
+    return _with_roles(kernels)
+
+
+def _owners(variables: Sequence[Any], layers: Iterable[Any]) -> dict[int, Any]:
+    """Maps the id of each variable to its layer; of several, to the one that the variable's path begins with."""
+    wanted = {id(variable): variable for variable in variables}
+    owners: dict[int, Any] = {}
+    for layer in layers:
+        for variable in getattr(layer, "_trainable_variables", ()):
+            key = id(variable)
+            if key in wanted and (key not in owners or path_of(variable) == f"{layer.path}/{variable.name}"):
+                owners[key] = layer
+    return owners
+
+
+def _graph_kernels(layers: Iterable[Any]) -> dict[int, tuple[str, Layout]]:
+    """Maps the ids of the kernels of graph models, which are stored as the runtime reads them, to kind and layout."""
+    found: dict[int, tuple[str, Layout]] = {}
+    for model in layers:
+        if not isinstance(model, GraphModel):
+            continue
+        for entry in model.layer_table:
+            role = (entry.variable or "").rpartition("/")[2]
+            variable = model.variables_by_tensor.get(entry.tensor)
+            if variable is not None and len(variable.shape) > 1 and ("kernel" in role or "embeddings" in role):
+                kind, describe = _STORED.get(entry.op, ("dense", conv_layout))
+                found[id(variable)] = kind, describe(tuple(variable.shape))
+    return found
+
+
+# Operator → kind and layout; the others (BATCH_MATMUL) have kernels (..., in, out).
+_STORED: dict[str, tuple[str, Callable[[tuple[int, ...]], Layout]]] = {
+    "FULLY_CONNECTED": ("dense", runtime_layout),
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": ("recurrent", runtime_layout),
+    "CONV_2D": ("conv", runtime_layout),
+    "CONV_3D": ("conv", conv_layout),
+    "TRANSPOSE_CONV": ("transposed", runtime_layout),
+    "DEPTHWISE_CONV_2D": (
+        "depthwise",
+        lambda shape: Layout(shape, tuple(range(len(shape))), has_channels_last=True),
+    ),
+    "EMBEDDING_LOOKUP": ("embedding", embedding_layout),
+    "GATHER": ("embedding", embedding_layout),
+}
+
+
+def _describe(variable: Any, owner: Any) -> tuple[str, Layout] | None:
+    """Returns the kind and the layout of a kernel, None for what is none."""
+    name, shape = str(variable.name), tuple(variable.shape)
+    if len(shape) < 2:
+        return None
+    for kinds, names, describe in _BUILT_IN:
+        if isinstance(owner, kinds) and name in names:
+            return describe(owner, name, shape)
+    is_of_keras = type(owner).__module__.startswith("keras.") and name not in _RECURRENT
+    if is_of_keras or any(part in name for part in _NO_KERNELS):
+        return None
+    if "embedding" in name and len(shape) == 2:
+        return "embedding", embedding_layout(shape)
+    if "depthwise" in name and len(shape) > 2:
+        return "depthwise", depthwise_layout(shape)
+    return ("dense", dense_layout(shape)) if len(shape) == 2 else ("conv", conv_layout(shape))
+
+
+def _einsum(owner: Any, _name: str, shape: tuple[int, ...]) -> tuple[str, Layout]:
+    """Labels of the kernel that the result has are outputs; the others are summed over."""
+    left, result = owner.equation.replace(" ", "").split("->")
+    labels = left.split(",")[1]
+    outputs = [i for i, label in enumerate(labels) if label in result]
+    inputs = [i for i, label in enumerate(labels) if label not in result]
+    return "dense", Layout(shape, (*outputs, *inputs), len(outputs), len(inputs))
+
+
+def _recurrent(gates: int) -> Callable[[Any, str, tuple[int, ...]], tuple[str, Layout]]:
+    return lambda _owner, _name, shape: ("recurrent", dense_layout(shape, gates))
+
+
+def _separable(_owner: Any, name: str, shape: tuple[int, ...]) -> tuple[str, Layout]:
+    return ("depthwise", depthwise_layout(shape)) if name == "depthwise_kernel" else ("conv", conv_layout(shape))
+
+
+_K = keras.layers
+_RECURRENT = ("kernel", "recurrent_kernel")
+# The first row that a layer is an instance of decides: DepthwiseConv2D and Conv2DTranspose before Conv2D.
+_BUILT_IN: tuple[tuple[Any, tuple[str, ...], Callable[[Any, str, tuple[int, ...]], tuple[str, Layout]]], ...] = (
+    (_K.Embedding, ("embeddings",), lambda _, __, shape: ("embedding", embedding_layout(shape))),
+    (
+        (_K.DepthwiseConv1D, _K.DepthwiseConv2D),
+        ("kernel",),
+        lambda _, __, shape: ("depthwise", depthwise_layout(shape)),
+    ),
+    ((_K.SeparableConv1D, _K.SeparableConv2D), ("depthwise_kernel", "pointwise_kernel"), _separable),
+    (
+        (_K.Conv1DTranspose, _K.Conv2DTranspose, _K.Conv3DTranspose),
+        ("kernel",),
+        lambda _, __, shape: ("transposed", transposed_conv_layout(shape)),
+    ),
+    ((_K.Conv1D, _K.Conv2D, _K.Conv3D), ("kernel",), lambda _, __, shape: ("conv", conv_layout(shape))),
+    (_K.EinsumDense, ("kernel",), _einsum),
+    (_K.Dense, ("kernel",), lambda _, __, shape: ("dense", dense_layout(shape))),
+    (_K.LSTMCell, _RECURRENT, _recurrent(4)),
+    (_K.GRUCell, _RECURRENT, _recurrent(3)),
+    (_K.SimpleRNNCell, _RECURRENT, _recurrent(1)),
+)
+
+
+def _with_roles(kernels: list[Kernel]) -> list[Kernel]:
+    first = next((kernel for kernel in kernels if kernel.kind == "conv"), None)
+    last = kernels[-1] if kernels and kernels[-1].kind in ("dense", "conv") else None
+    roles = {"depthwise": [kernel.index for kernel in kernels if kernel.kind == "depthwise"]}
+    roles |= {"first": [first.index] if first else [], "last": [last.index] if last else []}
+    return [
+        replace(kernel, role=next((role for role, members in roles.items() if kernel.index in members), ""))
+        for kernel in kernels
+    ]

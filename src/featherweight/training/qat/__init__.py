@@ -1,0 +1,1 @@
+"""Quantization-aware training: integer graphs as Keras models."""

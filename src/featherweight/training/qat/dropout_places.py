@@ -1,0 +1,233 @@
+"""Where the dropout layers of a Keras model were in the graph that it was lowered to.
+
+Places are not guessed from names. A layer's input is the tensor of the graph that has its values; where that leaves a
+choice (several tensors, or several readers), the layer's output is changed, and the place is the one where the same
+change gives the graph the Keras model's outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from featherweight.errors import FeatherweightError
+from featherweight.graph import Model, Node, constant, fresh_name, io_names, replace_graph
+from featherweight.runtime import run
+from featherweight.training.graph.batch import fixed_batch
+from featherweight.training.graph.registry import ops
+from featherweight.training.qat.dropout import LAYERS, Noise, noise_of
+
+# The same function in float32, in another order.
+_AGREES = 1e-3
+_Edges = tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The noise that has a place, and what is to be said of the noise that has none."""
+
+    noises: tuple[Noise, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Called:
+    """One call of a layer: which of the layer's it is, and its input; None where that could not be read."""
+
+    layer: Any
+    index: int
+    value: np.ndarray | None
+
+
+def has_dropout(keras_model: Any) -> bool:
+    """True for a model with layers that do something in training only, cells of recurrent layers included."""
+    return any(True for _ in _layers(keras_model)) or any(True for _ in _others(keras_model))
+
+
+def dropout_of(
+    keras_model: Any,
+    call: Callable[[], Sequence[np.ndarray]],
+    model: Model,
+    inputs: Mapping[str, np.ndarray],
+) -> Found:
+    """Returns the dropout and noise of a Keras model, with its places in the float graph.
+
+    Args:
+        keras_model: the source.
+        call: runs the source on the inputs, layer by layer, and returns its outputs in order.
+        model: the float graph.
+        inputs: of the graph, by public name, a few examples.
+    """
+    layers = list(_layers(keras_model))
+    notes = [f"dropout: {what} is left out in training" for what in _others(keras_model)]
+    if not layers:
+        return Found((), tuple(notes))
+    if fixed_batch(model) is not None:
+        left = f"dropout: {len(layers)} layer(s) are left out in training, since the graph runs at a fixed batch"
+        return Found((), (*notes, left))
+    with _intercepted(layers) as calls:
+        call()
+    search = _Search(call, model, inputs, run(model, inputs, tensors="all"))
+    found: list[Noise] = []
+    for number, called in enumerate(calls):
+        shape = () if called.value is None else called.value.shape[1:]
+        noise = noise_of(called.layer, shape, number)
+        if noise is None:
+            continue
+        edges, reason = search.place(called)
+        if edges:
+            found.append(replace(noise, edges=edges))
+        else:
+            notes.append(f"dropout: '{called.layer.name}' is left out in training: {reason}")
+    return Found(tuple(found), tuple(notes))
+
+
+class _Search:
+    """Looks for places in one graph."""
+
+    def __init__(
+        self,
+        call: Callable[[], Sequence[np.ndarray]],
+        model: Model,
+        inputs: Mapping[str, np.ndarray],
+        values: Any,
+    ) -> None:
+        self._call, self._model, self._inputs = call, model, inputs
+        fed = {tensor: inputs[name] for name, tensor in io_names(model)[0].items()}
+        self._values: dict[str, np.ndarray] = {**fed, **values}
+
+    def place(self, called: _Called) -> tuple[_Edges, str]:
+        """Returns what reads the layer's output; or nothing, and why."""
+        if called.value is None:
+            return (), "it is inside a loop"
+        if called.value.size and np.ptp(called.value) == 0:
+            return (), "its input is the same number everywhere on the first sample, which tells no tensor from others"
+        tensors = [name for name, value in self._values.items() if _is_same(value, called.value)]
+        choices = [edges for name in tensors for edges in self._choices(name)]
+        if not choices:
+            return (), "nothing in the graph reads a tensor that holds its input"
+        if len(choices) == 1:
+            return choices[0], ""
+        return self._tried(called, choices)
+
+    def _choices(self, tensor: str) -> Iterator[_Edges]:
+        """Yields sets of readers of a tensor: all, then each."""
+        readers = tuple(
+            (node.name, position)
+            for node in self._model.main.nodes
+            for position, name in enumerate(node.inputs)
+            if name == tensor
+        )
+        if readers:
+            yield readers
+        if len(readers) > 1:
+            yield from ((reader,) for reader in readers)
+
+    def _tried(self, called: _Called, choices: Sequence[_Edges]) -> tuple[_Edges, str]:
+        """Returns the choice at which a change of the layer's output gives the Keras model's outputs."""
+        assert called.value is not None
+        factors = np.random.default_rng(0).uniform(0.5, 1.5, called.value.shape[1:]).astype(np.float32)
+        with _intercepted([called.layer], factors, called.index):
+            wanted = self._call()
+        differences: list[float] = []
+        for edges in choices:
+            try:
+                results = run(_scaled(self._model, edges, factors), self._inputs)
+            except FeatherweightError:  # A change that the graph can't take is not the place.
+                differences.append(np.inf)
+                continue
+            outputs = list(results.values()) if isinstance(results, dict) else [results]
+            differences.append(max(_difference(a, b) for a, b in zip(outputs, wanted, strict=True)))
+        best = int(np.argmin(differences))
+        if differences[best] <= _AGREES:
+            return choices[best], ""
+        return (), "no place in the graph has the effect that it has in the Keras model"
+
+
+def _layers(model: Any) -> Iterator[Any]:
+    for layer in dict.fromkeys(model._flatten_layers(include_self=False)):
+        if isinstance(layer, LAYERS):
+            yield layer
+
+
+def _others(model: Any) -> Iterator[str]:
+    """Yields what of a model's noise has no counterpart in `dropout`."""
+    cells = (keras.layers.LSTMCell, keras.layers.GRUCell, keras.layers.SimpleRNNCell)
+    for layer in dict.fromkeys(model._flatten_layers(include_self=False)):
+        if isinstance(layer, keras.layers.AlphaDropout) and layer.rate:
+            yield f"AlphaDropout '{layer.name}'"
+        elif isinstance(layer, cells) and (layer.dropout or layer.recurrent_dropout):
+            yield f"that inside the recurrent layer of '{layer.path}'"
+
+
+@contextmanager
+def _intercepted(
+    layers: Iterable[Any], factors: np.ndarray | None = None, index: int | None = None
+) -> Generator[list[_Called]]:
+    """Notes the inputs of layers, in the order of calls; call number `index` multiplies its input by factors."""
+    calls: list[_Called] = []
+    intercepted = list(layers)
+
+    def method(layer: Any) -> Callable[..., Any]:
+        def call(inputs: Any, *_: Any, **__: Any) -> Any:
+            number = sum(called.layer is layer for called in calls)
+            calls.append(_Called(layer, number, _array(inputs)))
+            return inputs if factors is None or number != index else ops.multiply(inputs, factors)
+
+        return call
+
+    for layer in intercepted:
+        vars(layer)["call"] = method(layer)
+    try:
+        yield calls
+    finally:
+        for layer in intercepted:
+            del vars(layer)["call"]
+
+
+def _array(value: Any) -> np.ndarray | None:
+    """Returns a value as an array; None for one that a compiler traces."""
+    try:
+        return np.asarray(ops.convert_to_numpy(value))
+    except (TypeError, RuntimeError):
+        return None
+
+
+def _is_same(one: np.ndarray, other: np.ndarray) -> bool:
+    """True for values that agree element by element, whatever their shapes."""
+    if one.size != other.size or one.dtype.kind != "f":
+        return False
+    return _difference(one, other) <= _AGREES
+
+
+def _difference(one: np.ndarray, other: np.ndarray) -> float:
+    """Returns the largest difference, relative to the largest value."""
+    one, other = np.asarray(one, np.float64).reshape(-1), np.asarray(other, np.float64).reshape(-1)
+    return float(np.abs(one - other).max(initial=0.0) / max(float(np.abs(other).max(initial=0.0)), 1e-12))
+
+
+def _scaled(model: Model, edges: _Edges, factors: np.ndarray) -> Model:
+    """Returns the graph with one of its tensors multiplied by factors where these edges read it."""
+    graph = model.main
+    tensor = next(
+        graph.tensors[node.inputs[position]] for node in graph.nodes for name, position in edges if node.name == name
+    )
+    taken, shape = set(graph.tensors), (1, *tensor.shape[1:]) if tensor.shape else ()
+    weight = constant(fresh_name("dropout_factors", taken), factors.reshape(shape))
+    product = replace(tensor, name=fresh_name("dropout_product", taken), data=None, file_name=None)
+    options = {"fused_activation_function": "NONE"}, 1, None, {"options": "MulOptions"}
+    added = Node("MUL", (tensor.name, weight.name), (product.name,), *options)
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        at = [position for name, position in edges if name == node.name]
+        if at and added not in nodes:
+            nodes.append(added)
+        inputs = tuple(product.name if position in at else name for position, name in enumerate(node.inputs))
+        nodes.append(replace(node, inputs=inputs) if at else node)
+    tensors = {**graph.tensors, weight.name: weight, product.name: product}
+    return replace_graph(model, 0, replace(graph, nodes=tuple(nodes), tensors=tensors))

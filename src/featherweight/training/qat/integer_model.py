@@ -1,0 +1,221 @@
+"""A quantized graph as a `keras.Model` whose weights and scales are variables: what it computes, not how it is trained.
+
+It is a `GraphModel` of the float graph (the same weights, names, inputs and outputs) that walks the integer graph that
+the rewriter made of it: its operators, its borders, its conversions.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from featherweight import tflite
+from featherweight.graph import Model, constant, io_names
+from featherweight.operators import lookup
+from featherweight.operators.profiles import find
+from featherweight.training.graph.graph_model import GraphModel
+from featherweight.training.graph.program import Program
+from featherweight.training.graph.registry import Array, Function, ops
+from featherweight.training.integer.exact_sums import chunks_of
+from featherweight.training.integer.step import quantized_bias, quantized_weight, spread
+from featherweight.training.integer.straight_through import joined
+from featherweight.training.qat.program import Parameters, integer_functions, left_by_delegate
+from featherweight.training.qat.scales import Scales, made_scales, weights_and_biases
+from featherweight.training.qat.settings import RangeTraining
+
+
+class IntegerModel(GraphModel):
+    """The forward pass of a quantized graph, from real weights and the numbers that integers are scaled by.
+
+    Both are variables: `Scales.parameters` and `current_values` read them back for the file. The arguments are those
+    of `QuantizedModel`.
+    """
+
+    def __init__(
+        self,
+        graph: Model,
+        integer: Model,
+        sources: Mapping[str, str],
+        plan: str,
+        ranges: RangeTraining | str | Mapping[str, Any] = "fixed",
+        chunks: Mapping[str, int] | None = None,
+        sparse: Sequence[str] | None = None,
+        approximate: bool = False,
+        **options: Any,
+    ) -> None:
+        # Integers are float32 numbers here: another compute type would round them.
+        super().__init__(graph, **{**options, "dtype": "float32"})
+        self.plan, self.approximate, self.ranges = plan, approximate, RangeTraining.of(ranges)
+        self._integer = Opaque(integer)
+        self._sources = Opaque(dict(sources))
+        moves = self.ranges.observes
+        self._chunks = Opaque(dict(chunks_of(integer, zero_points_move=moves) if chunks is None else chunks))
+        real = {name: self._float_constant(source) for name, source in sources.items()}
+        profile = find(json.loads(plan)["profile"])
+        self._scales = Opaque(made_scales(integer, graph, real, profile, self._variable, self.ranges))
+        self._zero = Opaque(self._variable("zero", np.zeros((), np.float32), False))
+        self._masks = Opaque(self._made_masks(sparse))
+        self._left = Opaque(left_by_delegate(integer.main, profile))
+        self._held = replace(self._held, program=self._integer_program(moves=False), outputs=io_names(integer)[1])
+
+    def functions_of(self, model: Model) -> Mapping[str, Function]:
+        """Returns nothing: the integer graph is what computes."""
+        return {}
+
+    @property
+    def integer(self) -> Model:
+        """The integer graph that is walked; its constants and parameters are those the model was made with."""
+        return self._integer.value
+
+    @property
+    def chunks(self) -> Mapping[str, int]:
+        """Node → parts that its input channels are cut into, where there is more than one."""
+        return self._chunks.value
+
+    @property
+    def scales(self) -> Scales:
+        """The variables that integers are scaled by."""
+        return self._scales.value
+
+    @property
+    def left(self) -> frozenset[str]:
+        """The names of nodes that XNNPACK does not take with the scales of the last `refresh`."""
+        return self._left.value
+
+    def refresh(self) -> None:
+        """Computes from the scales of the moment what steps take as given: tables, and which kernels run each node."""
+        self.scales.refresh_tables()
+        current = self.scales.parameters() if self.scales.profile.is_delegate else {}
+        left = left_by_delegate(self.integer.main, self.scales.profile, current)
+        if left == self.left:
+            return
+        self._left.value = left
+        self._make_program()
+        for name in ("train", "test", "predict"):
+            if getattr(self, f"{name}_function") is not None:
+                getattr(self, f"make_{name}_function")(force=True)
+
+    def _make_program(self) -> None:
+        """Makes anew what computes, for other kernels."""
+        self._held = replace(self._held, program=self._integer_program(moves=False))
+
+    def predict(self, *args: Any, **options: Any) -> Any:
+        """Predicts with tables and kernels of the scales of the moment."""
+        self.refresh()
+        return super().predict(*args, **options)
+
+    def evaluate(self, *args: Any, **options: Any) -> Any:
+        """Evaluates with tables and kernels of the scales of the moment."""
+        self.refresh()
+        return super().evaluate(*args, **options)
+
+    def integers(self) -> dict[str, np.ndarray]:
+        """Returns the integers of weights and biases of the moment: constant of the integer graph → float32 array.
+
+        Weights with a scale for every block are left out.
+        """
+        values, found = self.constants_of_program(), dict[str, np.ndarray]()
+        affine, zero = self.scales.affine, ops.convert_to_tensor(self._zero.value)
+        for node, tensor, role in weights_and_biases(self.integer):
+            op, value = lookup(node.op), values[tensor.name]
+            if tensor.quant is None or tensor.quant.block_size is not None:
+                continue
+            if role == "weight":
+                integers = quantized_weight(value, spread(affine(tensor)[0], tensor), tensor.dtype, zero)
+            else:
+                tensors = self.integer.main.tensors
+                x, weight = tensors[node.inputs[op.activation]], tensors[node.inputs[op.weight or 0]]
+                integers = quantized_bias(value, joined(affine(x)[0], affine(weight)[0]), zero)
+            found[tensor.name] = np.asarray(ops.convert_to_numpy(integers))
+        return found
+
+    def constants_of_program(self) -> dict[str, Array]:
+        """Returns the real values of the integer graph's constants that were real numbers: trained ones, and others."""
+        trained, found = self.trained_values(), dict[str, Array]()
+        for name, source in self._sources.value.items():
+            value = trained.get(source)
+            value = self._float_constant(source) if value is None else value
+            mask = self._masks.value.get(source)
+            found[name] = value if mask is None else ops.where(ops.convert_to_tensor(mask), value, 0.0)
+        return found
+
+    def _integer_program(self, *, moves: bool) -> Program:
+        parameters = Parameters(
+            self.scales.affine,
+            lambda: ops.convert_to_tensor(self._zero.value),
+            self.scales.tables_of,
+            self.scales.profile,
+            self.ranges.is_learned,
+            self.approximate,
+            moves,
+        )
+        return Program(self.integer, integer_functions(self.integer, parameters, self._chunks.value, self.left))
+
+    def _made_masks(self, sparse: Sequence[str] | None) -> dict[str, keras.Variable]:
+        """Makes a variable for each weight whose zeros stay: False where it is zero."""
+        weights = {
+            self._sources.value[tensor.name] for _, tensor, role in weights_and_biases(self.integer) if role == "weight"
+        }
+        masks = {name: self._float_constant(name) != 0 for name in sorted(weights & self.variables_by_tensor.keys())}
+        chosen = [name for name, mask in masks.items() if not mask.all()] if sparse is None else list(sparse)
+        return {name: self._variable(f"mask_{number}", masks[name], False) for number, name in enumerate(chosen)}
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns both graphs (weights left out: Keras stores them), the plan, and Keras's own options."""
+        written = tflite.write(_emptied(self.integer))
+        return {
+            **super().get_config(),
+            "integer": base64.b64encode(zlib.compress(written)).decode("ascii"),
+            "sources": self._sources.value,
+            "plan": self.plan,
+            "ranges": self.ranges.to_json(),
+            "chunks": self._chunks.value,
+            "sparse": list(self._masks.value),
+            "approximate": self.approximate,
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> IntegerModel:
+        """Returns a model without its weights, which Keras loads."""
+        integer = tflite.read(zlib.decompress(base64.b64decode(config["integer"])))
+        return super().from_config({**config, "integer": integer})
+
+    def _float_constant(self, name: str) -> np.ndarray:
+        array = self.graph.main.tensors[name].array
+        assert array is not None
+        return array
+
+    def _variable(self, name: str, value: np.ndarray, trainable: bool) -> keras.Variable:
+        return self.add_weight(
+            name=name,
+            shape=np.shape(value),
+            initializer=lambda shape, dtype: ops.convert_to_tensor(value, dtype=dtype),
+            dtype=np.asarray(value).dtype.name,
+            trainable=trainable,
+            autocast=False,
+        )
+
+
+class Opaque:
+    """Holds what Keras must not look into."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def _emptied(model: Model) -> Model:
+    """Returns the model with zeros for its quantized constants."""
+    tensors = {
+        name: replace(constant(name, np.zeros(tensor.shape, np.int8), tensor.dtype), quant=tensor.quant)
+        if tensor.is_constant and tensor.quant is not None
+        else tensor
+        for name, tensor in model.main.tensors.items()
+    }
+    return replace(model, graphs=(replace(model.main, tensors=tensors), *model.graphs[1:]))

@@ -1,0 +1,169 @@
+"""The functions that an integer graph is trained with: one for each node, beside the float ones of nodes left float."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, fields, replace
+
+from featherweight.errors import UnsupportedOp, listed
+from featherweight.graph import Graph, Model, Node, Tensor
+from featherweight.graph.numerics import QuantParams, integer_range
+from featherweight.operators import Call, lookup, placed
+from featherweight.operators.profiles import Profile
+from featherweight.training.graph.registry import Array, Function, Step, float_function
+from featherweight.training.integer.approximate import approximate_function
+from featherweight.training.integer.hybrid import hybrid_function, is_hybrid
+from featherweight.training.integer.lookup_tables import HOST
+from featherweight.training.integer.step import IntegerStep, integer_function, is_quantized, quantized_weight, spread
+from featherweight.training.integer.straight_through import bounded, reciprocal, rounded_half_away
+
+# Far beyond any integer of an activation.
+_FAR = float(1 << 20)
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Where a program gets the numbers that integers are scaled by.
+
+    Attributes:
+        affine: returns a tensor's (scale, zero point).
+        zero: returns the variable that holds 0.
+        tables: returns what was computed on the host for a node.
+        profile: the arithmetic.
+        learned: scales are trained.
+        approximate: computes with classic fake quantization instead of integer kernels.
+        moves: scales move while this is computed, so that tables made from them would be out of date: what tables
+            compute elsewhere is fake-quantized then.
+    """
+
+    affine: Callable[[Tensor], tuple[Array, Array]]
+    zero: Callable[[], Array]
+    tables: Callable[[Node], tuple[Array, ...]]
+    profile: Profile
+    learned: bool
+    approximate: bool = False
+    moves: bool = False
+
+
+def left_by_delegate(
+    graph: Graph, profile: Profile, current: Mapping[str, QuantParams] | None = None
+) -> frozenset[str]:
+    """Returns the names of integer nodes that XNNPACK does not take, but LiteRT's own kernels run.
+
+    Args:
+        graph: of an integer model, with the planned parameters.
+        profile: the arithmetic; without a delegate, nothing is left.
+        current: parameters of the moment, by tensor, where they are not the planned ones.
+    """
+    if not profile.is_delegate:
+        return frozenset()
+    tensors = dict(graph.tensors)
+    tensors |= {name: replace(tensors[name], quant=quant) for name, quant in (current or {}).items()}
+    found: set[str] = set()
+    for node in graph.nodes:
+        if computes_in_integers(node, graph) and not is_hybrid(node, graph):
+            inputs = tuple(tensors[name] if name else None for name in node.inputs)
+            outputs = tuple(tensors[name] for name in node.outputs)
+            call = Call(node, (None,) * len(inputs), inputs, outputs, profile)
+            if placed(call).profile is not profile:
+                found.add(node.name)
+    return frozenset(found)
+
+
+def integer_functions(
+    model: Model, parameters: Parameters, chunks: Mapping[str, int], left: Collection[str] | None = None
+) -> dict[str, Function]:
+    """Returns node name → function for an integer model's main graph.
+
+    Args:
+        model: the integer model.
+        parameters: where numbers come from.
+        chunks: node → parts that its input channels are cut into.
+        left: what XNNPACK leaves (see `left_by_delegate`); by the planned scales if left out.
+
+    Raises:
+        UnsupportedOp: naming every node that has no training kernel.
+    """
+    found: dict[str, Function] = {}
+    left = left_by_delegate(model.main, parameters.profile) if left is None else left
+    for node in model.main.nodes:
+        if (computes := _function_of(node, model.main, parameters)) is None:
+            continue
+        is_integer = computes_in_integers(node, model.main)
+        around = replace(parameters, profile=parameters.profile.fallback or parameters.profile)
+        around = around if node.name in left else parameters
+        found[node.name] = _bound(computes, around, chunks.get(node.name, 1)) if is_integer else computes
+    for graph in model.graphs[1:]:
+        for node in graph.nodes:
+            if not computes_in_integers(node, graph) and (computes := float_function(node.op)) is not None:
+                found[node.name] = computes
+    if missing := without_kernel(model, parameters.profile, approximate=parameters.approximate):
+        raise UnsupportedOp(
+            f"{len(missing)} node(s) have no training kernel: {listed(missing.values(), limit=1000)}. Keep them float "
+            "with rules of the recipe, or quantize after training."
+        )
+    return found
+
+
+def without_kernel(model: Model, profile: Profile, *, approximate: bool = False) -> dict[str, str]:
+    """Returns node name → the node in words, for the nodes of an integer model that have no training kernel."""
+    found: dict[str, str] = {}
+    parameters = Parameters(lambda tensor: (None, None), lambda: None, lambda node: (), profile, False, approximate)
+    for node in model.main.nodes:
+        if _function_of(node, model.main, parameters) is None:
+            found[node.name] = f"{node.op} '{node.name}'"
+    for graph in model.graphs[1:]:
+        for node in graph.nodes:
+            if computes_in_integers(node, graph):
+                found[node.name] = f"{node.op} '{node.name}' in the loop or branch '{graph.name}'"
+    return found
+
+
+def _function_of(node: Node, graph: Graph, parameters: Parameters) -> Function | None:
+    """Returns what computes a node, or None where nothing does."""
+    if is_hybrid(node, graph):
+        return hybrid_function(node.op, parameters.profile)
+    if not computes_in_integers(node, graph):
+        return float_function(node.op)
+    if parameters.approximate or (parameters.moves and node.op in HOST):
+        return approximate_function(node.op)
+    return integer_function(node.op, parameters.profile)
+
+
+def computes_in_integers(node: Node, graph: Graph) -> bool:
+    """True where a node reads or writes integers that stand for real numbers."""
+    return any(is_quantized(graph.tensors[name]) for name in (*node.inputs, *node.outputs) if name)
+
+
+def _bound(computes: Function, parameters: Parameters, chunks: int) -> Function:
+    def function(step: Step) -> tuple[Array, ...]:
+        given = {field.name: getattr(step, field.name) for field in fields(Step)}
+        given["arrays"] = tuple(_operand(step, position, parameters) for position in range(len(step.arrays)))
+        return computes(
+            IntegerStep(
+                **given,
+                affine=parameters.affine,
+                zero=parameters.zero(),
+                constants=parameters.tables(step.node),
+                chunks=chunks,
+                learns=parameters.learned,
+                profile=parameters.profile,
+            )
+        )
+
+    return function
+
+
+def _operand(step: Step, position: int, parameters: Parameters) -> Array | None:
+    """Returns an input as kernels take it: constants that are neither weight nor bias as centred integers."""
+    array, tensor, op = step.arrays[position], step.inputs[position], lookup(step.node.op)
+    if array is None or tensor is None or not tensor.is_constant or not is_quantized(tensor):
+        return array
+    if position in (op.weight, op.bias):
+        return array
+    scale, zero_point = parameters.affine(tensor)
+    if step.node.op == "DEQUANTIZE":
+        return quantized_weight(array, spread(scale, tensor), tensor.dtype, parameters.zero())
+    low, high = integer_range(tensor.dtype)
+    integers = rounded_half_away(bounded(array * reciprocal(scale, parameters.zero()), -_FAR, _FAR))
+    return bounded(integers, low - zero_point, high - zero_point)
