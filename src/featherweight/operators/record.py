@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from featherweight.graph import Graph, Node
 from featherweight.operators.call import Call, Kernel
 from featherweight.operators.relevance import EVERYTHING, Interval, Reading, Rule
 
 Macs = Callable[[Node, Graph], int]
+WeightKind = Literal["", "conv", "depthwise", "transposed", "dense", "recurrent", "embedding"]
 
 
 def _none(node: Node, graph: Graph) -> int:
@@ -47,12 +48,28 @@ class WeightRole(NamedTuple):
 class Op:
     """Facts of one operator; positions count its inputs.
 
-    Attributes:
+    Roles of its inputs:
         weight: position of the weight, the operand that is constant and quantized symmetrically.
         axis: the weight's axis that has a scale per index; None where kernels want one scale.
+        weight_axes: the weight's axes of (output channels, channels that it reads); equal in depthwise convolutions.
+        weight_kind: ``conv``, ``depthwise``, ``transposed``, ``dense``, ``recurrent`` or ``embedding``; empty without a
+            weight.
         bias: position of the bias, int32 at input scale × weight scale.
         activation: position of the operand that the bias scale and the weight belong to.
         more_weights: the weights besides the first, where there are several.
+        trained: what a float constant that is trained is called, by its position.
+
+    Traits:
+        elementwise: 1 where each output element comes from one element, 2 where it comes from one of each of several
+            operands, which broadcast; 0 for all others.
+        is_mover: its outputs hold values of its float inputs, and fills, in other places.
+        is_reduction: the axes that its second input names come together in one value each.
+        is_window: each output pixel comes from a window of pixels, channel by channel; (n, h, w, c).
+        is_homogeneous: f(a x) = a f(x) for every a > 0, channel by channel.
+        is_steep_at_zero: its derivative has no bound near zero.
+        is_of_positive: it is defined from zero on.
+
+    Other facts:
         same_scale: positions of inputs that must have the outputs' parameters.
         fixed_output: output parameters that kernels assume, as dtype → (scale, zero point).
         moves_data: its outputs hold values of its first float input and zeros only, so their range is implied.
@@ -77,9 +94,19 @@ class Op:
     name: str
     weight: int | None = None
     axis: int | None = None
+    weight_axes: tuple[int, int] | None = None
+    weight_kind: WeightKind = ""
     bias: int | None = None
     activation: int = 0
     more_weights: tuple[WeightRole, ...] = ()
+    trained: Mapping[int, str] = field(default_factory=dict[int, str])
+    elementwise: Literal[0, 1, 2] = 0
+    is_mover: bool = False
+    is_reduction: bool = False
+    is_window: bool = False
+    is_homogeneous: bool = False
+    is_steep_at_zero: bool = False
+    is_of_positive: bool = False
     same_scale: tuple[int, ...] = ()
     fixed_output: Mapping[str, tuple[float, int]] = field(default_factory=dict[str, tuple[float, int]])
     moves_data: bool = False
@@ -109,11 +136,11 @@ _OPS: dict[str, Op] = {}
 ALL_INPUTS = tuple(range(1024))
 
 
-def register(name: str, **facts: object) -> Op:
+def register(op: Op) -> Op:
     """Adds one operator's record; raises if it has one."""
-    if name in _OPS:
-        raise ValueError(f"operator {name} is registered twice")
-    _OPS[name] = op = Op(name, **facts)  # pyright: ignore[reportArgumentType]
+    if op.name in _OPS:
+        raise ValueError(f"operator {op.name} is registered twice")
+    _OPS[op.name] = op
     return op
 
 

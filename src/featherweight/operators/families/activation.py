@@ -23,40 +23,66 @@ from featherweight.operators.kernels.interpolation import (
 from featherweight.operators.kernels.softmax import softmax_fixed, softmax_table
 from featherweight.operators.limits import refused_rescaling, refused_sigmoid, refused_softmax
 from featherweight.operators.profiles import binary_exponent, quantize_multiplier, rounding_shift
-from featherweight.operators.record import kernel, placed, register
+from featherweight.operators.record import Op, kernel, placed, register
 from featherweight.operators.relevance import of_rectified, of_saturated, of_softmax
 
 register(
-    "SOFTMAX",
-    fixed_output={"int8": (1 / 256, -128), "int16": (1 / 32768, 0)},
-    versions={"int8": 2, "int16": 3},
-    refused=refused_softmax,
-    relevant=of_softmax,
-    normalizes_rows=True,
+    Op(
+        "SOFTMAX",
+        fixed_output={"int8": (1 / 256, -128), "int16": (1 / 32768, 0)},
+        versions={"int8": 2, "int16": 3},
+        refused=refused_softmax,
+        relevant=of_softmax,
+        normalizes_rows=True,
+    )
 )
 register(
-    "LOGISTIC",
-    fixed_output={"int8": (1 / 256, -128), "int16": (1 / 32768, 0)},
-    versions={"int8": 2, "int16": 3},
-    refused=refused_sigmoid,
-    relevant=of_saturated,
+    Op(
+        "LOGISTIC",
+        elementwise=1,
+        fixed_output={"int8": (1 / 256, -128), "int16": (1 / 32768, 0)},
+        versions={"int8": 2, "int16": 3},
+        refused=refused_sigmoid,
+        relevant=of_saturated,
+    )
 )
 register(
-    "TANH",
-    fixed_output={"int8": (1 / 128, 0), "int16": (1 / 32768, 0)},
-    versions={"int8": 2, "int16": 3},
-    refused=refused_sigmoid,
-    relevant=of_saturated,
+    Op(
+        "TANH",
+        elementwise=1,
+        fixed_output={"int8": (1 / 128, 0), "int16": (1 / 32768, 0)},
+        versions={"int8": 2, "int16": 3},
+        refused=refused_sigmoid,
+        relevant=of_saturated,
+    )
 )
 for _name in ("RELU", "RELU6"):
-    register(_name, versions={"int8": 2, "int16": 3}, relevant=of_rectified)
+    register(
+        Op(
+            _name,
+            elementwise=1,
+            is_homogeneous=_name == "RELU",
+            versions={"int8": 2, "int16": 3},
+            relevant=of_rectified,
+        )
+    )
 for _name in ("RELU_N1_TO_1", "RELU_0_TO_1"):
-    register(_name, versions={"int8": 1})
-register("LEAKY_RELU", versions={"int8": 1, "int16": 2}, refused=refused_rescaling)
-register("PRELU", versions={"int8": 1}, delegated=lambda call: call.input(0).is_float)
-register("ELU", versions={"int8": 1}, is_curved=True)
-register("HARD_SWISH", versions={"int8": 1})
-register("GELU", versions={"int8": 2, "int16": 2}, is_curved=True)
+    register(Op(_name, elementwise=1, versions={"int8": 1}))
+register(
+    Op("LEAKY_RELU", elementwise=1, is_homogeneous=True, versions={"int8": 1, "int16": 2}, refused=refused_rescaling)
+)
+register(
+    Op(
+        "PRELU",
+        elementwise=2,
+        trained={1: "alpha"},
+        versions={"int8": 1},
+        delegated=lambda call: call.input(0).is_float,
+    )
+)
+register(Op("ELU", elementwise=1, versions={"int8": 1}, is_curved=True))
+register(Op("HARD_SWISH", elementwise=1, versions={"int8": 1}))
+register(Op("GELU", elementwise=1, versions={"int8": 2, "int16": 2}, is_curved=True))
 
 
 def _sigmoid(x: np.ndarray, exp: Function) -> np.ndarray:

@@ -9,22 +9,34 @@ import numpy as np
 from featherweight.operators.call import Call
 from featherweight.operators.limits import refused_comparison
 from featherweight.operators.profiles import doubling_high_multiply, quantize_multiplier, rounding_shift
-from featherweight.operators.record import kernel, register
+from featherweight.operators.record import Op, kernel, register
 from featherweight.operators.relevance import of_compared
 
 # Comparisons share one scale: kernels rescale operands of different scales so coarsely that equal values differ.
 for _name, _int16 in (("EQUAL", 5), ("NOT_EQUAL", 4), ("GREATER_EQUAL", 3), ("LESS", 3)):
     register(
-        _name,
-        same_scale=(0, 1),
-        versions={"int8": 2, "int16": _int16},
-        relevant=of_compared,
-        refused=refused_comparison,
+        Op(
+            _name,
+            elementwise=2,
+            same_scale=(0, 1),
+            versions={"int8": 2, "int16": _int16},
+            relevant=of_compared,
+            refused=refused_comparison,
+        )
     )
 for _name in ("GREATER", "LESS_EQUAL"):
-    register(_name, same_scale=(0, 1), versions={"int8": 2}, relevant=of_compared, refused=refused_comparison)
+    register(
+        Op(
+            _name,
+            elementwise=2,
+            same_scale=(0, 1),
+            versions={"int8": 2},
+            relevant=of_compared,
+            refused=refused_comparison,
+        )
+    )
 for _name in ("LOGICAL_AND", "LOGICAL_OR", "LOGICAL_NOT"):
-    register(_name)
+    register(Op(_name, elementwise=1 if _name == "LOGICAL_NOT" else 2))
 
 _FRACTION_BITS = 8
 Compare = Callable[[np.ndarray, np.ndarray], np.ndarray]

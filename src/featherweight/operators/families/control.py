@@ -9,17 +9,17 @@ import numpy as np
 
 from featherweight.graph import Tensor
 from featherweight.operators.call import Call
-from featherweight.operators.record import kernel, register
+from featherweight.operators.record import Op, kernel, register
 
 # (index of a graph, its inputs) -> its outputs
 RunGraph = Callable[[int, Sequence[np.ndarray]], tuple[np.ndarray, ...]]
 
-register("WHILE", calls=("cond_subgraph_index", "body_subgraph_index"))
-register("IF", calls=("then_subgraph_index", "else_subgraph_index"))
-register("CALL_ONCE", calls=("init_subgraph_index",))
-register("CALL", calls=("subgraph",))
-register("STABLEHLO_COMPOSITE", calls=("decomposition_subgraph_index",))
-register("STABLEHLO_REDUCE_WINDOW", calls=("body_subgraph_index",))
+register(Op("WHILE", calls=("cond_subgraph_index", "body_subgraph_index")))
+register(Op("IF", calls=("then_subgraph_index", "else_subgraph_index")))
+register(Op("CALL_ONCE", calls=("init_subgraph_index",)))
+register(Op("CALL", calls=("subgraph",)))
+register(Op("STABLEHLO_COMPOSITE", calls=("decomposition_subgraph_index",)))
+register(Op("STABLEHLO_REDUCE_WINDOW", calls=("body_subgraph_index",)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from featherweight.operators.kernels.matrix import delegate_takes, finisher, flo
 from featherweight.operators.kernels.products import Span, Window, windowed_product
 from featherweight.operators.kernels.rows import quantize_asymmetric, quantize_symmetric
 from featherweight.operators.limits import refused_depthwise, refused_weighted
-from featherweight.operators.record import kernel, output_elements, placed, register
+from featherweight.operators.record import Op, kernel, output_elements, placed, register
 
 
 def _conv_macs(node: Node, graph: Graph) -> int:
@@ -34,26 +34,47 @@ def _conv_3d_macs(node: Node, graph: Graph) -> int:
 
 
 register(
-    "CONV_2D",
-    weight=1,
-    axis=0,
-    bias=2,
-    versions={"float32*int8": 5, "int8*int8": 3, "int16*int8": 4, "int8*int4": 7},
-    delegated=delegate_takes,
-    refused=refused_weighted,
-    macs=_conv_macs,
+    Op(
+        "CONV_2D",
+        weight=1,
+        axis=0,
+        weight_axes=(0, 3),
+        weight_kind="conv",
+        trained={1: "kernel", 2: "bias"},
+        bias=2,
+        versions={"float32*int8": 5, "int8*int8": 3, "int16*int8": 4, "int8*int4": 7},
+        delegated=delegate_takes,
+        refused=refused_weighted,
+        macs=_conv_macs,
+    )
 )
 register(
-    "DEPTHWISE_CONV_2D",
-    weight=1,
-    axis=3,
-    bias=2,
-    versions={"float32*int8": 6, "int8*int8": 3, "int16*int8": 5, "int8*int4": 7},
-    delegated=_delegate_takes_depthwise,
-    refused=refused_depthwise,
-    macs=_depthwise_macs,
+    Op(
+        "DEPTHWISE_CONV_2D",
+        weight=1,
+        axis=3,
+        weight_axes=(3, 3),
+        weight_kind="depthwise",
+        trained={1: "kernel", 2: "bias"},
+        bias=2,
+        versions={"float32*int8": 6, "int8*int8": 3, "int16*int8": 5, "int8*int4": 7},
+        delegated=_delegate_takes_depthwise,
+        refused=refused_depthwise,
+        macs=_depthwise_macs,
+    )
 )
-register("CONV_3D", weight=1, axis=4, bias=2, macs=_conv_3d_macs)
+register(
+    Op(
+        "CONV_3D",
+        weight=1,
+        axis=4,
+        weight_axes=(4, 3),
+        weight_kind="conv",
+        bias=2,
+        trained={1: "kernel", 2: "bias"},
+        macs=_conv_3d_macs,
+    )
+)
 
 
 # Channels that LiteRT's optimized depthwise kernels compute at a time: integer, and hybrid.

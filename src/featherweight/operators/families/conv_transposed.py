@@ -13,7 +13,7 @@ from featherweight.operators.kernels import hybrid
 from featherweight.operators.kernels.matrix import delegate_takes, finisher, float_weight, prepare
 from featherweight.operators.kernels.products import Window
 from featherweight.operators.kernels.rows import quantize_asymmetric
-from featherweight.operators.record import kernel, placed, register
+from featherweight.operators.record import Op, kernel, placed, register
 
 # (row, column) of a tap -> what it adds to the output, in order.
 Parts = Callable[[int, int], Iterable[np.ndarray]]
@@ -32,14 +32,19 @@ def _delegate_takes(call: Call) -> bool:
 
 
 register(
-    "TRANSPOSE_CONV",
-    weight=1,
-    axis=0,
-    bias=3,
-    activation=2,
-    versions={"float32*int8": 2, "int8*int8": 2, "int16*int8": 2},
-    delegated=_delegate_takes,
-    macs=_macs,
+    Op(
+        "TRANSPOSE_CONV",
+        weight=1,
+        axis=0,
+        weight_axes=(0, 3),
+        weight_kind="transposed",
+        trained={1: "kernel", 3: "bias"},
+        bias=3,
+        activation=2,
+        versions={"float32*int8": 2, "int8*int8": 2, "int16*int8": 2},
+        delegated=_delegate_takes,
+        macs=_macs,
+    )
 )
 
 

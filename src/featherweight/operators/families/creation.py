@@ -11,10 +11,10 @@ import numpy as np
 
 from featherweight.graph.numerics import storage_dtype
 from featherweight.operators.call import Call
-from featherweight.operators.record import kernel, register
+from featherweight.operators.record import Op, kernel, register
 
 for _name in ("SHAPE", "RANK", "ZEROS_LIKE", "FILL", "RANGE", "CAST", "ONE_HOT"):
-    register(_name)
+    register(Op(_name, elementwise=1 if _name == "CAST" else 0))
 
 
 @kernel("SHAPE", "*")

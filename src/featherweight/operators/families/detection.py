@@ -12,9 +12,9 @@ import numpy as np
 
 from featherweight.errors import DataError
 from featherweight.operators.call import Call
-from featherweight.operators.record import kernel, register
+from featherweight.operators.record import Op, kernel, register
 
-DETECTION = register("TFLite_Detection_PostProcess").name  # the custom code of its node
+DETECTION = register(Op("TFLite_Detection_PostProcess")).name  # the custom code of its node
 _PER_CLASS = 100
 
 

@@ -8,11 +8,11 @@ from featherweight.errors import DataError
 from featherweight.operators.call import Call
 from featherweight.operators.fixed_point import leading_zeros, reciprocal
 from featherweight.operators.profiles import doubling_high_multiply, rounding_shift
-from featherweight.operators.record import kernel, register
+from featherweight.operators.record import Op, kernel, register
 
-register("DIV")
+register(Op("DIV", elementwise=2, trained={0: "scale", 1: "scale"}))
 for _name in ("FLOOR_DIV", "FLOOR_MOD", "POW"):
-    register(_name)
+    register(Op(_name, elementwise=2))
 
 
 def _check_divisor(call: Call, divisor: np.ndarray) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from featherweight.operators.call import Call
 from featherweight.operators.limits import refused_product, refused_squared_difference, refused_sum
 from featherweight.operators.profiles import binary_exponent, quantize_multiplier, rescale_once, rounding_shift
-from featherweight.operators.record import kernel, placed, register
+from featherweight.operators.record import Op, kernel, placed, register
 from featherweight.operators.relevance import of_difference, of_larger, of_product, of_smaller, of_sum
 
 
@@ -70,28 +70,37 @@ def _refused_product(call: Call) -> str | None:
 
 
 _SUM: dict[str, Any] = {
+    "elementwise": 2,
+    "trained": {0: "offset", 1: "offset"},
     "refused": _refused_sum,
     "finest": _finest_sum,
     "integer_attrs": {"int16": {"pot_scale_int16": False}},
 }
-register("ADD", versions={"int8": 2, "int16": 3}, delegated=_delegate_takes_sum, relevant=of_sum, **_SUM)
-register("SUB", versions={"int8": 2, "int16": 5}, delegated=_delegate_takes_sum, relevant=of_difference, **_SUM)
+register(Op("ADD", versions={"int8": 2, "int16": 3}, delegated=_delegate_takes_sum, relevant=of_sum, **_SUM))
+register(Op("SUB", versions={"int8": 2, "int16": 5}, delegated=_delegate_takes_sum, relevant=of_difference, **_SUM))
 register(
-    "MUL",
-    versions={"int8": 3, "int16": 4},
-    delegated=_delegate_takes_product,
-    refused=_refused_product,
-    relevant=of_product,
+    Op(
+        "MUL",
+        elementwise=2,
+        trained={0: "scale", 1: "scale"},
+        versions={"int8": 3, "int16": 4},
+        delegated=_delegate_takes_product,
+        refused=_refused_product,
+        relevant=of_product,
+    )
 )
 register(
-    "SQUARED_DIFFERENCE",
-    versions={"int8": 2, "int16": 2},
-    delegated=lambda call: call.input(0).is_float,
-    refused=refused_squared_difference,
-    finest=_finest_square,
+    Op(
+        "SQUARED_DIFFERENCE",
+        elementwise=2,
+        versions={"int8": 2, "int16": 2},
+        delegated=lambda call: call.input(0).is_float,
+        refused=refused_squared_difference,
+        finest=_finest_square,
+    )
 )
 for _name, _relevant in (("MAXIMUM", of_larger), ("MINIMUM", of_smaller)):
-    register(_name, same_scale=(0, 1), versions={"int8": 2, "int16": 4}, relevant=_relevant)
+    register(Op(_name, elementwise=2, same_scale=(0, 1), versions={"int8": 2, "int16": 4}, relevant=_relevant))
 
 _LANES = 16  # int16 values that LiteRT's optimized kernel adds at a time
 

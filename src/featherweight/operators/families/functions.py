@@ -12,17 +12,38 @@ from featherweight.operators.call import Call
 from featherweight.operators.fixed_point import inverse_square_root
 from featherweight.operators.kernels.interpolation import libm, precise, tabulated
 from featherweight.operators.limits import refused_rescaling, refused_root
-from featherweight.operators.record import kernel, register
+from featherweight.operators.record import Op, kernel, register
 from featherweight.operators.relevance import of_exponential
 
-register("ABS", versions={"int8": 2, "int16": 3}, refused=refused_rescaling)
-register("NEG")
-register("RSQRT", versions={"int8": 2, "int16": 3}, is_curved=True, is_factor=True, refused=refused_root)
-register("EXP", versions={"int8": 2, "int16": 2}, is_curved=True, relevant=of_exponential)
+register(Op("ABS", elementwise=1, versions={"int8": 2, "int16": 3}, refused=refused_rescaling))
+register(Op("NEG", elementwise=1))
+register(
+    Op(
+        "RSQRT",
+        elementwise=1,
+        is_steep_at_zero=True,
+        is_of_positive=True,
+        versions={"int8": 2, "int16": 3},
+        is_curved=True,
+        is_factor=True,
+        refused=refused_root,
+    )
+)
+register(Op("EXP", elementwise=1, versions={"int8": 2, "int16": 2}, is_curved=True, relevant=of_exponential))
 for _name in ("SQRT", "LOG"):
-    register(_name, versions={"int8": 2, "int16": 2}, is_curved=True, is_factor=_name == "SQRT")
+    register(
+        Op(
+            _name,
+            elementwise=1,
+            is_steep_at_zero=True,
+            is_of_positive=_name == "SQRT",
+            versions={"int8": 2, "int16": 2},
+            is_curved=True,
+            is_factor=_name == "SQRT",
+        )
+    )
 for _name in ("SQUARE", "SIN", "COS", "FLOOR", "CEIL", "ROUND", "SIGN"):
-    register(_name)
+    register(Op(_name, elementwise=1))
 
 # Bits that keep the reciprocal root of an integer from vanishing.
 _ROOT_BITS = 20

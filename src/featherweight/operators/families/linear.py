@@ -15,7 +15,7 @@ from featherweight.operators.kernels import blocks, hybrid
 from featherweight.operators.kernels.matrix import delegate_takes, finisher, float_weight, prepare, prepare_pair
 from featherweight.operators.kernels.rows import Rows, quantize_asymmetric, quantize_symmetric
 from featherweight.operators.limits import refused_matmul, refused_weighted
-from featherweight.operators.record import kernel, output_elements, placed, register
+from featherweight.operators.record import Op, kernel, output_elements, placed, register
 
 
 def _dense_macs(node: Node, graph: Graph) -> int:
@@ -34,36 +34,49 @@ def _delegate_takes_matmul(call: Call) -> bool:
 
 
 register(
-    "FULLY_CONNECTED",
-    weight=1,
-    axis=0,
-    bias=2,
-    versions={
-        "float32*int8": 12,
-        "float32*int4": 12,
-        "int8*int8": 4,
-        "int16*int8": 7,
-        "int8*int4": 10,
-    },
-    delegated=delegate_takes,
-    refused=refused_weighted,
-    biased=("int16",),  # without, LiteRT sums products in 32 bits
-    macs=_dense_macs,
+    Op(
+        "FULLY_CONNECTED",
+        weight=1,
+        axis=0,
+        weight_axes=(0, 1),
+        weight_kind="dense",
+        bias=2,
+        trained={1: "kernel", 2: "bias"},
+        versions={
+            "float32*int8": 12,
+            "float32*int4": 12,
+            "int8*int8": 4,
+            "int16*int8": 7,
+            "int8*int4": 10,
+        },
+        delegated=delegate_takes,
+        refused=refused_weighted,
+        biased=("int16",),  # without, LiteRT sums products in 32 bits
+        macs=_dense_macs,
+    )
 )
 register(
-    "BATCH_MATMUL",
-    versions={"int8": 2, "int16": 3},
-    delegated=_delegate_takes_matmul,
-    refused=refused_matmul,
-    wants_symmetric=(1,),
-    macs=_matmul_macs,
+    Op(
+        "BATCH_MATMUL",
+        trained={0: "kernel", 1: "kernel"},
+        versions={"int8": 2, "int16": 3},
+        delegated=_delegate_takes_matmul,
+        refused=refused_matmul,
+        wants_symmetric=(1,),
+        macs=_matmul_macs,
+    )
 )
 register(
-    "EMBEDDING_LOOKUP",
-    weight=1,
-    axis=0,
-    activation=1,
-    versions={"float32*int8": 4, "float32*int4": 4},
+    Op(
+        "EMBEDDING_LOOKUP",
+        weight=1,
+        axis=0,
+        weight_axes=(1, 0),
+        weight_kind="embedding",
+        trained={1: "embeddings"},
+        activation=1,
+        versions={"float32*int8": 4, "float32*int4": 4},
+    )
 )
 
 

@@ -14,14 +14,16 @@ from featherweight.operators.call import Call
 from featherweight.operators.fixed_point import INT32_MAX, exp_of_negative, inverse_square_root, log_of_more
 from featherweight.operators.kernels.interpolation import libm
 from featherweight.operators.profiles import quantize_multiplier, rescale_twice, rounding_shift
-from featherweight.operators.record import kernel, placed, register
+from featherweight.operators.record import Op, kernel, placed, register
 
-register("LOG_SOFTMAX", fixed_output={"int8": (16 / 256, 127)}, versions={"int8": 2})
+register(Op("LOG_SOFTMAX", fixed_output={"int8": (16 / 256, 127)}, versions={"int8": 2}))
 register(
-    "L2_NORMALIZATION",
-    fixed_output={"int8": (1 / 128, 0)},
-    versions={"int8": 2},
-    delegated=lambda call: call.input(0).is_float,
+    Op(
+        "L2_NORMALIZATION",
+        fixed_output={"int8": (1 / 128, 0)},
+        versions={"int8": 2},
+        delegated=lambda call: call.input(0).is_float,
+    )
 )
 
 # Whole bits of differences, of sums of exponentials, and of outputs.

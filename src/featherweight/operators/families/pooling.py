@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from featherweight.graph import Graph, Node
 from featherweight.operators.call import Call
 from featherweight.operators.fixed_point import divided
 from featherweight.operators.kernels.products import Window
-from featherweight.operators.record import kernel, output_elements, placed, register
+from featherweight.operators.record import Op, kernel, output_elements, placed, register
 from featherweight.operators.relevance import of_largest
 
 
@@ -28,9 +30,15 @@ def _delegate_takes_maximum(call: Call) -> bool:
     return call.input(0).dtype != "int16" and not has_gaps
 
 
-_facts = {"same_scale": (0,), "versions": {"int8": 2, "int16": 3}, "macs": _pool_macs}
-register("AVERAGE_POOL_2D", delegated=_delegate_takes_average, **_facts)
-register("MAX_POOL_2D", delegated=_delegate_takes_maximum, relevant=of_largest, **_facts)
+_FACTS: dict[str, Any] = {
+    "is_window": True,
+    "is_homogeneous": True,
+    "same_scale": (0,),
+    "versions": {"int8": 2, "int16": 3},
+    "macs": _pool_macs,
+}
+register(Op("AVERAGE_POOL_2D", delegated=_delegate_takes_average, **_FACTS))
+register(Op("MAX_POOL_2D", delegated=_delegate_takes_maximum, relevant=of_largest, **_FACTS))
 
 
 def _window(call: Call) -> tuple[np.ndarray, Window]:

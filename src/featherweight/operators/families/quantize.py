@@ -6,7 +6,7 @@ import numpy as np
 
 from featherweight.graph.numerics import dequantize, integer_range, round_half_away, storage_dtype
 from featherweight.operators.call import Call
-from featherweight.operators.record import kernel, placed, register
+from featherweight.operators.record import Op, kernel, placed, register
 
 
 def _delegate_takes(call: Call) -> bool:
@@ -17,11 +17,11 @@ def _delegate_takes(call: Call) -> bool:
     return x.dtype == "int8" and bool(2.0**-8 <= call.affine(x)[0] / call.affine(out)[0] <= 2.0**7)
 
 
-QUANTIZE = register("QUANTIZE", versions={"int8": 1, "int16": 2, "int4": 4}, delegated=_delegate_takes).name
+QUANTIZE = register(Op("QUANTIZE", versions={"int8": 1, "int16": 2, "int4": 4}, delegated=_delegate_takes)).name
 # By the type that is read; "channels" is int8 with a scale per channel.
-DEQUANTIZE = register("DEQUANTIZE", versions={"int8": 2, "int16": 3, "float16": 3, "channels": 5, "int4": 6}).name
-register("FAKE_QUANT")
-register("DENSIFY")
+DEQUANTIZE = register(Op("DEQUANTIZE", versions={"int8": 2, "int16": 3, "float16": 3, "channels": 5, "int4": 6})).name
+register(Op("FAKE_QUANT"))
+register(Op("DENSIFY"))
 
 # Integers that LiteRT's optimized conversions compute at a time.
 _REQUANTIZE_LANES, _REAL_LANES = 16, 8

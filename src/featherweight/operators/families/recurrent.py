@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from featherweight.graph import Graph, Node
-from featherweight.operators.record import WeightRole, lookup, register
+from featherweight.operators.record import Op, WeightRole, lookup, register
 
 # Positions of the two states, variable tensors of (batch, units).
 HIDDEN, CELL = 18, 19
+_GATES = ("input", "forget", "cell", "output")
 LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 
 
@@ -19,13 +20,22 @@ def _lstm_macs(node: Node, graph: Graph) -> int:
 # Weights 1 to 4 are for the input, 5 to 8 for the hidden state, biases 12 to 15: input, forget, cell, output gate.
 # Versions: LiteRT op_version.cc (3: the hybrid form with inputs quantized asymmetrically).
 register(
-    LSTM,
-    weight=1,
-    bias=12,
-    more_weights=(
-        *(WeightRole(1 + gate, 12 + gate, 0) for gate in (1, 2, 3)),
-        *(WeightRole(5 + gate, None, HIDDEN) for gate in range(4)),
-    ),
-    versions={"float32*int8": 3, "int8*int8": 1},
-    macs=_lstm_macs,
+    Op(
+        LSTM,
+        weight=1,
+        weight_axes=(0, 1),
+        weight_kind="recurrent",
+        bias=12,
+        more_weights=(
+            *(WeightRole(1 + gate, 12 + gate, 0) for gate in (1, 2, 3)),
+            *(WeightRole(5 + gate, None, HIDDEN) for gate in range(4)),
+        ),
+        trained={
+            **{1 + at: f"{gate}_kernel" for at, gate in enumerate(_GATES)},
+            **{5 + at: f"{gate}_recurrent_kernel" for at, gate in enumerate(_GATES)},
+            **{12 + at: f"{gate}_bias" for at, gate in enumerate(_GATES)},
+        },
+        versions={"float32*int8": 3, "int8*int8": 1},
+        macs=_lstm_macs,
+    )
 )

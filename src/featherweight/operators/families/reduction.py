@@ -14,19 +14,28 @@ from featherweight.operators.call import Call
 from featherweight.operators.fixed_point import divided
 from featherweight.operators.limits import refused_mean
 from featherweight.operators.profiles import quantize_multiplier, rescale_short
-from featherweight.operators.record import kernel, placed, register
+from featherweight.operators.record import Op, kernel, placed, register
 from featherweight.operators.relevance import of_largest, of_smallest
 
 for _name, _relevant in (("REDUCE_MAX", of_largest), ("REDUCE_MIN", of_smallest)):
-    register(_name, same_scale=(0,), versions={"int8": 2, "int16": 3}, relevant=_relevant)
+    register(Op(_name, is_reduction=True, same_scale=(0,), versions={"int8": 2, "int16": 3}, relevant=_relevant))
 for _name, _int16 in (("MEAN", 3), ("SUM", 2)):
     _versions = {"int8": 2, "int16": _int16}
-    register(_name, versions=_versions, delegated=lambda call: call.input(0).dtype != "int16", refused=refused_mean)
-register("REDUCE_PROD")
+    register(
+        Op(
+            _name,
+            is_reduction=True,
+            is_homogeneous=_name == "MEAN",
+            versions=_versions,
+            delegated=lambda call: call.input(0).dtype != "int16",
+            refused=refused_mean,
+        )
+    )
+register(Op("REDUCE_PROD", is_reduction=True))
 for _name in ("REDUCE_ANY", "REDUCE_ALL"):
-    register(_name)
+    register(Op(_name, is_reduction=True))
 for _name in ("ARG_MAX", "ARG_MIN"):
-    register(_name, versions={"int8": 2})
+    register(Op(_name, is_reduction=True, versions={"int8": 2}))
 
 
 def _reduced(call: Call) -> tuple[np.ndarray, tuple[int, ...], bool]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from featherweight.operators.call import Call
-from featherweight.operators.record import kernel, register
+from featherweight.operators.record import Op, kernel, register
 
 for _name in ("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"):
-    register(_name, same_scale=(0,), versions={"int8": 2, "int16": 4})
+    register(Op(_name, is_window=True, same_scale=(0,), versions={"int8": 2, "int16": 4}))
 
 
 def _modes(call: Call) -> tuple[bool, bool]:

@@ -9,17 +9,37 @@ import numpy as np
 
 from featherweight.errors import DataError
 from featherweight.operators.call import Call
-from featherweight.operators.record import kernel, register
+from featherweight.operators.record import Op, kernel, register
 from featherweight.operators.relevance import of_moved
 
 for _name in ("SELECT", "SELECT_V2"):
     _versions = {"int8": 2 if _name == "SELECT" else 1, "int16": 1}
-    register(_name, same_scale=(1, 2), versions=_versions, relevant=of_moved)
+    register(
+        Op(
+            _name,
+            is_mover=True,
+            elementwise=2 if _name == "SELECT_V2" else 0,
+            same_scale=(1, 2),
+            versions=_versions,
+            relevant=of_moved,
+        )
+    )
 for _name, _int8, _int16 in (("GATHER", 2, 4), ("GATHER_ND", 1, 3), ("TOPK_V2", 2, 3)):
-    register(_name, same_scale=(0,), versions={"int8": _int8, "int16": _int16}, relevant=of_moved)
-register("DYNAMIC_UPDATE_SLICE", same_scale=(0, 1), versions={"int8": 1, "int16": 4}, relevant=of_moved)
-register("CUMSUM", same_scale=(0,))
-register("WHERE")
+    register(
+        Op(
+            _name,
+            is_mover=True,
+            trained={0: "embeddings"} if _name == "GATHER" else {},
+            same_scale=(0,),
+            versions={"int8": _int8, "int16": _int16},
+            relevant=of_moved,
+        )
+    )
+register(
+    Op("DYNAMIC_UPDATE_SLICE", is_mover=True, same_scale=(0, 1), versions={"int8": 1, "int16": 4}, relevant=of_moved)
+)
+register(Op("CUMSUM", same_scale=(0,)))
+register(Op("WHERE"))
 
 
 def _check_same(call: Call, *positions: int) -> None:

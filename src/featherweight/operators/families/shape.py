@@ -8,7 +8,7 @@ import numpy as np
 
 from featherweight.operators.call import Call
 from featherweight.operators.limits import refused_padding
-from featherweight.operators.record import ALL_INPUTS, kernel, register
+from featherweight.operators.record import ALL_INPUTS, Op, kernel, register
 from featherweight.operators.relevance import of_moved
 
 for _name, _int8, _int16 in (
@@ -24,9 +24,29 @@ for _name, _int8, _int16 in (
     ("MIRROR_PAD", 2, 3),
 ):
     _versions = {"int8": _int8} | ({} if _int16 is None else {"int16": _int16})
-    register(_name, same_scale=(0,), moves_data=True, versions=_versions, relevant=of_moved)
+    register(
+        Op(
+            _name,
+            is_mover=True,
+            is_homogeneous=_name in ("RESHAPE", "SQUEEZE"),
+            same_scale=(0,),
+            moves_data=True,
+            versions=_versions,
+            relevant=of_moved,
+        )
+    )
 
-register("PAD", same_scale=(0,), versions={"int8": 2, "int16": 3}, relevant=of_moved, refused=refused_padding)
+register(
+    Op(
+        "PAD",
+        is_mover=True,
+        is_homogeneous=True,
+        same_scale=(0,),
+        versions={"int8": 2, "int16": 3},
+        relevant=of_moved,
+        refused=refused_padding,
+    )
+)
 for _name, _int8, _int16 in (
     ("SLICE", 2, 4),
     ("STRIDED_SLICE", 2, 4),
@@ -35,12 +55,21 @@ for _name, _int8, _int16 in (
     ("UNPACK", 2, 4),
     ("SPLIT_V", 2, 1),
 ):
-    register(_name, same_scale=(0,), versions={"int8": _int8, "int16": _int16}, relevant=of_moved)
+    register(Op(_name, is_mover=True, same_scale=(0,), versions={"int8": _int8, "int16": _int16}, relevant=of_moved))
 
-register("SPLIT", same_scale=(1,), versions={"int8": 2, "int16": 4}, relevant=of_moved)
-register("PADV2", same_scale=(0, 2), versions={"int8": 2, "int16": 3}, relevant=of_moved, refused=refused_padding)
+register(Op("SPLIT", is_mover=True, same_scale=(1,), versions={"int8": 2, "int16": 4}, relevant=of_moved))
+register(
+    Op(
+        "PADV2",
+        is_mover=True,
+        same_scale=(0, 2),
+        versions={"int8": 2, "int16": 3},
+        relevant=of_moved,
+        refused=refused_padding,
+    )
+)
 for _name in ("CONCATENATION", "PACK"):
-    register(_name, same_scale=ALL_INPUTS, versions={"int8": 2, "int16": 3}, relevant=of_moved)
+    register(Op(_name, is_mover=True, same_scale=ALL_INPUTS, versions={"int8": 2, "int16": 3}, relevant=of_moved))
 
 
 def _sized(call: Call, sizes: tuple[int, ...]) -> np.ndarray:
