@@ -88,7 +88,7 @@ bench: $(READY_ALL) setup-tfmot setup-architectures  ## measure side by side wit
 	$(call run_in,.venv-all) python -m benchmarks $(BENCH_ARGS)
 
 conformance: $(READY)  ## hold every operator against LiteRT at length, and write docs/conformance.md: KINDS='ADD CONV_2D'
-	$(call run_in,.venv) python -m tests.kernels.conformance $(KINDS)
+	$(call run_in,.venv) python -m tests.operators.conformance $(KINDS)
 
 clean:  ## remove environments, caches and outputs
 	rm -rf .venv .venv-all build dist $(OUT) .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -127,7 +127,7 @@ def time_kernels(model: str, images: int, repetitions: int = 3) -> dict[str, Any
 
 def _test_network(name: str) -> Model:
     from tests import models
-    from tests.kernels import networks
+    from tests.operators import networks
 
     own = {"style": networks.style, "detector": networks.detector}
     return own[name](96) if name in own else models.lowered(name, name in models.RECURRENT)

@@ -5,6 +5,8 @@ import re
 
 import numpy as np
 import pytest
+from tests import models
+from tests.runtime import tiny
 
 import featherweight as fw
 from featherweight import tflite
@@ -13,8 +15,6 @@ from featherweight.calibration.probes import implied, with_probes
 from featherweight.errors import DataError, RecipeError
 from featherweight.graph import Tensor, constant
 from featherweight.runtime import Session
-from tests import models
-from tests.runtime import tiny
 
 MODES = [{}, {"histograms": True}, {"channels": True}, {"histograms": True, "channels": True}]
 

@@ -16,12 +16,12 @@ import pytest
 from benchmarks.architectures import inputs, modules, sense_nets, text_nets
 from benchmarks.architectures.record import CALIBRATION, SAMPLES, Built
 from benchmarks.architectures.steps import same_integers
+from tests.ptq import litert_worker
 
 import featherweight as fw
 from featherweight.runtime.litert import with_outputs
 from featherweight.runtime.reference import computed_tensors
 from featherweight.tasks.load import load_with_notes
-from tests.ptq import litert_worker
 
 pytestmark = [pytest.mark.frameworks, pytest.mark.filterwarnings("ignore")]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests import clients, models
 
 import featherweight as fw
-from tests import clients, models
 
 NETS = ("convnet", "depthwise", "dense")
 

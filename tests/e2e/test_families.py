@@ -6,10 +6,10 @@ import functools
 
 import numpy as np
 import pytest
+from tests import models
 
 import featherweight as fw
 from featherweight.targets.target import form_of
-from tests import models
 
 pytestmark = pytest.mark.beside
 

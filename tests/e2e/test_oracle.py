@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks.equality_jobs import compare_integers
-
 from tests import models
 from tests.backends import on_backend
 

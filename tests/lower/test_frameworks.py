@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.backends import on_backend
+from tests.lower.support import ops
 
 from featherweight.errors import LoweringError
 from featherweight.lower import lower, lower_with_notes
 from featherweight.runtime import run
-from tests.backends import on_backend
-from tests.lower.support import ops
 
 pytestmark = [pytest.mark.frameworks, pytest.mark.filterwarnings("ignore")]
 
@@ -67,7 +67,6 @@ def test_both_routes_give_the_same_numbers(tmp_path: Path) -> None:
     pytest.importorskip("tensorflow")
     import keras
     from keras import layers as L  # noqa: N812
-
     from tests.lower.support import sequential
 
     layers = [L.Conv2D(6, 3, padding="same"), L.BatchNormalization(), L.ReLU(6.0), L.DepthwiseConv2D(3)]

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.lower.support import all_ops, ops
 
 from featherweight.errors import LoweringError
 from featherweight.graph import constant, replace_graph
@@ -19,7 +20,6 @@ from featherweight.lower.jax import lower_function
 from featherweight.lower.places import Place, relocated
 from featherweight.lower.verify import differences, judged, longest_sum, tolerance
 from featherweight.runtime import run
-from tests.lower.support import all_ops, ops
 
 X = np.random.default_rng(1).normal(size=(2, 6, 8)).astype("float32")
 

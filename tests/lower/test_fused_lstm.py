@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers as L  # noqa: N812
+from tests.lower.support import all_ops, assert_equal_to_source, ops, sequential, stirred
 
 from featherweight import tflite
 from featherweight.errors import LoweringError
@@ -17,7 +18,6 @@ from featherweight.graph import Graph, Model, Node, Tensor, constant
 from featherweight.lower import lower, lower_with_notes
 from featherweight.lower.rewrites.fused_lstm import COMPOSITE, fused
 from featherweight.runtime.litert import RESOLVERS, Session
-from tests.lower.support import all_ops, assert_equal_to_source, ops, sequential, stirred
 
 SHAPE = (5, 3)
 LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"

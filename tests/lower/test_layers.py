@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import pytest
 from keras import layers as L  # noqa: N812
-
 from tests.lower.support import all_ops, lowered_and_compared, ops, sequential
 
 IMAGE = (8, 8, 4)

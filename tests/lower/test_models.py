@@ -9,13 +9,13 @@ import keras
 import numpy as np
 import pytest
 from keras import layers as L  # noqa: N812
+from tests.lower.support import assert_equal_to_source, lowered_and_compared, ops, outputs_of, sequential, stirred
 
 import featherweight as fw
 from featherweight import tflite
 from featherweight.errors import FormatError, LoweringError
 from featherweight.lower import lower, lower_with_notes
 from featherweight.runtime import run
-from tests.lower.support import assert_equal_to_source, lowered_and_compared, ops, outputs_of, sequential, stirred
 
 pytestmark = pytest.mark.beside
 

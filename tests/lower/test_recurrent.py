@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import pytest
 from keras import layers as L  # noqa: N812
+from tests.lower.support import all_ops, assert_equal_to_source, lowered_and_compared, ops, sequential, stirred
 
 from featherweight.lower import lower_with_notes
-from tests.lower.support import all_ops, assert_equal_to_source, lowered_and_compared, ops, sequential, stirred
 
 SHAPE = (5, 3)
 LAYERS: dict[str, Callable[[], Any]] = {

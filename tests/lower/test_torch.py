@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.lower.support import ops
 
 from featherweight.errors import LoweringError
 from featherweight.lower import lower_with_notes, torch_converter
 from featherweight.lower.checking import Lowered
 from featherweight.runtime import run
-from tests.lower.support import ops
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("litert_torch")

@@ -4,13 +4,13 @@ import sys
 
 import numpy as np
 import pytest
+from tests.runtime import tiny
 
 from featherweight import tflite
 from featherweight.errors import RecipeError
 from featherweight.graph import Tensor
 from featherweight.runtime import benchmark
 from featherweight.runtime.benchmark import random_inputs
-from tests.runtime import tiny
 
 
 def test_rows_come_in_order_with_ratios_to_the_first(tmp_path):

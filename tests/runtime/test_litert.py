@@ -6,13 +6,13 @@ import sys
 
 import numpy as np
 import pytest
+from tests.runtime import tiny
 
 import featherweight as fw
 from featherweight import tflite
 from featherweight.errors import DataError, FeatherweightError, FormatError, RecipeError, UnsupportedOp
 from featherweight.graph import Tensor
 from featherweight.runtime import Session, run
-from tests.runtime import tiny
 
 X = np.array([[1, -2, 3]], np.float32)
 Z = [[[1, 0], [3, 7]]]

@@ -5,11 +5,11 @@ import re
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.runtime import tiny
 
 from featherweight.errors import DataError
 from featherweight.graph import Model
 from featherweight.runtime.samples import as_feeds, feeds, known_length
-from tests.runtime import tiny
 
 ONE = np.array([1, 2, 3], np.float32)
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from tests.single_ops import ints, model_of, weights
 
 from featherweight.graph import Model
-from tests.single_ops import ints, model_of, weights
 
 VARIANTS: dict[str, Callable[[], Model]] = {}
 _WINDOW = {"stride_h": 1, "stride_w": 1, "dilation_h_factor": 1, "dilation_w_factor": 1, "padding": "SAME"}
