@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from featherweight.ptq.rewrite import rewrite
     from featherweight.recipes.recipe import Recipe, Rule, Scheme
     from featherweight.report import Report
+    from featherweight.report.curve import Curve
     from featherweight.runtime import benchmark, run
     from featherweight.sparse_files.store import Stored, store_sparse
     from featherweight.targets.target import Target, check
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from featherweight.tasks.quantize import Quantized, equalize, quantize
     from featherweight.tasks.quantize_aware import finalize, quantize_aware
     from featherweight.tasks.remove_channels import ChannelGroup, Removed, remove_channels
-    from featherweight.tasks.sparsity_curve import Curve, sparsity_curve
+    from featherweight.tasks.sparsity_curve import sparsity_curve
     from featherweight.tasks.unfold import unfold
     from featherweight.tflite import read, save, write
     from featherweight.training import graph_model
@@ -72,7 +73,8 @@ _HOMES = {
     "tasks.remove_channels": ("ChannelGroup", "Removed", "remove_channels"),
     "tasks.prune": ("Pruned", "prune"),
     "sparse_files.store": ("Stored", "store_sparse"),
-    "tasks.sparsity_curve": ("Curve", "sparsity_curve"),
+    "report.curve": ("Curve",),
+    "tasks.sparsity_curve": ("sparsity_curve",),
     "targets.target": ("Target", "check"),
     "tflite": ("read", "save", "write"),
     "training": ("graph_model",),

@@ -14,7 +14,7 @@ from tests.models import import_keras
 
 import featherweight as fw
 from featherweight.errors import RecipeError
-from featherweight.tasks.sparsity_curve import Curve, Point, from_json
+from featherweight.report.curve import Curve, Point, from_json
 
 __all__ = ["folder"]
 

@@ -14,6 +14,7 @@ from featherweight.analysis.evaluation import Evaluation, evaluate, paired_diffe
 from featherweight.errors import RecipeError, listed
 from featherweight.graph import Model
 from featherweight.lower.keras import is_keras_model
+from featherweight.report.curve import Curve, Point
 from featherweight.runtime.progress import track
 from featherweight.runtime.sizes import sizes_bytes
 from featherweight.sparsity.patterns import check_sparsity, parse
@@ -22,90 +23,6 @@ from featherweight.tasks.prune import prune
 from featherweight.tflite import save, write_atomically
 
 _SETTINGS = "curve.json"
-
-
-@dataclass(frozen=True)
-class Point:
-    """One pruned model, evaluated.
-
-    Attributes:
-        pattern: of its zeros.
-        sparsity: that was asked for.
-        reached: the fraction of zeros among the weights of all kernels, those left dense too.
-        value: the metric.
-        delta, delta_error: value minus the dense model's, and the standard error of the paired difference.
-        file_bytes, compressed_bytes: of the ``.tflite`` file that was evaluated.
-    """
-
-    pattern: str
-    sparsity: float
-    reached: float
-    value: float
-    delta: float
-    delta_error: float
-    file_bytes: int
-    compressed_bytes: int
-
-
-@dataclass(frozen=True)
-class Curve:
-    """The points of all patterns, the dense model's first.
-
-    Attributes:
-        metric: what was measured.
-        max_drop: how far a value may fall below the dense model's before the knee.
-        method: of pruning without training, or ``retrained``.
-    """
-
-    metric: str
-    method: str
-    max_drop: float
-    points: tuple[Point, ...]
-
-    @property
-    def patterns(self) -> tuple[str, ...]:
-        """The patterns, in order."""
-        return tuple(dict.fromkeys(point.pattern for point in self.points if point.pattern))
-
-    def of(self, pattern: str) -> tuple[Point, ...]:
-        """Returns the dense point and those of a pattern, by sparsity."""
-        chosen = [point for point in self.points if point.pattern in ("", pattern)]
-        return tuple(sorted(chosen, key=lambda point: point.sparsity))
-
-    def knee(self, pattern: str) -> Point:
-        """Returns the point of the largest sparsity up to which no value falls by more than `max_drop`."""
-        best, *others = self.of(pattern)
-        for point in others:
-            if -point.delta > self.max_drop:
-                break
-            best = point
-        return best
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain values, with the sparsity of each pattern's knee."""
-        return {**asdict(self), "knees": {pattern: self.knee(pattern).sparsity for pattern in self.patterns}}
-
-    def __str__(self) -> str:
-        from featherweight.report.curves import text
-
-        return text(self)
-
-    def save(self, path: str | Path) -> None:
-        """Writes the curve in the form of the suffix: ``.txt``, ``.json``, ``.html``, ``.svg`` or ``.png``.
-
-        Raises:
-            RecipeError: for another suffix.
-            FeatherweightError: if a picture is wanted and Matplotlib is not installed.
-        """
-        from featherweight.report.curves import rendered
-
-        write_atomically(Path(path), [rendered(self, Path(path).suffix)])
-
-
-def from_json(content: Mapping[str, Any]) -> Curve:
-    """Returns the curve that `Curve.to_json` wrote."""
-    points = tuple(Point(**point) for point in content["points"])
-    return Curve(content["metric"], content["method"], content["max_drop"], points)
 
 
 def sparsity_curve(

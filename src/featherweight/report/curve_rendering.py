@@ -8,16 +8,13 @@ from html import escape
 from typing import Any
 
 from featherweight.errors import FeatherweightError, RecipeError
+from featherweight.report.curve import Curve
 
 _WIDTH = 110
 _SUFFIXES = (".txt", ".json", ".html", ".svg", ".png")
 
 
-CurveLike = Any
-"""A `featherweight.tasks.sparsity_curve.Curve`: this module lies below that one, and only reads it."""
-
-
-def rendered(curve: CurveLike, suffix: str) -> bytes:
+def rendered(curve: Curve, suffix: str) -> bytes:
     """Returns a curve in the form of a suffix.
 
     Raises:
@@ -35,13 +32,13 @@ def rendered(curve: CurveLike, suffix: str) -> bytes:
     raise RecipeError(f"A curve can't be written as '{suffix}' (allowed: {', '.join(_SUFFIXES)}).")
 
 
-def text(curve: CurveLike) -> str:
+def text(curve: Curve) -> str:
     """Returns the table as plain text."""
     console = _printed(curve)
     return "\n".join(line.rstrip() for line in console.export_text(clear=False).splitlines())
 
 
-def _printed(curve: CurveLike) -> Any:
+def _printed(curve: Curve) -> Any:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -67,7 +64,7 @@ def _printed(curve: CurveLike) -> Any:
     return console
 
 
-def picture(curve: CurveLike, form: str) -> bytes:
+def picture(curve: Curve, form: str) -> bytes:
     """Returns the curves as a picture, ``svg`` or ``png``: the metric over the sparsity, knees marked.
 
     Raises:
@@ -100,7 +97,7 @@ def picture(curve: CurveLike, form: str) -> bytes:
     return stream.getvalue()
 
 
-def _page(curve: CurveLike) -> str:
+def _page(curve: Curve) -> str:
     """Returns one page with the picture and the table, which needs nothing else."""
     drawing = picture(curve, "svg").decode()
     drawing = drawing[drawing.index("<svg") :]
