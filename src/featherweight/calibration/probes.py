@@ -59,7 +59,7 @@ def with_probes(model: Model, tensors: Sequence[str]) -> Probed:
         for op in _REDUCTIONS:
             output = add(Tensor(f"{name}/{op.lower()}", (1,) * rank, "float32"))
             outputs[op].append(output)
-            node = Node(op, (name, axes[rank]), (output,), {"keep_dims": True}, extras={"options": "ReducerOptions"})
+            node = Node(op, (name, axes[rank]), (output,), {"keep_dims": True})
             reductions.setdefault(name, []).append(node)
     nodes: list[Node] = []
     for node in graph.nodes:

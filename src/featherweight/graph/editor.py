@@ -16,8 +16,7 @@ def is_plain(node: Node | None, op: str) -> TypeGuard[Node]:
 
 def binary(op: str, first: str, second: str, output: str) -> Node:
     """Returns ADD, SUB or MUL of two tensors, without a fused activation."""
-    attrs = {"fused_activation_function": "NONE"}
-    return Node(op, (first, second), (output,), attrs, extras={"options": f"{op.capitalize()}Options"})
+    return Node(op, (first, second), (output,), {"fused_activation_function": "NONE"})
 
 
 def without_orphans(graph: Graph, before: Graph, ops: Collection[str] | None = None) -> Graph:

@@ -107,7 +107,8 @@ class Node:
         attrs: the operator's options by their schema names in snake_case; paddings and fused activations by
             name (``"SAME"``, ``"RELU6"``).
         version: the operator version that the runtime must know.
-        extras: what else the file says about the node (options table, custom options, intermediates …).
+        extras: what else the file says about the node (custom options, intermediates, the table of its options where
+            that is another than the operator's …).
     """
 
     op: str

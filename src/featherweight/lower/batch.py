@@ -108,7 +108,7 @@ def _tiled(node: Node, graph: Graph, tensors: dict[str, Tensor]) -> Node:
         raise FixedBatchError(f"{node.op} '{node.name}' adds axes, and needs its output's batch as a constant")
     name = fresh_name(f"{node.name}/multiples", tensors)
     tensors[name] = constant(name, np.array(after, np.int32) // np.maximum(before, 1).astype(np.int32))
-    return Node("TILE", (node.inputs[0], name), node.outputs, extras={"options": "TileOptions"})
+    return Node("TILE", (node.inputs[0], name), node.outputs)
 
 
 def _freed_slice(node: Node, graph: Graph, tensors: dict[str, Tensor], place: Place) -> Node:
@@ -138,7 +138,7 @@ def _freed_slice(node: Node, graph: Graph, tensors: dict[str, Tensor], place: Pl
         attrs[mask] = int(attrs.get(mask, 0)) | 1 << axis
     if node.op == "STRIDED_SLICE":
         return replace(node, attrs=attrs)
-    return Node("STRIDED_SLICE", tuple(inputs), node.outputs, attrs, extras={"options": "StridedSliceOptions"})
+    return Node("STRIDED_SLICE", tuple(inputs), node.outputs, attrs)
 
 
 def _takes_part(node: Node, graph: Graph, place: Place) -> bool:

@@ -31,7 +31,7 @@ def gathered_rows(node: Node, graph: Graph, tensors: dict[str, Tensor]) -> Node:
     name = fresh_name(f"{node.name}/rows", tensors)
     tensors[name] = constant(name, indices[0, ..., 1].astype(np.int32))
     attrs = {"axis": 1, "batch_dims": 0}
-    return Node("GATHER", (node.inputs[0], name), node.outputs, attrs, extras={"options": "GatherOptions"})
+    return Node("GATHER", (node.inputs[0], name), node.outputs, attrs)
 
 
 def padded_and_added(node: Node, tensors: dict[str, Tensor], place: Place) -> tuple[Node, ...] | None:
@@ -62,12 +62,6 @@ def padded_and_added(node: Node, tensors: dict[str, Tensor], place: Place) -> tu
     tensors[wide] = replace(output, name=wide, file_name=None)
     tensors[table], tensors[widths] = constant(table, added), constant(widths, paddings)
     return (
-        Node("PAD", (computed[0], widths), (wide,), extras={"options": "PadOptions"}),
-        Node(
-            "ADD",
-            (wide, table),
-            node.outputs,
-            {"fused_activation_function": "NONE"},
-            extras={"options": "AddOptions"},
-        ),
+        Node("PAD", (computed[0], widths), (wide,)),
+        Node("ADD", (wide, table), node.outputs, {"fused_activation_function": "NONE"}),
     )

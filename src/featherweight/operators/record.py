@@ -48,6 +48,10 @@ class WeightRole(NamedTuple):
 class Op:
     """Facts of one operator; positions count its inputs.
 
+    In files:
+        options: the table of the file format that holds its attributes; empty where it has none, or where the table
+            has no fields and files do without (QUANTIZE, DEQUANTIZE).
+
     Roles of its inputs:
         weight: position of the weight, the operand that is constant and quantized symmetrically.
         axis: the weight's axis that has a scale per index; None where kernels want one scale.
@@ -92,6 +96,7 @@ class Op:
     """
 
     name: str
+    options: str = ""
     weight: int | None = None
     axis: int | None = None
     weight_axes: tuple[int, int] | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Set
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def negative_of_difference(graph: Graph, taken: Names = _NOTHING) -> Graph:
         is_zero = zero.is_constant and not np.asarray(zero.array).any()
         if not is_zero or x.shape != graph.tensors[node.outputs[0]].shape:
             return node
-        return Node("NEG", (x.name,), node.outputs, extras={"options": "NegOptions"})
+        return Node("NEG", (x.name,), node.outputs)
 
     nodes = tuple(negated(node) for node in graph.nodes)
     changed = any(new is not old for new, old in zip(nodes, graph.nodes, strict=True))
@@ -78,13 +79,12 @@ def add_of_negative(graph: Graph, taken: Names = _NOTHING) -> Graph:
                 negated = made.get(second)
                 if negated is not None and negated.op == "NEG":
                     attrs = {key: value for key, value in node.attrs.items() if key != "pot_scale_int16"}
-                    extras = dict(node.extras) | {"options": "SubOptions"}
                     node = replace(
                         node,
                         op="SUB",
                         inputs=(first, negated.inputs[0]),
                         attrs=attrs,
-                        extras=extras,
+                        extras=_without_table(node),
                         version=1,
                     )
                     break
@@ -124,12 +124,16 @@ def _as_product(graph: Graph, factor_of: Callable[[Node], np.ndarray | np.float3
             added[name] = constant(name, np.asarray(factor))
             activation = node.attrs.get("fused_activation_function", "NONE")
             attrs = {"fused_activation_function": activation}
-            extras = dict(node.extras) | {"options": "MulOptions"}
-            node = Node("MUL", (node.inputs[0], name), node.outputs, attrs, 1, None, extras)
+            node = Node("MUL", (node.inputs[0], name), node.outputs, attrs, extras=_without_table(node))
         nodes.append(node)
     if not added:
         return graph
     return replace(graph, nodes=tuple(nodes), tensors=dict(graph.tensors) | added)
+
+
+def _without_table(node: Node) -> dict[str, Any]:
+    """Returns what a file says about a node that becomes another operator, less the table of its options."""
+    return {key: value for key, value in node.extras.items() if key != "options"}
 
 
 PASSES: tuple[Pass, ...] = (

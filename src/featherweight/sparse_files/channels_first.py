@@ -141,7 +141,7 @@ class _Rewriting:
         if is_stem(node, self.graph):
             if self.axes:
                 shape = self.graph.tensors[source].shape
-                source = self._added("REVERSE_V2", source, np.array(self.axes), "reversed", shape, "ReverseV2Options")
+                source = self._added("REVERSE_V2", source, np.array(self.axes), "reversed", shape)
             missing = STEM_CHANNELS - array.shape[3]
             if missing:
                 source = self._padded(source, np.array([[0, 0], [0, 0], [0, 0], [0, missing]]))
@@ -163,15 +163,15 @@ class _Rewriting:
             return
         reduced = np.array([1, 2]) if node.op == POOL else np.asarray(self.graph.tensors[node.inputs[1]].array)
         axes = self._constant(f"{node.name}/axes", reduced.reshape(-1).astype(np.int32))
-        op, options = "MEAN" if node.op == POOL else node.op, {"options": "ReducerOptions"}
+        op = "MEAN" if node.op == POOL else node.op
         if node not in self.cluster.heads:
-            self.nodes.append(Node(op, (source, axes), node.outputs, {"keep_dims": True}, extras=options))
+            self.nodes.append(Node(op, (source, axes), node.outputs, {"keep_dims": True}))
             return
         kept = [size for axis, size in enumerate(result.shape) if axis not in {int(a) % 4 for a in reduced.reshape(-1)}]
         flat = self._computed(f"{node.name}/flat", result, kept)
-        self.nodes.append(Node(op, (source, axes), (flat,), {"keep_dims": False}, extras=options))
+        self.nodes.append(Node(op, (source, axes), (flat,), {"keep_dims": False}))
         shape = self._constant(f"{node.name}/shape", np.array([-1, *result.shape[1:]], np.int32))
-        self.nodes.append(Node(RESHAPE, (flat, shape), node.outputs, extras={"options": "ReshapeOptions"}))
+        self.nodes.append(Node(RESHAPE, (flat, shape), node.outputs))
 
     def _constant_first(self, node: Node) -> None:
         """Writes a constant as the first input, in 4 dimensions."""
@@ -185,13 +185,13 @@ class _Rewriting:
 
     def _padded(self, source: str, amounts: np.ndarray) -> str:
         shape = [size + int(more) for size, more in zip(self.tensors[source].shape, amounts.sum(1), strict=True)]
-        return self._added(PAD, source, amounts, "padded", shape, "PadOptions")
+        return self._added(PAD, source, amounts, "padded", shape)
 
-    def _added(self, op: str, source: str, values: np.ndarray, what: str, shape: Sequence[int], options: str) -> str:
+    def _added(self, op: str, source: str, values: np.ndarray, what: str, shape: Sequence[int]) -> str:
         """Adds an operator with a constant second input; returns its result."""
         result = self._computed(f"{source}/{what}", self.tensors[source], shape)
         second = self._constant(f"{result}/{'paddings' if op == PAD else 'axes'}", values.astype(np.int32))
-        self.nodes.append(Node(op, (source, second), (result,), extras={"options": options}))
+        self.nodes.append(Node(op, (source, second), (result,)))
         return result
 
     def _computed(self, wish: str, like: Tensor, shape: Sequence[int]) -> str:

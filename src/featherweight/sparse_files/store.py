@@ -258,7 +258,7 @@ def _with_sparse(model: Model, chosen: Mapping[str, int]) -> Model:
                 tensors[packed] = replace(encoded(graph.tensors[name], chosen[name]), name=packed)
                 tensors[name] = replace(graph.tensors[name], data=None)
                 unpacked[name] = packed
-                nodes.append(Node("DENSIFY", (packed,), (name,), extras={"options": "DensifyOptions"}))
+                nodes.append(Node("DENSIFY", (packed,), (name,)))
             nodes.append(node)
         graphs.append(replace(graph, tensors=tensors, nodes=tuple(nodes)))
     return replace(model, graphs=tuple(graphs))
@@ -284,7 +284,7 @@ def _in_a_process(module: str, dense: Model, sparse: Model) -> tuple[Any, str]:
         paths = Path(folder, "dense.tflite"), Path(folder, "sparse.tflite"), Path(folder, "found.json")
         tflite.save(dense, paths[0])
         tflite.save(sparse, paths[1])
-        command = [sys.executable, "-m", f"featherweight.sparsity.{module}", *map(str, paths)]
+        command = [sys.executable, "-m", f"featherweight.sparse_files.{module}", *map(str, paths)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
         except subprocess.TimeoutExpired:

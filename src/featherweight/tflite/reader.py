@@ -13,6 +13,7 @@ import numpy as np
 from featherweight.errors import FormatError
 from featherweight.graph import Graph, Model, Node, Signature, Tensor, fresh_name
 from featherweight.graph.numerics import QuantParams
+from featherweight.operators import lookup
 from featherweight.tflite import names
 from featherweight.tflite.names import schema
 
@@ -190,13 +191,15 @@ class _Reader:
             raise FormatError(f"operator code {number} is unknown. Update featherweight to read it.")
         extras: dict[str, Any] = {}
         attrs: dict[str, Any] = {}
-        options = packed.builtinOptions if packed.builtinOptions is not None else packed.builtinOptions2
+        table, options = "", packed.builtinOptions if packed.builtinOptions is not None else packed.builtinOptions2
         if options is not None:
-            extras["options"], attrs = names.options_to_attrs(options)
+            table, attrs = names.options_to_attrs(options)
         elif packed.builtinOptionsType or packed.builtinOptions2Type:
             raise FormatError(
                 f"{names.OPS[number]}: its options are of an unknown kind. Update featherweight to read it."
             )
+        if table != lookup(names.OPS[number]).options:
+            extras["options"] = table
         if packed.largeCustomOptionsOffset > 1:
             extras["custom_options"] = self.outside(packed.largeCustomOptionsOffset, packed.largeCustomOptionsSize)
         elif packed.customOptions is not None:

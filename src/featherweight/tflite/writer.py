@@ -20,6 +20,7 @@ import numpy as np
 
 from featherweight.errors import FeatherweightError, FormatError, listed
 from featherweight.graph import Graph, Model, Node, Signature, Tensor
+from featherweight.operators import lookup
 from featherweight.tflite import names
 from featherweight.tflite.names import schema
 from featherweight.tflite.reader import release_pages
@@ -214,13 +215,15 @@ class _Writer:
         packed.opcodeIndex = self.codes.setdefault((node.op, node.version, node.custom_code), len(self.codes))
         where = f"{node.op} '{node.name}'"
         packed.inputs, packed.outputs = _numbers(node.inputs, index, where), _numbers(node.outputs, index, where)
-        kind = node.extras.get("options")
-        if kind is None and node.attrs:
+        kind = str(node.extras.get("options", lookup(node.op).options))
+        unheld = node.attrs.keys() - (names.option_fields(kind).keys() if kind else ())
+        if unheld:
+            what = f"its table {kind} lacks them" if kind else "no table of the file format is known that holds them"
             raise FormatError(
-                f"{where} has attributes ({listed(node.attrs)}), but names no table of the file format that holds "
-                "them. Name it: Node(…, extras={'options': 'Conv2DOptions'}), for example."
+                f"{where} has attributes ({listed(sorted(unheld))}), but {what}. Name the table that does: "
+                "Node(…, extras={'options': 'Conv2DOptions'}), for example."
             )
-        if kind is not None:
+        if kind:
             options = names.attrs_to_options(kind, dict(node.attrs))
             if kind in names.OPTIONS:
                 packed.builtinOptions, packed.builtinOptionsType = options, names.OPTIONS[kind]

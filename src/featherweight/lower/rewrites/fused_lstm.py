@@ -155,9 +155,8 @@ def _operator(
     resets: list[Node] = []
     for state in states:
         zeros = added(constant("initial_state", np.zeros(shape, np.float32)))
-        resets.append(Node("SLICE", (zeros, begin, size), (state,), extras={"options": "SliceOptions"}))
-    options = {"options": "UnidirectionalSequenceLSTMOptions"}
-    return [*resets, Node(LSTM, tuple(inputs), node.outputs, _ATTRS, extras=options)]
+        resets.append(Node("SLICE", (zeros, begin, size), (state,)))
+    return [*resets, Node(LSTM, tuple(inputs), node.outputs, _ATTRS)]
 
 
 def _weights(node: Node, graph: Graph) -> list[Tensor]:

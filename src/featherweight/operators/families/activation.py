@@ -29,6 +29,7 @@ from featherweight.operators.relevance import of_rectified, of_saturated, of_sof
 register(
     Op(
         "SOFTMAX",
+        "SoftmaxOptions",
         fixed_output={"int8": (1 / 256, -128), "int16": (1 / 32768, 0)},
         versions={"int8": 2, "int16": 3},
         refused=refused_softmax,
@@ -69,7 +70,14 @@ for _name in ("RELU", "RELU6"):
 for _name in ("RELU_N1_TO_1", "RELU_0_TO_1"):
     register(Op(_name, elementwise=1, versions={"int8": 1}))
 register(
-    Op("LEAKY_RELU", elementwise=1, is_homogeneous=True, versions={"int8": 1, "int16": 2}, refused=refused_rescaling)
+    Op(
+        "LEAKY_RELU",
+        "LeakyReluOptions",
+        elementwise=1,
+        is_homogeneous=True,
+        versions={"int8": 1, "int16": 2},
+        refused=refused_rescaling,
+    )
 )
 register(
     Op(
@@ -81,8 +89,8 @@ register(
     )
 )
 register(Op("ELU", elementwise=1, versions={"int8": 1}, is_curved=True))
-register(Op("HARD_SWISH", elementwise=1, versions={"int8": 1}))
-register(Op("GELU", elementwise=1, versions={"int8": 2, "int16": 2}, is_curved=True))
+register(Op("HARD_SWISH", "HardSwishOptions", elementwise=1, versions={"int8": 1}))
+register(Op("GELU", "GeluOptions", elementwise=1, versions={"int8": 2, "int16": 2}, is_curved=True))
 
 
 def _sigmoid(x: np.ndarray, exp: Function) -> np.ndarray:

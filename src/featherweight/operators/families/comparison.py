@@ -13,10 +13,16 @@ from featherweight.operators.record import Op, kernel, register
 from featherweight.operators.relevance import of_compared
 
 # Comparisons share one scale: kernels rescale operands of different scales so coarsely that equal values differ.
-for _name, _int16 in (("EQUAL", 5), ("NOT_EQUAL", 4), ("GREATER_EQUAL", 3), ("LESS", 3)):
+for _name, _options, _int16 in (
+    ("EQUAL", "EqualOptions", 5),
+    ("NOT_EQUAL", "NotEqualOptions", 4),
+    ("GREATER_EQUAL", "GreaterEqualOptions", 3),
+    ("LESS", "LessOptions", 3),
+):
     register(
         Op(
             _name,
+            _options,
             elementwise=2,
             same_scale=(0, 1),
             versions={"int8": 2, "int16": _int16},
@@ -24,10 +30,11 @@ for _name, _int16 in (("EQUAL", 5), ("NOT_EQUAL", 4), ("GREATER_EQUAL", 3), ("LE
             refused=refused_comparison,
         )
     )
-for _name in ("GREATER", "LESS_EQUAL"):
+for _name, _options in (("GREATER", "GreaterOptions"), ("LESS_EQUAL", "LessEqualOptions")):
     register(
         Op(
             _name,
+            _options,
             elementwise=2,
             same_scale=(0, 1),
             versions={"int8": 2},
@@ -35,8 +42,9 @@ for _name in ("GREATER", "LESS_EQUAL"):
             refused=refused_comparison,
         )
     )
-for _name in ("LOGICAL_AND", "LOGICAL_OR", "LOGICAL_NOT"):
-    register(Op(_name, elementwise=1 if _name == "LOGICAL_NOT" else 2))
+for _name, _options in (("LOGICAL_AND", "LogicalAndOptions"), ("LOGICAL_OR", "LogicalOrOptions")):
+    register(Op(_name, _options, elementwise=2))
+register(Op("LOGICAL_NOT", "LogicalNotOptions", elementwise=1))
 
 _FRACTION_BITS = 8
 Compare = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -14,12 +14,12 @@ from featherweight.operators.record import Op, kernel, register
 # (index of a graph, its inputs) -> its outputs
 RunGraph = Callable[[int, Sequence[np.ndarray]], tuple[np.ndarray, ...]]
 
-register(Op("WHILE", calls=("cond_subgraph_index", "body_subgraph_index")))
-register(Op("IF", calls=("then_subgraph_index", "else_subgraph_index")))
-register(Op("CALL_ONCE", calls=("init_subgraph_index",)))
-register(Op("CALL", calls=("subgraph",)))
-register(Op("STABLEHLO_COMPOSITE", calls=("decomposition_subgraph_index",)))
-register(Op("STABLEHLO_REDUCE_WINDOW", calls=("body_subgraph_index",)))
+register(Op("WHILE", "WhileOptions", calls=("cond_subgraph_index", "body_subgraph_index")))
+register(Op("IF", "IfOptions", calls=("then_subgraph_index", "else_subgraph_index")))
+register(Op("CALL_ONCE", "CallOnceOptions", calls=("init_subgraph_index",)))
+register(Op("CALL", "CallOptions", calls=("subgraph",)))
+register(Op("STABLEHLO_COMPOSITE", "StableHLOCompositeOptions", calls=("decomposition_subgraph_index",)))
+register(Op("STABLEHLO_REDUCE_WINDOW", "StablehloReduceWindowOptions", calls=("body_subgraph_index",)))
 
 
 @dataclass(frozen=True, eq=False)

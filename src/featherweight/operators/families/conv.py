@@ -36,6 +36,7 @@ def _conv_3d_macs(node: Node, graph: Graph) -> int:
 register(
     Op(
         "CONV_2D",
+        "Conv2DOptions",
         weight=1,
         axis=0,
         weight_axes=(0, 3),
@@ -51,6 +52,7 @@ register(
 register(
     Op(
         "DEPTHWISE_CONV_2D",
+        "DepthwiseConv2DOptions",
         weight=1,
         axis=3,
         weight_axes=(3, 3),
@@ -66,6 +68,7 @@ register(
 register(
     Op(
         "CONV_3D",
+        "Conv3DOptions",
         weight=1,
         axis=4,
         weight_axes=(4, 3),

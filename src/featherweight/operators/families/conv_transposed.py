@@ -34,6 +34,7 @@ def _delegate_takes(call: Call) -> bool:
 register(
     Op(
         "TRANSPOSE_CONV",
+        "TransposeConvOptions",
         weight=1,
         axis=0,
         weight_axes=(0, 3),

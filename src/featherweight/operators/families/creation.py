@@ -13,8 +13,13 @@ from featherweight.graph.numerics import storage_dtype
 from featherweight.operators.call import Call
 from featherweight.operators.record import Op, kernel, register
 
-for _name in ("SHAPE", "RANK", "ZEROS_LIKE", "FILL", "RANGE", "CAST", "ONE_HOT"):
-    register(Op(_name, elementwise=1 if _name == "CAST" else 0))
+register(Op("SHAPE", "ShapeOptions"))
+register(Op("RANK", "RankOptions"))
+register(Op("ZEROS_LIKE", "ZerosLikeOptions"))
+register(Op("FILL", "FillOptions"))
+register(Op("RANGE", "RangeOptions"))
+register(Op("CAST", "CastOptions", elementwise=1))
+register(Op("ONE_HOT", "OneHotOptions"))
 
 
 @kernel("SHAPE", "*")

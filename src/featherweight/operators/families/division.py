@@ -10,9 +10,10 @@ from featherweight.operators.fixed_point import leading_zeros, reciprocal
 from featherweight.operators.profiles import doubling_high_multiply, rounding_shift
 from featherweight.operators.record import Op, kernel, register
 
-register(Op("DIV", elementwise=2, trained={0: "scale", 1: "scale"}))
-for _name in ("FLOOR_DIV", "FLOOR_MOD", "POW"):
-    register(Op(_name, elementwise=2))
+register(Op("DIV", "DivOptions", elementwise=2, trained={0: "scale", 1: "scale"}))
+register(Op("FLOOR_DIV", "FloorDivOptions", elementwise=2))
+register(Op("FLOOR_MOD", "FloorModOptions", elementwise=2))
+register(Op("POW", "PowOptions", elementwise=2))
 
 
 def _check_divisor(call: Call, divisor: np.ndarray) -> None:

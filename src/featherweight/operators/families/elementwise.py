@@ -76,11 +76,23 @@ _SUM: dict[str, Any] = {
     "finest": _finest_sum,
     "integer_attrs": {"int16": {"pot_scale_int16": False}},
 }
-register(Op("ADD", versions={"int8": 2, "int16": 3}, delegated=_delegate_takes_sum, relevant=of_sum, **_SUM))
-register(Op("SUB", versions={"int8": 2, "int16": 5}, delegated=_delegate_takes_sum, relevant=of_difference, **_SUM))
+register(
+    Op("ADD", "AddOptions", versions={"int8": 2, "int16": 3}, delegated=_delegate_takes_sum, relevant=of_sum, **_SUM)
+)
+register(
+    Op(
+        "SUB",
+        "SubOptions",
+        versions={"int8": 2, "int16": 5},
+        delegated=_delegate_takes_sum,
+        relevant=of_difference,
+        **_SUM,
+    )
+)
 register(
     Op(
         "MUL",
+        "MulOptions",
         elementwise=2,
         trained={0: "scale", 1: "scale"},
         versions={"int8": 3, "int16": 4},
@@ -92,6 +104,7 @@ register(
 register(
     Op(
         "SQUARED_DIFFERENCE",
+        "SquaredDifferenceOptions",
         elementwise=2,
         versions={"int8": 2, "int16": 2},
         delegated=lambda call: call.input(0).is_float,
@@ -100,7 +113,16 @@ register(
     )
 )
 for _name, _relevant in (("MAXIMUM", of_larger), ("MINIMUM", of_smaller)):
-    register(Op(_name, elementwise=2, same_scale=(0, 1), versions={"int8": 2, "int16": 4}, relevant=_relevant))
+    register(
+        Op(
+            _name,
+            "MaximumMinimumOptions",
+            elementwise=2,
+            same_scale=(0, 1),
+            versions={"int8": 2, "int16": 4},
+            relevant=_relevant,
+        )
+    )
 
 _LANES = 16  # int16 values that LiteRT's optimized kernel adds at a time
 

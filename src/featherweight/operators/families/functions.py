@@ -15,8 +15,8 @@ from featherweight.operators.limits import refused_rescaling, refused_root
 from featherweight.operators.record import Op, kernel, register
 from featherweight.operators.relevance import of_exponential
 
-register(Op("ABS", elementwise=1, versions={"int8": 2, "int16": 3}, refused=refused_rescaling))
-register(Op("NEG", elementwise=1))
+register(Op("ABS", "AbsOptions", elementwise=1, versions={"int8": 2, "int16": 3}, refused=refused_rescaling))
+register(Op("NEG", "NegOptions", elementwise=1))
 register(
     Op(
         "RSQRT",
@@ -29,7 +29,9 @@ register(
         refused=refused_root,
     )
 )
-register(Op("EXP", elementwise=1, versions={"int8": 2, "int16": 2}, is_curved=True, relevant=of_exponential))
+register(
+    Op("EXP", "ExpOptions", elementwise=1, versions={"int8": 2, "int16": 2}, is_curved=True, relevant=of_exponential)
+)
 for _name in ("SQRT", "LOG"):
     register(
         Op(
@@ -42,7 +44,9 @@ for _name in ("SQRT", "LOG"):
             is_factor=_name == "SQRT",
         )
     )
-for _name in ("SQUARE", "SIN", "COS", "FLOOR", "CEIL", "ROUND", "SIGN"):
+for _name, _options in (("SQUARE", "SquareOptions"), ("COS", "CosOptions"), ("SIGN", "SignOptions")):
+    register(Op(_name, _options, elementwise=1))
+for _name in ("SIN", "FLOOR", "CEIL", "ROUND"):
     register(Op(_name, elementwise=1))
 
 # Bits that keep the reciprocal root of an integer from vanishing.

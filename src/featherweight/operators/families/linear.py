@@ -36,6 +36,7 @@ def _delegate_takes_matmul(call: Call) -> bool:
 register(
     Op(
         "FULLY_CONNECTED",
+        "FullyConnectedOptions",
         weight=1,
         axis=0,
         weight_axes=(0, 1),
@@ -58,6 +59,7 @@ register(
 register(
     Op(
         "BATCH_MATMUL",
+        "BatchMatMulOptions",
         trained={0: "kernel", 1: "kernel"},
         versions={"int8": 2, "int16": 3},
         delegated=_delegate_takes_matmul,

@@ -16,10 +16,11 @@ from featherweight.operators.kernels.interpolation import libm
 from featherweight.operators.profiles import quantize_multiplier, rescale_twice, rounding_shift
 from featherweight.operators.record import Op, kernel, placed, register
 
-register(Op("LOG_SOFTMAX", fixed_output={"int8": (16 / 256, 127)}, versions={"int8": 2}))
+register(Op("LOG_SOFTMAX", "LogSoftmaxOptions", fixed_output={"int8": (16 / 256, 127)}, versions={"int8": 2}))
 register(
     Op(
         "L2_NORMALIZATION",
+        "L2NormOptions",
         fixed_output={"int8": (1 / 128, 0)},
         versions={"int8": 2},
         delegated=lambda call: call.input(0).is_float,

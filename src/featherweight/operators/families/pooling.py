@@ -37,8 +37,8 @@ _FACTS: dict[str, Any] = {
     "versions": {"int8": 2, "int16": 3},
     "macs": _pool_macs,
 }
-register(Op("AVERAGE_POOL_2D", delegated=_delegate_takes_average, **_FACTS))
-register(Op("MAX_POOL_2D", delegated=_delegate_takes_maximum, relevant=of_largest, **_FACTS))
+register(Op("AVERAGE_POOL_2D", "Pool2DOptions", delegated=_delegate_takes_average, **_FACTS))
+register(Op("MAX_POOL_2D", "Pool2DOptions", delegated=_delegate_takes_maximum, relevant=of_largest, **_FACTS))
 
 
 def _window(call: Call) -> tuple[np.ndarray, Window]:

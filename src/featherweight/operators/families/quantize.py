@@ -20,8 +20,8 @@ def _delegate_takes(call: Call) -> bool:
 QUANTIZE = register(Op("QUANTIZE", versions={"int8": 1, "int16": 2, "int4": 4}, delegated=_delegate_takes)).name
 # By the type that is read; "channels" is int8 with a scale per channel.
 DEQUANTIZE = register(Op("DEQUANTIZE", versions={"int8": 2, "int16": 3, "float16": 3, "channels": 5, "int4": 6})).name
-register(Op("FAKE_QUANT"))
-register(Op("DENSIFY"))
+register(Op("FAKE_QUANT", "FakeQuantOptions"))
+register(Op("DENSIFY", "DensifyOptions"))
 
 # Integers that LiteRT's optimized conversions compute at a time.
 _REQUANTIZE_LANES, _REAL_LANES = 16, 8

@@ -22,6 +22,7 @@ def _lstm_macs(node: Node, graph: Graph) -> int:
 register(
     Op(
         LSTM,
+        "UnidirectionalSequenceLSTMOptions",
         weight=1,
         weight_axes=(0, 1),
         weight_kind="recurrent",

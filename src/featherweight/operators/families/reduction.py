@@ -18,12 +18,22 @@ from featherweight.operators.record import Op, kernel, placed, register
 from featherweight.operators.relevance import of_largest, of_smallest
 
 for _name, _relevant in (("REDUCE_MAX", of_largest), ("REDUCE_MIN", of_smallest)):
-    register(Op(_name, is_reduction=True, same_scale=(0,), versions={"int8": 2, "int16": 3}, relevant=_relevant))
+    register(
+        Op(
+            _name,
+            "ReducerOptions",
+            is_reduction=True,
+            same_scale=(0,),
+            versions={"int8": 2, "int16": 3},
+            relevant=_relevant,
+        )
+    )
 for _name, _int16 in (("MEAN", 3), ("SUM", 2)):
     _versions = {"int8": 2, "int16": _int16}
     register(
         Op(
             _name,
+            "ReducerOptions",
             is_reduction=True,
             is_homogeneous=_name == "MEAN",
             versions=_versions,
@@ -31,11 +41,11 @@ for _name, _int16 in (("MEAN", 3), ("SUM", 2)):
             refused=refused_mean,
         )
     )
-register(Op("REDUCE_PROD", is_reduction=True))
+register(Op("REDUCE_PROD", "ReducerOptions", is_reduction=True))
 for _name in ("REDUCE_ANY", "REDUCE_ALL"):
-    register(Op(_name, is_reduction=True))
-for _name in ("ARG_MAX", "ARG_MIN"):
-    register(Op(_name, is_reduction=True, versions={"int8": 2}))
+    register(Op(_name, "ReducerOptions", is_reduction=True))
+for _name, _options in (("ARG_MAX", "ArgMaxOptions"), ("ARG_MIN", "ArgMinOptions")):
+    register(Op(_name, _options, is_reduction=True, versions={"int8": 2}))
 
 
 def _reduced(call: Call) -> tuple[np.ndarray, tuple[int, ...], bool]:

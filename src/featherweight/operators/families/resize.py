@@ -7,8 +7,11 @@ import numpy as np
 from featherweight.operators.call import Call
 from featherweight.operators.record import Op, kernel, register
 
-for _name in ("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"):
-    register(Op(_name, is_window=True, same_scale=(0,), versions={"int8": 2, "int16": 4}))
+for _name, _options in (
+    ("RESIZE_BILINEAR", "ResizeBilinearOptions"),
+    ("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions"),
+):
+    register(Op(_name, _options, is_window=True, same_scale=(0,), versions={"int8": 2, "int16": 4}))
 
 
 def _modes(call: Call) -> tuple[bool, bool]:

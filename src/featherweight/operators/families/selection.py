@@ -12,11 +12,12 @@ from featherweight.operators.call import Call
 from featherweight.operators.record import Op, kernel, register
 from featherweight.operators.relevance import of_moved
 
-for _name in ("SELECT", "SELECT_V2"):
+for _name, _options in (("SELECT", "SelectOptions"), ("SELECT_V2", "SelectV2Options")):
     _versions = {"int8": 2 if _name == "SELECT" else 1, "int16": 1}
     register(
         Op(
             _name,
+            _options,
             is_mover=True,
             elementwise=2 if _name == "SELECT_V2" else 0,
             same_scale=(1, 2),
@@ -24,10 +25,15 @@ for _name in ("SELECT", "SELECT_V2"):
             relevant=of_moved,
         )
     )
-for _name, _int8, _int16 in (("GATHER", 2, 4), ("GATHER_ND", 1, 3), ("TOPK_V2", 2, 3)):
+for _name, _options, _int8, _int16 in (
+    ("GATHER", "GatherOptions", 2, 4),
+    ("GATHER_ND", "GatherNdOptions", 1, 3),
+    ("TOPK_V2", "TopKV2Options", 2, 3),
+):
     register(
         Op(
             _name,
+            _options,
             is_mover=True,
             trained={0: "embeddings"} if _name == "GATHER" else {},
             same_scale=(0,),
@@ -36,10 +42,17 @@ for _name, _int8, _int16 in (("GATHER", 2, 4), ("GATHER_ND", 1, 3), ("TOPK_V2", 
         )
     )
 register(
-    Op("DYNAMIC_UPDATE_SLICE", is_mover=True, same_scale=(0, 1), versions={"int8": 1, "int16": 4}, relevant=of_moved)
+    Op(
+        "DYNAMIC_UPDATE_SLICE",
+        "DynamicUpdateSliceOptions",
+        is_mover=True,
+        same_scale=(0, 1),
+        versions={"int8": 1, "int16": 4},
+        relevant=of_moved,
+    )
 )
-register(Op("CUMSUM", same_scale=(0,)))
-register(Op("WHERE"))
+register(Op("CUMSUM", "CumsumOptions", same_scale=(0,)))
+register(Op("WHERE", "WhereOptions"))
 
 
 def _check_same(call: Call, *positions: int) -> None:

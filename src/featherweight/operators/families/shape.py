@@ -11,22 +11,23 @@ from featherweight.operators.limits import refused_padding
 from featherweight.operators.record import ALL_INPUTS, Op, kernel, register
 from featherweight.operators.relevance import of_moved
 
-for _name, _int8, _int16 in (
-    ("RESHAPE", 1, 1),
-    ("SQUEEZE", 1, 1),
-    ("EXPAND_DIMS", 1, 1),
-    ("TRANSPOSE", 2, 5),
-    ("TILE", 3, 3),
-    ("BROADCAST_TO", 3, 3),
-    ("SPACE_TO_DEPTH", 2, None),
-    ("DEPTH_TO_SPACE", 2, None),
-    ("REVERSE_V2", 3, 3),
-    ("MIRROR_PAD", 2, 3),
+for _name, _options, _int8, _int16 in (
+    ("RESHAPE", "ReshapeOptions", 1, 1),
+    ("SQUEEZE", "SqueezeOptions", 1, 1),
+    ("EXPAND_DIMS", "ExpandDimsOptions", 1, 1),
+    ("TRANSPOSE", "TransposeOptions", 2, 5),
+    ("TILE", "TileOptions", 3, 3),
+    ("BROADCAST_TO", "BroadcastToOptions", 3, 3),
+    ("SPACE_TO_DEPTH", "SpaceToDepthOptions", 2, None),
+    ("DEPTH_TO_SPACE", "DepthToSpaceOptions", 2, None),
+    ("REVERSE_V2", "ReverseV2Options", 3, 3),
+    ("MIRROR_PAD", "MirrorPadOptions", 2, 3),
 ):
     _versions = {"int8": _int8} | ({} if _int16 is None else {"int16": _int16})
     register(
         Op(
             _name,
+            _options,
             is_mover=True,
             is_homogeneous=_name in ("RESHAPE", "SQUEEZE"),
             same_scale=(0,),
@@ -39,6 +40,7 @@ for _name, _int8, _int16 in (
 register(
     Op(
         "PAD",
+        "PadOptions",
         is_mover=True,
         is_homogeneous=True,
         same_scale=(0,),
@@ -47,20 +49,32 @@ register(
         refused=refused_padding,
     )
 )
-for _name, _int8, _int16 in (
-    ("SLICE", 2, 4),
-    ("STRIDED_SLICE", 2, 4),
-    ("SPACE_TO_BATCH_ND", 2, 4),
-    ("BATCH_TO_SPACE_ND", 2, 4),
-    ("UNPACK", 2, 4),
-    ("SPLIT_V", 2, 1),
+for _name, _options, _int8, _int16 in (
+    ("SLICE", "SliceOptions", 2, 4),
+    ("STRIDED_SLICE", "StridedSliceOptions", 2, 4),
+    ("SPACE_TO_BATCH_ND", "SpaceToBatchNDOptions", 2, 4),
+    ("BATCH_TO_SPACE_ND", "BatchToSpaceNDOptions", 2, 4),
+    ("UNPACK", "UnpackOptions", 2, 4),
+    ("SPLIT_V", "SplitVOptions", 2, 1),
 ):
-    register(Op(_name, is_mover=True, same_scale=(0,), versions={"int8": _int8, "int16": _int16}, relevant=of_moved))
+    register(
+        Op(
+            _name,
+            _options,
+            is_mover=True,
+            same_scale=(0,),
+            versions={"int8": _int8, "int16": _int16},
+            relevant=of_moved,
+        )
+    )
 
-register(Op("SPLIT", is_mover=True, same_scale=(1,), versions={"int8": 2, "int16": 4}, relevant=of_moved))
+register(
+    Op("SPLIT", "SplitOptions", is_mover=True, same_scale=(1,), versions={"int8": 2, "int16": 4}, relevant=of_moved)
+)
 register(
     Op(
         "PADV2",
+        "PadV2Options",
         is_mover=True,
         same_scale=(0, 2),
         versions={"int8": 2, "int16": 3},
@@ -68,8 +82,10 @@ register(
         refused=refused_padding,
     )
 )
-for _name in ("CONCATENATION", "PACK"):
-    register(Op(_name, is_mover=True, same_scale=ALL_INPUTS, versions={"int8": 2, "int16": 3}, relevant=of_moved))
+for _name, _options in (("CONCATENATION", "ConcatenationOptions"), ("PACK", "PackOptions")):
+    register(
+        Op(_name, _options, is_mover=True, same_scale=ALL_INPUTS, versions={"int8": 2, "int16": 3}, relevant=of_moved)
+    )
 
 
 def _sized(call: Call, sizes: tuple[int, ...]) -> np.ndarray:

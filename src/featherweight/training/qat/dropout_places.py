@@ -220,8 +220,7 @@ def _scaled(model: Model, edges: _Edges, factors: np.ndarray) -> Model:
     taken, shape = set(graph.tensors), (1, *tensor.shape[1:]) if tensor.shape else ()
     weight = constant(fresh_name("dropout_factors", taken), factors.reshape(shape))
     product = replace(tensor, name=fresh_name("dropout_product", taken), data=None, file_name=None)
-    options = {"fused_activation_function": "NONE"}, 1, None, {"options": "MulOptions"}
-    added = Node("MUL", (tensor.name, weight.name), (product.name,), *options)
+    added = Node("MUL", (tensor.name, weight.name), (product.name,), {"fused_activation_function": "NONE"})
     nodes: list[Node] = []
     for node in graph.nodes:
         at = [position for name, position in edges if name == node.name]
