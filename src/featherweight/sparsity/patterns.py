@@ -209,7 +209,7 @@ def zero_units(pattern: Pattern, layout: Layout, sparsity: float, where: str) ->
         RecipeError: if the pattern can't hold the sparsity.
         DataError: if it does not fit the kernel.
 
-    >>> from featherweight.layouts import dense_layout
+    >>> from featherweight.sparsity.weight_layouts import dense_layout
     >>> zero_units(parse("1x4"), dense_layout((8, 6)), 0.5, "Kernel 'a'")
     6
     """
