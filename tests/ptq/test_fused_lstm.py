@@ -21,7 +21,7 @@ from featherweight.errors import DataError, RecipeError
 from featherweight.graph import Model, Node, constant
 from featherweight.graph.numerics import QuantParams, quantize
 from featherweight.ptq.plan import from_json
-from featherweight.ptq.recurrent import cell_params, choose_form
+from featherweight.ptq.recurrent import cell_params, choose_style
 from featherweight.recipes import recipe as recipes
 from featherweight.runtime.litert import RESOLVERS, Session
 from featherweight.targets import target as targets
@@ -395,7 +395,7 @@ def test_a_plan_that_was_edited_into_two_types(stack: Model, integer: Any) -> No
 def test_the_form_follows_from_recipe_and_target(
     recipe: str, target: str, form: str, fuse: bool, unroll: bool, reason: str
 ) -> None:
-    chosen = choose_form(recipes.load(recipe), targets.load(target))
+    chosen = choose_style(recipes.load(recipe), targets.load(target))
     assert (chosen.name, chosen.fuse, chosen.unroll) == (form, fuse, unroll)
     assert reason in chosen.reason
 

@@ -154,7 +154,7 @@ def quantize(
     ] = "none",
     io: Annotated[Io | None, typer.Option(help="Type of inputs and outputs; default: the target's habit.")] = None,
     recurrent: Annotated[
-        Recurrent, typer.Option(help="Form of a Keras model's recurrent layers; auto: by recipe and target.")
+        Recurrent, typer.Option(help="Style of a Keras model's recurrent layers; auto: by recipe and target.")
     ] = Recurrent.auto,
     input_shape: InputShape = None,
     strict: Annotated[
@@ -179,7 +179,7 @@ def quantize(
 ) -> None:
     """Quantize a model after training, by any recipe."""
     from featherweight.ptq import plan as plans
-    from featherweight.ptq.recurrent import choose_form
+    from featherweight.ptq.recurrent import choose_style
     from featherweight.recipes import recipe as recipes
     from featherweight.targets import target as targets
     from featherweight.tasks import quantize as pipeline
@@ -191,8 +191,8 @@ def quantize(
     measured = calibration is not None and (wish.needs_ranges or report is not None)
     if plan is None and wish.needs_ranges and calibration is None:
         pipeline.quantize(model, wish, target=device)  # raises, and says what is missing
-    form = choose_form(wish, device, recurrent.value)
-    lowered = open_lowered(model, input_shape, unroll=form.unroll, fuse=form.fuse)
+    style = choose_style(wish, device, recurrent.value)
+    lowered = open_lowered(model, input_shape, unroll=style.unroll, fuse=style.fuse)
     if "equalize" in improve.split(","):
         lowered = _equalized(lowered)
     graph = lowered.model

@@ -32,7 +32,7 @@ class Lowered:
 
     Attributes:
         notes: what the caller should know (a batch that had to stay fixed, a layer that could not be fused …).
-        recurrent: the forms that the loops of its source took: ``fused``, ``unrolled``, ``loop``; none if it had none.
+        recurrent: the styles that the loops of its source took: ``fused``, ``unrolled``, ``loop``; none if it had none.
     """
 
     model: Model
@@ -206,11 +206,11 @@ def _at_fixed_batch(check: Check, restated: Model | None, lowered_at: Callable[[
     return model
 
 
-def with_forms(lowered: Lowered, *, is_unrolled: bool) -> Lowered:
-    """Returns the model with the forms that its source's loops took."""
+def with_recurrent_styles(lowered: Lowered, *, is_unrolled: bool) -> Lowered:
+    """Returns the model with the styles that its source's loops took."""
     found = {node.op for graph in lowered.model.graphs for node in graph.nodes}
     took = {"fused": LSTM in found, "unrolled": is_unrolled, "loop": "WHILE" in found}
-    return replace(lowered, recurrent=tuple(form for form, is_there in took.items() if is_there))
+    return replace(lowered, recurrent=tuple(style for style, is_there in took.items() if is_there))
 
 
 def unfused(lowered: Lowered, converter: str) -> Lowered:

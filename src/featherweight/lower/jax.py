@@ -13,7 +13,7 @@ import numpy as np
 from featherweight.errors import LoweringError
 from featherweight.graph import Model, Signature
 from featherweight.lower import names
-from featherweight.lower.checking import SEVERAL, Check, Lowered, checked, with_forms
+from featherweight.lower.checking import SEVERAL, Check, Lowered, checked, with_recurrent_styles
 from featherweight.lower.converter import SIGNATURE, convert
 from featherweight.lower.rewrites import fused_lstm
 from featherweight.lower.rewrites.double import in_float64
@@ -105,7 +105,7 @@ def _lowered(source: Source, unroll: bool, fuse: bool, samples: Iterable[Any] | 
             return _converted(named, traced, unroll, applied)
 
         lowered = checked(check, convert)
-    return with_forms(replace(lowered, notes=(*lowered.notes, *notes)), is_unrolled=UNROLLED in applied)
+    return with_recurrent_styles(replace(lowered, notes=(*lowered.notes, *notes)), is_unrolled=UNROLLED in applied)
 
 
 class _Compiled:

@@ -14,7 +14,7 @@ import numpy as np
 from featherweight.errors import LoweringError
 from featherweight.graph import Model, Signature
 from featherweight.lower import names
-from featherweight.lower.checking import Check, Lowered, checked, unfused, with_forms
+from featherweight.lower.checking import Check, Lowered, checked, unfused, with_recurrent_styles
 from featherweight.lower.converter import SIGNATURE
 from featherweight.lower.keras import Live
 from featherweight.lower.source import Input, first_samples
@@ -45,7 +45,7 @@ def lower_keras(model: Any, *, unroll: bool, fuse: bool, samples: Sequence[Any] 
     layers = [layer for layer in model._flatten_layers() if hasattr(layer, "unroll")]
     with _unrolled(layers) if unroll else contextlib.nullcontext():
         lowered = checked(check, lambda size: _converted(source, size))
-    lowered = with_forms(lowered, is_unrolled=unroll and bool(layers))
+    lowered = with_recurrent_styles(lowered, is_unrolled=unroll and bool(layers))
     return unfused(lowered, "TensorFlow's converter") if fuse and layers else lowered
 
 

@@ -1,4 +1,4 @@
-"""Fused LSTM layers in integers: what their kernel prescribes, and which form of recurrent layers a target wants.
+"""Fused LSTM layers in integers: what their kernel prescribes, and in which style a target wants recurrent layers.
 
 Full integer form (LiteRT lstm_eval.cc, EvalInteger8x8_16): int8 inputs, weights and outputs; an int16 cell state whose
 scale is a power of two; gates in Q3.12. The hidden state holds earlier outputs, and has their parameters.
@@ -18,7 +18,7 @@ from featherweight.operators.families.recurrent import CELL, HIDDEN, LSTM
 from featherweight.recipes.recipe import Recipe
 from featherweight.targets.target import Target
 
-FORMS = ("loop", "fused", "unrolled")
+STYLES = ("loop", "fused", "unrolled")
 # The integer type that each state has beside an integer layer.
 STATE_DTYPES: Mapping[int, str] = {HIDDEN: "int8", CELL: "int16"}
 # The kernel wants a cell scale of at most 2**-9 (lstm_eval.cc: cell_state_shift), which reaches to 64.
@@ -28,12 +28,12 @@ _GATES = ("input", "forget", "cell", "output")
 
 
 @dataclass(frozen=True)
-class Form:
+class Style:
     """How recurrent layers are lowered: `fuse` and `unroll` as `lower` takes them.
 
     Attributes:
         name: ``loop``, ``fused`` (what can't be is unrolled for integers, else a loop) or ``unrolled``.
-        reason: why this form.
+        reason: why this one.
     """
 
     name: str
@@ -42,8 +42,8 @@ class Form:
     reason: str
 
 
-def choose_form(recipe: Recipe, target: Target, wish: str = "auto") -> Form:
-    """Returns the form of recurrent layers for a recipe on a target; a `wish` other than ``auto`` decides.
+def choose_style(recipe: Recipe, target: Target, wish: str = "auto") -> Style:
+    """Returns the style of recurrent layers for a recipe on a target; a `wish` other than ``auto`` decides.
 
     Measured on an LSTM of 256 units over 50 steps (x86, one thread, SQNR against float): as a loop it is the smallest
     and fastest in float (2.9 ms) and with int8 weights (0.6 ms, 41 dB), but loops have no integer form; unrolled it
@@ -53,8 +53,8 @@ def choose_form(recipe: Recipe, target: Target, wish: str = "auto") -> Form:
     Raises:
         RecipeError: if the wish is unknown.
     """
-    if wish not in ("auto", *FORMS):
-        raise RecipeError(f"recurrent '{wish}' is unknown (allowed: auto, {listed(FORMS)}).")
+    if wish not in ("auto", *STYLES):
+        raise RecipeError(f"recurrent '{wish}' is unknown (allowed: auto, {listed(STYLES)}).")
     integer = recipe.needs_ranges
     where = f"recipe '{recipe.name}' on target '{target.name}'"
     if wish != "auto":
@@ -70,7 +70,7 @@ def choose_form(recipe: Recipe, target: Target, wish: str = "auto") -> Form:
         )
     else:
         name, reason = "loop", f"the smallest and fastest form beside float activations ({where})"
-    return Form(name, name == "fused", name == "unrolled" or (name == "fused" and integer), reason)
+    return Style(name, name == "fused", name == "unrolled" or (name == "fused" and integer), reason)
 
 
 def states(node: Node) -> dict[str, str]:

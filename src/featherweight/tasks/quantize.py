@@ -16,7 +16,7 @@ from featherweight.graph import Model
 from featherweight.ptq import plan as plans
 from featherweight.ptq.equalization import Equalized, equalize_graph
 from featherweight.ptq.planning import plan as make_plan
-from featherweight.ptq.recurrent import choose_form
+from featherweight.ptq.recurrent import choose_style
 from featherweight.ptq.rewrite import rewrite
 from featherweight.recipes import recipe as recipes
 from featherweight.report import Report, make_report
@@ -68,7 +68,7 @@ def quantize(
         ranges: ``minmax``, ``percentile``, ``mse`` or ``entropy``.
         plan: a plan (or its JSON file) to carry out instead of making one.
         samples: use at most so many samples.
-        recurrent: the form of the recurrent layers of a framework model: ``loop``, ``fused`` (LSTM layers as one
+        recurrent: the style of the recurrent layers of a framework model: ``loop``, ``fused`` (LSTM layers as one
             operator each), ``unrolled``, or ``auto``: what suits recipe and target; the plan's notes say which and why.
         integers: write in integers all that the target runs in integers, as `strict` and `quantize_aware` do. Without,
             operators stay float where integers are slower on the target, or can't follow the values that they see.
@@ -85,8 +85,8 @@ def quantize(
     histograms = True in {needs_histogram(method) for method in (ranges, *methods(recipe))}
     given = plans.load(plan) if isinstance(plan, (str, Path)) else plan
     first, calibration = peeked(calibration)
-    form = choose_form(recipe, target, recurrent)
-    lowered = load_with_notes(source, unroll=form.unroll, fuse=form.fuse, samples=first, input_shapes=input_shapes)
+    style = choose_style(recipe, target, recurrent)
+    lowered = load_with_notes(source, unroll=style.unroll, fuse=style.fuse, samples=first, input_shapes=input_shapes)
     model = lowered.model
     if given is None and recipe.needs_ranges and calibration is None:
         raise RecipeError(
@@ -99,7 +99,7 @@ def quantize(
         if recipe.needs_ranges and calibration is not None:
             stats = calibrate(model, calibration, histograms=histograms, limit=samples, progress=progress)
         decided = make_plan(model, stats, recipe, target, io=io, ranges=ranges, integers=integers or strict)
-        notes = [f"Recurrent layers: {listed(lowered.recurrent)}; {form.reason}."] if lowered.recurrent else []
+        notes = [f"Recurrent layers: {listed(lowered.recurrent)}; {style.reason}."] if lowered.recurrent else []
         decided = replace(decided, notes=(*lowered.notes, *notes, *decided.notes))
     result = rewrite(model, decided)
     if strict:
