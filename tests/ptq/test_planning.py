@@ -28,7 +28,7 @@ from tests.tflite.files import while_model
 
 from featherweight.calibration import calibrate
 from featherweight.errors import DataError, RecipeError
-from featherweight.graph import Model
+from featherweight.graph import Graph, Model, Node
 from featherweight.graph.numerics import QuantParams, params_from_range
 from featherweight.passes.legalization import prepare
 from featherweight.ptq.planning import plan
@@ -423,6 +423,24 @@ def test_int4_falls_back_to_int8_where_there_is_no_kernel() -> None:
     decided, _ = planned(FACTORIES["DEPTHWISE_CONV_2D"](), recipe(rule))
     assert decided.forms["y"] == "int8*int8"
     assert decided.notes == ("DEPTHWISE_CONV_2D 'y': weights are int8, target 'litert' has no int4 kernel",)
+
+
+def test_what_else_must_compute_an_operator_has_a_say() -> None:
+    from tests.single_ops import FACTORIES
+
+    rule = Rule(weight=Scheme("int4"), activation=Scheme("int8", symmetric=False))
+    asked: list[tuple[str, str]] = []
+
+    def obstacle(node: Node, graph: Graph, form: str) -> str | None:
+        asked.append((node.op, form))
+        return "nothing else computes it"
+
+    model = FACTORIES["DEPTHWISE_CONV_2D"]()
+    decided = plan(model, ranges(x=(-1, 1), y=(-1, 1)), recipe(rule), obstacle=obstacle)
+    assert asked == [("DEPTHWISE_CONV_2D", "int8*int8")]
+    assert decided.forms == {}
+    assert decided.kept_float == {"y": "DEPTHWISE_CONV_2D: nothing else computes it"}
+    assert decided.notes == ()
 
 
 def one_dense(w: np.ndarray, b: np.ndarray | None = None) -> Model:

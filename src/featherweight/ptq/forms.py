@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,12 +20,21 @@ from featherweight.targets.target import Target
 # Below this size a constant of an operator that has no weight is an operand (an epsilon, a mean), not a weight.
 _SMALLEST_TABLE_ELEMENTS = 1024
 
+Obstacle = Callable[[Node, Graph, str], str | None]
+"""Says why something that must compute a node besides the target can't do so in a form, or None."""
+
+
+def no_obstacle(node: Node, graph: Graph, form: str) -> str | None:
+    """Returns None: every form will do."""
+    return None
+
 
 @dataclass
 class Forms:
     """The decisions for all operators of a model: each is in one of the three, or handles no real numbers."""
 
     rules: Mapping[str, Rule]
+    obstacle: Obstacle = no_obstacle
     forms: dict[str, str] = field(default_factory=dict[str, str])
     kept_float: dict[str, str] = field(default_factory=dict[str, str])
     dropped: dict[str, str] = field(default_factory=dict[str, str])
@@ -43,16 +52,17 @@ class Forms:
         self.kept_float[node.name] = f"{node.op}: {reason}"
 
 
-def freed_form(result: Forms, node: Node, target: Target) -> str:
+def freed_form(result: Forms, node: Node, graph: Graph, target: Target) -> str:
     """Returns the form of an operator that must leave integers: integer weights stay where the target can, or float."""
     weight = result.forms[node.name].partition("*")[2]
     hybrid = f"float32*{weight}"
-    return hybrid if weight and target.runs(node.op, hybrid) else "float32"
+    can_stay = weight and target.runs(node.op, hybrid) and result.obstacle(node, graph, hybrid) is None
+    return hybrid if can_stay else "float32"
 
 
-def set_free(result: Forms, node: Node, target: Target, reason: str) -> None:
+def set_free(result: Forms, node: Node, graph: Graph, target: Target, reason: str) -> None:
     """Takes an operator out of integers, and says why."""
-    form = freed_form(result, node, target)
+    form = freed_form(result, node, graph, target)
     if form == "float32":
         result.keep(node, reason)
     else:
@@ -71,13 +81,19 @@ def check_is_float(model: Model) -> None:
                 )
 
 
-def choose_forms(model: Model, recipe: Recipe, target: Target) -> Forms:
-    """Returns the form of every operator under recipe and target."""
-    result = Forms(resolve(recipe, model))
+def choose_forms(model: Model, recipe: Recipe, target: Target, obstacle: Obstacle = no_obstacle) -> Forms:
+    """Returns the form of every operator under recipe and target, and what else must compute it."""
+    result = Forms(resolve(recipe, model), obstacle)
     for index, graph in enumerate(model.graphs):
         for node in graph.nodes:
-            if touches_float(node, graph):
-                _choose(result, node, graph, target, is_called=index > 0)
+            if not touches_float(node, graph):
+                continue
+            noted = len(result.notes)
+            _choose(result, node, graph, target, is_called=index > 0)
+            form = result.forms.get(node.name)
+            if form is not None and (reason := obstacle(node, graph, form)) is not None:
+                del result.notes[noted:]  # they are about the form
+                result.keep(node, reason)
     return result
 
 

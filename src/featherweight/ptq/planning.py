@@ -1,49 +1,19 @@
-"""Makes the plan: forms, then ranges per group of tensors that must share a scale, then parameters.
-
-The rules are those of TensorFlow Lite's 8-bit quantization specification; where tensors must share parameters, the
-group's range is the union of its members' ranges.
-"""
+"""Makes the plan: the form of every operator, then the parameters of every tensor, until no operator is refused."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from featherweight import operators
 from featherweight.calibration import Stats
 from featherweight.errors import RecipeError
-from featherweight.graph import Graph, Model, Node, consumers, producers
-from featherweight.graph.numerics import QuantParams, integer_range, params_from_range
-from featherweight.operators import profiles
-from featherweight.operators.call import FUSED_BOUNDS
-from featherweight.ptq import recurrent
-from featherweight.ptq.fitness import unfaithful, unfit
-from featherweight.ptq.forms import (
-    Forms,
-    check_is_float,
-    choose_forms,
-    freed_form,
-    real_tensors,
-    set_free,
-    weight_roles,
-)
-from featherweight.ptq.groups import fixed_outputs, integer_nodes, tied_groups
+from featherweight.graph import Model
+from featherweight.graph.numerics import QuantParams
+from featherweight.ptq.forms import Obstacle, check_is_float, choose_forms, no_obstacle, set_free
 from featherweight.ptq.islands import hidden_scores, keep_faster_float, keep_scores_float, settle, slow_in_16_bits
-from featherweight.ptq.partners import Partners
-from featherweight.ptq.plan import Plan, edge
-from featherweight.ptq.ranges import Ranges
-from featherweight.ptq.weights import weight_params
+from featherweight.ptq.parameters import ParameterPlanner
+from featherweight.ptq.plan import Plan
 from featherweight.recipes import recipe as recipes
 from featherweight.targets import target as targets
-from featherweight.tflite import release_pages
-
-# Half of what int32 holds.
-_MOST_STEPS = 2.0**30
-# From here on a product that XNNPACK leaves to the built-in kernel loses 20 µs (0.18 ns per multiply-accumulate).
-_LEAST_SLOW_MACS = 110_000
-# How much wider than measured the ranges of 16-bit activations are, but where a curve becomes too coarse by it: they
-# have bits to spare beside 8-bit weights, and what calibration did not see is clipped otherwise. The largest value
-# stays a whole number of steps: masks are 0 and 1.
-_HEADROOM = 32767 / 16383
 
 
 def plan(
@@ -56,6 +26,7 @@ def plan(
     ranges: str = "minmax",
     given: Mapping[str, QuantParams] | None = None,
     integers: bool = False,
+    obstacle: Obstacle = no_obstacle,
 ) -> Plan:
     """Returns the plan that the recipe gives for the model on the target.
 
@@ -68,6 +39,7 @@ def plan(
         ranges: how ranges are chosen where the recipe does not say.
         given: parameters of activations that are known already (trained, or another tool's) and stand as they are.
         integers: write in integers what the target runs in integers, even where float would be faster or finer.
+        obstacle: what else must be able to compute the model (training, for example) says here which forms it can't.
 
     Raises:
         RecipeError: for an unknown recipe, target, range method or `io`, or a rule that matches nothing.
@@ -76,7 +48,7 @@ def plan(
     """
     recipe, target = recipes.load(recipe), targets.load(target)
     check_is_float(model)
-    forms = choose_forms(model, recipe, target)
+    forms = choose_forms(model, recipe, target, obstacle)
     settle(forms, model, recipe, target)
     if io not in (None, "float32", "int8"):
         raise RecipeError(f"io '{io}' is unknown (allowed: float32, int8).")
@@ -92,8 +64,9 @@ def plan(
         settle(forms, model, recipe, target)
     tight: set[str] = set()
     while True:
-        planner = _Planner(model, stats, recipe, target, forms, io, ranges, given or {})
-        planner.is_free, planner.tight = is_free, frozenset(tight)
+        planner = ParameterPlanner(
+            model, stats, recipe, target, forms, io, ranges, given or {}, is_free=is_free, tight=tight
+        )
         rejected = planner.planned(model)
         if planner.too_wide:
             tight |= planner.too_wide
@@ -101,7 +74,7 @@ def plan(
         if not rejected:
             break
         for node, reason in rejected:
-            set_free(forms, node, target, reason)
+            set_free(forms, node, model.main, target, reason)
         settle(forms, model, recipe, target)
     return Plan(
         recipe.name,
@@ -115,223 +88,3 @@ def plan(
         forms.dropped,
         (*forms.notes, *planner.notes, *slow_in_16_bits(forms, model.main, target), *hidden_scores(forms, model.main)),
     )
-
-
-class _Planner:
-    """Carries the decisions so far from step to step; `params` and `edges` are the result."""
-
-    def __init__(
-        self,
-        model: Model,
-        stats: Stats | None,
-        recipe: recipes.Recipe,
-        target: targets.Target,
-        forms: Forms,
-        io: str,
-        ranges: str,
-        given: Mapping[str, QuantParams],
-    ) -> None:
-        self.graph, self.target, self.forms, self.io, self.given = model.main, target, forms, io, given
-        self.default_dtype = next((r.activation.dtype for r in recipe.rules if r.activation), "int8")
-        self.made, self.read = producers(self.graph), consumers(self.graph)
-        self.params: dict[str, QuantParams] = {}
-        self.edges: dict[str, QuantParams] = {}
-        self.notes: list[str] = []
-        self.is_free = False
-        self.tight: frozenset[str] = frozenset()
-        self.too_wide: frozenset[str] = frozenset()
-        self.dtypes = {t.name: dtype for t in real_tensors(self.graph) if (dtype := self.dtype_of(t.name))}
-        self.ranges = Ranges(self.graph, stats, forms, ranges)
-
-    def planned(self, model: Model) -> list[tuple[Node, str]]:
-        """Plans all parameters; returns the operators that can't compute in integers with them, each with the reason.
-
-        Parameters are complete only where none is returned.
-        """
-        is_integer = any(self.forms.activation(node) for node in self.graph.nodes)
-        if is_integer or self.io == "int8":
-            if rejected := self.reading_infinity():
-                return rejected
-            self.plan_activations()
-            if self.is_free and (rejected := self.slowed_by_zero_points()):
-                return rejected
-            coarse = unfaithful(self.graph, self.ranges.stats, self.forms, self.params, self.target)
-            self.too_wide = frozenset(node.inputs[0] for node, _ in coarse if self.has_curve(node)) - self.tight
-            if self.too_wide:
-                return []
-            if rejected := [(node, reason) for node, reason in coarse if self.is_free and self.can_free(node)]:
-                return rejected
-            self.notes += [f"{node.op} '{node.name}': {reason}" for node, reason in coarse]
-        for graph in model.graphs:
-            self.plan_weights(graph)
-        return unfit(self.graph, self.forms, self.params, self.edges, self.target) if is_integer else []
-
-    def can_free(self, node: Node) -> bool:
-        """True where an operator can leave integers without its weights becoming float."""
-        has_weight = "*" in self.forms.forms[node.name]
-        return not has_weight or freed_form(self.forms, node, self.target) != "float32"
-
-    def reading_infinity(self) -> list[tuple[Node, str]]:
-        """Returns the integer operators of tensors that hold an infinity which integers can't say."""
-        unbounded = self.ranges.unbounded()
-        return [
-            (
-                node,
-                f"'{name}' holds infinity or a mask, which neither a softmax nor a pooling nor a comparison takes out",
-            )
-            for node, _ in integer_nodes(self.graph, self.forms)
-            for name in [next((n for n in (*node.inputs, *node.outputs) if n in unbounded), None)]
-            if name is not None
-        ]
-
-    def slowed_by_zero_points(self) -> list[tuple[Node, str]]:
-        """Returns products that the delegate leaves to a slow kernel because an operand's zero point is not 0."""
-        return [
-            (
-                node,
-                f"slower in integers on target '{self.target.name}': '{name}' has a zero point, which XNNPACK refuses",
-            )
-            for node, dtype in integer_nodes(self.graph, self.forms)
-            for position in operators.lookup(node.op).wants_symmetric
-            for name in [node.inputs[position]]
-            if dtype == "int8" and self.wants_symmetric(name) and self.params[name].zero_point != (0,)
-            if operators.lookup(node.op).macs(node, self.graph) >= _LEAST_SLOW_MACS
-        ]
-
-    def dtype_of(self, name: str) -> str | None:
-        """Returns the integer type of a tensor: its producer's, else its first integer consumer's, else None."""
-        dtype = self.forms.activation(self.made.get(name))
-        if dtype is None:
-            dtype = next((d for node in self.read.get(name, ()) if (d := self.forms.activation(node))), None)
-        is_border = self.io != "float32" and (name in self.graph.inputs or name in self.graph.outputs)
-        return dtype or (self.default_dtype if is_border else None)
-
-    def plan_activations(self) -> None:
-        """Gives every tensor that is integer somewhere its parameters."""
-        fixed = fixed_outputs(self.graph, self.forms)
-        self.notes += self.ranges.notes_on_inputs()
-        groups = tied_groups(self.graph, self.forms, self.dtypes, self.ranges, fixed)
-        for members in groups:
-            self.params |= dict.fromkeys(members, self.group_params(members, fixed))
-        self.params |= {name: params for name, params in fixed.items() if name not in self.params}
-        self.partners = Partners(self.graph, self.params, self.target, [*fixed, *self.given])
-        nodes = list(integer_nodes(self.graph, self.forms))
-        self.partners.fit([node for node, _ in nodes], groups)
-        for node, _ in nodes:
-            self.plan_states(node)
-        for node, dtype in nodes:
-            self.plan_inputs(node, operators.lookup(node.op), dtype)
-        self.notes += self.ranges.notes_on_infinity()
-
-    def plan_states(self, node: Node) -> None:
-        """Gives the states of a fused recurrent layer their parameters: the outputs' to the hidden state."""
-        for name, dtype in recurrent.states(node).items():
-            if dtype != "int16":
-                self.params[name] = self.params[node.outputs[0]]
-            elif name in self.given:
-                self.params[name] = self.given[name]
-            else:
-                low, high = self.ranges.extremes(name)
-                self.params[name], notes = recurrent.cell_params(low, high, f"{node.op} '{node.name}'")
-                self.notes += notes
-
-    def group_params(self, names: list[str], fixed: dict[str, QuantParams]) -> QuantParams:
-        """Returns the parameters that hold the values of all tensors of a group."""
-        for name in names:
-            if name in self.given and self.given[name].dtype == self.dtypes[name]:
-                return self.given[name]
-        measured = [self.ranges.of(name, self.dtypes[name]) for name in names]
-        measured += [compared for name in names for compared in self.ranges.compared(name)]
-        low, high = min(a for a, _ in measured), max(b for _, b in measured)
-        least = max(self.least_width(name) for name in names)
-        if 0 < max(high, 0.0) - min(low, 0.0) < least:
-            self.notes.append(
-                f"tensor '{names[0]}': its range [{low:.3g}, {high:.3g}] was widened to a width of {least:.3g}: steps "
-                "so small that the bounds of its fused activation are no int32 numbers do not load"
-            )
-            high = min(low, 0.0) + least
-        dtype = self.dtypes[names[0]]
-        if dtype == "int16" and self.tight.isdisjoint(names):
-            low, high = low * _HEADROOM, high * _HEADROOM
-        return self.from_range(low, high, dtype, names[0], symmetric=any(map(self.wants_symmetric, names)))
-
-    def has_curve(self, node: Node) -> bool:
-        """True for a 16-bit operator that follows a curve over its input's whole range: in coarser steps over more."""
-        return self.forms.activation(node) == "int16" and operators.lookup(node.op).is_curved
-
-    def wants_symmetric(self, name: str) -> bool:
-        """True where the target's delegate takes an operator that reads the tensor with a zero point of 0 only."""
-        return profiles.find(self.target.profile).is_delegate and any(
-            node.inputs[position] == name
-            for node in self.read.get(name, ())
-            for position in operators.lookup(node.op).wants_symmetric
-        )
-
-    def least_width(self, name: str) -> float:
-        """Returns how wide a tensor's range must be for its fused activation's bounds, in steps, to fit int32.
-
-        LiteRT refuses the file otherwise (kernel_util.cc, CalculateActivationRangeQuantized); it takes a dead layer.
-        """
-        node = self.made.get(name)
-        fused = str(node.attrs.get("fused_activation_function", "NONE")) if node else "NONE"
-        largest = max((abs(bound) for bound in FUSED_BOUNDS.get(fused, ()) if bound), default=0.0)
-        qmin, qmax = integer_range(self.dtypes[name])
-        return largest / _MOST_STEPS * (qmax - qmin)
-
-    def from_range(self, low: float, high: float, dtype: str, where: str, *, symmetric: bool = False) -> QuantParams:
-        """Returns per-tensor activation parameters in the target's kind of scale."""
-        return params_from_range(
-            low,
-            high,
-            dtype,
-            symmetric=symmetric or dtype == "int16",
-            power_of_two=self.target.is_power_of_two,
-            where=f"tensor '{where}'",
-        )
-
-    def plan_inputs(self, node: Node, op: operators.Op, dtype: str) -> None:
-        """Decides what each real input of an integer node must be, where that is not the tensor's own choice."""
-        tied = [t.name for i, t in self.graph.float_inputs(node) if i in op.same_scale and not t.is_constant]
-        shared = next((self.params[name] for name in (*node.outputs, *tied) if name in self.params), None)
-        weights = {position for role in op.weights for position in role[:2]}
-        for position, tensor in self.graph.float_inputs(node):
-            if position in weights or tensor.is_variable:
-                continue
-            own_range = self.ranges.of_constant(tensor) if tensor.is_constant else None
-            if position in op.same_scale and shared is not None and shared.dtype == dtype:
-                wanted = shared
-            elif own_range is not None:
-                symmetric = self.wants_symmetric(tensor.name)
-                own = self.from_range(*own_range, dtype, tensor.name, symmetric=symmetric)
-                wanted = self.partners.beside(node, position, own)
-            elif self.params[tensor.name].dtype != dtype:
-                own = self.params[tensor.name]
-                qmin, qmax = integer_range(own.dtype)
-                low, high = (own.scale[0] * (q - own.zero_point[0]) for q in (qmin, qmax))
-                wanted = self.from_range(low, high, dtype, tensor.name)
-            else:
-                continue
-            self.want(node, position, tensor.name, wanted)
-
-    def want(self, node: Node, position: int, name: str, wanted: QuantParams) -> None:
-        """Records the parameters of one input: as the tensor's, if it has none yet, else for this edge alone."""
-        if self.params.setdefault(name, wanted) != wanted:
-            self.edges[edge(node.name, position)] = wanted
-
-    def plan_weights(self, graph: Graph) -> None:
-        """Gives every weight its parameters."""
-        for node in graph.nodes:
-            form = self.forms.forms.get(node.name)
-            if form is None or not ("*" in form or "+" in form):
-                continue
-            for role in weight_roles(node, graph):
-                tensor = graph.tensors[node.inputs[role.weight]]
-                activation = None
-                if self.forms.activation(node):
-                    source = role.activation
-                    activation = self.edges.get(edge(node.name, source)) or self.params[node.inputs[source]]
-                scheme = self.forms.rules[node.name].weight or recipes.Scheme("int8")
-                params, notes = weight_params(node, graph, role, form, scheme, self.target, activation)
-                self.notes += notes
-                self.want(node, role.weight, tensor.name, params)
-                release_pages(tensor.data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,8 @@ from featherweight.lower import keras as framework
 from featherweight.lower.precision import in_float32
 from featherweight.operators import profiles
 from featherweight.ptq import plan as plans
-from featherweight.ptq.planning import plan as make_plan
+from featherweight.ptq import planning
+from featherweight.ptq.forms import no_obstacle
 from featherweight.ptq.rewrite import rewrite
 from featherweight.recipes import recipe as recipes
 from featherweight.report import make_report
@@ -88,6 +88,7 @@ def quantize_aware(
     """
     from featherweight.training.graph.split_constants import exposed
     from featherweight.training.qat.distillation import teacher_of
+    from featherweight.training.qat.program import obstacle_in
     from featherweight.training.qat.provenance import Origin
     from featherweight.training.qat.quantized_model import QuantizedModel
 
@@ -103,16 +104,12 @@ def quantize_aware(
     if recipe.needs_ranges and calibration is not None:
         histograms = True in {needs_histogram(method) for method in (ranges, *methods(recipe))}
         stats = calibrate(model, calibration, histograms=histograms, limit=samples, progress=progress)
-    plan = make_plan(model, stats, recipe, target, io="float32", ranges=ranges, integers=True)
+    profile = profiles.find(target.profile)
+    obstacle = no_obstacle if strict else obstacle_in(model, profile, approximate=approximate)
+    plan = planning.plan(model, stats, recipe, target, io="float32", ranges=ranges, integers=True, obstacle=obstacle)
     integer = rewrite(model, plan)
-    if missing := _without_kernel(integer, plan, strict=strict, approximate=approximate):
-        rules = [recipes.Rule(match=glob.escape(name)) for name in missing]
-        narrowed = recipes.with_rules(recipe, rules)
-        plan = make_plan(model, stats, narrowed, target, io="float32", ranges=ranges, integers=True)
-        why = {name: f"{what.split()[0]}: it has no training kernel in this form" for name, what in missing.items()}
-        plan = replace(plan, recipe=recipe.name, kept_float={**plan.kept_float, **why})
-        integer = rewrite(model, plan)
     if strict:
+        _require_kernels(integer, profile, approximate=approximate)
         require_integer(integer, plan)
     taught = None
     if teacher is not None and teacher is not False:
@@ -211,21 +208,15 @@ def _dropout(source: Any, model: Model, samples: Sequence[Any] | None) -> Found:
         return dropout_of(keras_model, lambda: live.call(*arrays), model, given)
 
 
-def _without_kernel(integer: Model, plan: plans.Plan, *, strict: bool, approximate: bool) -> dict[str, str]:
-    """Returns the nodes of a rewritten model that have no training kernel, by name.
-
-    Raises:
-        UnsupportedOp: if `strict` and there are any, naming all.
-    """
+def _require_kernels(integer: Model, profile: profiles.Profile, *, approximate: bool) -> None:
+    """Raises UnsupportedOp if a node of a rewritten model has no training kernel, naming all."""
     from featherweight.training.qat.program import without_kernel
 
-    missing = without_kernel(integer, profiles.find(plan.profile), approximate=approximate)
-    if missing and strict:
+    if missing := without_kernel(integer, profile, approximate=approximate):
         raise UnsupportedOp(
             f"strict: {len(missing)} node(s) have no training kernel: {listed(missing.values(), limit=1000)}. Leave "
             "`strict` out to keep them float, or quantize after training."
         )
-    return missing
 
 
 def _sources(graph: Graph, integer: Graph) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,16 @@ def test_operators_without_hybrid_training_are_named() -> None:
         fw.quantize_aware(source, "dynamic", progress=False, strict=True)
     kept = fw.finalize(fw.quantize_aware(source, "dynamic", progress=False)).plan.kept_float
     assert kept == {"y": "UNIDIRECTIONAL_SEQUENCE_LSTM: it has no training kernel in this form"}
+
+
+def test_float16_weights_and_those_of_loops_stay_float() -> None:
+    untrained = "it has no training kernel in this form"
+    kept = fw.quantize_aware(LAYERS["dense"][0], "float16", progress=False).plan
+    assert json.loads(kept)["kept_float"] == {"y": f"FULLY_CONNECTED: {untrained}"}
+    for recipe in ("dynamic", "weights8"):
+        decided = json.loads(fw.quantize_aware(models.lowered("lstm"), recipe, progress=False).plan)
+        assert f"FULLY_CONNECTED: {untrained}" in decided["kept_float"].values()
+        assert decided["forms"]
 
 
 def test_dense_layers_that_litert_quantizes_otherwise_are_refused() -> None:

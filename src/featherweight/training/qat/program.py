@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 from featherweight.errors import UnsupportedOp, listed
 from featherweight.graph import Graph, Model, Node, Tensor
-from featherweight.graph.numerics import QuantParams, integer_range
+from featherweight.graph.numerics import INTEGER_BITS, QuantParams, integer_range
 from featherweight.operators import Call, lookup, placed
 from featherweight.operators.profiles import Profile
 from featherweight.training.graph.registry import Array, Function, Step, float_function
@@ -19,6 +20,7 @@ from featherweight.training.integer.straight_through import bounded, reciprocal,
 
 # Far beyond any integer of an activation.
 _FAR = float(1 << 20)
+_Kind = Literal["hybrid", "integer", "float"]
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,13 @@ def integer_functions(
     found: dict[str, Function] = {}
     left = left_by_delegate(model.main, parameters.profile) if left is None else left
     for node in model.main.nodes:
-        if (computes := _function_of(node, model.main, parameters)) is None:
+        approximate = parameters.approximate or (parameters.moves and node.op in HOST)
+        kind = _kind(node, model.main)
+        if (computes := _function(node.op, kind, parameters.profile, approximate=approximate)) is None:
             continue
-        is_integer = computes_in_integers(node, model.main)
         around = replace(parameters, profile=parameters.profile.fallback or parameters.profile)
         around = around if node.name in left else parameters
-        found[node.name] = _bound(computes, around, chunks.get(node.name, 1)) if is_integer else computes
+        found[node.name] = computes if kind == "float" else _bound(computes, around, chunks.get(node.name, 1))
     for graph in model.graphs[1:]:
         for node in graph.nodes:
             if not computes_in_integers(node, graph) and (computes := float_function(node.op)) is not None:
@@ -108,9 +111,8 @@ def integer_functions(
 def without_kernel(model: Model, profile: Profile, *, approximate: bool = False) -> dict[str, str]:
     """Returns node name → the node in words, for the nodes of an integer model that have no training kernel."""
     found: dict[str, str] = {}
-    parameters = Parameters(lambda tensor: (None, None), lambda: None, lambda node: (), profile, False, approximate)
     for node in model.main.nodes:
-        if _function_of(node, model.main, parameters) is None:
+        if _function(node.op, _kind(node, model.main), profile, approximate=approximate) is None:
             found[node.name] = f"{node.op} '{node.name}'"
     for graph in model.graphs[1:]:
         for node in graph.nodes:
@@ -119,15 +121,38 @@ def without_kernel(model: Model, profile: Profile, *, approximate: bool = False)
     return found
 
 
-def _function_of(node: Node, graph: Graph, parameters: Parameters) -> Function | None:
-    """Returns what computes a node, or None where nothing does."""
+def obstacle_in(model: Model, profile: Profile, *, approximate: bool) -> Callable[[Node, Graph, str], str | None]:
+    """Returns what says why a node of a float model can't be trained in a form of a plan, or None where it can.
+
+    Nodes of loops and branches are trained in float only.
+    """
+
+    def obstacle(node: Node, graph: Graph, form: str) -> str | None:
+        activation, stored, weight = form.partition("+")
+        if stored:  # what turns the weight into a float one is a node of its own
+            op, kind = "DEQUANTIZE", "integer" if weight in INTEGER_BITS else "float"
+        else:
+            op, kind = node.op, "hybrid" if activation.startswith("float32") else "integer"
+        has_kernel = graph is model.main and _function(op, kind, profile, approximate=approximate) is not None
+        return None if has_kernel else "it has no training kernel in this form"
+
+    return obstacle
+
+
+def _kind(node: Node, graph: Graph) -> _Kind:
+    """Returns what a node of an integer model multiplies or moves."""
     if is_hybrid(node, graph):
-        return hybrid_function(node.op, parameters.profile)
-    if not computes_in_integers(node, graph):
-        return float_function(node.op)
-    if parameters.approximate or (parameters.moves and node.op in HOST):
-        return approximate_function(node.op)
-    return integer_function(node.op, parameters.profile)
+        return "hybrid"
+    return "integer" if computes_in_integers(node, graph) else "float"
+
+
+def _function(op: str, kind: _Kind, profile: Profile, *, approximate: bool) -> Function | None:
+    """Returns what computes an operator, or None where nothing does."""
+    if kind == "hybrid":
+        return hybrid_function(op, profile)
+    if kind == "float":
+        return float_function(op)
+    return approximate_function(op) if approximate else integer_function(op, profile)
 
 
 def computes_in_integers(node: Node, graph: Graph) -> bool:
