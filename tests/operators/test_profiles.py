@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featherweight.errors import RecipeError
-from featherweight.operators import profiles
+from featherweight.operators import fixed_point, profiles
 
 REALS = st.floats(2.0**-20, 2.0**6, allow_nan=False)
 INTEGERS = st.integers(-(2**24), 2**24)
@@ -31,33 +31,33 @@ def first(x: int, multiplier: int, shift: int) -> int:
 
 @given(REALS)
 def test_a_multiplier_holds_31_bits(real: float) -> None:
-    multiplier, shift = (int(v) for v in profiles.quantize_multiplier(real))
+    multiplier, shift = (int(v) for v in fixed_point.quantize_multiplier(real))
     assert 2**30 <= multiplier < 2**31
     assert abs(Fraction(multiplier, 2**31) * Fraction(2) ** shift / Fraction(real) - 1) <= Fraction(1, 2**31)
 
 
 def test_multipliers_at_the_ends() -> None:
-    multiplier, shift = profiles.quantize_multiplier(np.array([0.0, 2.0**-33, 2.0**-32, 1.0 - 2.0**-40, 0.5]))
+    multiplier, shift = fixed_point.quantize_multiplier(np.array([0.0, 2.0**-33, 2.0**-32, 1.0 - 2.0**-40, 0.5]))
     assert multiplier.tolist() == [0, 0, 1 << 30, 1 << 30, 1 << 30]
     assert shift.tolist() == [0, 0, -31, 1, 0]
 
 
 @given(INTEGERS, REALS)
 def test_one_rounding(x: int, real: float) -> None:
-    multiplier, shift = profiles.quantize_multiplier(real)
+    multiplier, shift = fixed_point.quantize_multiplier(real)
     exact = Fraction(x * int(multiplier)) * Fraction(2) ** (int(shift) - 31)
-    assert profiles.rescale_once(np.array([x]), multiplier, shift).tolist() == [half_up(exact)]
+    assert fixed_point.rescale_once(np.array([x]), multiplier, shift).tolist() == [half_up(exact)]
 
 
 @given(INTEGERS, REALS)
 def test_two_roundings(x: int, real: float) -> None:
-    multiplier, shift = profiles.quantize_multiplier(real)
+    multiplier, shift = fixed_point.quantize_multiplier(real)
     high = first(x, int(multiplier), int(shift)) if abs(x) * 2 ** max(int(shift), 0) < 2**31 else None
     if high is None:
         return
     scaled = Fraction(high, 2 ** max(-int(shift), 0))
-    assert profiles.rescale_twice(np.array([x]), multiplier, shift).tolist() == [half_away(scaled)]
-    assert profiles.rescale_twice_up(np.array([x]), multiplier, shift).tolist() == [half_up(scaled)]
+    assert fixed_point.rescale_twice(np.array([x]), multiplier, shift).tolist() == [half_away(scaled)]
+    assert fixed_point.rescale_twice_up(np.array([x]), multiplier, shift).tolist() == [half_up(scaled)]
 
 
 def test_profiles_are_found_by_name() -> None:

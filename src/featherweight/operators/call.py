@@ -10,7 +10,8 @@ import numpy as np
 from featherweight.errors import DataError, UnsupportedOp
 from featherweight.graph import Node, Tensor
 from featherweight.graph.numerics import integer_range, round_half_away, storage_dtype
-from featherweight.operators.profiles import Profile, quantize_multiplier
+from featherweight.operators.fixed_point import quantize_multiplier
+from featherweight.operators.profiles import Profile
 
 # Bounds of fused activations; None where they are open.
 FUSED_BOUNDS: dict[str, tuple[float | None, float | None]] = {

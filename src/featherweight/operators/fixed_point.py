@@ -1,38 +1,166 @@
-"""gemmlowp's fixed-point functions: numbers of 32 or 16 bits, held in int64, of which some bits are the whole part.
+"""Fixed-point arithmetic: real factors as multiplier and shift, the rescalings of integers, and gemmlowp's functions.
+
+Numbers of 32 or 16 bits are held in int64; of gemmlowp's some bits are the whole part. All functions compute over an
+array namespace `xp`: NumPy, or one of a Keras backend in which 64 bits stay 64 bits.
 
 Sources: gemmlowp fixedpoint.h (exp_on_negative_values, one_over_one_plus_x_for_x_in_0_1, tanh, logistic), LiteRT
-common.h (GetInvSqrtQuantizedMultiplierExp, GetReciprocal, log_x_for_x_greater_than_or_equal_to_1).
+quantization_util and common.h (QuantizeMultiplier, GetInvSqrtQuantizedMultiplierExp, GetReciprocal,
+log_x_for_x_greater_than_or_equal_to_1), ruy's x86 kernels; each was confirmed integer for integer on the installed
+runtime.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
-from featherweight.operators.profiles import doubling_high_multiply, rounding_shift, wrap_int32
+from featherweight.operators import on_numpy
+
+Array = Any
+"""Integers: a NumPy array, or a tensor of the namespace's backend."""
+
+# (integers, multiplier in [2**30, 2**31), shift, namespace) -> round(integers * multiplier * 2**(shift - 31)), int64.
+Rescale = Callable[..., Array]
 
 INT32_MAX = (1 << 31) - 1
 # exp(-2**n) with 31 fractional bits, for n = -2 … 4.
 _FACTORS = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)
 _EXPONENTIALS = tuple(enumerate(_FACTORS, start=-2))
 _SQRT_HALF = 1518500250
+# Bits of a float64: of its fraction, and what its exponent is above that of `frexp`.
+_FRACTION_BITS, _EXPONENT_BIAS = 52, 1022
 
 
-def shifted(x: np.ndarray, left: int | np.ndarray, bits: int = 32) -> np.ndarray:
+def whole(x: Any, xp: Any = on_numpy) -> Array:
+    """Returns a value as int64."""
+    return xp.cast(xp.convert_to_tensor(x), "int64")
+
+
+def real(x: Any, xp: Any = on_numpy) -> Array:
+    """Returns a value as float64."""
+    return xp.cast(xp.convert_to_tensor(x), "float64")
+
+
+def quantize_multiplier(factor: Any, xp: Any = on_numpy) -> tuple[Array, Array]:
+    """Returns (multiplier, shift), int64, with ``factor = multiplier * 2**(shift - 31)``, multiplier in [2**30, 2**31).
+
+    The fraction is rounded half away from zero to 31 bits; numbers below 2**-32 become zero, as LiteRT's
+    QuantizeMultiplier does. It is read from the bits of the number, which no compiler approximates.
+
+    >>> [part.item() for part in quantize_multiplier(0.75)]
+    [1610612736, 0]
+    """
+    bits = xp.view(real(factor, xp), "int64")
+    fraction = xp.bitwise_or(xp.bitwise_and(bits, np.int64((1 << _FRACTION_BITS) - 1)), np.int64(1 << _FRACTION_BITS))
+    multiplier = xp.right_shift(fraction + (1 << 21), np.int64(22))
+    shift = xp.bitwise_and(xp.right_shift(bits, np.int64(_FRACTION_BITS)), np.int64(0x7FF)) - _EXPONENT_BIAS
+    is_whole = xp.equal(multiplier, np.int64(1 << 31))
+    multiplier = xp.where(is_whole, np.int64(1 << 30), multiplier)
+    shift = xp.where(is_whole, shift + 1, shift)
+    vanishes = shift < -31
+    signed = xp.where(bits < 0, -multiplier, multiplier)
+    return xp.where(vanishes, np.int64(0), signed), xp.where(vanishes, np.int64(0), shift)
+
+
+def binary_exponent(scale: np.float32) -> int | None:
+    """Returns the exponent of a scale that LiteRT takes for a power of two: within 1e-3 of one (CheckedLog2)."""
+    exponent = math.log2(float(scale))
+    return round(exponent) if abs(exponent - round(exponent)) < 1e-3 else None
+
+
+def wrap_int32(x: Array, xp: Any = on_numpy) -> Array:
+    """Returns what an int32 register would hold, as int64."""
+    return xp.cast(xp.cast(x, "int32"), "int64")
+
+
+def doubling_high_multiply(x: Array, y: Array | int, xp: Any = on_numpy) -> Array:
+    """Returns ``round(x * y / 2**31)``, ties toward positive infinity, saturated: int32 numbers held in int64.
+
+    gemmlowp's SaturatingRoundingDoublingHighMul.
+    """
+    product = x * y
+    # gemmlowp adds 1 - 2**30 to a negative product and divides by 2**31 toward zero. The floor of (p + 2**30) / 2**31
+    # is the same number.
+    product += 1 << 30
+    return xp.minimum(xp.right_shift(product, np.int64(31)), np.int64(INT32_MAX))
+
+
+def rounding_shift(x: Array, exponent: Array | int, xp: Any = on_numpy) -> Array:
+    """Returns ``x / 2**exponent``, ties away from zero (gemmlowp's RoundingDivideByPOT)."""
+    exponent = whole(exponent, xp)
+    is_tie_down = xp.cast(xp.logical_and(x < 0, exponent > 0), "int64")
+    return xp.right_shift(x + _half(exponent, xp) - is_tie_down, exponent)
+
+
+def _half(bits: Array, xp: Any) -> Array:
+    """Returns half of ``2**bits``, rounded down."""
+    return xp.right_shift(xp.left_shift(xp.ones_like(bits), bits), np.int64(1))
+
+
+def rescale_twice(x: Array, multiplier: Array, shift: Array, xp: Any = on_numpy) -> Array:
+    """Rescales with two roundings: the high half of the product, then a shift with ties away from zero."""
+    return rounding_shift(_high_product(x, multiplier, shift, xp), xp.maximum(-shift, np.int64(0)), xp)
+
+
+def rescale_twice_up(x: Array, multiplier: Array, shift: Array, xp: Any = on_numpy) -> Array:
+    """Rescales with two roundings, both with ties toward positive infinity."""
+    right = xp.maximum(-shift, np.int64(0))
+    return xp.right_shift(_high_product(x, multiplier, shift, xp) + _half(right, xp), right)
+
+
+def rescale_once(x: Array, multiplier: Array, shift: Array, xp: Any = on_numpy) -> Array:
+    """Rescales with one rounding, ties toward positive infinity.
+
+    ``(x * multiplier + 2**(30 - shift)) >> (31 - shift)``
+    """
+    # Factors of 2**30 and more take every output but zero's to its limit.
+    total = xp.maximum(31 - shift, np.int64(1))
+    return xp.right_shift(whole(x, xp) * multiplier + _half(total, xp), total)
+
+
+def rescale_short(x: Array, multiplier: Array, shift: Array, xp: Any = on_numpy) -> Array:
+    """Rescales 64-bit accumulators with a multiplier of 16 bits and one rounding, ties toward positive infinity."""
+    rounded = xp.right_shift(multiplier + (1 << 15), np.int64(16))
+    reduced = xp.where(multiplier < 0x7FFF0000, rounded, np.int64(0x7FFF))
+    # A factor of 2**14 or more has nothing to round.
+    right, left = xp.maximum(15 - shift, np.int64(0)), xp.maximum(shift - 15, np.int64(0))
+    return xp.right_shift(xp.left_shift(whole(x, xp) * reduced, left) + _half(right, xp), right)
+
+
+def _high_product(x: Array, multiplier: Array, shift: Array, xp: Any) -> Array:
+    """Returns the rounded high half of ``(x << max(shift, 0)) * multiplier``."""
+    x = whole(x, xp)
+    if xp is not on_numpy or np.any(shift > 0):
+        x = wrap_int32(xp.left_shift(x, xp.maximum(shift, np.int64(0))), xp)
+    return doubling_high_multiply(x, multiplier, xp)
+
+
+def divided(sums: Array, counts: Array, xp: Any = on_numpy) -> Array:
+    """Returns ``sums / counts`` of integers, ties away from zero."""
+    halves = xp.floor_divide(counts, 2)
+    return xp.where(sums > 0, xp.floor_divide(sums + halves, counts), -xp.floor_divide(halves - sums, counts))
+
+
+def shifted(x: Array, left: int | Array, bits: int = 32, xp: Any = on_numpy) -> Array:
     """Returns x * 2**left, saturated (SaturatingRoundingMultiplyByPOT with exponents of zero and more)."""
     largest = (1 << (bits - 1)) - 1
-    return np.clip(x << left, -largest - 1, largest)
+    return xp.clip(xp.left_shift(x, whole(left, xp)), -largest - 1, largest)
 
 
-def leading_zeros(x: np.ndarray) -> np.ndarray:
+def leading_zeros(x: Array, xp: Any = on_numpy) -> Array:
     """Returns how many of 32 bits are zero before the first one; non-negative numbers below 2**31."""
-    return 32 - np.frexp(x.astype(np.float64))[1].astype(np.int64)
+    exponent = xp.right_shift(xp.view(real(x, xp), "int64"), np.int64(_FRACTION_BITS)) - _EXPONENT_BIAS
+    return xp.where(x > 0, 32 - exponent, np.int64(32))
 
 
-def _product(x: np.ndarray, y: np.ndarray | int, bits: int) -> np.ndarray:
+def _product(x: Array, y: Array | int, bits: int, xp: Any = on_numpy) -> Array:
     """Returns ``round(x * y / 2**(bits - 1))``, saturated (SaturatingRoundingDoublingHighMul)."""
     if bits == 32:
-        return doubling_high_multiply(x, y)
-    return np.minimum((x * y + (1 << (bits - 2))) >> (bits - 1), (1 << (bits - 1)) - 1)
+        return doubling_high_multiply(x, y, xp)
+    return xp.minimum(xp.right_shift(x * y + (1 << (bits - 2)), np.int64(bits - 1)), np.int64((1 << (bits - 1)) - 1))
 
 
 def _constant(value: int, bits: int) -> int:
@@ -40,7 +168,7 @@ def _constant(value: int, bits: int) -> int:
     return int(rounding_shift(np.asarray(value), 32 - bits))
 
 
-def exp_of_negative(x: np.ndarray, whole_bits: int, bits: int = 32) -> np.ndarray:
+def exp_of_negative(x: Array, whole_bits: int, bits: int = 32) -> Array:
     """Returns exp of numbers up to zero of so many whole bits; no whole bits come out."""
     fraction = bits - 1 - whole_bits
     quarter = 1 << (fraction - 2)
@@ -54,7 +182,7 @@ def exp_of_negative(x: np.ndarray, whole_bits: int, bits: int = 32) -> np.ndarra
     return np.where(x == 0, (1 << (bits - 1)) - 1, result)
 
 
-def _exp_quarter(x: np.ndarray, bits: int) -> np.ndarray:
+def _exp_quarter(x: Array, bits: int) -> Array:
     """Returns exp on [-1/4, 0) by a series of degree 4 around -1/8; no whole bits in and out."""
     x = x + (1 << (bits - 4))
     square = _product(x, x, bits)
@@ -65,67 +193,67 @@ def _exp_quarter(x: np.ndarray, bits: int) -> np.ndarray:
     return shifted(centre + _product(x + tail, centre, bits), 0, bits)
 
 
-def inverse_of_more(x: np.ndarray, bits: int = 32) -> np.ndarray:
+def inverse_of_more(x: Array, bits: int = 32, xp: Any = on_numpy) -> Array:
     """Returns 1 / (1 + x) on [0, 1]; no whole bits in and out."""
-    return shifted(_inverse(x, bits), 1, bits)
+    return shifted(_inverse(x, bits, xp), 1, bits, xp)
 
 
-def _inverse(x: np.ndarray, bits: int) -> np.ndarray:
+def _inverse(x: Array, bits: int, xp: Any = on_numpy) -> Array:
     """Returns 2 / (1 + x) by three Newton steps; no whole bits in, two out."""
-    half = _half_sum(x, (1 << (bits - 1)) - 1)
-    result = _constant(1515870810, bits) + _product(half, _constant(-1010580540, bits), bits)
+    half = _half_sum(x, (1 << (bits - 1)) - 1, xp)
+    result = _constant(1515870810, bits) + _product(half, _constant(-1010580540, bits), bits, xp)
     for _ in range(3):
-        rest = (1 << (bits - 3)) - _product(half, result, bits)
-        result = result + shifted(_product(result, rest, bits), 2, bits)
+        rest = (1 << (bits - 3)) - _product(half, result, bits, xp)
+        result = result + shifted(_product(result, rest, bits, xp), 2, bits, xp)
     return result
 
 
-def _half_sum(x: np.ndarray, y: np.ndarray | int) -> np.ndarray:
+def _half_sum(x: Array, y: Array | int, xp: Any = on_numpy) -> Array:
     """Returns (x + y) / 2, ties away from zero (RoundingHalfSum)."""
-    total = x + y
-    total = total + np.where(total >= 0, 1, -1)
-    return np.where(total >= 0, total >> 1, -((-total) >> 1))
+    total, one = x + y, np.int64(1)
+    total = total + xp.where(total >= 0, one, -one)
+    return xp.where(total >= 0, xp.right_shift(total, one), -xp.right_shift(-total, one))
 
 
-def tanh_16(x: np.ndarray, whole_bits: int) -> np.ndarray:
+def tanh_16(x: Array, whole_bits: int) -> Array:
     """Returns the hyperbolic tangent of numbers of 16 bits, with 15 fractional bits."""
     exponential = exp_of_negative(-np.abs(x), whole_bits + 1, 16)
     values = shifted(_inverse(exponential, 16) - (1 << 13), 2, 16)
     return np.sign(x) * values
 
 
-def logistic_16(x: np.ndarray, whole_bits: int) -> np.ndarray:
+def logistic_16(x: Array, whole_bits: int) -> Array:
     """Returns the sigmoid of numbers of 16 bits, with 15 fractional bits."""
     values = inverse_of_more(exp_of_negative(-np.abs(x), whole_bits, 16), 16)
     return np.where(x == 0, 1 << 14, np.where(x > 0, values, (1 << 15) - 1 - values))
 
 
-def reciprocal(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def reciprocal(x: Array) -> tuple[Array, Array]:
     """Returns (fraction of 31 bits, bits) of positive integers: ``1 / x = fraction * 2**(-31 - bits)``."""
     zeros = leading_zeros(x)
     return inverse_of_more((x << zeros) - (1 << 31)), 31 - zeros
 
 
-def inverse_square_root(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (multiplier, shift) of ``1 / sqrt(x)`` of integers; zero counts as one."""
-    right = np.full(x.shape, 11, np.int64)
-    value = x.astype(np.int64)
-    while (is_large := value >= 1 << 29).any():
-        right += is_large
-        value = np.where(is_large, value >> 2, value)
-    pairs = (leading_zeros(np.maximum(value, 2)) - 1) // 2 - 1
-    right -= pairs
-    half = rounding_shift((value << (2 * pairs)) >> 1, 1)
+def inverse_square_root(x: Array, xp: Any = on_numpy) -> tuple[Array, Array]:
+    """Returns (multiplier, shift) of ``1 / sqrt(x)`` of sums of 32 bits; zero counts as one."""
+    x = whole(x, xp)
+    is_large = x >= 1 << 29
+    value = xp.where(is_large, xp.right_shift(x, np.int64(2)), x)
+    pairs = xp.right_shift(leading_zeros(xp.maximum(value, np.int64(2)), xp) - 1, np.int64(1)) - 1
+    right = xp.cast(is_large, "int64") + 11 - pairs
+    half = rounding_shift(xp.right_shift(xp.left_shift(value, 2 * pairs), np.int64(1)), 1, xp)
     # Newton steps from one, in numbers of 3 whole bits.
-    root = np.full(x.shape, 1 << 28, np.int64)
+    root = xp.full_like(value, 1 << 28)
     for _ in range(5):
-        cube = shifted(_product(_product(root, root, 32), root, 32), 6)
-        root = shifted(_product(root, (1 << 28) + (1 << 27), 32) - _product(half, cube, 32), 3)
-    multiplier = _product(root, _SQRT_HALF, 32) << np.maximum(-right, 0)
-    return np.where(x <= 1, INT32_MAX, multiplier), np.where(x <= 1, 0, -np.maximum(right, 0))
+        cube = shifted(_product(_product(root, root, 32, xp), root, 32, xp), 6, 32, xp)
+        step = _product(root, (1 << 28) + (1 << 27), 32, xp) - _product(half, cube, 32, xp)
+        root = shifted(step, 3, 32, xp)
+    multiplier = xp.left_shift(_product(root, _SQRT_HALF, 32, xp), xp.maximum(-right, np.int64(0)))
+    is_one, none = x <= 1, np.int64(0)
+    return xp.where(is_one, np.int64(INT32_MAX), multiplier), xp.where(is_one, none, -xp.maximum(right, none))
 
 
-def log_of_more(x: np.ndarray, whole_bits: int, out_bits: int) -> np.ndarray:
+def log_of_more(x: Array, whole_bits: int, out_bits: int) -> Array:
     """Returns the natural logarithm of numbers of one and more; whole bits of what goes in and comes out."""
     wide = out_bits + 1  # a bit more, against saturation
     quarter = 1 << (29 - wide)
@@ -145,9 +273,3 @@ def log_of_more(x: np.ndarray, whole_bits: int, out_bits: int) -> np.ndarray:
     below = below + doubling_high_multiply(q, 638450708)
     quotient = doubling_high_multiply(rounding_shift(above, wide), inverse_of_more(below))
     return shifted(doubling_high_multiply(power, 1488522236) + quotient, 1)
-
-
-def divided(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Returns ``sums / counts``, ties away from zero."""
-    halves = counts // 2
-    return np.where(sums > 0, (sums + halves) // counts, -((halves - sums) // counts))

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from featherweight.operators.call import Call
-from featherweight.operators.profiles import binary_exponent
+from featherweight.operators.fixed_point import binary_exponent
 
 # Bits by which sums shift their operands left before they bring them to one scale (add.cc, sub.cc).
 SUM_BITS = {"int8": 20, "int16": 15}

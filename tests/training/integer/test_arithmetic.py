@@ -11,7 +11,7 @@ import pytest
 from keras import ops
 
 from featherweight.graph.numerics import round_half_away
-from featherweight.operators import profiles
+from featherweight.operators import fixed_point as reference
 from featherweight.operators.kernels.hybrid import fused
 from featherweight.training.integer import fixed_point
 from featherweight.training.integer import straight_through as exact
@@ -74,7 +74,7 @@ def test_learned_step_sizes_get_the_gradient_of_lsq() -> None:
 
 @pytest.mark.parametrize("name", ["rescale_twice", "rescale_twice_up", "rescale_once", "rescale_short"])
 def test_fixed_point_is_the_profile_s(name: str) -> None:
-    rescale = getattr(profiles, name)
+    rescale = getattr(reference, name)
     x = RANDOM.integers(-(2**24), 2**24, (200, 500)).astype(np.float32)
     scale, divisor = np.float32(0.0137), np.float32(0.071)
 
@@ -84,7 +84,7 @@ def test_fixed_point_is_the_profile_s(name: str) -> None:
                 fixed_point.rescaled(x, fixed_point.factor((scale, scales), divisor, zero), rescale)
             )
 
-    multipliers = profiles.quantize_multiplier(np.float64(scale) * SCALES.astype(np.float64) / np.float64(divisor))
+    multipliers = reference.quantize_multiplier(np.float64(scale) * SCALES.astype(np.float64) / np.float64(divisor))
     expected = np.clip(rescale(x.astype(np.int64), *multipliers), -(2**23), 2**23)
     np.testing.assert_array_equal(compiled(function, x, SCALES, np.float32(0)), expected)
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from featherweight.graph.numerics import integer_range
 from featherweight.operators.call import Call, quantized_bound
+from featherweight.operators.fixed_point import binary_exponent, quantize_multiplier, rounding_shift, shifted
 from featherweight.operators.fixed_point import logistic_16 as gemmlowp_logistic
-from featherweight.operators.fixed_point import shifted
 from featherweight.operators.fixed_point import tanh_16 as gemmlowp_tanh
 from featherweight.operators.kernels.interpolation import (
     Function,
@@ -22,7 +22,6 @@ from featherweight.operators.kernels.interpolation import (
 )
 from featherweight.operators.kernels.softmax import softmax_fixed, softmax_table
 from featherweight.operators.limits import refused_rescaling, refused_sigmoid, refused_softmax
-from featherweight.operators.profiles import binary_exponent, quantize_multiplier, rounding_shift
 from featherweight.operators.record import Op, kernel, placed, register
 from featherweight.operators.relevance import of_rectified, of_saturated, of_softmax
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from featherweight.operators.call import Call
+from featherweight.operators.fixed_point import doubling_high_multiply, quantize_multiplier, rounding_shift
 from featherweight.operators.limits import refused_comparison
-from featherweight.operators.profiles import doubling_high_multiply, quantize_multiplier, rounding_shift
 from featherweight.operators.record import Op, kernel, register
 from featherweight.operators.relevance import of_compared
 

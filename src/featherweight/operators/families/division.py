@@ -6,8 +6,7 @@ import numpy as np
 
 from featherweight.errors import DataError
 from featherweight.operators.call import Call
-from featherweight.operators.fixed_point import leading_zeros, reciprocal
-from featherweight.operators.profiles import doubling_high_multiply, rounding_shift
+from featherweight.operators.fixed_point import doubling_high_multiply, leading_zeros, reciprocal, rounding_shift
 from featherweight.operators.record import Op, kernel, register
 
 register(Op("DIV", "DivOptions", elementwise=2, trained={0: "scale", 1: "scale"}))

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from featherweight.operators.call import Call
+from featherweight.operators.fixed_point import binary_exponent, quantize_multiplier, rescale_once, rounding_shift
 from featherweight.operators.limits import refused_product, refused_squared_difference, refused_sum
-from featherweight.operators.profiles import binary_exponent, quantize_multiplier, rescale_once, rounding_shift
 from featherweight.operators.record import Op, kernel, placed, register
 from featherweight.operators.relevance import of_difference, of_larger, of_product, of_smaller, of_sum
 

@@ -11,9 +11,16 @@ import math
 import numpy as np
 
 from featherweight.operators.call import Call
-from featherweight.operators.fixed_point import INT32_MAX, exp_of_negative, inverse_square_root, log_of_more
+from featherweight.operators.fixed_point import (
+    INT32_MAX,
+    exp_of_negative,
+    inverse_square_root,
+    log_of_more,
+    quantize_multiplier,
+    rescale_twice,
+    rounding_shift,
+)
 from featherweight.operators.kernels.interpolation import libm
-from featherweight.operators.profiles import quantize_multiplier, rescale_twice, rounding_shift
 from featherweight.operators.record import Op, kernel, placed, register
 
 register(Op("LOG_SOFTMAX", "LogSoftmaxOptions", fixed_output={"int8": (16 / 256, 127)}, versions={"int8": 2}))

@@ -11,9 +11,8 @@ import numpy as np
 
 from featherweight.graph.numerics import round_half_away
 from featherweight.operators.call import Call
-from featherweight.operators.fixed_point import divided
+from featherweight.operators.fixed_point import divided, quantize_multiplier, rescale_short
 from featherweight.operators.limits import refused_mean
-from featherweight.operators.profiles import quantize_multiplier, rescale_short
 from featherweight.operators.record import Op, kernel, placed, register
 from featherweight.operators.relevance import of_largest, of_smallest
 

@@ -11,12 +11,21 @@ import functools
 import math
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from featherweight.graph.numerics import round_half_away
+from featherweight.operators import on_numpy
 from featherweight.operators.call import Call
-from featherweight.operators.profiles import binary_exponent, quantize_multiplier, rescale_twice
+from featherweight.operators.fixed_point import (
+    Array,
+    binary_exponent,
+    leading_zeros,
+    quantize_multiplier,
+    rescale_twice,
+    whole,
+)
 
 _INT16 = np.iinfo(np.int16)
 _STEPS = 512
@@ -165,15 +174,20 @@ def softmax_16(x: np.ndarray, scale: np.float32, beta: float) -> np.ndarray:
     """Returns the softmax over the last axis of int16 values in units of 1/32768, int16."""
     exponentials, reciprocals = softmax_16_tables(scale, beta)
     x = x.astype(np.int64)
-    exponential = exponentials[x.max(axis=-1, keepdims=True) - x]
-    total = exponential.sum(axis=-1, keepdims=True)
-    zeros = 32 - np.frexp(total.astype(np.float64))[1].astype(np.int64)
+    return normalized_16(exponentials[x.max(axis=-1, keepdims=True) - x], reciprocals).astype(np.int16)
+
+
+def normalized_16(exponential: Array, reciprocals: Array, xp: Any = on_numpy) -> Array:
+    """Returns exponentials (int64) over their sum along the last axis, by the table of reciprocals, int64."""
+    total = xp.sum(exponential, axis=-1, keepdims=True)
+    zeros = leading_zeros(total, xp)
     # 1 / (1 + x) wants the sum shifted to [1, 2), less 1, centred.
-    shifted = ((total << (zeros - 1)) + (1 << 13)) >> 14
-    reciprocal = reciprocals[np.clip(shifted - (1 << 16), 0, 65535)]
+    shifted = xp.right_shift(xp.left_shift(total, zeros - 1) + (1 << 13), np.int64(14))
+    position = xp.cast(xp.clip(shifted - (1 << 16), 0, 65535), "int32")
+    product = exponential * whole(xp.take(reciprocals, position, axis=0), xp)
     right = 31 - zeros
-    values = (exponential * reciprocal + ((np.int64(1) << right) >> 1)) >> right
-    return np.clip(values, 0, 32767).astype(np.int16)
+    half = xp.right_shift(xp.left_shift(xp.ones_like(right), right), np.int64(1))
+    return xp.clip(xp.right_shift(product + half, right), 0, 32767)
 
 
 def softmax_16_tables(scale: np.float32, beta: float) -> tuple[np.ndarray, np.ndarray]:

@@ -15,8 +15,8 @@ from featherweight.operators import fixed_point as fixedpoint
 from featherweight.operators.call import Call
 from featherweight.operators.families.control import in_model
 from featherweight.operators.families.recurrent import CELL, HIDDEN, LSTM
+from featherweight.operators.fixed_point import binary_exponent, rounding_shift
 from featherweight.operators.kernels.lstm import KERNELS, RECURRENTS, Layer, weight_scale
-from featherweight.operators.profiles import binary_exponent, rounding_shift
 from featherweight.operators.record import kernel
 
 # Gates have 3 integer and 12 fractional bits; there are hyperbolic tangents of up to 6 integer bits.

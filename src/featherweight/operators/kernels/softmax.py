@@ -7,12 +7,24 @@ and optimized softmax.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
-from featherweight.operators.fixed_point import INT32_MAX, exp_of_negative, inverse_of_more, leading_zeros
+from featherweight.operators import on_numpy
+from featherweight.operators.fixed_point import (
+    INT32_MAX,
+    Array,
+    doubling_high_multiply,
+    exp_of_negative,
+    inverse_of_more,
+    leading_zeros,
+    quantize_multiplier,
+    rounding_shift,
+    whole,
+    wrap_int32,
+)
 from featherweight.operators.kernels.interpolation import libm
-from featherweight.operators.profiles import doubling_high_multiply, quantize_multiplier, rounding_shift, wrap_int32
 
 # Differences have 5 integer bits, sums of exponentials 12.
 _DIFFERENCE_BITS, _SUM_BITS = 5, 12
@@ -21,14 +33,22 @@ _DIFFERENCE_BITS, _SUM_BITS = 5, 12
 def softmax_fixed(x: np.ndarray, scale: np.float32, beta: float) -> np.ndarray:
     """Returns the softmax over the last axis in units of 1/256 above -128, int64, in 32-bit fixed point."""
     x = x.astype(np.int64)
-    exponential = exponentials_fixed(scale, beta)[x.max(axis=-1, keepdims=True) - x]
-    counts = exponential >= 0
-    total = np.where(counts, rounding_shift(exponential, _SUM_BITS), 0).sum(axis=-1, keepdims=True)
-    zeros = leading_zeros(total)
-    reciprocal = inverse_of_more((total << zeros) - (1 << 31))
+    return normalized_fixed(exponentials_fixed(scale, beta)[x.max(axis=-1, keepdims=True) - x]) - 128
+
+
+def normalized_fixed(exponential: Array, xp: Any = on_numpy) -> Array:
+    """Returns exponentials with 31 fractional bits over their sum along the last axis, in units of 1/256, int64.
+
+    Those of -1 are not counted.
+    """
+    counts, none = exponential >= 0, np.int64(0)
+    rounded = xp.where(counts, rounding_shift(exponential, _SUM_BITS, xp), none)
+    total = whole(xp.sum(rounded, axis=-1, keepdims=True), xp)
+    zeros = leading_zeros(total, xp)
+    reciprocal = inverse_of_more(xp.left_shift(total, zeros) - (1 << 31), xp=xp)
     exponent = (_SUM_BITS - zeros) + 31 - 8
-    result = rounding_shift(doubling_high_multiply(reciprocal, exponential), exponent) - 128
-    return np.where(counts, np.clip(result, -128, 127), -128)
+    result = rounding_shift(doubling_high_multiply(reciprocal, exponential, xp), exponent, xp)
+    return xp.where(counts, xp.clip(result, 0, 255), none)
 
 
 def exponentials_fixed(scale: np.float32, beta: float) -> np.ndarray:

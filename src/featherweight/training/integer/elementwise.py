@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from featherweight.operators.profiles import rescale_twice
+from featherweight.operators.fixed_point import rescale_twice
 from featherweight.training.graph.registry import Array, is_static, ops
 from featherweight.training.integer import fixed_point
 from featherweight.training.integer.int64_scope import wide

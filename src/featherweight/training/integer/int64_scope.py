@@ -4,11 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from keras import backend
 
+from featherweight.operators import on_numpy
 from featherweight.training.graph.registry import Array, ops
+
+
+class _Int64:
+    """`keras.ops` inside `wide`, with all that fixed-point arithmetic needs in 64 bits."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(ops, name)
+
+    @staticmethod
+    def maximum(x: Array, y: Array) -> Array:
+        """Returns the larger values; Keras's own function makes int32 of them on torch."""
+        return ops.where(x > y, x, y)
+
+    @staticmethod
+    def minimum(x: Array, y: Array) -> Array:
+        """Returns the smaller values."""
+        return ops.where(x < y, x, y)
+
+
+# Keras's functions on NumPy make int32 of everything.
+INT64: Any = on_numpy if backend.backend() == "numpy" else _Int64()
 
 
 @contextmanager

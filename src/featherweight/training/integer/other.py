@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from featherweight.operators.families.resize import delegated_axis, fixed_axis
+from featherweight.operators.fixed_point import divided
 from featherweight.training.float.conv import padding_of, strides_of
 from featherweight.training.float.pooling import window_counts
 from featherweight.training.graph.registry import Array, ops
@@ -55,9 +56,7 @@ def average_pool(step: IntegerStep) -> Array:
     number = ops.convert_to_tensor(number[None, :, :, None].astype(np.int32))
     average = step.in_float(x)
     sums = ops.cast(ops.round(average * ops.cast(number, "float32")), "int32") + whole_number(zero_point) * number
-    half = ops.floor_divide(number, 2)
-    value = ops.where(sums > 0, ops.floor_divide(sums + half, number), -ops.floor_divide(half - sums, number))
-    return step.standing_for(ops.cast(value, "float32") - zero_point, average)
+    return step.standing_for(ops.cast(divided(sums, number, ops), "float32") - zero_point, average)
 
 
 @integer("MAX_POOL_2D")

@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 
+from featherweight.operators.fixed_point import divided, inverse_square_root, quantize_multiplier
 from featherweight.training.float.pooling import axes_of
 from featherweight.training.graph.registry import Array, ops
 from featherweight.training.integer import fixed_point
-from featherweight.training.integer.int64_scope import wide
+from featherweight.training.integer.int64_scope import INT64, wide
 from featherweight.training.integer.step import IntegerStep, integer
 from featherweight.training.integer.straight_through import bounded, quotient, rounded, rounded_half_away
 
@@ -108,12 +109,11 @@ def _fixed_mean(step: IntegerStep, count: int) -> Array:
         sums = fixed_point.whole(_reduced(step, fixed_point.real(step.array(0))))
         factor = fixed_point.factor((step.scale(0),), step.affine(step.outputs[0])[0], step.zero)
         if step.profile.only_shifts:
-            above, below = (ops.floor_divide(part + count // 2, np.int64(count)) for part in (sums, -sums))
-            return fixed_point.leave(fixed_point.rescaled(ops.where(sums > 0, above, -below), factor, rescale))
-        multiplier, shift = fixed_point.quantized_multiplier(factor)
+            return fixed_point.leave(fixed_point.rescaled(divided(sums, np.int64(count), INT64), factor, rescale))
+        multiplier, shift = quantize_multiplier(factor, INT64)
         bits = fixed_point.whole(ops.minimum(min(count.bit_length() - 1, 32), 31 + shift))
         multiplier = fixed_point.whole(ops.floor_divide(ops.left_shift(multiplier, bits), np.int64(count)))
-        return fixed_point.leave(fixed_point.rounding(rescale)(sums, multiplier, shift - bits))
+        return fixed_point.leave(rescale(sums, multiplier, shift - bits, INT64))
 
 
 @integer("L2_NORMALIZATION")
@@ -122,6 +122,6 @@ def l2_normalization(step: IntegerStep) -> Array:
     x = step.array(0)
     with wide():
         integers = fixed_point.whole(x)
-        multiplier, shift = fixed_point.inverse_square_root(ops.sum(integers * integers, axis=-1, keepdims=True))
-        value = fixed_point.leave(fixed_point.rounding(step.profile.rescale)(integers, multiplier, shift + 7))
+        multiplier, shift = inverse_square_root(ops.sum(integers * integers, axis=-1, keepdims=True), INT64)
+        value = fixed_point.leave(step.profile.rescale(integers, multiplier, shift + 7, INT64))
     return step.standing_for(value, step.in_float(x) * 128.0)

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from featherweight.graph import Node, Tensor
-from featherweight.operators.kernels.interpolation import softmax_16_tables
-from featherweight.operators.kernels.softmax import exponentials_fixed, exponentials_real
+from featherweight.operators.kernels.interpolation import normalized_16, softmax_16_tables
+from featherweight.operators.kernels.softmax import exponentials_fixed, exponentials_real, normalized_fixed
 from featherweight.operators.profiles import Profile
 from featherweight.training.graph.registry import Array, ops
-from featherweight.training.integer.fixed_point import INT32_MAX, last_bit, product, saturated, whole
-from featherweight.training.integer.int64_scope import wide
+from featherweight.training.integer.fixed_point import whole
+from featherweight.training.integer.int64_scope import INT64, wide
 from featherweight.training.integer.lookup_tables import HOST
 from featherweight.training.integer.step import IntegerStep, integer
 
@@ -73,42 +73,13 @@ def _summed_in_order(values: Array) -> Array:
 
 
 def _fixed(step: IntegerStep, below: Array) -> Array:
-    """gemmlowp's reciprocal of the sum; exponentials of -1 stand for differences that are not counted."""
+    """Exponentials with 31 fractional bits, and gemmlowp's reciprocal of their sum."""
     with wide():
-        exponential = whole(ops.take(step.constants[0], below))
-        counts = exponential >= 0
-        rounded = ops.right_shift(exponential + (1 << 11), np.int64(12))
-        total = ops.sum(whole(ops.where(counts, rounded, 0)), axis=-1, keepdims=True)
-        zeros = 31 - last_bit(total)
-        reciprocal = _inverse_of_more(ops.left_shift(total, zeros) - (1 << 31))
-        exponent = whole(12 - zeros + 23)
-        high = product(reciprocal, exponential)
-        half = ops.right_shift(ops.left_shift(ops.ones_like(exponent), exponent), np.int64(1))
-        result = ops.right_shift(high + half, exponent)
-        return ops.cast(ops.where(counts, ops.clip(result, 0, 255), 0), "float32")
+        return ops.cast(normalized_fixed(whole(ops.take(step.constants[0], below)), INT64), "float32")
 
 
 def _of_16(step: IntegerStep, below: Array) -> Array:
     """Exponentials and the reciprocal of their sum from tables."""
     with wide():
         exponential = whole(ops.take(step.constants[0], below))
-        total = ops.sum(exponential, axis=-1, keepdims=True)
-        zeros = 31 - last_bit(total)
-        shifted = ops.right_shift(ops.left_shift(total, zeros - 1) + (1 << 13), np.int64(14))
-        position = ops.clip(shifted - (1 << 16), 0, 65535)
-        right = whole(31 - zeros)
-        half = ops.right_shift(ops.left_shift(ops.ones_like(right), right), np.int64(1))
-        reciprocal = whole(ops.take(step.constants[1], ops.cast(position, "int32")))
-        return ops.cast(ops.clip(ops.right_shift(exponential * reciprocal + half, right), 0, 32767), "float32")
-
-
-def _inverse_of_more(x: Array) -> Array:
-    """Returns 1 / (1 + x) on [0, 1] by three Newton steps; 31 fractional bits in and out."""
-    total = x + INT32_MAX
-    total = whole(ops.where(total >= 0, total + 1, total - 1))
-    half = whole(ops.where(total >= 0, ops.right_shift(total, np.int64(1)), -ops.right_shift(-total, np.int64(1))))
-    result = 1515870810 + product(half, -1010580540)
-    for _ in range(3):
-        rest = (1 << 29) - product(half, result)
-        result = result + saturated(product(result, rest) * 4)
-    return saturated(result * 2)
+        return ops.cast(normalized_16(exponential, step.constants[1], INT64), "float32")

@@ -17,7 +17,8 @@ from featherweight.graph import Tensor
 from featherweight.graph.numerics import integer_range
 from featherweight.operators import lookup
 from featherweight.operators.call import FUSED_BOUNDS
-from featherweight.operators.profiles import PROFILES, Profile, Rescale
+from featherweight.operators.fixed_point import Rescale
+from featherweight.operators.profiles import PROFILES, Profile
 from featherweight.training.graph.registry import (
     Array,
     Function,
