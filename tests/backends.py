@@ -15,3 +15,8 @@ def on_backend(backend: str, script: str, *arguments: str) -> str:
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr[-3000:]
     return ended.stdout
+
+
+def run_on(backend: str, script: str) -> None:
+    """Runs a script with a backend, and sees that it gets to its end, where it prints DONE."""
+    assert on_backend(backend, script).endswith("DONE\n")

@@ -8,12 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.analysis.small_models import classifier, features
-from typer.testing import CliRunner
+from tests.cli.calling import call, files, ok, paragraph
 
 from featherweight import tflite
-from featherweight.cli import app
-from featherweight.runtime import run
 
 COMMANDS = (
     "demo",
@@ -32,46 +29,10 @@ COMMANDS = (
 )
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A working directory with `model.tflite`, `data.npz` (x, y) and `unlabelled.npy`."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FEATHERWEIGHT_DEBUG", raising=False)
-    tflite.save(classifier(), "model.tflite")
-    x = features()
-    np.savez("data.npz", x=x, y=run(classifier(), x).argmax(axis=1))
-    np.save("unlabelled.npy", x)
-    return tmp_path
-
-
-def call(*args):
-    return CliRunner().invoke(app, [str(arg) for arg in args])
-
-
-def ok(*args):
-    result = call(*args)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
-def paragraph(result, code=1):
-    """The message of a failed call: one line on stderr, nothing on stdout."""
-    assert result.exit_code == code, result.output
-    assert result.stdout == ""
-    assert "Traceback" not in result.stderr
-    lines = result.stderr.strip().splitlines()
-    assert len(lines) == 1
-    return lines[0]
-
-
 def usage(result):
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
     return " ".join(result.stderr.split())
-
-
-def files(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 # ------------------------------------------------------------------------------------------------------------ help

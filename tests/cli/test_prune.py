@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 
 import numpy as np
-from tests.cli.test_commands import call, folder, ok, paragraph
+from tests.cli.calling import call, ok, paragraph
 
 from featherweight import tflite
-
-__all__ = ["folder"]
 
 
 def test_zeros_are_written_and_counted(folder) -> None:

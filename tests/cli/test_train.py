@@ -14,37 +14,30 @@ import keras
 import numpy as np
 import pytest
 from tests.analysis.small_models import classifier, features, two_headed
-from typer.testing import CliRunner
+from tests.cli import calling
+from tests.cli.calling import files
 
 from featherweight import tflite
-from featherweight.cli import app
 from featherweight.runtime import run
 from featherweight.training.qat import loop
 
+TRAIN = ("train", "model.tflite", "-o", "q.tflite")
 SHORT = ("--recipe", "w4a8", "--epochs", "4", "--batch-size", "16", "--learning-rate", "1e-3")
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A working directory with `model.tflite`, `data.npz` (x, y) and `unlabelled.npy`."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FEATHERWEIGHT_DEBUG", raising=False)
-    tflite.save(classifier(), "model.tflite")
-    x = features()
-    np.savez("data.npz", x=x, y=run(classifier(), x).argmax(axis=1))
-    np.save("unlabelled.npy", x)
+def folder(folder):
+    """The working directory, with `noise.npy` besides."""
     np.save("noise.npy", np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32))
-    return tmp_path
+    return folder
 
 
 def call(*args):
-    return CliRunner().invoke(app, ["train", "model.tflite", "-o", "q.tflite", *map(str, args)])
+    return calling.call(*TRAIN, *args)
 
 
 def ok(*args):
-    result = call(*args)
-    assert result.exit_code == 0, result.output
-    return result.stdout
+    return calling.ok(*TRAIN, *args)
 
 
 def message(result, code=1):
@@ -53,10 +46,6 @@ def message(result, code=1):
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1
     return lines[0]
-
-
-def files(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 def distance(path):
@@ -71,9 +60,7 @@ def test_distillation_needs_no_labels_and_comes_nearer(folder):
     assert "Training by distillation from the float model." in text
     assert f"q.tflite: {os.path.getsize('q.tflite'):,} bytes" in text
     assert files(folder) == sorted([*before, "q.tflite"])
-    CliRunner().invoke(
-        app, ["quantize", "model.tflite", "-o", "ptq.tflite", "--recipe", "w4a8", "--calibration", "unlabelled.npy"]
-    )
+    calling.call("quantize", "model.tflite", "-o", "ptq.tflite", "--recipe", "w4a8", "--calibration", "unlabelled.npy")
     assert distance("q.tflite") < distance("ptq.tflite")
 
 
@@ -93,7 +80,7 @@ def test_dropout_of_a_keras_file_acts_in_training(folder):
         inputs = keras.Input((8,), name="features")
         hidden = keras.layers.Dropout(rate, name="noise")(keras.layers.Dense(16, "relu", name="hidden")(inputs))
         keras.Model(inputs, keras.layers.Dense(3, name="scores")(hidden)).save("dropout.keras")
-        result = CliRunner().invoke(app, ["train", "dropout.keras", "-o", "q.tflite", "--data", "noise.npy", *SHORT])
+        result = calling.call("train", "dropout.keras", "-o", "q.tflite", "--data", "noise.npy", *SHORT)
         assert result.exit_code == 0, result.output
         written.append(Path("q.tflite").read_bytes())
     assert written[1] == written[2] != written[0]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import layers as L  # noqa: N812
 from tests.lower.support import stirred
-from tests.training.pruning.test_sparse_optimizer import Subclassed
+from tests.training.pruning.nets import Subclassed
 
 from featherweight.lower import lower_with_notes
 from featherweight.runtime import run

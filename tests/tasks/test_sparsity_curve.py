@@ -9,14 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.cli.test_commands import call, folder, ok
 from tests.models import import_keras
 
 import featherweight as fw
 from featherweight.errors import RecipeError
 from featherweight.report.curve import Curve, Point, from_json
-
-__all__ = ["folder"]
 
 
 def task(seed: int = 0) -> tuple[Any, tuple[np.ndarray, np.ndarray]]:
@@ -116,20 +113,3 @@ def test_bad_input(made: Any) -> None:
         fw.sparsity_curve(model, data, (1.0,))
     with pytest.raises(RecipeError, match="only a live Keras model can be retrained"):
         fw.sparsity_curve(fw.load(model), data, (0.5,), train=data)
-
-
-def test_the_command(folder: Path) -> None:
-    base = ("curve", "model.tflite", "--data", "data.npz")
-    said = ok(*base, "--sparsities", "0.5,0.9", "--report", "c.png", "--resume", "kept")
-    assert "Knee: the largest sparsity" in said
-    assert (folder / "c.png").is_file()
-    assert (folder / "kept" / "curve.json").is_file()
-    assert len(json.loads(ok(*base, "--sparsities", "0.5", "--json"))["points"]) == 2
-    for args, text in (
-        (("--sparsities", "much"), "'much' is no list of numbers"),
-        (("--retrain", "2"), "--retrain and --train belong together"),
-        (("--report", "c.doc"), "names no form"),
-    ):
-        result = call(*base, *args)
-        assert result.exit_code == 2
-        assert text in " ".join(result.stderr.split())

@@ -1,12 +1,11 @@
-"""Fixtures for tests that compile many small training steps, where XLA's optimizations take most of the time."""
+"""How XLA compiles in tests."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 
 import jax
-import pytest
 
 
 @contextlib.contextmanager
@@ -19,17 +18,3 @@ def optimizations(are_on: bool) -> Generator[None, None, None]:
         yield
     finally:
         jax.config.update(name, previous)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation() -> Iterator[None]:
-    """For the modules that import it: compiles without most optimizations."""
-    with optimizations(are_on=False):
-        yield
-
-
-@pytest.fixture
-def optimized() -> Iterator[None]:
-    """For one test: compiles as users do."""
-    with optimizations(are_on=True):
-        yield

@@ -14,7 +14,6 @@ import keras
 import numpy as np
 import pytest
 from tests import models, single_ops
-from tests.training.compilation import quick_compilation
 from tests.training.variants import VARIANTS
 
 import featherweight as fw
@@ -23,7 +22,7 @@ from featherweight.graph import Graph, Model, Node, Tensor, constant, io_names
 from featherweight.training import GraphModel, float_graph
 from featherweight.training.graph.source_layers import layer_path
 
-__all__ = ["quick_compilation"]
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 NETS = [(name, False) for name in models.BUILDERS] + [(name, True) for name in models.RECURRENT]
 ROWS = 4

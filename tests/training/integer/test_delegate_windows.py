@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.training.compilation import quick_compilation
-from tests.training.qat.test_quantize_aware import assert_equal, assert_every_tensor_is_litert_s, runtime_outputs
+from tests.training.checking import assert_equal, assert_every_tensor_is_litert_s, runtime_outputs
 
 import featherweight as fw
 from featherweight.graph import Graph, Model, Node, Tensor
 from featherweight.training.qat.program import left_by_delegate
 
-__all__ = ["quick_compilation"]
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 SHAPE = (6, 6, 8)
 

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 from tests import single_ops
 from tests.backends import on_backend
-from tests.training.compilation import quick_compilation
-from tests.training.qat.test_quantize_aware import assert_every_tensor_is_litert_s
+from tests.training.checking import assert_every_tensor_is_litert_s
 from tests.training.variants import VARIANTS
 
 import featherweight as fw
 
-__all__ = ["quick_compilation"]
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 MODELS = single_ops.FACTORIES | VARIANTS
 CALCULATING = (

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tests import models, single_ops
 from tests.backends import on_backend
-from tests.training.qat.test_quantize_aware import as_dict, assert_equal, runtime_outputs
+from tests.training.checking import as_dict, assert_equal, runtime_outputs
 
 import featherweight as fw
 from featherweight.errors import UnsupportedOp

@@ -2,7 +2,7 @@
 
 TFMOT 0.8.1: quantization-aware training stops at the first layer that it does not know, puts fake quantization between
 layers that become one operator, exports ranges that are a step old, needs its callbacks, and has 256 levels at 4 bits.
-(What it gets wrong in pruning is in `test_sparse_optimizer.py`.)
+(What it gets wrong in pruning is in `tests/training/pruning`.)
 """
 
 from __future__ import annotations
@@ -16,15 +16,13 @@ import numpy as np
 import pytest
 from keras import layers as L  # noqa: N812
 from tests import models, single_ops
-from tests.training.compilation import quick_compilation
-from tests.training.pruning.test_sparse_optimizer import Custom, Subclassed
-from tests.training.qat.test_quantize_aware import assert_equal, quantized, runtime_outputs
-from tests.training.qat.test_ranges_in_training import ranges_of
+from tests.training.checking import assert_equal, quantized, ranges_of, runtime_outputs
+from tests.training.pruning.nets import Custom, Subclassed
 
 import featherweight as fw
 from featherweight.errors import DataError
 
-__all__ = ["quick_compilation"]
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 IMAGE, SEQUENCE = (6, 6, 4), (3, 4)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 import pytest
-from tests.training.qat.test_quantize_aware import quantized
+from tests.training.checking import quantized
 
 import featherweight as fw
 from featherweight.errors import FormatError, RecipeError

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests import models, single_ops
 from tests.backends import on_backend
-from tests.training.qat.test_quantize_aware import as_dict, assert_equal, quantized, runtime_outputs, trained
+from tests.training.checking import as_dict, assert_equal, quantized, ranges_of, runtime_outputs, trained
 
 import featherweight as fw
 from featherweight.errors import DataError, RecipeError, UnsupportedOp
@@ -35,15 +35,6 @@ def test_predictions_are_the_file_s(name: str, recipe: str, target: str, train_r
     after = model.predict(inputs, verbose=0)
     assert any((as_dict(after)[key] != array).any() for key, array in before.items())
     assert_equal(after, runtime_outputs(fw.finalize(model), inputs))
-
-
-def ranges_of(model: Any) -> dict[str, tuple[float, float]]:
-    found: dict[str, tuple[float, float]] = {}
-    for name, params in fw.finalize(model).plan.params.items():
-        if params.dtype == "int8" and len(params.scale) == 1 and not model.graph.main.tensors[name].is_constant:
-            low, high = (params.scale[0] * (end - params.zero_point[0]) for end in (-128, 127))
-            found[name] = low, high
-    return found
 
 
 def test_ranges_follow_the_batches() -> None:
@@ -189,7 +180,7 @@ def test_a_target_of_one_s_own_is_trained_for(tmp_path: Path) -> None:
 SCRIPT = """
 import featherweight as fw
 from tests import models
-from tests.training.qat import test_quantize_aware as t
+from tests.training import checking as t
 for options in (
     {"train_ranges": fw.RangeTraining("moving_average", delay=1, freeze_after=3)},
     {"train_ranges": fw.RangeTraining("learned", freeze_after=2), "oscillations": "freeze"},

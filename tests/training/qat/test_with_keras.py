@@ -11,13 +11,12 @@ import keras
 import numpy as np
 import pytest
 from tests import models
-from tests.training.compilation import quick_compilation
-from tests.training.pruning.test_sparse_optimizer import run_on
-from tests.training.qat.test_quantize_aware import assert_equal, quantized, runtime_outputs, trained
+from tests.backends import run_on
+from tests.training.checking import assert_equal, quantized, runtime_outputs, trained
 
 import featherweight as fw
 
-__all__ = ["quick_compilation"]
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def data(count: int = 16) -> tuple[Any, np.ndarray]:
@@ -121,7 +120,7 @@ _DATA_PARALLEL = """
 import jax, keras, numpy as np
 import featherweight as fw
 from tests import models
-from tests.training.qat.test_quantize_aware import assert_equal, quantized, runtime_outputs
+from tests.training.checking import assert_equal, quantized, runtime_outputs
 assert len(jax.devices()) == 2
 keras.distribution.set_distribution(keras.distribution.DataParallel())
 inputs, model = models.batch("dense", 16, seed=2), quantized("dense", train_ranges="moving_average")
@@ -141,8 +140,7 @@ tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU"
 import keras, numpy as np
 import featherweight as fw
 from tests import models
-from tests.training.qat.test_quantize_aware import assert_equal, quantized, runtime_outputs
-from tests.training.qat.test_ranges_in_training import ranges_of
+from tests.training.checking import assert_equal, quantized, ranges_of, runtime_outputs
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 inputs = models.batch("dense", 16, seed=2)
 inputs = {name: array * (1 + np.arange(16) % 8 // 4)[:, None] for name, array in inputs.items()}  # wider on one replica
