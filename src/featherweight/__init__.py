@@ -38,10 +38,11 @@ if TYPE_CHECKING:
     from featherweight.runtime import benchmark, run
     from featherweight.sparse_files.store import Stored, store_sparse
     from featherweight.targets.target import Target, check
+    from featherweight.tasks.finalize import finalize
     from featherweight.tasks.load import load
     from featherweight.tasks.prune import Pruned, prune
     from featherweight.tasks.quantize import Quantized, equalize, quantize
-    from featherweight.tasks.quantize_aware import finalize, quantize_aware
+    from featherweight.tasks.quantize_aware import quantize_aware
     from featherweight.tasks.remove_channels import ChannelGroup, Removed, remove_channels
     from featherweight.tasks.sparsity_curve import sparsity_curve
     from featherweight.tasks.unfold import unfold
@@ -66,7 +67,8 @@ _HOMES = {
     "ptq.plan": ("Plan",),
     "ptq.planning": ("plan",),
     "ptq.rewrite": ("rewrite",),
-    "tasks.quantize_aware": ("finalize", "quantize_aware"),
+    "tasks.quantize_aware": ("quantize_aware",),
+    "tasks.finalize": ("finalize",),
     "recipes.recipe": ("Recipe", "Rule", "Scheme"),
     "report": ("Report",),
     "runtime": ("benchmark", "run"),

@@ -184,7 +184,7 @@ def _train(trained: Any, inputs: Any, labels: Any, course: Course, checkpoints: 
 
 
 def _write(trained: QuantizedModel, graph: Model, output: Path, report: Path | None) -> None:
-    from featherweight.tasks.quantize_aware import finalize
+    from featherweight.tasks.finalize import finalize
 
     with working("Writing the model"):
         result = finalize(trained)

@@ -22,7 +22,8 @@ from featherweight.runtime import benchmark
 from featherweight.runtime.sizes import sizes_bytes
 from featherweight.tasks import load as loading
 from featherweight.tasks import quantize as pipeline
-from featherweight.tasks import quantize_aware as qat
+from featherweight.tasks.finalize import finalize
+from featherweight.tasks.quantize_aware import quantize_aware
 
 BASELINE = "float32"
 RECIPES = ("float16", "dynamic", "int8", "int16x8", "w4a8")
@@ -112,11 +113,9 @@ def run(
         *((f"{recipe}-trained", network, recipe) for recipe in TRAINED),
         ("pruned-int8", pruned, "int8"),
     ):
-        learner = qat.quantize_aware(
-            source, recipe, calibration=samples, teacher=network, dropout=False, progress=progress
-        )
+        learner = quantize_aware(source, recipe, calibration=samples, teacher=network, dropout=False, progress=progress)
         training.train_on(learner, data, seed, steps=max(steps // 5, 1), progress=progress)
-        quantized[name] = qat.finalize(learner)
+        quantized[name] = finalize(learner)
     models = {BASELINE: baseline, "pruned": loading.load(pruned)}
     models |= {name: made.model for name, made in quantized.items()}
     for name, made in quantized.items():

@@ -14,8 +14,8 @@ from featherweight.calibration import calibrate, needs_histogram
 from featherweight.errors import RecipeError, TargetViolation, listed
 from featherweight.graph import Model
 from featherweight.ptq import plan as plans
+from featherweight.ptq import planning
 from featherweight.ptq.equalization import Equalized, equalize_graph
-from featherweight.ptq.planning import plan as make_plan
 from featherweight.ptq.recurrent import choose_style
 from featherweight.ptq.rewrite import rewrite
 from featherweight.recipes import recipe as recipes
@@ -98,7 +98,7 @@ def quantize(
         stats = None
         if recipe.needs_ranges and calibration is not None:
             stats = calibrate(model, calibration, histograms=histograms, limit=samples, progress=progress)
-        decided = make_plan(model, stats, recipe, target, io=io, ranges=ranges, integers=integers or strict)
+        decided = planning.plan(model, stats, recipe, target, io=io, ranges=ranges, integers=integers or strict)
         notes = [f"Recurrent layers: {listed(lowered.recurrent)}; {style.reason}."] if lowered.recurrent else []
         decided = replace(decided, notes=(*lowered.notes, *notes, *decided.notes))
     result = rewrite(model, decided)

@@ -88,10 +88,10 @@ def unfold(trained: GraphModel, keras_model: Any) -> Unfolded:
 
 def _lowered_alike(graph: Model, keras_model: Any) -> Model:
     """Returns the Keras model's float graph in the form of this one."""
-    from featherweight.training.graph.split_constants import exposed
+    from featherweight.training.graph.exposed import expose
 
     for unroll in (False, True):
-        found = exposed(load(keras_model, unroll=unroll))
+        found = expose(load(keras_model, unroll=unroll)).model
         if all(_form(a.tensors) == _form(b.tensors) for a, b in zip(found.graphs, graph.graphs, strict=False)):
             return found
     raise RecipeError(

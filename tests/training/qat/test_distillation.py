@@ -9,6 +9,7 @@ from tests import models
 
 import featherweight as fw
 from featherweight.errors import DataError
+from featherweight.training.graph.exposed import expose
 from featherweight.training.qat.distillation import Compared, compared, distance
 
 
@@ -112,16 +113,16 @@ def test_a_teacher_of_other_inputs_or_outputs_is_refused():
 def test_outputs_that_differ_in_kind_are_compared_as_they_are():
     softmax = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, activation="softmax")])
     linear = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
-    one, other = fw.load(softmax), fw.load(linear)
-    assert [pair.kind for pair in compared(one, one, other)] == ["values"]
-    assert [pair.kind for pair in compared(one, one, one)] == ["softmax"]
+    one, other = expose(fw.load(softmax)), expose(fw.load(linear))
+    assert [pair.kind for pair in compared(one, one.model, other)] == ["values"]
+    assert [pair.kind for pair in compared(one, one.model, one)] == ["softmax"]
 
 
 def test_outputs_that_are_integers_teach_nothing():
     x = np.ones((1, 8), np.float32)
     weight = np.arange(32, dtype=np.float32).reshape(8, 4)
-    both = fw.load(lambda x: ((x @ weight), (x @ weight).argmax(-1).astype("int32")), samples=[x])
-    number = fw.load(lambda x: (x @ weight).argmax(-1).astype("int32"), samples=[x])
-    assert len(compared(both, both, both)) == 1
+    both = expose(fw.load(lambda x: ((x @ weight), (x @ weight).argmax(-1).astype("int32")), samples=[x]))
+    number = expose(fw.load(lambda x: (x @ weight).argmax(-1).astype("int32"), samples=[x]))
+    assert len(compared(both, both.model, both)) == 1
     with pytest.raises(DataError, match=r"None of the outputs \(.*\) is a real number"):
-        compared(number, number, number)
+        compared(number, number.model, number)

@@ -43,7 +43,7 @@ def made(model: Any = None, **options: Any) -> Any:
 
 def test_each_layer_is_put_back_where_it_was() -> None:
     model = made()
-    places = {noise.layer: {(node.split("/")[0], at) for node, at in noise.edges} for noise in model.noises}
+    places = {noise.layer: {(node.split("/")[0], at) for node, at in noise.edges} for noise in model.blueprint.noises}
     assert places == {
         "spatial": {("path", 0), ("sum", 0)},
         "depth": {("sum", 1)},
@@ -52,7 +52,7 @@ def test_each_layer_is_put_back_where_it_was() -> None:
         "flat": {("flatten", 0)},  # before the reshaping or behind it is the same
         "last": {("after", 0)},  # the logits, under the output's name
     }
-    assert {noise.layer: noise.shared for noise in model.noises if noise.shared} == {
+    assert {noise.layer: noise.shared for noise in model.blueprint.noises if noise.shared} == {
         "spatial": (1, 2),
         "depth": (1, 2, 3),
     }
@@ -63,7 +63,7 @@ def test_each_layer_is_put_back_where_it_was() -> None:
 
 def test_predictions_have_none_and_training_steps_have() -> None:
     model, plain = made(), made(dropout=False)
-    assert not plain.noises
+    assert not plain.blueprint.noises
     np.testing.assert_array_equal(model.predict(SAMPLES, verbose=0), plain.predict(SAMPLES, verbose=0))
     clean = np.asarray(plain(SAMPLES, training=True))
     np.testing.assert_array_equal(clean, plain.predict(SAMPLES, verbose=0))
@@ -79,18 +79,18 @@ def test_what_was_trained_with_dropout_is_the_file_s(tmp_path: Path) -> None:
     np.testing.assert_array_equal(model.predict(SAMPLES, verbose=0), fw.run(fw.finalize(model).model, SAMPLES))
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert loaded.noises == model.noises
+    assert loaded.blueprint.noises == model.blueprint.noises
     # The draws go on where they were.
     np.testing.assert_array_equal(loaded(SAMPLES, training=True), model(SAMPLES, training=True))
 
 
 def test_a_file_and_another_source_work_too(tmp_path: Path) -> None:
     source().save(tmp_path / "source.keras")
-    names = [noise.layer for noise in made().noises]
-    assert [noise.layer for noise in made(str(tmp_path / "source.keras")).noises] == names
+    names = [noise.layer for noise in made().blueprint.noises]
+    assert [noise.layer for noise in made(str(tmp_path / "source.keras")).blueprint.noises] == names
     graph = fw.load(source())
-    assert not made(graph).noises
-    assert [noise.layer for noise in made(graph, dropout=source()).noises] == names
+    assert not made(graph).blueprint.noises
+    assert [noise.layer for noise in made(graph, dropout=source()).blueprint.noises] == names
 
 
 def test_dropout_without_a_counterpart_is_noted() -> None:
@@ -99,8 +99,8 @@ def test_dropout_without_a_counterpart_is_noted() -> None:
     samples = list(np.random.default_rng(0).normal(size=(8, 4, 3)).astype(np.float32))
     model = keras.Model(inputs, layers.Dense(2)(x))
     qat = fw.quantize_aware(model, calibration=samples, progress=False)
-    assert not qat.noises
-    assert json.loads(qat.plan)["notes"][-2:] == [
+    assert not qat.blueprint.noises
+    assert json.loads(qat.blueprint.plan)["notes"][-2:] == [
         "dropout: that inside the recurrent layer of 'memory/lstm_cell' is left out in training",
         "dropout: AlphaDropout 'alpha' is left out in training",
     ]

@@ -154,10 +154,10 @@ def test_operators_without_hybrid_training_are_named() -> None:
 
 def test_float16_weights_and_those_of_loops_stay_float() -> None:
     untrained = "it has no training kernel in this form"
-    kept = fw.quantize_aware(LAYERS["dense"][0], "float16", progress=False).plan
+    kept = fw.quantize_aware(LAYERS["dense"][0], "float16", progress=False).blueprint.plan
     assert json.loads(kept)["kept_float"] == {"y": f"FULLY_CONNECTED: {untrained}"}
     for recipe in ("dynamic", "weights8"):
-        decided = json.loads(fw.quantize_aware(models.lowered("lstm"), recipe, progress=False).plan)
+        decided = json.loads(fw.quantize_aware(models.lowered("lstm"), recipe, progress=False).blueprint.plan)
         assert f"FULLY_CONNECTED: {untrained}" in decided["kept_float"].values()
         assert decided["forms"]
 

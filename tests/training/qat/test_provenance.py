@@ -65,7 +65,7 @@ def test_a_target_whose_file_has_changed_is_named_with_both_contents(tmp_path: P
     file = tmp_path / "mine.toml"
     file.write_text(TARGET.format("tflite_opt"))
     path = saved(tmp_path, target=file)
-    assert keras.saving.load_model(path).origin.target.profile == "tflite_opt"
+    assert keras.saving.load_model(path).blueprint.origin.target.profile == "tflite_opt"
     file.write_text(TARGET.format("xnnpack") + '[ops]\nADD = ["int16"]\n')
     message = (
         rf"made for target '{file}', which is another one now: profile was tflite_opt and is xnnpack, "

@@ -107,7 +107,7 @@ def test_a_saved_model_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def test_training_reaches_the_weights_and_the_plan_follows() -> None:
     model = trained_convnet()
-    first, last = json.loads(model.plan), fw.finalize(model).plan
+    first, last = json.loads(model.blueprint.plan), fw.finalize(model).plan
     moved = [name for name, params in last.params.items() if first["params"][name]["scale"] != list(params.scale)]
     # Weight scales follow the weights; activation ranges stay as calibrated.
     assert set(moved) == {name for name in last.params if model.graph.main.tensors[name].is_constant}
@@ -173,7 +173,7 @@ def test_a_channel_whose_weights_are_all_pruned_keeps_its_bias(
     )
     x = rng.normal(size=(1, 6, 6, channels)).astype(np.float32)
     model = fw.quantize_aware(float_model, calibration=[x], progress=False)
-    assert model.chunks
+    assert model.blueprint.chunks
     assert_equal(model.predict(x, verbose=0), runtime_outputs(fw.finalize(model), x))
 
 

@@ -128,8 +128,8 @@ def test_what_was_chosen_is_saved(tmp_path: Path) -> None:
     trained(model, inputs)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert loaded.ranges == ranges
-    assert loaded.oscillations == fw.Oscillations()
+    assert loaded.blueprint.ranges == ranges
+    assert loaded.blueprint.oscillations == fw.Oscillations()
     for one in (model, loaded):
         keras.utils.set_random_seed(0)  # the order of the examples
         trained(one, inputs, epochs=1)

@@ -5,30 +5,27 @@ The forward pass is a walk over the graph (`Program.run`): tensors by name, one 
 are the registry (`registry.bound`); arithmetic that computes otherwise is a subclass that returns other functions for
 some nodes and inherits everything else: weights, names, inputs and outputs, saving.
 
-Weights keep the file's layout. The graph of a model is `exposing.exposed`: every weight is a constant of its own, and
-`layer_table` says which variable trains it, of which layer, or why none does.
+Weights keep the file's layout. The graph of a model is `Exposed`: every weight is a constant of its own, and its table
+says which variable trains it, of which layer, or why none does.
 """
 
 from __future__ import annotations
 
-import base64
-import zlib
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
-from featherweight import tflite
 from featherweight.errors import DataError, listed
-from featherweight.graph import Model, Tensor, constant, io_names
-from featherweight.training.graph.batch import at_fixed_batch, fixed_batch
+from featherweight.graph import Model, Tensor
+from featherweight.training.graph.batch import at_fixed_batch
+from featherweight.training.graph.exposed import Exposed, expose, exposed_from_config
 from featherweight.training.graph.program import Program
 from featherweight.training.graph.registry import Array, Function, bound, ops
-from featherweight.training.graph.split_constants import exposed
-from featherweight.training.graph.weights import Entry, layer_table
+from featherweight.training.graph.weights import Entry
 
 
 def graph_model(model: Model, *, name: str | None = None, dtype: Any = None) -> GraphModel:
@@ -48,19 +45,17 @@ def graph_model(model: Model, *, name: str | None = None, dtype: Any = None) -> 
     >>> trained.predict(np.ones((1, 2)), verbose=0).tolist()
     [[2.0, 3.0]]
     """
-    return GraphModel(exposed(model), name=name, dtype=dtype)
+    return GraphModel(expose(model), name=name, dtype=dtype)
 
 
 @dataclass(frozen=True, eq=False)
 class _Held:
     """What Keras must not look into: variables that their layers own already."""
 
-    graph: Model
+    exposed: Exposed
     program: Program
     variables: Mapping[str, keras.Variable]
-    inputs: Mapping[str, str]
     outputs: Mapping[str, str]
-    batch: int | None
 
 
 class _LayerWeights(keras.layers.Layer):
@@ -80,14 +75,11 @@ class GraphModel(keras.Model):
     or a dict by public name. Inputs are float32 or int32 as the graph's, outputs float32 in any dtype policy.
     """
 
-    def __init__(self, graph: Model, table: Iterable[Sequence[Any]] | None = None, **options: Any) -> None:
+    def __init__(self, exposed: Exposed, **options: Any) -> None:
         super().__init__(**{key: value for key, value in options.items() if value is not None})
-        program = Program(graph, self.functions_of(graph))
-        self.layer_table = layer_table(graph) if table is None else tuple(Entry(*row) for row in table)
+        program = Program(exposed.model, self.functions_of(exposed.model))
         self.sources: list[_LayerWeights] = []
-        variables = self._made_variables(graph)
-        inputs, outputs = io_names(graph)
-        self._held = _Held(graph, program, variables, inputs, outputs, fixed_batch(graph))
+        self._held = _Held(exposed, program, self._made_variables(exposed), exposed.outputs)
         self.built = True
 
     def functions_of(self, model: Model) -> Mapping[str, Function]:
@@ -97,7 +89,12 @@ class GraphModel(keras.Model):
     @property
     def graph(self) -> Model:
         """The graph that is computed, with the weights it was made with (`writeback.float_graph` has the current)."""
-        return self._held.graph
+        return self._held.exposed.model
+
+    @property
+    def layer_table(self) -> tuple[Entry, ...]:
+        """One entry for every float constant at every node that reads it: what trains it, or why nothing does."""
+        return self._held.exposed.table
 
     @property
     def variables_by_tensor(self) -> Mapping[str, keras.Variable]:
@@ -125,13 +122,13 @@ class GraphModel(keras.Model):
         self, program: Program, inputs: Any, names: Sequence[str], variables: Mapping[str, Array]
     ) -> dict[str, Array]:
         """Returns tensors by name that a program with the graph's inputs computes from values of its constants."""
-        held = self._held
-        fed = {held.inputs[name]: value for name, value in self._fed(inputs).items()}
+        exposed = self._held.exposed
+        fed = {exposed.inputs[name]: value for name, value in self._fed(inputs).items()}
 
         def run(part: Mapping[str, Array]) -> dict[str, Array]:
             return program.run(part, variables, names, self.compute_dtype)
 
-        return run(fed) if held.batch is None else at_fixed_batch(run, fed, held.batch)
+        return run(fed) if exposed.batch is None else at_fixed_batch(run, fed, exposed.batch)
 
     def constants_of_program(self) -> dict[str, Array]:
         """Returns the values of trained constants, by their names in the graph that is walked."""
@@ -155,20 +152,18 @@ class GraphModel(keras.Model):
         }
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the graph (its trained weights left out: Keras stores them) and Keras's own options."""
-        written = tflite.write(_with_zeros(self.graph, self._held.variables))
-        return {
-            **super().get_config(),
-            "graph": base64.b64encode(zlib.compress(written)).decode("ascii"),
-            "table": [astuple(entry) for entry in self.layer_table],
-        }
+        """Returns what the model is made of (trained weights left out: Keras stores them) and Keras's own options."""
+        return {**super().get_config(), **self.made_of()}
+
+    def made_of(self) -> dict[str, Any]:
+        """Returns what the model is made of, as plain values."""
+        return self._held.exposed.to_config()
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> GraphModel:
         """Returns a model without its weights, which Keras loads."""
-        options = dict(config)
-        graph = tflite.read(zlib.decompress(base64.b64decode(options.pop("graph"))))
-        return cls(graph, **options)
+        exposed, options = exposed_from_config(config)
+        return cls(exposed, **options)
 
     def _fed(self, inputs: Any) -> dict[str, Array]:
         """Returns public input name → value, in the graph's type.
@@ -176,7 +171,7 @@ class GraphModel(keras.Model):
         Raises:
             DataError: if the inputs are not those of the graph.
         """
-        wanted = self._held.inputs
+        wanted = self._held.exposed.inputs
         if isinstance(inputs, Mapping):
             given = dict(inputs)
         else:
@@ -204,13 +199,13 @@ class GraphModel(keras.Model):
             found[name] = ops.cast(value, self.compute_dtype if tensor.is_float else tensor.dtype)
         return found
 
-    def _made_variables(self, graph: Model) -> dict[str, keras.Variable]:
+    def _made_variables(self, exposed: Exposed) -> dict[str, keras.Variable]:
         """Makes the variables, each inside the layer that its path names."""
-        tensors = {name: tensor for part in graph.graphs for name, tensor in part.tensors.items()}
+        tensors = {name: tensor for part in exposed.model.graphs for name, tensor in part.tensors.items()}
         made: dict[str, keras.Variable] = {}
         groups: dict[str, _LayerWeights] = {}
         found: dict[str, keras.Variable] = {}
-        for entry in self.layer_table:
+        for entry in exposed.table:
             if entry.variable is None:
                 continue
             if entry.variable not in made:
@@ -257,18 +252,3 @@ def _as_output(value: Array, tensor: Tensor) -> Array:
     if keras.backend.is_float_dtype(value.dtype):
         return ops.cast(value, "float32")
     return ops.cast(value, "int32") if tensor.dtype == "int32" else value
-
-
-def _with_zeros(model: Model, names: Collection[str]) -> Model:
-    """Returns the model with zeros for these constants."""
-    graphs = [
-        replace(
-            graph,
-            tensors={
-                name: constant(name, np.zeros(tensor.shape, np.float32)) if name in names else tensor
-                for name, tensor in graph.tensors.items()
-            },
-        )
-        for graph in model.graphs
-    ]
-    return replace(model, graphs=tuple(graphs))

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from featherweight.graph import Graph, Model, Node, Tensor, constant, consumers, fresh_name
-from featherweight.training.graph.source_layers import callers, layer_of, plain_name
+from featherweight.training.graph.source_layers import layer_of, plain_name
 from featherweight.training.graph.weights import is_uniform, uses
 
 # Operators whose zero bias a converter drops: the position of the bias, and the axis of the weight that counts outputs.
 _BIASED = {"CONV_2D": (2, 0), "DEPTHWISE_CONV_2D": (2, 3), "FULLY_CONNECTED": (2, 0)}
 
 
-def exposed(model: Model) -> Model:
+def split_constants(model: Model, callers: Sequence[str]) -> Model:
     """Returns the same function with one constant for each thing that can be trained on its own.
 
     Zero biases that converters drop come back, except where an addition of a constant follows. Constants of equal
     elements (zeros, ones) that several nodes share only because the converter merged equal values become one for each
     node; all others that nodes share stay shared.
+
+    Args:
+        model: a float graph.
+        callers: for each of its graphs, the layer that calls it (`source_layers.callers`).
     """
     taken = {name for graph in model.graphs for name in graph.tensors}
-    graphs = [_with_biases(graph, taken, caller) for graph, caller in zip(model.graphs, callers(model), strict=True)]
-    return _untied(replace(model, graphs=tuple(graphs)), taken)
+    graphs = [_with_biases(graph, taken, caller) for graph, caller in zip(model.graphs, callers, strict=True)]
+    return _untied(replace(model, graphs=tuple(graphs)), callers, taken)
 
 
 def _with_biases(graph: Graph, taken: set[str], caller: str) -> Graph:
@@ -67,11 +72,11 @@ def _is_biased_later(graph: Graph, readers: dict[str, tuple[Node, ...]], node: N
     return False
 
 
-def _untied(model: Model, taken: set[str]) -> Model:
+def _untied(model: Model, callers: Sequence[str], taken: set[str]) -> Model:
     """Gives every node its own copy of a constant of equal elements that is trained; nodes of one kernel share one."""
     copies: dict[str, dict[str, str]] = {}
     renamed: dict[tuple[str, int], str] = {}
-    for use in uses(model):
+    for use in uses(model, callers):
         if use.role is None or not is_uniform(use.tensor):
             continue
         owner = use.node.inputs[1] if use.role == "bias" else use.node.name

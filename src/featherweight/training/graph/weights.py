@@ -9,13 +9,13 @@ of loops, values to pad with). `layer_table` lists every float constant with its
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from featherweight.graph import Model, Node, Tensor
-from featherweight.training.graph.source_layers import UNMAPPED, callers, layer_of, plain_name
+from featherweight.training.graph.source_layers import UNMAPPED, layer_of, plain_name
 
 _KERNEL_AND_BIAS = {1: "kernel", 2: "bias"}
 _GATES = ("input", "forget", "cell", "output")
@@ -81,12 +81,17 @@ class Use:
         return self.layer or plain_name(self.node.name)
 
 
-def layer_table(model: Model) -> tuple[Entry, ...]:
-    """Returns one entry for every float constant at every node that reads it, of all graphs."""
+def layer_table(model: Model, callers: Sequence[str]) -> tuple[Entry, ...]:
+    """Returns one entry for every float constant at every node that reads it, of all graphs.
+
+    Args:
+        model: a float graph.
+        callers: for each of its graphs, the layer that calls it (`source_layers.callers`).
+    """
     owners: dict[object, tuple[str, str]] = {}
     used: set[str] = set()
     entries: list[Entry] = []
-    for use in uses(model):
+    for use in uses(model, callers):
         layer, variable = use.layer or UNMAPPED, None
         if use.role:
             key = _identity(use.tensor)
@@ -98,10 +103,9 @@ def layer_table(model: Model) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-def uses(model: Model) -> Iterator[Use]:
-    """Yields every float constant at every node that reads it, of all graphs."""
-    calling = callers(model)
-    for graph, caller in zip(model.graphs, calling, strict=True):
+def uses(model: Model, callers: Sequence[str]) -> Iterator[Use]:
+    """Yields every float constant at every node that reads it, of all graphs; their callers are as `layer_table`'s."""
+    for graph, caller in zip(model.graphs, callers, strict=True):
         for node in graph.nodes:
             for position, name in enumerate(node.inputs):
                 if not name or not graph.tensors[name].is_float or not graph.tensors[name].is_constant:

@@ -14,9 +14,9 @@ from typing import Any
 
 from featherweight.errors import DataError, listed
 from featherweight.graph import Model, io_names, producers
+from featherweight.training.graph.exposed import Exposed
 from featherweight.training.graph.graph_model import GraphModel
 from featherweight.training.graph.registry import Array, ops
-from featherweight.training.graph.split_constants import exposed
 
 _PROBABILITIES = {"SOFTMAX": "softmax", "LOGISTIC": "sigmoid"}
 # A teacher whose output is constant must not divide by zero.
@@ -42,24 +42,17 @@ class Compared:
     beta: float = 1.0
 
 
-def teacher_of(graph: Model) -> GraphModel:
-    """Returns a float graph as a model that is not trained."""
-    teacher = GraphModel(exposed(graph), name="teacher", dtype="float32")
-    teacher.trainable = False
-    return teacher
-
-
-def teacher_from_config(config: Mapping[str, Any]) -> GraphModel:
-    """Returns the teacher that `get_config` told of, without its weights.
+def teacher_of(exposed: Exposed) -> GraphModel:
+    """Returns a float graph as a model that is not trained.
 
     It is made trainable and then frozen: what is made frozen has trainable variables on TensorFlow.
     """
-    teacher = GraphModel.from_config({**config, "trainable": True})
+    teacher = GraphModel(exposed, name="teacher", dtype="float32")
     teacher.trainable = False
     return teacher
 
 
-def compared(student: Model, integer: Model, teacher: Model) -> tuple[Compared, ...]:
+def compared(student: Exposed, integer: Model, teacher: Exposed) -> tuple[Compared, ...]:
     """Returns how each output of a student is compared with its teacher's.
 
     Args:
@@ -70,8 +63,12 @@ def compared(student: Model, integer: Model, teacher: Model) -> tuple[Compared, 
     Raises:
         DataError: if the teacher takes other inputs than the student, or gives other outputs; if all are integers.
     """
-    for position, what in enumerate(("inputs", "outputs")):
-        ours, theirs = _shapes(student, position), _shapes(teacher, position)
+    outputs = io_names(integer)[1]
+    for what, names, other_names in (
+        ("inputs", student.inputs, teacher.inputs),
+        ("outputs", student.outputs, teacher.outputs),
+    ):
+        ours, theirs = _shapes(student.model, names), _shapes(teacher.model, other_names)
         names_count = len(ours) > 1
         if sorted(ours.values()) != sorted(theirs.values()) or (names_count and ours != theirs):
             raise DataError(
@@ -79,20 +76,20 @@ def compared(student: Model, integer: Model, teacher: Model) -> tuple[Compared, 
                 "teacher of the same inputs and outputs, or teacher=True for the model's own float graph."
             )
     found: list[Compared] = []
-    teachers = io_names(teacher)[1]
-    for name, tensor in io_names(student)[1].items():
-        if not student.main.tensors[tensor].is_float:
+    for name, tensor in student.outputs.items():
+        if not student.model.main.tensors[tensor].is_float:
             continue  # a class number, for example: no gradient comes from there
-        other = teachers[name] if name in teachers else next(iter(teachers.values()))
-        ours, kind, beta = _before_probabilities(student, tensor)
-        theirs, other_kind, other_beta = _before_probabilities(teacher, other)
+        other = teacher.outputs.get(name) or next(iter(teacher.outputs.values()))
+        ours, kind, beta = _before_probabilities(student.model, tensor)
+        theirs, other_kind, other_beta = _before_probabilities(teacher.model, other)
         if kind == other_kind and beta == other_beta and ours in integer.main.tensors:
             found.append(Compared(name, ours, theirs, kind, beta))
         else:
-            found.append(Compared(name, io_names(integer)[1][name], other, "values"))
+            found.append(Compared(name, outputs[name], other, "values"))
     if not found:
+        described = _described(_shapes(student.model, student.outputs))
         raise DataError(
-            f"None of the outputs ({_described(_shapes(student, 1))}) is a real number, so there is no distance to a "
+            f"None of the outputs ({described}) is a real number, so there is no distance to a "
             "teacher that could be trained. Cut the model before its ARG_MAX, or train it by labels."
         )
     return tuple(found)
@@ -141,9 +138,9 @@ def _before_probabilities(model: Model, output: str) -> tuple[str, str, float]:
     return node.inputs[0], _PROBABILITIES[node.op], float(node.attrs.get("beta", 1.0))
 
 
-def _shapes(model: Model, position: int) -> dict[str, tuple[Any, ...]]:
-    """Returns public name → shape without batch, of inputs (0) or outputs (1)."""
-    return {name: model.main.tensors[tensor].shape[1:] for name, tensor in io_names(model)[position].items()}
+def _shapes(model: Model, names: Mapping[str, str]) -> dict[str, tuple[Any, ...]]:
+    """Returns public name → shape without batch, of inputs or outputs."""
+    return {name: model.main.tensors[tensor].shape[1:] for name, tensor in names.items()}
 
 
 def _described(shapes: Mapping[str, tuple[Any, ...]]) -> str:

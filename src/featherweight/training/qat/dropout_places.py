@@ -16,9 +16,9 @@ import keras
 import numpy as np
 
 from featherweight.errors import FeatherweightError
-from featherweight.graph import Model, Node, constant, fresh_name, io_names, replace_graph
+from featherweight.graph import Model, Node, constant, fresh_name, replace_graph
 from featherweight.runtime import run
-from featherweight.training.graph.batch import fixed_batch
+from featherweight.training.graph.exposed import Exposed
 from featherweight.training.graph.registry import ops
 from featherweight.training.qat.dropout import LAYERS, Noise, noise_of
 
@@ -52,7 +52,7 @@ def has_dropout(keras_model: Any) -> bool:
 def dropout_of(
     keras_model: Any,
     call: Callable[[], Sequence[np.ndarray]],
-    model: Model,
+    exposed: Exposed,
     inputs: Mapping[str, np.ndarray],
 ) -> Found:
     """Returns the dropout and noise of a Keras model, with its places in the float graph.
@@ -60,19 +60,19 @@ def dropout_of(
     Args:
         keras_model: the source.
         call: runs the source on the inputs, layer by layer, and returns its outputs in order.
-        model: the float graph.
+        exposed: the float graph.
         inputs: of the graph, by public name, a few examples.
     """
     layers = list(_layers(keras_model))
     notes = [f"dropout: {what} is left out in training" for what in _others(keras_model)]
     if not layers:
         return Found((), tuple(notes))
-    if fixed_batch(model) is not None:
+    if exposed.batch is not None:
         left = f"dropout: {len(layers)} layer(s) are left out in training, since the graph runs at a fixed batch"
         return Found((), (*notes, left))
     with _intercepted(layers) as calls:
         call()
-    search = _Search(call, model, inputs, run(model, inputs, tensors="all"))
+    search = _Search(call, exposed, inputs, run(exposed.model, inputs, tensors="all"))
     found: list[Noise] = []
     for number, called in enumerate(calls):
         shape = () if called.value is None else called.value.shape[1:]
@@ -93,12 +93,12 @@ class _Search:
     def __init__(
         self,
         call: Callable[[], Sequence[np.ndarray]],
-        model: Model,
+        exposed: Exposed,
         inputs: Mapping[str, np.ndarray],
         values: Any,
     ) -> None:
-        self._call, self._model, self._inputs = call, model, inputs
-        fed = {tensor: inputs[name] for name, tensor in io_names(model)[0].items()}
+        self._call, self._model, self._inputs = call, exposed.model, inputs
+        fed = {tensor: inputs[name] for name, tensor in exposed.inputs.items()}
         self._values: dict[str, np.ndarray] = {**fed, **values}
 
     def place(self, called: _Called) -> tuple[_Edges, str]:

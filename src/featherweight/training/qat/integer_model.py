@@ -6,64 +6,41 @@ the rewriter made of it: its operators, its borders, its conversions.
 
 from __future__ import annotations
 
-import base64
-import json
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 
-from featherweight import tflite
-from featherweight.graph import Model, constant, io_names
+from featherweight.graph import Model, io_names
 from featherweight.operators import lookup
-from featherweight.operators.profiles import find
 from featherweight.training.graph.graph_model import GraphModel
 from featherweight.training.graph.program import Program
 from featherweight.training.graph.registry import Array, Function, ops
-from featherweight.training.integer.exact_sums import chunks_of
 from featherweight.training.integer.step import quantized_bias, quantized_weight, spread
 from featherweight.training.integer.straight_through import joined
+from featherweight.training.qat.blueprint import Blueprint, blueprint_from_config, weights_and_biases
 from featherweight.training.qat.program import Parameters, integer_functions, left_by_delegate
-from featherweight.training.qat.scales import Scales, made_scales, weights_and_biases
-from featherweight.training.qat.settings import RangeTraining
+from featherweight.training.qat.scales import Scales, made_scales
 
 
 class IntegerModel(GraphModel):
     """The forward pass of a quantized graph, from real weights and the numbers that integers are scaled by.
 
-    Both are variables: `Scales.parameters` and `current_values` read them back for the file. The arguments are those
-    of `QuantizedModel`.
+    Both are variables: `Scales.parameters` and `current_values` read them back for the file.
     """
 
-    def __init__(
-        self,
-        graph: Model,
-        integer: Model,
-        sources: Mapping[str, str],
-        plan: str,
-        ranges: RangeTraining | str | Mapping[str, Any] = "fixed",
-        chunks: Mapping[str, int] | None = None,
-        sparse: Sequence[str] | None = None,
-        approximate: bool = False,
-        **options: Any,
-    ) -> None:
+    def __init__(self, blueprint: Blueprint, **options: Any) -> None:
         # Integers are float32 numbers here: another compute type would round them.
-        super().__init__(graph, **{**options, "dtype": "float32"})
-        self.plan, self.approximate, self.ranges = plan, approximate, RangeTraining.of(ranges)
-        self._integer = Opaque(integer)
-        self._sources = Opaque(dict(sources))
-        moves = self.ranges.observes
-        self._chunks = Opaque(dict(chunks_of(integer, zero_points_move=moves) if chunks is None else chunks))
-        real = {name: self._float_constant(source) for name, source in sources.items()}
-        profile = find(json.loads(plan)["profile"])
-        self._scales = Opaque(made_scales(integer, graph, real, profile, self._variable, self.ranges))
+        super().__init__(blueprint.exposed, **{**options, "dtype": "float32"})
+        self.blueprint = blueprint
+        self._scales = Opaque(made_scales(blueprint, self._variable))
         self._zero = Opaque(self._variable("zero", np.zeros((), np.float32), False))
-        self._masks = Opaque(self._made_masks(sparse))
-        self._left = Opaque(left_by_delegate(integer.main, profile))
-        self._held = replace(self._held, program=self._integer_program(moves=False), outputs=io_names(integer)[1])
+        self._masks = Opaque(self._made_masks())
+        self._left = Opaque(left_by_delegate(self.integer.main, blueprint.profile))
+        outputs = io_names(self.integer)[1]
+        self._held = replace(self._held, program=self._integer_program(moves=False), outputs=outputs)
 
     def functions_of(self, model: Model) -> Mapping[str, Function]:
         """Returns nothing: the integer graph is what computes."""
@@ -72,12 +49,7 @@ class IntegerModel(GraphModel):
     @property
     def integer(self) -> Model:
         """The integer graph that is walked; its constants and parameters are those the model was made with."""
-        return self._integer.value
-
-    @property
-    def chunks(self) -> Mapping[str, int]:
-        """Node → parts that its input channels are cut into, where there is more than one."""
-        return self._chunks.value
+        return self.blueprint.integer
 
     @property
     def scales(self) -> Scales:
@@ -139,9 +111,9 @@ class IntegerModel(GraphModel):
     def constants_of_program(self) -> dict[str, Array]:
         """Returns the real values of the integer graph's constants that were real numbers: trained ones, and others."""
         trained, found = self.trained_values(), dict[str, Array]()
-        for name, source in self._sources.value.items():
+        for name, source in self.blueprint.sources.items():
             value = trained.get(source)
-            value = self._float_constant(source) if value is None else value
+            value = self.blueprint.exposed.real(source) if value is None else value
             mask = self._masks.value.get(source)
             found[name] = value if mask is None else ops.where(ops.convert_to_tensor(mask), value, 0.0)
         return found
@@ -152,45 +124,33 @@ class IntegerModel(GraphModel):
             lambda: ops.convert_to_tensor(self._zero.value),
             self.scales.tables_of,
             self.scales.profile,
-            self.ranges.is_learned,
-            self.approximate,
+            self.blueprint.ranges.is_learned,
+            self.blueprint.approximate,
             moves,
         )
-        return Program(self.integer, integer_functions(self.integer, parameters, self._chunks.value, self.left))
+        return Program(self.integer, integer_functions(self.integer, parameters, self.blueprint.chunks, self.left))
 
-    def _made_masks(self, sparse: Sequence[str] | None) -> dict[str, keras.Variable]:
+    def _made_masks(self) -> dict[str, keras.Variable]:
         """Makes a variable for each weight whose zeros stay: False where it is zero."""
-        weights = {
-            self._sources.value[tensor.name] for _, tensor, role in weights_and_biases(self.integer) if role == "weight"
-        }
-        masks = {name: self._float_constant(name) != 0 for name in sorted(weights & self.variables_by_tensor.keys())}
-        chosen = [name for name, mask in masks.items() if not mask.all()] if sparse is None else list(sparse)
-        return {name: self._variable(f"mask_{number}", masks[name], False) for number, name in enumerate(chosen)}
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns both graphs (weights left out: Keras stores them), the plan, and Keras's own options."""
-        written = tflite.write(_emptied(self.integer))
         return {
-            **super().get_config(),
-            "integer": base64.b64encode(zlib.compress(written)).decode("ascii"),
-            "sources": self._sources.value,
-            "plan": self.plan,
-            "ranges": self.ranges.to_json(),
-            "chunks": self._chunks.value,
-            "sparse": list(self._masks.value),
-            "approximate": self.approximate,
+            name: self._variable(f"mask_{number}", self.blueprint.exposed.real(name) != 0, False)
+            for number, name in enumerate(self.blueprint.sparse)
         }
+
+    def made_of(self) -> dict[str, Any]:
+        """Returns what the model is made of, as plain values."""
+        return self.blueprint.to_config()
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> IntegerModel:
-        """Returns a model without its weights, which Keras loads."""
-        integer = tflite.read(zlib.decompress(base64.b64decode(config["integer"])))
-        return super().from_config({**config, "integer": integer})
+        """Returns a model without its weights, which Keras loads.
 
-    def _float_constant(self, name: str) -> np.ndarray:
-        array = self.graph.main.tensors[name].array
-        assert array is not None
-        return array
+        Raises:
+            RecipeError: if the package or the target is another one now.
+            FormatError: if the graph, the plan or the target was changed in the file.
+        """
+        blueprint, options = blueprint_from_config(config)
+        return cls(blueprint, **options)
 
     def _variable(self, name: str, value: np.ndarray, trainable: bool) -> keras.Variable:
         return self.add_weight(
@@ -208,14 +168,3 @@ class Opaque:
 
     def __init__(self, value: Any) -> None:
         self.value = value
-
-
-def _emptied(model: Model) -> Model:
-    """Returns the model with zeros for its quantized constants."""
-    tensors = {
-        name: replace(constant(name, np.zeros(tensor.shape, np.int8), tensor.dtype), quant=tensor.quant)
-        if tensor.is_constant and tensor.quant is not None
-        else tensor
-        for name, tensor in model.main.tensors.items()
-    }
-    return replace(model, graphs=(replace(model.main, tensors=tensors), *model.graphs[1:]))

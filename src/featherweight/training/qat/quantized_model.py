@@ -6,87 +6,49 @@ frozen or dampened, a teacher, and the stop where numbers are no longer finite.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
-from featherweight.graph import Model
-from featherweight.training.graph.graph_model import GraphModel
 from featherweight.training.graph.program import Program
 from featherweight.training.graph.registry import Array, bound, ops
 from featherweight.training.integer.step import is_quantized, quantized_weight, spread
-from featherweight.training.qat.distillation import compared, distance, teacher_from_config
-from featherweight.training.qat.dropout import Noise, with_noise
+from featherweight.training.qat.blueprint import Blueprint, weights_and_biases
+from featherweight.training.qat.distillation import compared, distance, teacher_of
+from featherweight.training.qat.dropout import with_noise
 from featherweight.training.qat.finite_checks import StopAtNonFinite
 from featherweight.training.qat.integer_model import IntegerModel, Opaque
 from featherweight.training.qat.moving_ranges import float_source
 from featherweight.training.qat.oscillation import Tracked, distance_to_centres, tracked
-from featherweight.training.qat.provenance import Origin, loaded, saved
-from featherweight.training.qat.scales import weights_and_biases
-from featherweight.training.qat.settings import Oscillations, RangeTraining
 
 
 @keras.saving.register_keras_serializable(package="featherweight")
 class QuantizedModel(IntegerModel):
-    """The trainable form of a quantized graph; make one with `featherweight.quantize_aware`.
+    """The trainable form of a quantized graph; make one with `featherweight.quantize_aware`."""
 
-    Args:
-        graph: the float graph.
-        integer: what the rewriter made of it.
-        sources: constant of the integer graph → constant of the float graph that it was made of.
-        plan: the plan, as JSON.
-        origin: the target that it was made for.
-        ranges: how activation ranges move (`options.RangeTraining`, or what it is made of). Weight scales stay at their
-            ratio to the largest weight, or are learned with them.
-        chunks: node → into how many parts its input channels are cut so that sums stay exact; computed if left out.
-        teacher: a float model; its distance is a loss of every training step (see `distillation`).
-        sparse: constants of the float graph whose zeros stay zeros; those weights that have any, if left out.
-        approximate: train by classic fake quantization, which is not what the file computes.
-        oscillations: what to do about weights that jump to and fro (`options.Oscillations`, or its fields).
-        noises: dropout and noise of training steps (`dropout.Noise`, or their fields).
-    """
-
-    def __init__(
-        self,
-        graph: Model,
-        integer: Model,
-        sources: Mapping[str, str],
-        plan: str,
-        origin: Origin,
-        ranges: RangeTraining | str | Mapping[str, Any] = "fixed",
-        teacher: GraphModel | None = None,
-        oscillations: Oscillations | str | Mapping[str, Any] | None = None,
-        noises: Sequence[Noise | Mapping[str, Any]] = (),
-        **options: Any,
-    ) -> None:
-        super().__init__(graph, integer, sources, plan, ranges, **options)
-        self.origin, self.oscillations = origin, Oscillations.of(oscillations)
+    def __init__(self, blueprint: Blueprint, **options: Any) -> None:
+        super().__init__(blueprint, **options)
         self._tracked = Opaque(self._made_tracked())
-        self._noises = Opaque(tuple(part if isinstance(part, Noise) else Noise.from_json(part) for part in noises))
         self._programs = self._made_programs()
-        self.teacher = teacher
-        self._compared = Opaque(() if teacher is None else compared(graph, integer, teacher.graph))
-
-    @property
-    def noises(self) -> tuple[Noise, ...]:
-        """The dropout and noise of training steps."""
-        return self._noises.value
+        teacher = blueprint.teacher
+        self.teacher = None if teacher is None else teacher_of(teacher)
+        self._compared = Opaque(() if teacher is None else compared(blueprint.exposed, blueprint.integer, teacher))
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Computes the outputs; in training, scales first move, and losses of the model's own are added."""
         if not training:
             return super().call(inputs, training)
-        is_float = ops.convert_to_tensor(self.scales.step) < self.ranges.delay
+        is_float = ops.convert_to_tensor(self.scales.step) < self.blueprint.ranges.delay
         self._begin_step(inputs)
         names = tuple({*self._held.outputs.values(), *(pair.student for pair in self._compared.value)})
         results = self._results(inputs, names, is_float)
         if self.teacher is not None:
             self.add_loss(self._distance(inputs, results))
-        if self.oscillations is not None and self.oscillations.remedy == "dampen":
-            self.add_loss(self.oscillations.strength * self._distance_to_centres())
+        if self.blueprint.oscillations is not None and self.blueprint.oscillations.remedy == "dampen":
+            self.add_loss(self.blueprint.oscillations.strength * self._distance_to_centres())
         return self.outputs_of(results)
 
     def _begin_step(self, inputs: Any) -> None:
@@ -94,10 +56,10 @@ class QuantizedModel(IntegerModel):
         step = ops.convert_to_tensor(self.scales.step)
         self.scales.follow(self.constants_of_program())
         self.scales.count(lambda names: self._in_float(inputs, names))
-        if self._tracked.value and self.oscillations is not None:
+        if self._tracked.value and self.blueprint.oscillations is not None:
             integers = self._weight_integers()
             for name, state in self._tracked.value.items():
-                state.update(integers[name][1], step, self.oscillations)
+                state.update(integers[name][1], step, self.blueprint.oscillations)
 
     def _results(self, inputs: Any, names: tuple[str, ...], is_float: Array) -> dict[str, Array]:
         """Returns tensors of the integer graph in training; while integers are delayed, as the float graph has them."""
@@ -115,7 +77,7 @@ class QuantizedModel(IntegerModel):
                 found[name] = values[source] / self.scales.affine(tensor)[0] if is_quantized(tensor) else values[source]
             return found
 
-        return ops.cond(is_float, in_float, in_integers) if self.ranges.delay else in_integers()
+        return ops.cond(is_float, in_float, in_integers) if self.blueprint.ranges.delay else in_integers()
 
     def _in_float(self, inputs: Any, names: tuple[str, ...]) -> dict[str, Array]:
         """Returns tensors of the float graph by name."""
@@ -185,7 +147,7 @@ class QuantizedModel(IntegerModel):
         found = super().current_values()
         values = self.constants_of_program() if self._tracked.value else {}
         for name in self._tracked.value:
-            source = self._sources.value[name]
+            source = self.blueprint.sources[name]
             found[source] = np.asarray(ops.convert_to_numpy(values[name])).reshape(found[source].shape)
         return found
 
@@ -195,7 +157,7 @@ class QuantizedModel(IntegerModel):
 
     def _made_programs(self) -> Opaque:
         in_training = self._integer_program(moves=True) if self.scales.moves else self._held.program
-        needs_float = self.ranges.observes or self.ranges.delay
+        needs_float = self.blueprint.ranges.observes or self.blueprint.ranges.delay
         in_float = Program(self.graph, bound(self.graph)) if needs_float else None
         delayed = None if in_float is None else self._with_noise(in_float)
         return Opaque(_Programs(self._with_noise(in_training), in_float, delayed))
@@ -203,45 +165,22 @@ class QuantizedModel(IntegerModel):
     def _with_noise(self, program: Program) -> Program:
         return with_noise(
             program,
-            self.noises,
+            self.blueprint.noises,
             lambda tensor: self.scales.affine(tensor)[0],
             lambda: ops.convert_to_tensor(self.scales.step),
         )
 
     def _made_tracked(self) -> dict[str, Tracked]:
         """Makes the state of the weights that may freeze, each with scales of its own."""
-        if self.oscillations is None:
+        if self.blueprint.oscillations is None:
             return {}
         weights = {tensor.name: tensor for _, tensor, role in weights_and_biases(self.integer) if role == "weight"}
         shapes = {
             name: tensor.shape
             for name, tensor in weights.items()
-            if self._sources.value[name] in self.variables_by_tensor and tensor.quant and not tensor.quant.block_size
+            if self.blueprint.sources[name] in self.variables_by_tensor and tensor.quant and not tensor.quant.block_size
         }
         return tracked(shapes, self._variable)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns both graphs (weights left out: Keras stores them), the plan, its origin, and all options."""
-        config = {
-            **super().get_config(),
-            "oscillations": None if self.oscillations is None else asdict(self.oscillations),
-            "noises": [asdict(noise) for noise in self.noises],
-            "teacher": None if self.teacher is None else self.teacher.get_config(),
-        }
-        return saved(self.origin, config)
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> QuantizedModel:
-        """Returns a model without its weights, which Keras loads.
-
-        Raises:
-            RecipeError: if the package or the target is another one now.
-            FormatError: if the graph, the plan or the target was changed in the file.
-        """
-        origin, options = loaded(config)
-        teacher = options.get("teacher")
-        taught = None if teacher is None else teacher_from_config(teacher)
-        return super().from_config({**options, "teacher": taught, "origin": origin})
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ A scale of the moment is a float32 number that the training step and the file sh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,14 +21,13 @@ import numpy as np
 
 from featherweight.graph import Model, Node, Tensor
 from featherweight.graph.numerics import DEAD_WEIGHT, QuantParams, integer_range
-from featherweight.operators import lookup
 from featherweight.operators.profiles import Profile
 from featherweight.training.graph.registry import Array, ops
 from featherweight.training.integer.lookup_tables import HOST
 from featherweight.training.integer.straight_through import damped, power_of_two_above, standing_for
+from featherweight.training.qat.blueprint import Blueprint, weights_and_biases
 from featherweight.training.qat.moving_ranges import MovingRanges, made_ranges
 from featherweight.training.qat.scale_groups import scale_groups
-from featherweight.training.qat.settings import RangeTraining
 
 # The name of the factors of activations among those that freeze.
 _ACTIVATIONS = ""
@@ -157,24 +156,9 @@ class Scales:
         return tuple(ops.convert_to_tensor(table) for table in self.tables.get(node.name, ()))
 
 
-def made_scales(
-    integer: Model,
-    graph: Model,
-    weights: Mapping[str, np.ndarray],
-    profile: Profile,
-    make: Maker,
-    options: RangeTraining,
-) -> Scales:
-    """Makes the variables.
-
-    Args:
-        integer: the graph, with the planned parameters.
-        graph: the float graph.
-        weights: constants of the integer graph as real numbers.
-        profile: the arithmetic of tables.
-        make: makes a variable.
-        options: how ranges move.
-    """
+def made_scales(blueprint: Blueprint, make: Maker) -> Scales:
+    """Makes the variables."""
+    integer, profile, options = blueprint.integer, blueprint.profile, blueprint.ranges
     learned = options.is_learned
     tensors, scales, ratios = integer.main.tensors, dict[str, keras.Variable](), dict[str, keras.Variable]()
     # Half way between the power of two that was planned and the one below.
@@ -187,7 +171,8 @@ def made_scales(
         if learned:
             scales[tensor.name] = make(f"weight_factor_{number}", np.full_like(planned, start), True)
             continue
-        largest = np.abs(weights[tensor.name]).max(axis=_other_axes(tensor))
+        real = blueprint.exposed.real(blueprint.sources[tensor.name])
+        largest = np.abs(real).max(axis=_other_axes(tensor))
         scales[tensor.name] = make(f"weight_scale_{number}", planned, False)
         ratio = planned / np.maximum(largest, np.float32(DEAD_WEIGHT))
         ratios[tensor.name] = make(f"weight_ratio_{number}", ratio, False)
@@ -204,7 +189,8 @@ def made_scales(
     moving = None
     if options.moves_by_rule and (moved := scale_groups(integer.main)):
         only_shifts = profile.only_shifts
-        moving = made_ranges(integer.main, graph.main, moved, options, make, is_power_of_two=only_shifts)
+        graph = blueprint.exposed.model.main
+        moving = made_ranges(integer.main, graph, moved, options, make, is_power_of_two=only_shifts)
     tables = {
         node.name: tuple(
             make(f"table_{number}_{index}", value, False)
@@ -215,18 +201,6 @@ def made_scales(
     }
     step = make("step", np.zeros((), np.int32), False)
     return Scales(integer, profile, scales, ratios, groups, factors, held, moving, tables, step, options.freeze_after)
-
-
-def weights_and_biases(model: Model) -> Iterator[tuple[Node, Tensor, str]]:
-    """Yields (node, constant, ``weight`` or ``bias``) of all operators that have integer weights."""
-    for node in model.main.nodes:
-        op = lookup(node.op)
-        roles = {0: "weight"} if node.op == "DEQUANTIZE" else {op.weight: "weight", op.bias: "bias"}
-        for position, role in roles.items():
-            if position is not None and position < len(node.inputs) and node.inputs[position]:
-                tensor = model.main.tensors[node.inputs[position]]
-                if tensor.is_constant and tensor.quant is not None:
-                    yield node, tensor, role
 
 
 def _planned(tensor: Tensor) -> np.ndarray:

@@ -1,0 +1,136 @@
+"""Quantization-aware training's way out: what was trained becomes a file, with its plan and report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featherweight.errors import RecipeError, UnsupportedOp, listed
+from featherweight.graph import Graph, Model, constant, replace_graph
+from featherweight.graph.numerics import QuantParams
+from featherweight.ptq import plan as plans
+from featherweight.ptq.rewrite import rewrite
+from featherweight.report import make_report
+from featherweight.targets import target as targets
+from featherweight.tasks.quantize import Quantized
+
+if TYPE_CHECKING:
+    from featherweight.training.qat.quantized_model import QuantizedModel
+
+
+def finalize(model: QuantizedModel) -> Quantized:
+    """Returns what was trained as an integer model, with its plan and report.
+
+    The plan notes where weights grew so much that sums in training may have left what float32 holds exactly, and where
+    scales moved into or out of what XNNPACK takes.
+
+    Raises:
+        RecipeError: if the model does not come from `quantize_aware`.
+        DataError: if a weight or range is not finite.
+        UnsupportedOp: if the file would not compute the model's integers.
+    """
+    from featherweight.training.graph.writeback import float_graph
+    from featherweight.training.integer.exact_sums import doubtful_sums
+    from featherweight.training.qat.finite_checks import require_finite
+    from featherweight.training.qat.quantized_model import QuantizedModel
+
+    if not isinstance(model, QuantizedModel):
+        raise RecipeError(
+            f"finalize takes a model that quantize_aware made, not {type(model).__name__}. For a float model, call "
+            "quantize."
+        )
+    require_finite(model)
+    model.refresh()
+    trained = float_graph(model)
+    plan = _current_plan(plans.from_json(model.blueprint.plan), model)
+    integers = model.integers()
+    result, rounded = _with_large_biases(rewrite(trained, plan), integers)
+    _check_integers(result.main, integers)
+    notes = _moved_between_kernels(model)
+    if rounded:
+        where = listed(map(repr, rounded))
+        notes.append(f"biases {where} hold integers beyond 2**24: the file has them as float32 rounds them")
+    if doubtful := doubtful_sums(result, model.blueprint.chunks):
+        where = listed(map(repr, doubtful))
+        notes.append(f"weights grew in training: sums of {where} may not have been exact in float32 there")
+    if model.blueprint.approximate:
+        notes.append("training was approximate (classic fake quantization): the file computes other integers")
+    if not int(np.asarray(model.scales.step)):
+        notes.append("nothing was trained: this is what quantize makes of the model")
+    violations = targets.check(result, model.blueprint.origin.target)
+    plan = replace(plan, notes=(*plan.notes, *notes))
+    return Quantized(result, plan, make_report(trained, result, plan, violations))
+
+
+def _moved_between_kernels(model: QuantizedModel) -> list[str]:
+    """Returns notes on nodes whose scales moved into or out of XNNPACK's window since they were planned."""
+    from featherweight.training.qat.program import left_by_delegate
+
+    planned = left_by_delegate(model.integer.main, model.scales.profile)
+    notes: list[str] = []
+    for names, runs in ((model.left - planned, "LiteRT's own kernels"), (planned - model.left, "XNNPACK's kernels")):
+        if names:
+            notes.append(
+                f"scales moved across the limits of XNNPACK: {listed(map(repr, sorted(names)))} now run on {runs}, as "
+                "predictions do; training steps may have gone on in the other arithmetic until the next epoch began"
+            )
+    return notes
+
+
+def _current_plan(plan: plans.Plan, model: QuantizedModel) -> plans.Plan:
+    """Returns the plan with the parameters that training left."""
+    current, graph = model.scales.parameters(), model.integer.main
+    # Integers that a border conversion makes of a float tensor have its parameters, under a name of their own.
+    made = {node.outputs[0]: node.inputs[0] for node in graph.nodes if node.op == "QUANTIZE"}
+    sources = {**model.blueprint.sources, **made}
+    params = dict(plan.params)
+    for name, moved in current.items():
+        planned = sources.get(name, name) if name not in params else name
+        # (A file does not say along which axis one scale lies: axes may differ.)
+        was, before = plan.params.get(planned), graph.tensors[name].quant
+        if was is not None and before is not None and (was.dtype, was.scale) == (before.dtype, before.scale):
+            params[planned] = replace(was, scale=moved.scale, zero_point=moved.zero_point)
+    nodes = {node.name: node for node in graph.nodes}
+    edges: dict[str, QuantParams] = {}
+    for key, planned in plan.edges.items():
+        name, _, position = key.rpartition(":")
+        tensor = nodes[name].inputs[int(position)] if name in nodes else ""
+        edges[key] = current.get(tensor, planned)
+    return replace(plan, params=params, edges=edges)
+
+
+def _with_large_biases(model: Model, trained: Mapping[str, np.ndarray]) -> tuple[Model, list[str]]:
+    """Returns the model with biases beyond 2**24 (of all but dead channels) as training has them, and their names.
+
+    There, float32 is up to four steps off. Of such a bias, sums in float32 are what XNNPACK makes of the int32 ones.
+    """
+    tensors, rounded = dict(model.main.tensors), list[str]()
+    for name, integers in trained.items():
+        tensor = tensors.get(name)
+        written = None if tensor is None or tensor.dtype != "int32" else tensor.array
+        if tensor is None or written is None or np.abs(integers).max(initial=0) <= 1 << 24:
+            continue
+        steps = np.spacing(np.abs(integers).astype(np.float32))
+        is_rounding = np.abs(written - integers.astype(np.float64)) <= 4 * steps
+        held = np.where((np.abs(integers) > 1 << 24) & is_rounding, integers.astype(np.int64), written)
+        if (held != written).any():
+            tensors[name] = replace(tensor, data=constant(name, held.astype(np.int32)).data)
+            rounded.append(name)
+    return replace_graph(model, 0, replace(model.main, tensors=tensors)), rounded
+
+
+def _check_integers(graph: Graph, trained: Mapping[str, np.ndarray]) -> None:
+    """Raises where the rewriter's integers are not those that the model computed with."""
+    wrong: list[str] = []
+    for name, integers in trained.items():
+        written = graph.tensors[name].array if name in graph.tensors else None
+        if written is None or not np.array_equal(written.astype(np.float64), integers.astype(np.float64)):
+            wrong.append(name)
+    if wrong:
+        raise UnsupportedOp(
+            f"The file would not hold the integers that the model was trained with, in {len(wrong)} constants: "
+            f"{listed(map(repr, wrong), 5)}. This is a defect; please report it with the model."
+        )

@@ -1,0 +1,168 @@
+"""What stands between a plan and the Keras model that is trained by it: one value, which one can look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from featherweight.graph import Graph, Model, Node, Tensor, constant
+from featherweight.operators import lookup
+from featherweight.operators.profiles import Profile, find
+from featherweight.training.graph.exposed import Exposed, exposed_from_config, packed, unpacked
+from featherweight.training.integer.exact_sums import chunks_of
+from featherweight.training.qat.dropout import Noise
+from featherweight.training.qat.provenance import Origin, loaded, saved
+from featherweight.training.qat.settings import Oscillations, RangeTraining
+
+
+@dataclass(frozen=True, eq=False)
+class Blueprint:
+    """All that a `QuantizedModel` is made of.
+
+    Attributes:
+        exposed: the float graph, whose constants are trained.
+        integer: what the rewriter made of it.
+        plan: the plan, as JSON.
+        origin: the target that it was made for.
+        sources: constant of the integer graph → constant of the float graph that it was made of.
+        chunks: node → into how many parts its input channels are cut so that sums stay exact, where more than one.
+        sparse: constants of the float graph whose zeros stay zeros.
+        ranges: how activation ranges move. Weight scales stay at their ratio to the largest weight, or are learned too.
+        approximate: train by classic fake quantization, which is not what the file computes.
+        oscillations: what to do about weights that jump to and fro.
+        noises: dropout and noise of training steps.
+        teacher: a float graph; the distance to it is a loss of every training step (see `distillation`).
+    """
+
+    exposed: Exposed
+    integer: Model
+    plan: str
+    origin: Origin
+    sources: Mapping[str, str]
+    chunks: Mapping[str, int]
+    sparse: tuple[str, ...]
+    ranges: RangeTraining
+    approximate: bool
+    oscillations: Oscillations | None
+    noises: tuple[Noise, ...]
+    teacher: Exposed | None
+
+    @property
+    def profile(self) -> Profile:
+        """The arithmetic that the target computes in."""
+        return find(self.origin.target.profile)
+
+    def to_config(self) -> dict[str, Any]:
+        """Returns plain values, which are those of `exposed` too; weights are left out, for Keras stores them."""
+        config = {
+            **self.exposed.to_config(),
+            "integer": packed(_emptied(self.integer)),
+            "plan": self.plan,
+            "sources": dict(self.sources),
+            "chunks": dict(self.chunks),
+            "sparse": list(self.sparse),
+            "ranges": self.ranges.to_json(),
+            "approximate": self.approximate,
+            "oscillations": None if self.oscillations is None else asdict(self.oscillations),
+            "noises": [asdict(noise) for noise in self.noises],
+            "teacher": None if self.teacher is None else self.teacher.to_config(),
+        }
+        return saved(self.origin, config)
+
+
+def draw_blueprint(
+    exposed: Exposed,
+    integer: Model,
+    plan: str,
+    origin: Origin,
+    *,
+    ranges: RangeTraining,
+    keep_zeros: bool,
+    approximate: bool,
+    oscillations: Oscillations | None,
+    noises: tuple[Noise, ...],
+    teacher: Exposed | None,
+) -> Blueprint:
+    """Returns the blueprint of a model that begins with the weights that both graphs hold.
+
+    The arguments are fields of `Blueprint`; with `keep_zeros`, zeros of weights stay zeros.
+    """
+    sources = _sources(exposed.model.main, integer.main)
+    chunks = chunks_of(integer, zero_points_move=ranges.observes)
+    weights = {sources[tensor.name] for _, tensor, role in weights_and_biases(integer) if role == "weight"}
+    trained = sorted(weights & exposed.trained) if keep_zeros else []
+    sparse = tuple(name for name in trained if not exposed.real(name).all())
+    return Blueprint(
+        exposed, integer, plan, origin, sources, chunks, sparse, ranges, approximate, oscillations, noises, teacher
+    )
+
+
+def blueprint_from_config(config: Mapping[str, Any]) -> tuple[Blueprint, dict[str, Any]]:
+    """Returns what `Blueprint.to_config` told of, without its weights, and the other settings.
+
+    Raises:
+        RecipeError: if the package or the target is another one now.
+        FormatError: if the graph, the plan or the target was changed in the file.
+    """
+    origin, others = loaded(config)
+    exposed, others = exposed_from_config(others)
+    oscillations, teacher = others.pop("oscillations"), others.pop("teacher")
+    blueprint = Blueprint(
+        exposed,
+        unpacked(others.pop("integer")),
+        others.pop("plan"),
+        origin,
+        others.pop("sources"),
+        others.pop("chunks"),
+        tuple(others.pop("sparse")),
+        RangeTraining.of(others.pop("ranges")),
+        others.pop("approximate"),
+        None if oscillations is None else Oscillations(**oscillations),
+        tuple(Noise.from_json(noise) for noise in others.pop("noises")),
+        None if teacher is None else exposed_from_config(teacher)[0],
+    )
+    return blueprint, others
+
+
+def weights_and_biases(model: Model) -> Iterator[tuple[Node, Tensor, str]]:
+    """Yields (node, constant, ``weight`` or ``bias``) of all operators that have integer weights."""
+    for node in model.main.nodes:
+        op = lookup(node.op)
+        roles = {0: "weight"} if node.op == "DEQUANTIZE" else {op.weight: "weight", op.bias: "bias"}
+        for position, role in roles.items():
+            if position is not None and position < len(node.inputs) and node.inputs[position]:
+                tensor = model.main.tensors[node.inputs[position]]
+                if tensor.is_constant and tensor.quant is not None:
+                    yield node, tensor, role
+
+
+def _sources(graph: Graph, integer: Graph) -> dict[str, str]:
+    """Returns constant of the integer graph → float constant that it was made of."""
+    nodes = {node.name: node for node in graph.nodes}
+    found = {
+        name: name for name, t in integer.tensors.items() if t.is_constant and t.is_float and name in graph.tensors
+    }
+    for node in integer.nodes:
+        for position, name in enumerate(node.inputs):
+            tensor = integer.tensors.get(name)
+            if tensor is None or not tensor.is_constant or tensor.quant is None:
+                continue
+            if node.name in nodes:
+                found[name] = nodes[node.name].inputs[position]
+            elif name in graph.tensors:
+                found[name] = name
+    return found
+
+
+def _emptied(model: Model) -> Model:
+    """Returns the model with zeros for its quantized constants."""
+    tensors = {
+        name: replace(constant(name, np.zeros(tensor.shape, np.int8), tensor.dtype), quant=tensor.quant)
+        if tensor.is_constant and tensor.quant is not None
+        else tensor
+        for name, tensor in model.main.tensors.items()
+    }
+    return replace(model, graphs=(replace(model.main, tensors=tensors), *model.graphs[1:]))
