@@ -348,6 +348,14 @@ def test_zero_that_is_added_to_stays() -> None:
     assert sizes(removed)["a"] == (8, 6)
 
 
+@pytest.mark.parametrize(("value", "left"), [(0.0, 5), (1.0, 8)])
+def test_zero_that_one_number_is_added_to_stays(value: float, left: int) -> None:
+    zeroed = _zeroed()
+    whole = _two_convolutions(W, layer("ADD", ("a", "k"), {"m": (1, 4, 4, 8)}, "AddOptions"), last="m")
+    whole = _with(whole, k=np.array([value], np.float32), **{n: zeroed.main.tensors[n].array for n in ("w", "b")})
+    assert sizes(remove_channels(whole, only_zero=True))["a"] == (8, left)
+
+
 def test_one_zero_channel_is_left() -> None:
     whole = _with(_two_convolutions(np.zeros_like(W)), b=np.zeros(8, np.float32))
     assert sizes(remove_channels(whole, only_zero=True))["a"] == (8, 1)

@@ -77,13 +77,14 @@ def _transcendental(draw: Callable[..., Any], op: str, dtype: str) -> Case:
 
 
 @case("ABS", "NEG", "SQRT", "RSQRT", "EXP", "LOG", "SIN", "COS", "SQUARE", "FLOOR", "CEIL", "ROUND", forms=("float32",))
+@case("SIGN", forms=("float32",))
 def _function(draw: Callable[..., Any], op: str, dtype: str) -> Case:
     x = plain(draw, dtype)
     if op in ("SQRT", "RSQRT", "LOG"):
         x = np.abs(x) + np.float32(1e-6)
     if op == "EXP":
         x /= 8  # where XNNPACK's approximation holds
-    if op in ("FLOOR", "CEIL", "ROUND"):
+    if op in ("FLOOR", "CEIL", "ROUND", "SIGN"):
         x[..., 0] = np.round(x[..., 0] * 2) / 2
     return Case(op, OPTIONS.get(op)).fed("x", x, None).gives(dtype, None)
 
@@ -142,3 +143,26 @@ def _normalized(draw: Callable[..., Any], op: str, dtype: str) -> Case:
         x = (x // 16).astype(np.int8)
     built = Case(op, options, attrs).fed("x", x, params(draw, dtype, -8, 1))
     return built.gives(dtype, QuantParams(dtype, (fixed[0],), (fixed[1],)))
+
+
+@case("ADD_N", forms=("float32", "int32"))
+def _sum_of_all(draw: Callable[..., Any], op: str, dtype: str) -> Case:
+    x = plain(draw, dtype)
+    built = Case(op, "AddNOptions").fed("x0", x, None)
+    for position in range(1, draw(st.integers(2, 4))):
+        built.fed(f"x{position}", np.roll(x, position, axis=-1), None)
+    return built.gives(dtype, None)
+
+
+@case("ATAN2", forms=("float32",))
+def _angle(draw: Callable[..., Any], op: str, dtype: str) -> Case:
+    x = plain(draw, dtype)
+    x[..., 0] = 0
+    return Case(op, "ATan2Options").fed("x", x, None).fed("z", np.roll(x, 1, axis=-1), None).gives(dtype, None)
+
+
+@case("BITWISE_XOR", "RIGHT_SHIFT", forms=("int32",))
+def _bits(draw: Callable[..., Any], op: str, dtype: str) -> Case:
+    x, z = plain(draw, dtype), plain(draw, dtype)[:1, :1, :1]
+    options = {"BITWISE_XOR": "BitwiseXorOptions", "RIGHT_SHIFT": "RightShiftOptions"}
+    return Case(op, options[op]).fed("x", x, None).fed("z", z, None).gives(dtype, None)

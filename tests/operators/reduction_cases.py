@@ -94,7 +94,7 @@ def _pool(draw: Callable[..., Any], op: str, dtype: str) -> Case:
     return Case(name, "Pool2DOptions", attrs).fed("x", image(draw, dtype, 17), quant).gives(dtype, quant)
 
 
-@case("AVERAGE_POOL_2D", "MAX_POOL_2D", forms=("float32",))
+@case("AVERAGE_POOL_2D", "MAX_POOL_2D", "L2_POOL_2D", forms=("float32",))
 def _pool_of_floats(draw: Callable[..., Any], op: str, dtype: str) -> Case:
     attrs = window(draw, dilated=False) | {
         "filter_height": draw(st.integers(1, 4)),

@@ -7,20 +7,8 @@ from collections.abc import Mapping
 from featherweight.channels.groups import Group, outputs_of, rows_of
 from featherweight.channels.labels import Axes, Labeled
 from featherweight.graph import Graph, Node
-
-# Operators that make 0 of zeros only, channel by channel.
-_KEEPS_ZERO = {
-    "ABS", "CAST", "CEIL", "ELU", "FLOOR", "GELU", "HARD_SWISH", "LEAKY_RELU", "NEG", "RELU", "RELU6", "RELU_0_TO_1",
-    "RELU_N1_TO_1", "ROUND", "SIGN", "SIN", "SQRT", "SQUARE", "TANH", "ADD", "ADD_N", "SUB", "MAXIMUM", "MINIMUM",
-    "SQUARED_DIFFERENCE", "AVERAGE_POOL_2D", "MAX_POOL_2D", "L2_POOL_2D", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR",
-    "SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND", "MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD", "RESHAPE",
-    "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "PAD", "CONCATENATION", "SLICE", "SPLIT", "SPACE_TO_DEPTH", "DEPTH_TO_SPACE",
-}  # fmt: skip
-# Operators whose result is 0 where any input is.
-_PRODUCTS = {"MUL", "PRELU"}
-# Operator → positions of its activation and its bias.
-_WEIGHTED = {"CONV_2D": (0, 2), "CONV_3D": (0, 2), "DEPTHWISE_CONV_2D": (0, 2), "FULLY_CONNECTED": (0, 2)}
-_WEIGHTED["TRANSPOSE_CONV"] = (2, 3)
+from featherweight.operators import lookup
+from featherweight.operators.zeros import absorbing, keeps_zero
 
 
 def zero_channels(graph: Graph, labels: Labeled, groups: list[Group]) -> set[int]:
@@ -65,20 +53,37 @@ def _zeros_of(graph: Graph, labels: Labeled, zeros: Mapping[str, set[int]], inde
 
 def _made(graph: Graph, labels: Labeled, node: Node, index: int, inputs: list[set[int]]) -> set[int]:
     """Returns the channels that are 0 in the outputs of a node, and maybe others."""
-    if node.op in _PRODUCTS:
-        return set[int]().union(*inputs)
-    if node.op in _KEEPS_ZERO:
-        carried = [_on(_axes(labels, index, position, name)) for position, name in enumerate(node.inputs)]
-        lost = [on - zero for on, zero in zip(carried, inputs, strict=True)]
-        return set[int]().union(*inputs).difference(*lost)
+    if (absorbed := absorbing(node.op)) and len(inputs) == 2:
+        return set[int]().union(*(inputs[position] for position in absorbed))
     use = next((use for use in labels.outputs if use[0] == index), None)
-    if use is None or node.op not in _WEIGHTED:
+    if use is not None:
+        return _rows_made(graph, labels, node, use, inputs)
+    if not keeps_zero(node.op):
+        return set()
+    carried = [_on(_axes(labels, index, position, name)) for position, name in enumerate(node.inputs)]
+    alone = [graph.tensors[name] for on, name in zip(carried, node.inputs, strict=True) if not on and name]
+    is_joined = lookup(node.op).axes != "concatenation"  # which puts what has no channels beside those that have
+    if is_joined and any(t.is_float and (t.array is None or t.array.any()) for t in alone):
+        return set()
+    lost = [on - zero for on, zero in zip(carried, inputs, strict=True)]
+    return set[int]().union(*inputs).difference(*lost)
+
+
+def _rows_made(graph: Graph, labels: Labeled, node: Node, use: tuple[int, int], inputs: list[set[int]]) -> set[int]:
+    """Returns the channels that are 0 in what a node makes with a weight."""
+    op = lookup(node.op)
+    if op.weight is None:
         return set()
     rows = _zero_rows(graph, labels, use)
-    if node.op != "DEPTHWISE_CONV_2D":
+    if op.axes != "depthwise":
         return rows
-    bias = _WEIGHTED[node.op][1]
-    return rows | (inputs[0] if bias >= len(node.inputs) or not node.inputs[bias] else inputs[0] & inputs[bias])
+    return rows | (inputs[0] if (bias := _bias(node)) is None else inputs[0] & inputs[bias])
+
+
+def _bias(node: Node) -> int | None:
+    """Returns the position of a node's bias, None where it has none."""
+    position = lookup(node.op).bias
+    return position if position is not None and position < len(node.inputs) and node.inputs[position] else None
 
 
 def _axes(labels: Labeled, index: int, position: int, name: str) -> Axes:
@@ -89,8 +94,7 @@ def _zero_rows(graph: Graph, labels: Labeled, use: tuple[int, int]) -> set[int]:
     """Returns the channels whose rows and bias are 0 in a weight."""
     node, outputs = graph.nodes[use[0]], outputs_of(labels, use)
     alive = (rows_of(graph, labels, use) != 0).any(axis=1)
-    bias = _WEIGHTED[node.op][1] if node.op in _WEIGHTED else len(node.inputs)
-    if bias < len(node.inputs) and node.inputs[bias]:
+    if (bias := _bias(node)) is not None:
         array = graph.tensors[node.inputs[bias]].array
         alive |= True if array is None else array != 0
     return set(outputs.tolist()) - set(outputs[alive].tolist()) - {0}
@@ -98,12 +102,13 @@ def _zero_rows(graph: Graph, labels: Labeled, use: tuple[int, int]) -> set[int]:
 
 def _summed(labels: Labeled, node: Node, index: int, inputs: list[set[int]]) -> set[int]:
     """Returns the channels that a node sums over though they are not 0."""
-    if node.op == "BATCH_MATMUL":
+    op = lookup(node.op)
+    if op.axes == "product":
         depth = labels.tensors.get(node.inputs[0], ())[-2 if node.attrs.get("adj_x") else -1 :][:1]
         return _on(depth) - inputs[0] - inputs[1]
-    if node.op not in _WEIGHTED:
+    if op.axes not in ("convolution", "depthwise", "dense"):
         return set()
     outputs = next((axis for use, axis in labels.outputs.items() if use[0] == index), 0)
     weight = _axes(labels, index, 1, node.inputs[1])
     read = _on(tuple(axis for number, axis in enumerate(weight) if number != outputs))
-    return read - inputs[_WEIGHTED[node.op][0]]
+    return read - inputs[op.activation]

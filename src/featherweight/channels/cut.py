@@ -10,7 +10,7 @@ import numpy as np
 
 from featherweight.channels.labels import Axes, Labeled, unlabeled
 from featherweight.graph import Graph, Model, Node, Tensor, constant, fresh_name, replace_graph
-from featherweight.operators import lookup
+from featherweight.operators import AxesRule, lookup
 
 
 @dataclass(eq=False)
@@ -112,7 +112,10 @@ _Adapter = Callable[[_Cut, Node, tuple[str, ...]], Node]
 
 def _adapted(cut: _Cut, node: Node, inputs: tuple[str, ...]) -> Node:
     """Returns a node with its new inputs, and with what it says of sizes brought up to date."""
-    adapter = _ADAPTERS.get(node.op)
+    op = lookup(node.op)
+    if op.shape_operand is not None:
+        return _output_shape(cut, node, inputs, op.shape_operand)
+    adapter = _ADAPTERS.get(op.axes)
     return replace(node, inputs=inputs) if adapter is None else adapter(cut, node, inputs)
 
 
@@ -139,24 +142,15 @@ def _updated(shape: Any, before: tuple[int, ...], after: tuple[int, ...]) -> lis
     return [new if size == old else size for size, old, new in zip(given, before, after, strict=True)]
 
 
-def _reshape(cut: _Cut, node: Node, inputs: tuple[str, ...]) -> Node:
+def _output_shape(cut: _Cut, node: Node, inputs: tuple[str, ...], position: int) -> Node:
+    """Updates the shape of the output that an operator takes as an input, or as an attribute."""
     before, after = _shapes(cut, node)
     attrs = dict(node.attrs)
     if attrs.get("new_shape") is not None and len(attrs["new_shape"]) == len(before):
         attrs["new_shape"] = type(attrs["new_shape"])(_updated(attrs["new_shape"], before, after))
-    return _output_shape(cut, replace(node, attrs=attrs), inputs, 1)
-
-
-def _output_shape(cut: _Cut, node: Node, inputs: tuple[str, ...], position: int) -> Node:
-    """Updates the shape of the output that an operator takes as an input."""
-    before, after = _shapes(cut, node)
     shape = cut.graph.tensors[node.inputs[position]].array if position < len(node.inputs) else None
     values = {} if shape is None else {position: _updated(shape, before, after)}
-    return _with_values(cut, node, inputs, values)
-
-
-def _transposed_convolution(cut: _Cut, node: Node, inputs: tuple[str, ...]) -> Node:
-    return _output_shape(cut, node, inputs, 0)
+    return _with_values(cut, replace(node, attrs=attrs), inputs, values)
 
 
 def _depthwise(cut: _Cut, node: Node, inputs: tuple[str, ...]) -> Node:
@@ -188,14 +182,7 @@ def _slice(cut: _Cut, node: Node, inputs: tuple[str, ...]) -> Node:
     return _with_values(cut, node, inputs, {1: begun, 2: _updated(sizes, before, after)})
 
 
-_ADAPTERS: dict[str, _Adapter] = {
-    "RESHAPE": _reshape,
-    "TRANSPOSE_CONV": _transposed_convolution,
-    "DEPTHWISE_CONV_2D": _depthwise,
-    "PAD": _pad,
-    "PADV2": _pad,
-    "SLICE": _slice,
-}
+_ADAPTERS: dict[AxesRule, _Adapter] = {"depthwise": _depthwise, "pad": _pad, "slice": _slice}
 
 
 def total_macs(model: Model) -> int:

@@ -3,7 +3,7 @@
 Each axis of each float tensor gets one integer for each index. Equal labels are one channel: a convolution's output c,
 what a residual addition adds to it, and the column of the weight that reads it. Label 0 is on what can't be removed
 from an axis: batches, positions, features of the model's inputs. What a label may be joined with is the business of
-the rules (`sparsity.label_products`, `sparsity.label_moves`); this module keeps the books.
+the rules (`channels.rules_of_products`, `channels.rules_of_movers`); this module keeps the books.
 """
 
 from __future__ import annotations

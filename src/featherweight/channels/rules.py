@@ -1,7 +1,7 @@
 """What rules of how channels go through operators have in common, and the table of them.
 
-A rule returns the labels of each output. An operator without a rule keeps all channels that it reads, and its outputs
-have none that could be removed.
+A rule is one of a word of `operators.axes`, and returns the labels of each output. An operator that keeps all channels
+that it reads has outputs with none that could be removed.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ import numpy as np
 
 from featherweight.channels.labels import Axes, Labeling, unlabeled
 from featherweight.graph import Node
+from featherweight.operators import AxesRule, lookup
 
 Rule = Callable[[Labeling, Node], tuple[Axes, ...]]
-_RULES: dict[str, Rule] = {}
+RULES: dict[AxesRule, Rule] = {}
 
 
-def rule(*ops: str) -> Callable[[Rule], Rule]:
-    """Attaches a rule to operators."""
+def rule(*words: AxesRule) -> Callable[[Rule], Rule]:
+    """Attaches a rule to words of `operators.axes`."""
 
     def attach(function: Rule) -> Rule:
-        for op in ops:
-            if op in _RULES:
-                raise ValueError(f"operator {op} has two rules")
-            _RULES[op] = function
+        for word in words:
+            if word in RULES:
+                raise ValueError(f"axes of '{word}' have two rules")
+            RULES[word] = function
         return function
 
     return attach
@@ -32,7 +33,7 @@ def rule(*ops: str) -> Callable[[Rule], Rule]:
 
 def rule_of(op: str) -> Rule:
     """Returns the rule of an operator."""
-    return _RULES.get(op, keep_all)
+    return RULES[lookup(op).axes]
 
 
 def why(node: Node, what: str) -> str:
@@ -47,6 +48,10 @@ def keep_all(labels: Labeling, node: Node, what: str = "reads them all") -> tupl
             for axis in labels.of(node, position):
                 labels.fix(axis, why(node, what))
     return tuple(unlabeled(labels.graph.tensors[name].shape if name else ()) for name in node.outputs)
+
+
+_KEPT: tuple[AxesRule, ...] = ("", "kept", "decision", "lookup", "mirror", "pack", "recurrent", "selection", "shape")
+rule(*_KEPT, "slices", "strided_slice", "unpack")(keep_all)
 
 
 def output_shape(labels: Labeling, node: Node) -> tuple[int, ...]:

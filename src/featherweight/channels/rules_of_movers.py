@@ -20,7 +20,7 @@ from featherweight.channels.rules import (
 from featherweight.graph import Node
 
 
-@rule("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
+@rule("reshape", "squeeze", "expand")
 def _reshape(labels: Labeling, node: Node) -> tuple[Axes, ...]:
     return (reshaped(labels, node, labels.of(node, 0), output_shape(labels, node)),)
 
@@ -77,13 +77,13 @@ def _segments(sizes: Sequence[int], shape: Sequence[int]) -> list[tuple[list[int
     return found
 
 
-@rule("TRANSPOSE")
+@rule("transpose")
 def _transpose(labels: Labeling, node: Node) -> tuple[Axes, ...]:
     order = integers(labels, node, 1)
     return keep_all(labels, node) if order is None else (tuple(labels.of(node, 0)[axis] for axis in order),)
 
 
-@rule("PAD", "PADV2")
+@rule("pad")
 def _pad(labels: Labeling, node: Node) -> tuple[Axes, ...]:
     """Channels that are padded are new, and can be removed: less is padded then."""
     x, pads = labels.of(node, 0), integers(labels, node, 1)
@@ -99,7 +99,7 @@ def _pad(labels: Labeling, node: Node) -> tuple[Axes, ...]:
     return (tuple(result),)
 
 
-@rule("CONCATENATION")
+@rule("concatenation")
 def _concatenation(labels: Labeling, node: Node) -> tuple[Axes, ...]:
     shape = output_shape(labels, node)
     along = int(node.attrs.get("axis", 0)) % len(shape)
@@ -114,7 +114,7 @@ def _concatenation(labels: Labeling, node: Node) -> tuple[Axes, ...]:
     return (tuple(result),)
 
 
-@rule("SLICE")
+@rule("slice")
 def _slice(labels: Labeling, node: Node) -> tuple[Axes, ...]:
     x, begins, shape = labels.of(node, 0), integers(labels, node, 1), output_shape(labels, node)
     if begins is None or integers(labels, node, 2) is None:
@@ -122,7 +122,7 @@ def _slice(labels: Labeling, node: Node) -> tuple[Axes, ...]:
     return (tuple(axis[begin : begin + size] for axis, begin, size in zip(x, begins, shape, strict=True)),)
 
 
-@rule("SPLIT")
+@rule("split")
 def _split(labels: Labeling, node: Node) -> tuple[Axes, ...]:
     """Channel c of each part is one with channel c of the others: parts stay equally wide."""
     x, along = labels.of(node, 1), integers(labels, node, 0)
@@ -136,14 +136,14 @@ def _split(labels: Labeling, node: Node) -> tuple[Axes, ...]:
     return tuple((*x[:axis], part, *x[axis + 1 :]) for part in parts)
 
 
-@rule("SPACE_TO_DEPTH")
+@rule("space_to_depth")
 def _space_to_depth(labels: Labeling, node: Node) -> tuple[Axes, ...]:
     """Output ``(dy * block + dx) * channels + c`` is channel c."""
     x, block = labels.of(node, 0), int(node.attrs["block_size"])
     return (positions_fixed(labels, node, x, np.tile(x[-1], block * block)),)
 
 
-@rule("DEPTH_TO_SPACE")
+@rule("depth_to_space")
 def _depth_to_space(labels: Labeling, node: Node) -> tuple[Axes, ...]:
     """Inputs ``(dy * block + dx) * channels + c`` are one channel for all dy and dx."""
     x, block = labels.of(node, 0), int(node.attrs["block_size"])

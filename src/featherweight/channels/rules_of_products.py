@@ -19,22 +19,12 @@ from featherweight.channels.rules import (
 )
 from featherweight.channels.rules_of_movers import reshaped
 from featherweight.graph import Node
-
-UNARY = (
-    "ABS", "CAST", "CEIL", "COS", "ELU", "EXP", "FLOOR", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOG", "LOGICAL_NOT",
-    "LOGISTIC", "NEG", "RELU", "RELU6", "RELU_0_TO_1", "RELU_N1_TO_1", "ROUND", "RSQRT", "SIGN", "SIN", "SQRT",
-    "SQUARE", "TANH",
-)  # fmt: skip
-BINARY = (
-    "ADD", "ADD_N", "DIV", "EQUAL", "FLOOR_DIV", "FLOOR_MOD", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL",
-    "LOGICAL_AND", "LOGICAL_OR", "MAXIMUM", "MINIMUM", "MUL", "NOT_EQUAL", "POW", "PRELU", "SELECT_V2",
-    "SQUARED_DIFFERENCE", "SUB",
-)  # fmt: skip
+from featherweight.operators import lookup
 
 
-def label_bias(labels: Labeling, node: Node, position: int, channels: np.ndarray) -> bool:
+def label_bias(labels: Labeling, node: Node, position: int | None, channels: np.ndarray) -> bool:
     """Labels a bias as the outputs it is added to; False where it is computed."""
-    if labels.tensor(node, position) is None:
+    if position is None or labels.tensor(node, position) is None:
         return True
     if not is_constant(labels, node, position):
         return False
@@ -45,14 +35,13 @@ def label_bias(labels: Labeling, node: Node, position: int, channels: np.ndarray
 # ---------------------------------------------------------------------------------------------- products with weights
 
 
-# Operator → positions of activation, weight and bias; the weight's axes of outputs and inputs.
-_CONVOLUTIONS = {"CONV_2D": (0, 1, 2, 0, 3), "CONV_3D": (0, 1, 2, 4, 3), "TRANSPOSE_CONV": (2, 1, 3, 0, 3)}
-
-
-@rule(*_CONVOLUTIONS)
+@rule("convolution")
 def _convolution(labels: Labeling, node: Node) -> tuple[Axes, ...]:
     """New channels; those of the input are the weight's columns."""
-    activation, weight, bias, outputs, inputs = _CONVOLUTIONS[node.op]
+    op = lookup(node.op)
+    ((weight, bias, activation),) = op.weights
+    assert op.weight_axes is not None
+    outputs, inputs = op.weight_axes
     x = labels.of(node, activation)
     kernel = labels.tensor(node, weight)
     if kernel is None or not kernel.is_constant:
@@ -67,7 +56,7 @@ def _convolution(labels: Labeling, node: Node) -> tuple[Axes, ...]:
     return (positions_fixed(labels, node, x, channels),)
 
 
-@rule("DEPTHWISE_CONV_2D")
+@rule("depthwise")
 def _depthwise(labels: Labeling, node: Node) -> tuple[Axes, ...]:
     """Output ``c * multiplier + j`` is channel c of the input; of one input channel, all outputs are new."""
     x, kernel = labels.of(node, 0), labels.tensor(node, 1)
@@ -82,7 +71,7 @@ def _depthwise(labels: Labeling, node: Node) -> tuple[Axes, ...]:
     return (positions_fixed(labels, node, x, channels),)
 
 
-@rule("FULLY_CONNECTED")
+@rule("dense")
 def _fully_connected(labels: Labeling, node: Node) -> tuple[Axes, ...]:
     """New channels; the features of the input, flattened where the weight is longer, are the weight's columns."""
     x, weight = labels.of(node, 0), labels.tensor(node, 1)
@@ -102,7 +91,7 @@ def _fully_connected(labels: Labeling, node: Node) -> tuple[Axes, ...]:
     return ((*reshaped(labels, node, x[:-1], output_shape(labels, node)[:-1]), channels),)
 
 
-@rule("BATCH_MATMUL")
+@rule("product")
 def _batch_matmul(labels: Labeling, node: Node) -> tuple[Axes, ...]:
     """x (…, rows, depth) times y (…, depth, columns): depth is joined, and so are the batches, heads for example."""
     if is_constant(labels, node, 0) or is_constant(labels, node, 1):
@@ -114,7 +103,7 @@ def _batch_matmul(labels: Labeling, node: Node) -> tuple[Axes, ...]:
     return ((*joined(labels, node, [x[:-2], y[:-2]], output_shape(labels, node)[:-2]), rows, columns),)
 
 
-@rule("GATHER")
+@rule("gather")
 def _gather(labels: Labeling, node: Node) -> tuple[Axes, ...]:
     """The features of a table are channels; rows that are looked up are not."""
     axis, table = int(node.attrs.get("axis", 0)), labels.tensor(node, 0)
@@ -131,12 +120,12 @@ def _gather(labels: Labeling, node: Node) -> tuple[Axes, ...]:
 # ------------------------------------------------------------------------------------------------------- elementwise
 
 
-@rule(*UNARY)
+@rule("same")
 def _unary(labels: Labeling, node: Node) -> tuple[Axes, ...]:
     return (labels.of(node, 0),)
 
 
-@rule(*BINARY)
+@rule("joined")
 def _binary(labels: Labeling, node: Node) -> tuple[Axes, ...]:
     """Inputs that are computed are joined, index by index; constants are cut as the result is."""
     shape = output_shape(labels, node)
@@ -156,15 +145,14 @@ def _binary(labels: Labeling, node: Node) -> tuple[Axes, ...]:
 # --------------------------------------------------------------------------------------------- windows and reductions
 
 
-@rule("AVERAGE_POOL_2D", "MAX_POOL_2D", "L2_POOL_2D", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR")
-@rule("SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND")
+@rule("window", "blocks")
 def _window(labels: Labeling, node: Node) -> tuple[Axes, ...]:
     x = labels.of(node, 0)
     batch = unlabeled(output_shape(labels, node)[:1])
     return ((*batch, *positions_fixed(labels, node, x, x[-1])[1:]),)
 
 
-@rule("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD")
+@rule("reduction")
 def _reduction(labels: Labeling, node: Node) -> tuple[Axes, ...]:
     x, axes = labels.of(node, 0), integers(labels, node, 1)
     if axes is None:
@@ -177,7 +165,7 @@ def _reduction(labels: Labeling, node: Node) -> tuple[Axes, ...]:
     return (tuple(one for axis, one in enumerate(x) if axis not in reduced),)
 
 
-@rule("SOFTMAX", "LOG_SOFTMAX", "L2_NORMALIZATION")
+@rule("normalization")
 def _normalization(labels: Labeling, node: Node) -> tuple[Axes, ...]:
     x = labels.of(node, 0)
     return ((*x[:-1], labels.fix(x[-1], why(node, "normalizes over them"))),)

@@ -17,10 +17,9 @@ from featherweight.graph import Graph, Model, Node, Tensor, constant, fresh_name
 from featherweight.lower.following import Places, found_places
 from featherweight.lower.per_sample import gathered_rows, padded_and_added
 from featherweight.lower.places import Place, one_of
+from featherweight.operators import lookup
 from featherweight.operators.families.recurrent import LSTM
 
-# Operators with a constant that says their output's sizes: the position of that operand. Only RESHAPE takes -1.
-_SHAPE_OPERAND = {"RESHAPE": 1, "TRANSPOSE_CONV": 0, "CONV_3D_TRANSPOSE": 0, "BROADCAST_TO": 1}
 _REGION_OPS = {
     "WHILE": "a loop",
     "IF": "a branch",
@@ -72,25 +71,25 @@ def _restated_node(
     place = places.get(node.outputs[0]) if node.outputs else None
     if place is None:
         return (node,)
-    if node.op in {"SLICE", "STRIDED_SLICE"}:
+    axes, position = lookup(node.op).axes, lookup(node.op).shape_operand
+    if axes in ("slice", "strided_slice"):
         return (_freed_slice(node, graph, tensors, places[node.inputs[0]]),)
-    is_row = node.op == "GATHER_ND" and graph.tensors[node.inputs[1]].is_constant
+    is_row = axes == "slices" and graph.tensors[node.inputs[1]].is_constant
     if is_row and places[node.inputs[0]] == Place(0):  # Else the batch could not have been followed.
         return (gathered_rows(node, graph, tensors),)
-    if node.op == "CONCATENATION" and is_free and any(tensors[name].is_constant for name in node.inputs):
+    if axes == "concatenation" and is_free and any(tensors[name].is_constant for name in node.inputs):
         joined = padded_and_added(node, tensors, place)
         if joined is None:
-            raise FixedBatchError(f"CONCATENATION '{node.name}' joins a constant to every sample")
+            raise FixedBatchError(f"{node.op} '{node.name}' joins a constant to every sample")
         return joined
     if node.op == "BROADCAST_TO" and is_free:
         return (_tiled(node, graph, tensors),)
-    position = _SHAPE_OPERAND.get(node.op)
     return (node,) if position is None else (_resized(node, tensors, place, position, is_free),)
 
 
 def _resized(node: Node, tensors: dict[str, Tensor], place: Place, position: int, is_free: bool) -> Node:
     """Returns the node with its shape constant at batch 1, or free."""
-    if is_free and node.op != "RESHAPE":
+    if is_free and lookup(node.op).axes != "reshape":  # the only one that takes -1
         raise FixedBatchError(f"{node.op} '{node.name}' needs its output's batch as a constant")
     entries = np.array(tensors[node.outputs[0]].shape, np.int32)
     if is_free:
@@ -121,7 +120,7 @@ def _freed_slice(node: Node, graph: Graph, tensors: dict[str, Tensor], place: Pl
     if begin is None or end is None:
         raise LoweringError(f"{node.op} '{node.name}' begins or ends where the graph computes it")
     attrs, inputs = dict(node.attrs), list(node.inputs)
-    if node.op == "SLICE":
+    if lookup(node.op).axes == "slice":
         size = end.reshape(-1)
         end = np.where(size < 0, shape, begin.reshape(-1) + size)
         values = {"begin": begin.reshape(-1), "end": end, "strides": np.ones_like(end)}
@@ -136,7 +135,7 @@ def _freed_slice(node: Node, graph: Graph, tensors: dict[str, Tensor], place: Pl
         raise LoweringError(f"{node.op} '{node.name}' takes a part of the batch")
     for mask in ("begin_mask", "end_mask"):
         attrs[mask] = int(attrs.get(mask, 0)) | 1 << axis
-    if node.op == "STRIDED_SLICE":
+    if lookup(node.op).axes == "strided_slice":
         return replace(node, attrs=attrs)
     return Node("STRIDED_SLICE", tuple(inputs), node.outputs, attrs)
 
@@ -150,7 +149,7 @@ def _takes_part(node: Node, graph: Graph, place: Place) -> bool:
     if begin is None or end is None:
         return True
     first, last = int(begin.reshape(-1)[place.axis]), int(end.reshape(-1)[place.axis])
-    if node.op == "SLICE":
+    if lookup(node.op).axes == "slice":
         return first != 0 or last not in {-1, size}
     return not ((masks[0] or first == 0) and (masks[1] or last >= size))
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from featherweight.errors import LoweringError
 from featherweight.graph import Graph, Node
 from featherweight.lower.per_sample import picks_own_rows
 from featherweight.lower.places import Place, relocated
+from featherweight.operators import AxesRule, lookup
 
 # By tensor name; a constant that is repeated for every sample has a place as what is computed has.
 Places = dict[str, Place]
@@ -63,7 +63,7 @@ def found_places(graph: Graph, inputs: Sequence[str], batch: int) -> Places:
     for node in graph.nodes:
         if any(name in places for name in node.inputs):
             step = _Step(node, graph, places, batch)
-            place = _RULES.get(node.op, _aligned)(step)
+            place = _RULES.get(lookup(node.op).axes, _aligned)(step)
             if place is not None:
                 places.update({name: place for name in node.outputs if name})
     return places
@@ -79,14 +79,14 @@ def _aligned(step: _Step) -> Place | None:
     place = min(met, key=lambda p: p.axis)
     if len(met) > 1 or not 0 <= place.axis < rank:
         raise LoweringError(f"{step} meets the batch in {len(met)} places")
-    if step.node.op in _ELEMENTWISE:
+    if lookup(step.node.op).axes in _OF_EQUALS:
         _require_repeated(step, place)
     return place
 
 
 def _require_repeated(step: _Step, place: Place) -> None:
     """Checks that operands without the batch fit every sample; a constant that was written out for all is placed."""
-    rank, joins = len(step.output), step.node.op == "CONCATENATION"
+    rank, joins = len(step.output), lookup(step.node.op).axes == "concatenation"
     for position, name in enumerate(step.node.inputs):
         tensor = step.graph.tensors.get(name)
         if tensor is None or step.place(position) is not None or (axis := place.axis - rank + len(tensor.shape)) < 0:
@@ -246,32 +246,23 @@ def _of(step: _Step, position: int) -> Place:
     return place
 
 
-# Operators of several equal operands, which repeat an operand of size one, but never one of another size.
-_ELEMENTWISE = frozenset(
-    [
-        *("ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE", "POW", "FLOOR_DIV", "FLOOR_MOD"),
-        *("EQUAL", "NOT_EQUAL", "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL", "LOGICAL_AND", "LOGICAL_OR"),
-        *("ATAN2", "BITWISE_XOR", "CONCATENATION", "PRELU", "RIGHT_SHIFT", "SELECT", "SELECT_V2"),
-    ]
-)
-_REDUCTIONS = (
-    *("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD", "REDUCE_ANY", "REDUCE_ALL"),
-    *("ARG_MAX", "ARG_MIN"),
-)
-_RULES: Mapping[str, Callable[[Any], Place | None]] = {
-    "BATCH_MATMUL": _multiplied,
-    "EMBEDDING_LOOKUP": _first,
-    "EXPAND_DIMS": _expanded,
-    "FULLY_CONNECTED": _dense,
-    "GATHER": _gathered,
-    "GATHER_ND": _gathered_slices,
-    "ONE_HOT": _first,
-    "PACK": _packed,
-    "RESHAPE": _reshaped,
-    "SHAPE": _lost,
-    "SQUEEZE": _squeezed,
-    "STRIDED_SLICE": _cut,
-    "TRANSPOSE": _transposed,
-    "UNPACK": _unpacked,
-    **dict.fromkeys(_REDUCTIONS, _reduced),
+# By the word of `operators.axes`; `_aligned` for the others.
+_RULES: Mapping[AxesRule, Callable[[_Step], Place | None]] = {
+    "decision": _reduced,
+    "dense": _dense,
+    "expand": _expanded,
+    "gather": _gathered,
+    "lookup": _first,
+    "pack": _packed,
+    "product": _multiplied,
+    "reduction": _reduced,
+    "reshape": _reshaped,
+    "shape": _lost,
+    "slices": _gathered_slices,
+    "squeeze": _squeezed,
+    "strided_slice": _cut,
+    "transpose": _transposed,
+    "unpack": _unpacked,
 }
+# Of several equal operands, which repeat an operand of size one, but never one of another size.
+_OF_EQUALS: tuple[AxesRule, ...] = ("joined", "selection", "concatenation")

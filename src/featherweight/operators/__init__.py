@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from featherweight.operators.axes import AxesRule
 from featherweight.operators.call import Call, Kernel
 from featherweight.operators.families import (
     activation,
@@ -27,7 +28,19 @@ from featherweight.operators.families import (
 from featherweight.operators.kernels import lstm_integer, lstm_real
 from featherweight.operators.record import Op, WeightRole, kernel, lookup, placed, refusal, register, registered
 
-__all__ = ["Call", "Kernel", "Op", "WeightRole", "kernel", "lookup", "placed", "refusal", "register", "registered"]
+__all__ = [
+    "AxesRule",
+    "Call",
+    "Kernel",
+    "Op",
+    "WeightRole",
+    "kernel",
+    "lookup",
+    "placed",
+    "refusal",
+    "register",
+    "registered",
+]
 
 _FAMILIES = (
     activation,

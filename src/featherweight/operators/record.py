@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from featherweight.graph import Graph, Node
+from featherweight.operators.axes import AxesRule
 from featherweight.operators.call import Call, Kernel
 from featherweight.operators.relevance import EVERYTHING, Interval, Reading, Rule
 
@@ -64,11 +65,9 @@ class Op:
         trained: what a float constant that is trained is called, by its position.
 
     Traits:
-        elementwise: 1 where each output element comes from one element, 2 where it comes from one of each of several
-            operands, which broadcast; 0 for all others.
-        is_mover: its outputs hold values of its float inputs, and fills, in other places.
-        is_reduction: the axes that its second input names come together in one value each.
-        is_window: each output pixel comes from a window of pixels, channel by channel; (n, h, w, c).
+        axes: what becomes of the axes of its inputs, a word of `operators.axes`.
+        shape_operand: position of the operand that says the output's shape; None where none does.
+        is_mover: its outputs hold values of its float inputs, and zeros, in other places.
         is_homogeneous: f(a x) = a f(x) for every a > 0, channel by channel.
         is_steep_at_zero: its derivative has no bound near zero.
         is_of_positive: it is defined from zero on.
@@ -105,10 +104,9 @@ class Op:
     activation: int = 0
     more_weights: tuple[WeightRole, ...] = ()
     trained: Mapping[int, str] = field(default_factory=dict[int, str])
-    elementwise: Literal[0, 1, 2] = 0
+    axes: AxesRule = ""
+    shape_operand: int | None = None
     is_mover: bool = False
-    is_reduction: bool = False
-    is_window: bool = False
     is_homogeneous: bool = False
     is_steep_at_zero: bool = False
     is_of_positive: bool = False
@@ -135,6 +133,16 @@ class Op:
         """All weights, the first one first."""
         first = () if self.weight is None else (WeightRole(self.weight, self.bias, self.activation),)
         return (*first, *self.more_weights)
+
+    @property
+    def elementwise(self) -> Literal[0, 1, 2]:
+        """1 where each output element comes from one element, 2 where from one of each operand, broadcast; else 0."""
+        return 1 if self.axes == "same" else 2 if self.axes == "joined" else 0
+
+    @property
+    def is_reduction(self) -> bool:
+        """True where the axes that its second input names come together in one value each."""
+        return self.axes in ("reduction", "decision")
 
 
 _OPS: dict[str, Op] = {}

@@ -29,6 +29,7 @@ register(
     Op(
         "SOFTMAX",
         "SoftmaxOptions",
+        axes="normalization",
         fixed_output={"int8": (1 / 256, -128), "int16": (1 / 32768, 0)},
         versions={"int8": 2, "int16": 3},
         refused=refused_softmax,
@@ -39,7 +40,7 @@ register(
 register(
     Op(
         "LOGISTIC",
-        elementwise=1,
+        axes="same",
         fixed_output={"int8": (1 / 256, -128), "int16": (1 / 32768, 0)},
         versions={"int8": 2, "int16": 3},
         refused=refused_sigmoid,
@@ -49,7 +50,7 @@ register(
 register(
     Op(
         "TANH",
-        elementwise=1,
+        axes="same",
         fixed_output={"int8": (1 / 128, 0), "int16": (1 / 32768, 0)},
         versions={"int8": 2, "int16": 3},
         refused=refused_sigmoid,
@@ -60,19 +61,19 @@ for _name in ("RELU", "RELU6"):
     register(
         Op(
             _name,
-            elementwise=1,
+            axes="same",
             is_homogeneous=_name == "RELU",
             versions={"int8": 2, "int16": 3},
             relevant=of_rectified,
         )
     )
 for _name in ("RELU_N1_TO_1", "RELU_0_TO_1"):
-    register(Op(_name, elementwise=1, versions={"int8": 1}))
+    register(Op(_name, axes="same", versions={"int8": 1}))
 register(
     Op(
         "LEAKY_RELU",
         "LeakyReluOptions",
-        elementwise=1,
+        axes="same",
         is_homogeneous=True,
         versions={"int8": 1, "int16": 2},
         refused=refused_rescaling,
@@ -81,15 +82,15 @@ register(
 register(
     Op(
         "PRELU",
-        elementwise=2,
+        axes="joined",
         trained={1: "alpha"},
         versions={"int8": 1},
         delegated=lambda call: call.input(0).is_float,
     )
 )
-register(Op("ELU", elementwise=1, versions={"int8": 1}, is_curved=True))
-register(Op("HARD_SWISH", "HardSwishOptions", elementwise=1, versions={"int8": 1}))
-register(Op("GELU", "GeluOptions", elementwise=1, versions={"int8": 2, "int16": 2}, is_curved=True))
+register(Op("ELU", axes="same", versions={"int8": 1}, is_curved=True))
+register(Op("HARD_SWISH", "HardSwishOptions", axes="same", versions={"int8": 1}))
+register(Op("GELU", "GeluOptions", axes="same", versions={"int8": 2, "int16": 2}, is_curved=True))
 
 
 def _sigmoid(x: np.ndarray, exp: Function) -> np.ndarray:

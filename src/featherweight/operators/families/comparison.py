@@ -1,4 +1,7 @@
-"""Comparisons and logic. Sources: LiteRT comparisons.cc, reference/comparisons.h, logical.cc."""
+"""Comparisons, logic and bits.
+
+Sources: LiteRT comparisons.cc, reference/comparisons.h, logical.cc, bitwise_xor.cc, right_shift.cc.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ for _name, _options, _int16 in (
         Op(
             _name,
             _options,
-            elementwise=2,
+            axes="joined",
             same_scale=(0, 1),
             versions={"int8": 2, "int16": _int16},
             relevant=of_compared,
@@ -35,7 +38,7 @@ for _name, _options in (("GREATER", "GreaterOptions"), ("LESS_EQUAL", "LessEqual
         Op(
             _name,
             _options,
-            elementwise=2,
+            axes="joined",
             same_scale=(0, 1),
             versions={"int8": 2},
             relevant=of_compared,
@@ -43,8 +46,10 @@ for _name, _options in (("GREATER", "GreaterOptions"), ("LESS_EQUAL", "LessEqual
         )
     )
 for _name, _options in (("LOGICAL_AND", "LogicalAndOptions"), ("LOGICAL_OR", "LogicalOrOptions")):
-    register(Op(_name, _options, elementwise=2))
-register(Op("LOGICAL_NOT", "LogicalNotOptions", elementwise=1))
+    register(Op(_name, _options, axes="joined"))
+register(Op("LOGICAL_NOT", "LogicalNotOptions", axes="same"))
+for _name, _options in (("BITWISE_XOR", "BitwiseXorOptions"), ("RIGHT_SHIFT", "RightShiftOptions")):
+    register(Op(_name, _options, axes="joined"))
 
 _FRACTION_BITS = 8
 Compare = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -105,3 +110,15 @@ def logical_or(call: Call) -> tuple[np.ndarray, ...]:
 def logical_not(call: Call) -> tuple[np.ndarray, ...]:
     """True where the input is not."""
     return (~call.array(0),)
+
+
+@kernel("BITWISE_XOR", "int32")
+def exclusive_or(call: Call) -> tuple[np.ndarray, ...]:
+    """Bits that one of two integers has."""
+    return (np.bitwise_xor(call.array(0), call.array(1)),)
+
+
+@kernel("RIGHT_SHIFT", "int32")
+def right_shift(call: Call) -> tuple[np.ndarray, ...]:
+    """Bits of the first integer moved to the right by the second, at least 0 and at most 31; the sign stays."""
+    return (np.right_shift(call.array(0), np.clip(call.array(1), 0, 31)),)

@@ -14,8 +14,8 @@ from featherweight.operators.record import Op, kernel, register
 # (index of a graph, its inputs) -> its outputs
 RunGraph = Callable[[int, Sequence[np.ndarray]], tuple[np.ndarray, ...]]
 
-register(Op("WHILE", "WhileOptions", calls=("cond_subgraph_index", "body_subgraph_index")))
-register(Op("IF", "IfOptions", calls=("then_subgraph_index", "else_subgraph_index")))
+register(Op("WHILE", "WhileOptions", axes="kept", calls=("cond_subgraph_index", "body_subgraph_index")))
+register(Op("IF", "IfOptions", axes="kept", calls=("then_subgraph_index", "else_subgraph_index")))
 register(Op("CALL_ONCE", "CallOnceOptions", calls=("init_subgraph_index",)))
 register(Op("CALL", "CallOptions", calls=("subgraph",)))
 register(Op("STABLEHLO_COMPOSITE", "StableHLOCompositeOptions", calls=("decomposition_subgraph_index",)))

@@ -37,6 +37,7 @@ register(
     Op(
         "CONV_2D",
         "Conv2DOptions",
+        axes="convolution",
         weight=1,
         axis=0,
         weight_axes=(0, 3),
@@ -53,6 +54,7 @@ register(
     Op(
         "DEPTHWISE_CONV_2D",
         "DepthwiseConv2DOptions",
+        axes="depthwise",
         weight=1,
         axis=3,
         weight_axes=(3, 3),
@@ -69,6 +71,7 @@ register(
     Op(
         "CONV_3D",
         "Conv3DOptions",
+        axes="convolution",
         weight=1,
         axis=4,
         weight_axes=(4, 3),

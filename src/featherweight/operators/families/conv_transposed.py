@@ -35,6 +35,8 @@ register(
     Op(
         "TRANSPOSE_CONV",
         "TransposeConvOptions",
+        axes="convolution",
+        shape_operand=0,
         weight=1,
         axis=0,
         weight_axes=(0, 3),
@@ -47,6 +49,7 @@ register(
         macs=_macs,
     )
 )
+register(Op("CONV_3D_TRANSPOSE", "Conv3DOptions", shape_operand=0))
 
 
 @kernel("TRANSPOSE_CONV", "int8", "int16")

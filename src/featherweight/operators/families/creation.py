@@ -13,13 +13,13 @@ from featherweight.graph.numerics import storage_dtype
 from featherweight.operators.call import Call
 from featherweight.operators.record import Op, kernel, register
 
-register(Op("SHAPE", "ShapeOptions"))
-register(Op("RANK", "RankOptions"))
-register(Op("ZEROS_LIKE", "ZerosLikeOptions"))
-register(Op("FILL", "FillOptions"))
-register(Op("RANGE", "RangeOptions"))
-register(Op("CAST", "CastOptions", elementwise=1))
-register(Op("ONE_HOT", "OneHotOptions"))
+register(Op("SHAPE", "ShapeOptions", axes="shape"))
+register(Op("RANK", "RankOptions", axes="shape"))
+register(Op("ZEROS_LIKE", "ZerosLikeOptions", axes="kept"))
+register(Op("FILL", "FillOptions", axes="kept"))
+register(Op("RANGE", "RangeOptions", axes="kept"))
+register(Op("CAST", "CastOptions", axes="same"))
+register(Op("ONE_HOT", "OneHotOptions", axes="lookup"))
 
 
 @kernel("SHAPE", "*")

@@ -14,7 +14,7 @@ from featherweight.errors import DataError
 from featherweight.operators.call import Call
 from featherweight.operators.record import Op, kernel, register
 
-DETECTION = register(Op("TFLite_Detection_PostProcess")).name  # the custom code of its node
+DETECTION = register(Op("TFLite_Detection_PostProcess", axes="kept")).name  # the custom code of its node
 _PER_CLASS = 100
 
 

@@ -1,4 +1,7 @@
-"""Quotients, remainders and powers. Sources: LiteRT div.cc, reference/div.h, floor_div.cc, floor_mod.cc, pow.cc."""
+"""Quotients, remainders, powers and angles.
+
+Sources: LiteRT div.cc, reference/div.h, floor_div.cc, floor_mod.cc, pow.cc, atan2_custom.cc.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ from featherweight.operators.call import Call
 from featherweight.operators.fixed_point import doubling_high_multiply, leading_zeros, reciprocal, rounding_shift
 from featherweight.operators.record import Op, kernel, register
 
-register(Op("DIV", "DivOptions", elementwise=2, trained={0: "scale", 1: "scale"}))
-register(Op("FLOOR_DIV", "FloorDivOptions", elementwise=2))
-register(Op("FLOOR_MOD", "FloorModOptions", elementwise=2))
-register(Op("POW", "PowOptions", elementwise=2))
+register(Op("DIV", "DivOptions", axes="joined", trained={0: "scale", 1: "scale"}))
+register(Op("FLOOR_DIV", "FloorDivOptions", axes="joined"))
+register(Op("FLOOR_MOD", "FloorModOptions", axes="joined"))
+register(Op("POW", "PowOptions", axes="joined"))
+register(Op("ATAN2", "ATan2Options", axes="joined"))
 
 
 def _check_divisor(call: Call, divisor: np.ndarray) -> None:
@@ -123,3 +127,9 @@ def power(call: Call) -> tuple[np.ndarray, ...]:
     if (exponent < 0).any():
         raise DataError(f"{call.place}: an exponent of integers is negative (LiteRT ends with an error).")
     return (np.power(x, exponent),)
+
+
+@kernel("ATAN2", "float32")
+def angle(call: Call) -> tuple[np.ndarray, ...]:
+    """Angle of the point (second operand, first operand), in radians."""
+    return (np.arctan2(call.array(0), call.array(1)),)

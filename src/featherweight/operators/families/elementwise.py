@@ -70,7 +70,7 @@ def _refused_product(call: Call) -> str | None:
 
 
 _SUM: dict[str, Any] = {
-    "elementwise": 2,
+    "axes": "joined",
     "trained": {0: "offset", 1: "offset"},
     "refused": _refused_sum,
     "finest": _finest_sum,
@@ -93,7 +93,7 @@ register(
     Op(
         "MUL",
         "MulOptions",
-        elementwise=2,
+        axes="joined",
         trained={0: "scale", 1: "scale"},
         versions={"int8": 3, "int16": 4},
         delegated=_delegate_takes_product,
@@ -105,7 +105,7 @@ register(
     Op(
         "SQUARED_DIFFERENCE",
         "SquaredDifferenceOptions",
-        elementwise=2,
+        axes="joined",
         versions={"int8": 2, "int16": 2},
         delegated=lambda call: call.input(0).is_float,
         refused=refused_squared_difference,
@@ -117,12 +117,13 @@ for _name, _relevant in (("MAXIMUM", of_larger), ("MINIMUM", of_smaller)):
         Op(
             _name,
             "MaximumMinimumOptions",
-            elementwise=2,
+            axes="joined",
             same_scale=(0, 1),
             versions={"int8": 2, "int16": 4},
             relevant=_relevant,
         )
     )
+register(Op("ADD_N", "AddNOptions", axes="joined"))
 
 _LANES = 16  # int16 values that LiteRT's optimized kernel adds at a time
 
@@ -261,3 +262,12 @@ def squared_difference(call: Call) -> tuple[np.ndarray, ...]:
 def squared_difference_plain(call: Call) -> tuple[np.ndarray, ...]:
     """Square of a difference; integers wrap around."""
     return (np.square(call.array(0) - call.array(1)),)
+
+
+@kernel("ADD_N", "float32", "int32")
+def add_all(call: Call) -> tuple[np.ndarray, ...]:
+    """Sum of all operands, one after another; integers wrap around."""
+    total = call.array(0)
+    for position in range(1, len(call.arrays)):
+        total = total + call.array(position)
+    return (total,)

@@ -15,12 +15,12 @@ from featherweight.operators.limits import refused_rescaling, refused_root
 from featherweight.operators.record import Op, kernel, register
 from featherweight.operators.relevance import of_exponential
 
-register(Op("ABS", "AbsOptions", elementwise=1, versions={"int8": 2, "int16": 3}, refused=refused_rescaling))
-register(Op("NEG", "NegOptions", elementwise=1))
+register(Op("ABS", "AbsOptions", axes="same", versions={"int8": 2, "int16": 3}, refused=refused_rescaling))
+register(Op("NEG", "NegOptions", axes="same"))
 register(
     Op(
         "RSQRT",
-        elementwise=1,
+        axes="same",
         is_steep_at_zero=True,
         is_of_positive=True,
         versions={"int8": 2, "int16": 3},
@@ -30,13 +30,13 @@ register(
     )
 )
 register(
-    Op("EXP", "ExpOptions", elementwise=1, versions={"int8": 2, "int16": 2}, is_curved=True, relevant=of_exponential)
+    Op("EXP", "ExpOptions", axes="same", versions={"int8": 2, "int16": 2}, is_curved=True, relevant=of_exponential)
 )
 for _name in ("SQRT", "LOG"):
     register(
         Op(
             _name,
-            elementwise=1,
+            axes="same",
             is_steep_at_zero=True,
             is_of_positive=_name == "SQRT",
             versions={"int8": 2, "int16": 2},
@@ -45,9 +45,9 @@ for _name in ("SQRT", "LOG"):
         )
     )
 for _name, _options in (("SQUARE", "SquareOptions"), ("COS", "CosOptions"), ("SIGN", "SignOptions")):
-    register(Op(_name, _options, elementwise=1))
+    register(Op(_name, _options, axes="same"))
 for _name in ("SIN", "FLOOR", "CEIL", "ROUND"):
-    register(Op(_name, elementwise=1))
+    register(Op(_name, axes="same"))
 
 # Bits that keep the reciprocal root of an integer from vanishing.
 _ROOT_BITS = 20

@@ -37,6 +37,7 @@ register(
     Op(
         "FULLY_CONNECTED",
         "FullyConnectedOptions",
+        axes="dense",
         weight=1,
         axis=0,
         weight_axes=(0, 1),
@@ -60,6 +61,7 @@ register(
     Op(
         "BATCH_MATMUL",
         "BatchMatMulOptions",
+        axes="product",
         trained={0: "kernel", 1: "kernel"},
         versions={"int8": 2, "int16": 3},
         delegated=_delegate_takes_matmul,
@@ -71,6 +73,7 @@ register(
 register(
     Op(
         "EMBEDDING_LOOKUP",
+        axes="lookup",
         weight=1,
         axis=0,
         weight_axes=(1, 0),

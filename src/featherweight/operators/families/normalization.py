@@ -23,11 +23,20 @@ from featherweight.operators.fixed_point import (
 from featherweight.operators.kernels.interpolation import libm
 from featherweight.operators.record import Op, kernel, placed, register
 
-register(Op("LOG_SOFTMAX", "LogSoftmaxOptions", fixed_output={"int8": (16 / 256, 127)}, versions={"int8": 2}))
+register(
+    Op(
+        "LOG_SOFTMAX",
+        "LogSoftmaxOptions",
+        axes="normalization",
+        fixed_output={"int8": (16 / 256, 127)},
+        versions={"int8": 2},
+    )
+)
 register(
     Op(
         "L2_NORMALIZATION",
         "L2NormOptions",
+        axes="normalization",
         fixed_output={"int8": (1 / 128, 0)},
         versions={"int8": 2},
         delegated=lambda call: call.input(0).is_float,

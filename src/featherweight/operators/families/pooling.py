@@ -31,7 +31,7 @@ def _delegate_takes_maximum(call: Call) -> bool:
 
 
 _FACTS: dict[str, Any] = {
-    "is_window": True,
+    "axes": "window",
     "is_homogeneous": True,
     "same_scale": (0,),
     "versions": {"int8": 2, "int16": 3},
@@ -39,6 +39,7 @@ _FACTS: dict[str, Any] = {
 }
 register(Op("AVERAGE_POOL_2D", "Pool2DOptions", delegated=_delegate_takes_average, **_FACTS))
 register(Op("MAX_POOL_2D", "Pool2DOptions", delegated=_delegate_takes_maximum, relevant=of_largest, **_FACTS))
+register(Op("L2_POOL_2D", "Pool2DOptions", axes="window", is_homogeneous=True, macs=_pool_macs))
 
 
 def _window(call: Call) -> tuple[np.ndarray, Window]:
@@ -89,3 +90,11 @@ def average_pool_2d_float(call: Call) -> tuple[np.ndarray, ...]:
     x, window = _window(call)
     counts = _summed(np.ones((1, x.shape[1], x.shape[2], 1), np.float32), window)
     return (call.clamp(_summed(x, window) / counts),)
+
+
+@kernel("L2_POOL_2D", "float32")
+def l2_pool_2d(call: Call) -> tuple[np.ndarray, ...]:
+    """Root of the mean of the squares over the window without its padding, in float32."""
+    x, window = _window(call)
+    counts = _summed(np.ones((1, x.shape[1], x.shape[2], 1), np.float32), window)
+    return (call.clamp(np.sqrt(_summed(np.square(x), window) / counts)),)

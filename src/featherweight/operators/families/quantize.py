@@ -17,9 +17,13 @@ def _delegate_takes(call: Call) -> bool:
     return x.dtype == "int8" and bool(2.0**-8 <= call.affine(x)[0] / call.affine(out)[0] <= 2.0**7)
 
 
-QUANTIZE = register(Op("QUANTIZE", versions={"int8": 1, "int16": 2, "int4": 4}, delegated=_delegate_takes)).name
+QUANTIZE = register(
+    Op("QUANTIZE", axes="kept", versions={"int8": 1, "int16": 2, "int4": 4}, delegated=_delegate_takes)
+).name
 # By the type that is read; "channels" is int8 with a scale per channel.
-DEQUANTIZE = register(Op("DEQUANTIZE", versions={"int8": 2, "int16": 3, "float16": 3, "channels": 5, "int4": 6})).name
+DEQUANTIZE = register(
+    Op("DEQUANTIZE", axes="kept", versions={"int8": 2, "int16": 3, "float16": 3, "channels": 5, "int4": 6})
+).name
 register(Op("FAKE_QUANT", "FakeQuantOptions"))
 register(Op("DENSIFY", "DensifyOptions"))
 

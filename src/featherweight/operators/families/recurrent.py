@@ -23,6 +23,7 @@ register(
     Op(
         LSTM,
         "UnidirectionalSequenceLSTMOptions",
+        axes="recurrent",
         weight=1,
         weight_axes=(0, 1),
         weight_kind="recurrent",

@@ -21,7 +21,7 @@ for _name, _relevant in (("REDUCE_MAX", of_largest), ("REDUCE_MIN", of_smallest)
         Op(
             _name,
             "ReducerOptions",
-            is_reduction=True,
+            axes="reduction",
             same_scale=(0,),
             versions={"int8": 2, "int16": 3},
             relevant=_relevant,
@@ -33,18 +33,18 @@ for _name, _int16 in (("MEAN", 3), ("SUM", 2)):
         Op(
             _name,
             "ReducerOptions",
-            is_reduction=True,
+            axes="reduction",
             is_homogeneous=_name == "MEAN",
             versions=_versions,
             delegated=lambda call: call.input(0).dtype != "int16",
             refused=refused_mean,
         )
     )
-register(Op("REDUCE_PROD", "ReducerOptions", is_reduction=True))
+register(Op("REDUCE_PROD", "ReducerOptions", axes="reduction"))
 for _name in ("REDUCE_ANY", "REDUCE_ALL"):
-    register(Op(_name, "ReducerOptions", is_reduction=True))
+    register(Op(_name, "ReducerOptions", axes="decision"))
 for _name, _options in (("ARG_MAX", "ArgMaxOptions"), ("ARG_MIN", "ArgMinOptions")):
-    register(Op(_name, _options, is_reduction=True, versions={"int8": 2}))
+    register(Op(_name, _options, axes="decision", versions={"int8": 2}))
 
 
 def _reduced(call: Call) -> tuple[np.ndarray, tuple[int, ...], bool]:

@@ -11,7 +11,7 @@ for _name, _options in (
     ("RESIZE_BILINEAR", "ResizeBilinearOptions"),
     ("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions"),
 ):
-    register(Op(_name, _options, is_window=True, same_scale=(0,), versions={"int8": 2, "int16": 4}))
+    register(Op(_name, _options, axes="window", same_scale=(0,), versions={"int8": 2, "int16": 4}))
 
 
 def _modes(call: Call) -> tuple[bool, bool]:

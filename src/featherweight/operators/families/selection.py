@@ -18,24 +18,32 @@ for _name, _options in (("SELECT", "SelectOptions"), ("SELECT_V2", "SelectV2Opti
         Op(
             _name,
             _options,
+            axes="selection" if _name == "SELECT" else "joined",
             is_mover=True,
-            elementwise=2 if _name == "SELECT_V2" else 0,
             same_scale=(1, 2),
             versions=_versions,
             relevant=of_moved,
         )
     )
-for _name, _options, _int8, _int16 in (
-    ("GATHER", "GatherOptions", 2, 4),
-    ("GATHER_ND", "GatherNdOptions", 1, 3),
-    ("TOPK_V2", "TopKV2Options", 2, 3),
-):
+register(
+    Op(
+        "GATHER",
+        "GatherOptions",
+        axes="gather",
+        is_mover=True,
+        trained={0: "embeddings"},
+        same_scale=(0,),
+        versions={"int8": 2, "int16": 4},
+        relevant=of_moved,
+    )
+)
+for _name, _options, _int8, _int16 in (("GATHER_ND", "GatherNdOptions", 1, 3), ("TOPK_V2", "TopKV2Options", 2, 3)):
     register(
         Op(
             _name,
             _options,
+            axes="slices" if _name == "GATHER_ND" else "kept",
             is_mover=True,
-            trained={0: "embeddings"} if _name == "GATHER" else {},
             same_scale=(0,),
             versions={"int8": _int8, "int16": _int16},
             relevant=of_moved,
@@ -45,14 +53,15 @@ register(
     Op(
         "DYNAMIC_UPDATE_SLICE",
         "DynamicUpdateSliceOptions",
+        axes="kept",
         is_mover=True,
         same_scale=(0, 1),
         versions={"int8": 1, "int16": 4},
         relevant=of_moved,
     )
 )
-register(Op("CUMSUM", "CumsumOptions", same_scale=(0,)))
-register(Op("WHERE", "WhereOptions"))
+register(Op("CUMSUM", "CumsumOptions", axes="kept", same_scale=(0,)))
+register(Op("WHERE", "WhereOptions", axes="kept"))
 
 
 def _check_same(call: Call, *positions: int) -> None:

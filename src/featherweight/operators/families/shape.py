@@ -6,86 +6,41 @@ from typing import Any
 
 import numpy as np
 
+from featherweight.operators.axes import AxesRule
 from featherweight.operators.call import Call
 from featherweight.operators.limits import refused_padding
 from featherweight.operators.record import ALL_INPUTS, Op, kernel, register
 from featherweight.operators.relevance import of_moved
 
-for _name, _options, _int8, _int16 in (
-    ("RESHAPE", "ReshapeOptions", 1, 1),
-    ("SQUEEZE", "SqueezeOptions", 1, 1),
-    ("EXPAND_DIMS", "ExpandDimsOptions", 1, 1),
-    ("TRANSPOSE", "TransposeOptions", 2, 5),
-    ("TILE", "TileOptions", 3, 3),
-    ("BROADCAST_TO", "BroadcastToOptions", 3, 3),
-    ("SPACE_TO_DEPTH", "SpaceToDepthOptions", 2, None),
-    ("DEPTH_TO_SPACE", "DepthToSpaceOptions", 2, None),
-    ("REVERSE_V2", "ReverseV2Options", 3, 3),
-    ("MIRROR_PAD", "MirrorPadOptions", 2, 3),
-):
-    _versions = {"int8": _int8} | ({} if _int16 is None else {"int16": _int16})
-    register(
-        Op(
-            _name,
-            _options,
-            is_mover=True,
-            is_homogeneous=_name in ("RESHAPE", "SQUEEZE"),
-            same_scale=(0,),
-            moves_data=True,
-            versions=_versions,
-            relevant=of_moved,
-        )
-    )
 
-register(
-    Op(
-        "PAD",
-        "PadOptions",
-        is_mover=True,
-        is_homogeneous=True,
-        same_scale=(0,),
-        versions={"int8": 2, "int16": 3},
-        relevant=of_moved,
-        refused=refused_padding,
-    )
-)
-for _name, _options, _int8, _int16 in (
-    ("SLICE", "SliceOptions", 2, 4),
-    ("STRIDED_SLICE", "StridedSliceOptions", 2, 4),
-    ("SPACE_TO_BATCH_ND", "SpaceToBatchNDOptions", 2, 4),
-    ("BATCH_TO_SPACE_ND", "BatchToSpaceNDOptions", 2, 4),
-    ("UNPACK", "UnpackOptions", 2, 4),
-    ("SPLIT_V", "SplitVOptions", 2, 1),
-):
-    register(
-        Op(
-            _name,
-            _options,
-            is_mover=True,
-            same_scale=(0,),
-            versions={"int8": _int8, "int16": _int16},
-            relevant=of_moved,
-        )
-    )
+def _mover(name: str, options: str, axes: AxesRule, int8: int, int16: int | None, **facts: Any) -> None:
+    """Registers an operator that moves data, with the versions of its integer forms."""
+    versions = {"int8": int8} | ({} if int16 is None else {"int16": int16})
+    facts = {"same_scale": (0,)} | facts
+    register(Op(name, options, axes=axes, is_mover=True, versions=versions, relevant=of_moved, **facts))
 
-register(
-    Op("SPLIT", "SplitOptions", is_mover=True, same_scale=(1,), versions={"int8": 2, "int16": 4}, relevant=of_moved)
-)
-register(
-    Op(
-        "PADV2",
-        "PadV2Options",
-        is_mover=True,
-        same_scale=(0, 2),
-        versions={"int8": 2, "int16": 3},
-        relevant=of_moved,
-        refused=refused_padding,
-    )
-)
-for _name, _options in (("CONCATENATION", "ConcatenationOptions"), ("PACK", "PackOptions")):
-    register(
-        Op(_name, _options, is_mover=True, same_scale=ALL_INPUTS, versions={"int8": 2, "int16": 3}, relevant=of_moved)
-    )
+
+_mover("RESHAPE", "ReshapeOptions", "reshape", 1, 1, shape_operand=1, is_homogeneous=True, moves_data=True)
+_mover("SQUEEZE", "SqueezeOptions", "squeeze", 1, 1, is_homogeneous=True, moves_data=True)
+_mover("EXPAND_DIMS", "ExpandDimsOptions", "expand", 1, 1, moves_data=True)
+_mover("TRANSPOSE", "TransposeOptions", "transpose", 2, 5, moves_data=True)
+_mover("TILE", "TileOptions", "kept", 3, 3, moves_data=True)
+_mover("BROADCAST_TO", "BroadcastToOptions", "kept", 3, 3, shape_operand=1, moves_data=True)
+_mover("SPACE_TO_DEPTH", "SpaceToDepthOptions", "space_to_depth", 2, None, moves_data=True)
+_mover("DEPTH_TO_SPACE", "DepthToSpaceOptions", "depth_to_space", 2, None, moves_data=True)
+_mover("REVERSE_V2", "ReverseV2Options", "kept", 3, 3, moves_data=True)
+_mover("MIRROR_PAD", "MirrorPadOptions", "mirror", 2, 3, moves_data=True)
+_mover("PAD", "PadOptions", "pad", 2, 3, is_homogeneous=True, refused=refused_padding)
+_mover("PADV2", "PadV2Options", "pad", 2, 3, same_scale=(0, 2), refused=refused_padding)
+_mover("SLICE", "SliceOptions", "slice", 2, 4)
+_mover("STRIDED_SLICE", "StridedSliceOptions", "strided_slice", 2, 4)
+_mover("SPACE_TO_BATCH_ND", "SpaceToBatchNDOptions", "blocks", 2, 4)
+_mover("BATCH_TO_SPACE_ND", "BatchToSpaceNDOptions", "blocks", 2, 4)
+_mover("UNPACK", "UnpackOptions", "unpack", 2, 4)
+_mover("SPLIT", "SplitOptions", "split", 2, 4, same_scale=(1,))
+_mover("SPLIT_V", "SplitVOptions", "kept", 2, 1)
+_mover("CONCATENATION", "ConcatenationOptions", "concatenation", 2, 3, same_scale=ALL_INPUTS)
+_mover("PACK", "PackOptions", "pack", 2, 3, same_scale=ALL_INPUTS)
 
 
 def _sized(call: Call, sizes: tuple[int, ...]) -> np.ndarray:

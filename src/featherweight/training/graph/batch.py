@@ -7,20 +7,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from featherweight.graph import Graph, Model, Node, Tensor
+from featherweight.operators import AxesRule, lookup
 from featherweight.training.graph.registry import Array, ops
 
-# Operators whose row n of the outputs comes from row n of the inputs, whatever their options say.
-_ROWWISE = {
-    *("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "CONV_3D", "MAX_POOL_2D", "AVERAGE_POOL_2D"),
-    *("RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "LOGISTIC", "TANH", "HARD_SWISH", "ELU", "GELU", "LEAKY_RELU"),
-    *("ABS", "NEG", "RSQRT", "SQRT", "SQUARE", "EXP", "LOG", "SIN", "COS", "SIGN", "FLOOR", "CEIL", "ROUND", "CAST"),
-    *("RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR", "DEPTH_TO_SPACE", "SPACE_TO_DEPTH", "LOGICAL_NOT"),
-}
-_PAIRED = {
-    *("ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE", "POW", "PRELU", "SELECT_V2"),
-    *("EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL"),
-}
-_REDUCTIONS = {"MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD"}
+# Row n of the outputs comes from row n of the inputs, whatever the options say.
+_ROWWISE: tuple[AxesRule, ...] = ("same", "convolution", "depthwise", "window", "space_to_depth", "depth_to_space")
 
 
 def fixed_batch(model: Model) -> int | None:
@@ -77,29 +68,30 @@ def _is_rowwise(node: Node, inputs: list[tuple[Tensor, bool]], operands: list[Te
     """True where row n of the outputs comes from row n of the computed inputs; outputs have a row for each."""
     fed = [tensor for tensor, is_dynamic in inputs if is_dynamic]
     rank = len(fed[0].shape)
-    if node.op in _ROWWISE:
+    axes = lookup(node.op).axes
+    if axes in _ROWWISE:
         return True
-    if node.op in _PAIRED:
+    if axes == "joined":
         constants = [tensor for tensor, is_dynamic in inputs if not is_dynamic]
         return all(len(tensor.shape) == rank for tensor in fed) and all(
             len(tensor.shape) < rank or tensor.shape[0] == 1 for tensor in constants
         )
-    if node.op == "UNIDIRECTIONAL_SEQUENCE_LSTM":
+    if axes == "recurrent":
         return not node.attrs.get("time_major")
-    if node.op in ("SOFTMAX", "LOG_SOFTMAX", "L2_NORMALIZATION"):
+    if axes == "normalization":
         return rank > 1
-    if node.op == "FULLY_CONNECTED":
+    if axes == "dense":
         return rank == 2 or bool(node.attrs.get("keep_num_dims"))
-    if node.op == "CONCATENATION":
+    if axes == "concatenation":
         return len(fed) == len(inputs) and int(node.attrs.get("axis", 0)) % rank != 0
     values = [None if tensor is None or not tensor.is_constant else tensor.array for tensor in operands]
     if len(values) < 2 or values[1] is None:
         return False
     first = np.asarray(values[1]).reshape(-1)
-    if node.op == "RESHAPE":
+    if axes == "reshape":
         return first[0] in (fed[0].shape[0], -1)
-    if node.op == "TRANSPOSE":
+    if axes == "transpose":
         return first[0] == 0
-    if node.op in ("PAD", "PADV2", "MIRROR_PAD"):
+    if axes in ("pad", "mirror"):
         return not first[:2].any()
-    return node.op in _REDUCTIONS and not (first % rank == 0).any()
+    return lookup(node.op).is_reduction and not (first % rank == 0).any()
