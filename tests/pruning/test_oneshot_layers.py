@@ -12,9 +12,10 @@ from tests.ptq.nets import layer, net, weights
 
 import featherweight as fw
 from featherweight.graph import Model
+from featherweight.graph.editor import with_constants
 from featherweight.pruning.criteria import as_rows, by_sparsegpt
 from featherweight.pruning.moments import second_moments
-from featherweight.pruning.prunable_constants import LSTM, GraphKernel, find_kernels, with_weights
+from featherweight.pruning.prunable_constants import LSTM, GraphKernel, find_kernels
 from featherweight.runtime.litert import Session
 from featherweight.sparsity.patterns import parse
 from featherweight.sparsity.weight_layouts import runtime_layout
@@ -101,7 +102,7 @@ def products(model: Model, samples: list[dict[str, np.ndarray]]) -> np.ndarray:
     for index in range(array.size):
         one = np.zeros(array.size, np.float32)
         one[index] = 1
-        alone = with_weights(model, {"w": one.reshape(array.shape)})
+        alone = with_constants(model, {"w": one.reshape(array.shape)})
         columns.append(np.concatenate([np.asarray(fw.run(alone, x), np.float64).ravel() for x in samples]))
     return np.stack(columns, axis=1)
 

@@ -108,7 +108,7 @@ def inspect(source: Model | str | Path | bytes, *, compress: bool = True, progre
     tensors = model.main.tensors
     nodes = [(graph, node, arithmetic(node, graph)) for graph in model.graphs for node in graph.nodes]
     rows = tuple(row for index, graph in enumerate(model.graphs) for row in _tensor_rows(index, graph))
-    weights = [tensor for graph in model.graphs for tensor in graph.tensors.values() if is_weight(tensor)]
+    weights = [tensor for tensor in model.tensors.values() if is_weight(tensor)]
     elements = sum(tensor.elements for tensor in weights)
     return Inspection(
         size_bytes=size,
@@ -137,11 +137,10 @@ def constant_bytes(model: Model) -> dict[str, int]:
     """Returns the bytes of all constants by dtype, largest first; what tensors share counts once."""
     found: Counter[str] = Counter()
     seen: set[int] = set()
-    for graph in model.graphs:
-        for tensor in graph.tensors.values():
-            if tensor.data is not None and id(tensor.data) not in seen:
-                seen.add(id(tensor.data))
-                found[tensor.dtype] += tensor.stored_bytes
+    for tensor in model.tensors.values():
+        if tensor.data is not None and id(tensor.data) not in seen:
+            seen.add(id(tensor.data))
+            found[tensor.dtype] += tensor.stored_bytes
     return dict(found.most_common())
 
 

@@ -6,12 +6,14 @@ to outlive its use: calibration takes hardly longer than inference, and no more 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from featherweight.graph import Model, Node, Tensor, constant, fresh_name
+from featherweight.graph import Model, Tensor, replace_graph
+from featherweight.graph.editor import Editor
 from featherweight.operators import lookup
 
 # SUM is there for NaN, which the runtime's minimum and maximum skip; a sum can't lose one.
@@ -39,36 +41,24 @@ def can_probe(tensor: Tensor) -> bool:
 
 def with_probes(model: Model, tensors: Sequence[str]) -> Probed:
     """Returns the model with each given tensor's minimum, maximum and sum as its only outputs."""
-    graph = model.main
-    taken = {name for each in model.graphs for name in each.tensors}
-    added = dict(graph.tensors)
-    reductions: dict[str, list[Node]] = {}
-    outputs: dict[str, list[str]] = {op: [] for op in _REDUCTIONS}
+    graph, edit = model.main, Editor(model.main, set(model.tensors))
     axes: dict[int, str] = {}
-
-    def add(tensor: Tensor) -> str:
-        name = fresh_name(tensor.name, taken)
-        taken.add(name)
-        added[name] = replace(tensor, name=name)
-        return name
-
+    outputs: dict[tuple[str, str], str] = {}
     for name in tensors:
         rank = len(graph.tensors[name].shape)
         if rank not in axes:
-            axes[rank] = add(constant(f"probe_axes_{rank}", np.arange(rank, dtype=np.int32)))
+            axes[rank] = edit.constant(f"probe_axes_{rank}", np.arange(rank, dtype=np.int32))
         for op in _REDUCTIONS:
-            output = add(Tensor(f"{name}/{op.lower()}", (1,) * rank, "float32"))
-            outputs[op].append(output)
-            node = Node(op, (name, axes[rank]), (output,), {"keep_dims": True})
-            reductions.setdefault(name, []).append(node)
-    nodes: list[Node] = []
+            outputs[op, name] = edit.add(Tensor(f"{name}/{op.lower()}", (1,) * rank, "float32"))
     for node in graph.nodes:
-        nodes.append(node)
-        nodes += [probe for name in node.outputs for probe in reductions.get(name, ())]
-    flat = tuple(output for op in _REDUCTIONS for output in outputs[op])
-    probed = replace(graph, nodes=tuple(nodes), tensors=added, outputs=flat)
+        edit.nodes.append(node)
+        for op, name in itertools.product(_REDUCTIONS, node.outputs):
+            if (op, name) in outputs:
+                edit.node(op, (name, axes[len(graph.tensors[name].shape)]), (outputs[op, name],), keep_dims=True)
+    flat = tuple(outputs[op, name] for op in _REDUCTIONS for name in tensors)
+    probed = replace(edit.result(), outputs=flat)
     signatures = tuple(replace(s, outputs=()) for s in model.signatures if s.graph == 0)[:1]
-    return Probed(replace(model, graphs=(probed, *model.graphs[1:]), signatures=signatures), tuple(tensors), flat)
+    return Probed(replace(replace_graph(model, 0, probed), signatures=signatures), tuple(tensors), flat)
 
 
 def implied(model: Model, tensors: Sequence[str], *, same_size: bool) -> dict[str, str]:

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from featherweight.channels.labels import Axes, Labeled, unlabeled
-from featherweight.graph import Graph, Model, Node, Tensor, constant, fresh_name, replace_graph
+from featherweight.graph import Graph, Model, Node, Tensor, replace_graph
+from featherweight.graph.editor import Editor, with_values, without_unused
 from featherweight.operators import AxesRule, lookup
 
 
-@dataclass(eq=False)
-class _Cut:
-    """A graph that is being cut.
+class _Cut(Editor):
+    """A graph that is being cut; its tensors are what has been cut or is kept.
 
     Attributes:
         keep: label → False where it goes.
-        taken: names that no new constant may have.
-        tensors: what has been cut or is kept.
         made: (constant, its new value) → the name that the value has got.
     """
 
-    graph: Graph
-    labels: Labeled
-    keep: np.ndarray
-    taken: set[str]
-    tensors: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
-    made: dict[tuple[str, bytes], str] = field(default_factory=dict[tuple[str, bytes], str])
+    def __init__(self, graph: Graph, labels: Labeled, keep: np.ndarray, taken: set[str]) -> None:
+        super().__init__(graph, taken)
+        self.tensors.clear()
+        self.labels, self.keep = labels, keep
+        self.made: dict[tuple[str, bytes], str] = {}
 
     def kept(self, axes: Axes) -> list[np.ndarray]:
         """Returns True, index by index and axis by axis, for what stays."""
@@ -44,18 +41,13 @@ class _Cut:
         axes = self.labels.constants.get((index, position), ())
         return not all(self.keep[axis].all() for axis in axes)
 
-    def constant(self, tensor: Tensor, array: np.ndarray) -> str:
+    def other_value(self, tensor: Tensor, array: np.ndarray) -> str:
         """Returns the name of a constant with another value; equal ones are made once."""
         key = (tensor.name, repr(array.shape).encode() + array.tobytes())
         if key not in self.made:
-            self.made[key] = name = fresh_name(tensor.name, self.taken)
-            self.taken.add(name)
-            data = constant(name, array, tensor.dtype).data
             signature = None if tensor.shape_signature is None else array.shape
-            file_name = tensor.file_name if name == tensor.name else None
-            self.tensors[name] = replace(
-                tensor, name=name, shape=array.shape, data=data, shape_signature=signature, file_name=file_name
-            )
+            cut = replace(tensor, shape=array.shape, shape_signature=signature)
+            self.made[key] = self.add(with_values(cut, array))
         return self.made[key]
 
 
@@ -73,7 +65,7 @@ def without_channels(model: Model, labels: Labeled, removed: Iterable[int]) -> M
     ]
     keep = np.ones(labels.count, bool)
     keep[list(removed)] = False
-    cut = _Cut(graph, labels, keep, {name for each in model.graphs for name in each.tensors})
+    cut = _Cut(graph, labels, keep, set(model.tensors))
     whole = {name for name in graph.outputs if graph.tensors[name].is_constant}
     whole |= {name for index, position, name in uses if not cut.is_cut(index, position)}
     cut.taken -= {name for name, tensor in graph.tensors.items() if tensor.is_constant} - whole
@@ -87,11 +79,9 @@ def without_channels(model: Model, labels: Labeled, removed: Iterable[int]) -> M
         array = graph.tensors[name].array if cut.is_cut(index, position) else None
         if array is not None:
             array = array[np.ix_(*cut.kept(labels.constants[index, position]))]
-            inputs[index][position] = cut.constant(graph.tensors[name], array)
-    nodes = tuple(_adapted(cut, node, tuple(names)) for node, names in zip(graph.nodes, inputs, strict=True))
-    used = {name for node in nodes for name in node.inputs} | set(graph.outputs)
-    tensors = {name: tensor for name, tensor in cut.tensors.items() if name in used or not tensor.is_constant}
-    return replace_graph(model, 0, replace(graph, nodes=nodes, tensors=tensors))
+            inputs[index][position] = cut.other_value(graph.tensors[name], array)
+    cut.nodes = [_adapted(cut, node, tuple(names)) for node, names in zip(graph.nodes, inputs, strict=True)]
+    return replace_graph(model, 0, without_unused(cut.result()))
 
 
 def _resized(tensor: Tensor, kept: list[np.ndarray]) -> Tensor:
@@ -127,7 +117,7 @@ def _with_values(cut: _Cut, node: Node, inputs: tuple[str, ...], values: dict[in
         array = tensor.array
         if array is not None:
             new = np.asarray(value, array.dtype).reshape(array.shape)
-            names[position] = node.inputs[position] if (new == array).all() else cut.constant(tensor, new)
+            names[position] = node.inputs[position] if (new == array).all() else cut.other_value(tensor, new)
     return replace(node, inputs=tuple(names))
 
 
@@ -192,5 +182,5 @@ def total_macs(model: Model) -> int:
 
 def constant_bytes(model: Model) -> int:
     """Returns the bytes of all constants, each buffer counted once."""
-    data = [t.data for graph in model.graphs for t in graph.tensors.values() if t.data is not None]
+    data = [tensor.data for tensor in model.tensors.values() if tensor.data is not None]
     return sum(buffer.size for buffer in {id(buffer): buffer for buffer in data}.values())

@@ -168,6 +168,11 @@ class Model:
         """The graph that runs when the model is invoked."""
         return self.graphs[0]
 
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors of all graphs by name, in the graphs' order."""
+        return {name: tensor for graph in self.graphs for name, tensor in graph.tensors.items()}
+
 
 def producers(graph: Graph) -> dict[str, Node]:
     """Maps every computed tensor to the node that computes it."""

@@ -7,15 +7,16 @@ is right at other batches is for the caller to verify.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from featherweight.errors import LoweringError
-from featherweight.graph import Graph, Model, Node, Tensor, constant, fresh_name, replace_graph
+from featherweight.graph import Graph, Model, Node, Tensor, constant, replace_graph
+from featherweight.graph.editor import Editor, without_unused
 from featherweight.lower.following import Places, found_places
-from featherweight.lower.per_sample import gathered_rows, padded_and_added
+from featherweight.lower.per_sample import gather_rows, pad_and_add
 from featherweight.lower.places import Place, one_of
 from featherweight.operators import lookup
 from featherweight.operators.families.recurrent import LSTM
@@ -49,9 +50,11 @@ def restated(model: Model, inputs: Sequence[str], batch: int, *, is_free: bool =
     graph = model.main
     _refuse_regions(graph, inputs)
     places = found_places(graph, inputs, batch)
-    tensors = {name: _at_one(tensor, places.get(name), batch, is_free) for name, tensor in graph.tensors.items()}
-    nodes = [part for node in graph.nodes for part in _restated_node(node, graph, tensors, places, is_free)]
-    return replace_graph(model, 0, replace(graph, nodes=tuple(nodes), tensors=_used(graph, nodes, tensors)))
+    edit = Editor(graph, set(model.tensors))
+    edit.tensors |= {name: _at_one(tensor, places.get(name), batch, is_free) for name, tensor in graph.tensors.items()}
+    for node in graph.nodes:
+        _restate(edit, node, places, is_free)
+    return replace_graph(model, 0, without_unused(edit.result()))
 
 
 def _refuse_regions(graph: Graph, inputs: Sequence[str]) -> None:
@@ -64,80 +67,72 @@ def _refuse_regions(graph: Graph, inputs: Sequence[str]) -> None:
                 raise FixedBatchError(f"{node.op} '{node.name}' is {_REGION_OPS[node.op]}, made for a fixed batch")
 
 
-def _restated_node(
-    node: Node, graph: Graph, tensors: dict[str, Tensor], places: Places, is_free: bool
-) -> tuple[Node, ...]:
-    """Returns what stands for the node; new constants go into `tensors`."""
+def _restate(edit: Editor, node: Node, places: Places, is_free: bool) -> None:
+    """Adds what stands for the node at batch 1."""
     place = places.get(node.outputs[0]) if node.outputs else None
+    axes = lookup(node.op).axes
+    is_row = axes == "slices" and edit.graph.tensors[node.inputs[1]].is_constant
     if place is None:
-        return (node,)
-    axes, position = lookup(node.op).axes, lookup(node.op).shape_operand
-    if axes in ("slice", "strided_slice"):
-        return (_freed_slice(node, graph, tensors, places[node.inputs[0]]),)
-    is_row = axes == "slices" and graph.tensors[node.inputs[1]].is_constant
-    if is_row and places[node.inputs[0]] == Place(0):  # Else the batch could not have been followed.
-        return (gathered_rows(node, graph, tensors),)
-    if axes == "concatenation" and is_free and any(tensors[name].is_constant for name in node.inputs):
-        joined = padded_and_added(node, tensors, place)
-        if joined is None:
+        edit.nodes.append(node)
+    elif axes in ("slice", "strided_slice"):
+        _free_slice(edit, node, places[node.inputs[0]])
+    elif is_row and places[node.inputs[0]] == Place(0):  # Else the batch could not have been followed.
+        gather_rows(edit, node)
+    elif axes == "concatenation" and is_free and any(edit.tensors[name].is_constant for name in node.inputs):
+        if not pad_and_add(edit, node, place):
             raise FixedBatchError(f"{node.op} '{node.name}' joins a constant to every sample")
-        return joined
-    if node.op == "BROADCAST_TO" and is_free:
-        return (_tiled(node, graph, tensors),)
-    return (node,) if position is None else (_resized(node, tensors, place, position, is_free),)
+    elif node.op == "BROADCAST_TO" and is_free:
+        _tile(edit, node)
+    elif (position := lookup(node.op).shape_operand) is not None:
+        _resize(edit, node, place, position, is_free)
+    else:
+        edit.nodes.append(node)
 
 
-def _resized(node: Node, tensors: dict[str, Tensor], place: Place, position: int, is_free: bool) -> Node:
-    """Returns the node with its shape constant at batch 1, or free."""
+def _resize(edit: Editor, node: Node, place: Place, position: int, is_free: bool) -> None:
+    """Adds the node with its shape constant at batch 1, or free."""
     if is_free and lookup(node.op).axes != "reshape":  # the only one that takes -1
         raise FixedBatchError(f"{node.op} '{node.name}' needs its output's batch as a constant")
-    entries = np.array(tensors[node.outputs[0]].shape, np.int32)
+    entries = np.array(edit.tensors[node.name].shape, np.int32)
     if is_free:
         entries[place.axis] = -1
-    name = fresh_name(f"{node.name}/shape", tensors)
-    tensors[name] = constant(name, entries)
+    shape = edit.constant(f"{node.name}/shape", entries)
+    inputs = tuple(shape if i == position else name for i, name in enumerate(node.inputs))
     attrs = {**node.attrs, "new_shape": entries} if "new_shape" in node.attrs else node.attrs
-    return replace(node, inputs=tuple(name if i == position else x for i, x in enumerate(node.inputs)), attrs=attrs)
+    edit.nodes.append(replace(node, inputs=inputs, attrs=attrs))
 
 
-def _tiled(node: Node, graph: Graph, tensors: dict[str, Tensor]) -> Node:
+def _tile(edit: Editor, node: Node) -> None:
     """BROADCAST_TO as TILE, which says how often each axis is repeated: the batch once, whatever it is."""
-    before, after = graph.tensors[node.inputs[0]].shape, graph.tensors[node.outputs[0]].shape
+    before, after = (edit.graph.tensors[name].shape for name in (node.inputs[0], node.name))
     if len(before) != len(after):
         raise FixedBatchError(f"{node.op} '{node.name}' adds axes, and needs its output's batch as a constant")
-    name = fresh_name(f"{node.name}/multiples", tensors)
-    tensors[name] = constant(name, np.array(after, np.int32) // np.maximum(before, 1).astype(np.int32))
-    return Node("TILE", (node.inputs[0], name), node.outputs)
+    multiples = np.array(after, np.int32) // np.maximum(before, 1).astype(np.int32)
+    edit.instead(node, "TILE", (node.inputs[0], edit.constant(f"{node.name}/multiples", multiples)))
 
 
-def _freed_slice(node: Node, graph: Graph, tensors: dict[str, Tensor], place: Place) -> Node:
+def _free_slice(edit: Editor, node: Node, place: Place) -> None:
     """A slice that takes the whole batch, whatever it is.
 
     SLICE becomes STRIDED_SLICE: LiteRT can't resize one whose size is "the rest" (-1), but this takes a mask.
     """
-    axis, shape = place.axis, graph.tensors[node.inputs[0]].shape
+    graph, axis, is_strided = edit.graph, place.axis, lookup(node.op).axes == "strided_slice"
     begin, end = (graph.tensors[name].array for name in node.inputs[1:3])
     if begin is None or end is None:
         raise LoweringError(f"{node.op} '{node.name}' begins or ends where the graph computes it")
-    attrs, inputs = dict(node.attrs), list(node.inputs)
-    if lookup(node.op).axes == "slice":
-        size = end.reshape(-1)
-        end = np.where(size < 0, shape, begin.reshape(-1) + size)
-        values = {"begin": begin.reshape(-1), "end": end, "strides": np.ones_like(end)}
-        for position, (what, value) in enumerate(values.items(), 1):
-            inputs[position:] = [fresh_name(f"{node.name}/{what}", tensors)]
-            tensors[inputs[position]] = constant(inputs[position], value.astype(np.int32))
-        names = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
-        attrs = {**dict.fromkeys(names, 0), "offset": False}
-    elif int(attrs.get("new_axis_mask", 0)):
+    if is_strided and int(node.attrs.get("new_axis_mask", 0)):
         raise LoweringError(f"STRIDED_SLICE '{node.name}' adds axes")
-    if graph.tensors[node.outputs[0]].shape != () and _takes_part(node, graph, place):
+    if graph.tensors[node.name].shape != () and _takes_part(node, graph, place):
         raise LoweringError(f"{node.op} '{node.name}' takes a part of the batch")
-    for mask in ("begin_mask", "end_mask"):
-        attrs[mask] = int(attrs.get(mask, 0)) | 1 << axis
-    if lookup(node.op).axes == "strided_slice":
-        return replace(node, attrs=attrs)
-    return Node("STRIDED_SLICE", tuple(inputs), node.outputs, attrs)
+    masks = {mask: int(node.attrs.get(mask, 0)) | 1 << axis for mask in ("begin_mask", "end_mask")}
+    if is_strided:
+        edit.nodes.append(replace(node, attrs={**node.attrs, **masks}))
+        return
+    begin, size = begin.reshape(-1), end.reshape(-1)
+    end = np.where(size < 0, graph.tensors[node.inputs[0]].shape, begin + size)
+    values = {"begin": begin, "end": end, "strides": np.ones_like(end)}
+    bounds = [edit.constant(f"{node.name}/{what}", value.astype(np.int32)) for what, value in values.items()]
+    edit.instead(node, "STRIDED_SLICE", (node.inputs[0], *bounds), **masks)
 
 
 def _takes_part(node: Node, graph: Graph, place: Place) -> bool:
@@ -168,9 +163,3 @@ def _at_one(tensor: Tensor, place: Place | None, batch: int, is_free: bool) -> T
     shape[place.axis] //= batch
     free[place.axis] = -1
     return replace(tensor, shape=tuple(shape), shape_signature=tuple(free) if is_free else None)
-
-
-def _used(graph: Graph, nodes: Sequence[Node], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors that are still referred to, in their order."""
-    used = {*graph.inputs, *graph.outputs, *(name for n in nodes for name in (*n.inputs, *n.outputs))}
-    return {name: tensor for name, tensor in tensors.items() if name in used}

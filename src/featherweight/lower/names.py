@@ -24,14 +24,13 @@ def renamed(model: Model, scope: str = "", layers: Collection[str] = ()) -> Mode
     and constants last.
     """
     public = {tensor: name for s in model.signatures for name, tensor in (*s.outputs, *s.inputs)}
-    raw = {name for graph in model.graphs for name in graph.tensors}
+    raw = model.tensors
     names: dict[str, str] = {}
     taken: set[str] = set()
-    every = [(old, tensor) for graph in model.graphs for old, tensor in graph.tensors.items()]
     products = {
         name for graph in model.graphs for node in graph.nodes if _has_weight(node, graph) for name in node.outputs
     }
-    for old, _ in sorted(every, key=lambda x: (x[0] not in public, x[1].is_constant, x[0] not in products)):
+    for old, _ in sorted(raw.items(), key=lambda x: (x[0] not in public, x[1].is_constant, x[0] not in products)):
         wish = public.get(old) or cleaned(_unnumbered(old, raw), scope, layers) or "tensor"
         names[old] = _free(wish, taken)
         taken.add(names[old])

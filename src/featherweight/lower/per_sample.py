@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from featherweight.graph import Graph, Node, Tensor, constant, fresh_name
+from featherweight.graph import Node
+from featherweight.graph.editor import Editor
 from featherweight.lower.places import Place
 
 
@@ -25,25 +26,24 @@ def picks_own_rows(indices: np.ndarray | None, batch: int) -> bool:
     return bool((indices[..., 0] == samples).all() and (indices[..., 1] == indices[:1, ..., 1]).all())
 
 
-def gathered_rows(node: Node, graph: Graph, tensors: dict[str, Tensor]) -> Node:
-    """GATHER_ND of own rows as GATHER along the second axis."""
-    indices = np.asarray(graph.tensors[node.inputs[1]].array)
-    name = fresh_name(f"{node.name}/rows", tensors)
-    tensors[name] = constant(name, indices[0, ..., 1].astype(np.int32))
-    attrs = {"axis": 1, "batch_dims": 0}
-    return Node("GATHER", (node.inputs[0], name), node.outputs, attrs)
+def gather_rows(edit: Editor, node: Node) -> None:
+    """Adds GATHER_ND of own rows as GATHER along the second axis."""
+    indices = np.asarray(edit.graph.tensors[node.inputs[1]].array)
+    rows = edit.constant(f"{node.name}/rows", indices[0, ..., 1].astype(np.int32))
+    edit.instead(node, "GATHER", (node.inputs[0], rows), axis=1, batch_dims=0)
 
 
-def padded_and_added(node: Node, tensors: dict[str, Tensor], place: Place) -> tuple[Node, ...] | None:
-    """CONCATENATION of one computed tensor and constants as PAD and ADD, which repeats its constant.
+def pad_and_add(edit: Editor, node: Node, place: Place) -> bool:
+    """Adds CONCATENATION of one computed tensor and constants as PAD and ADD, which repeats its constant.
 
-    Returns None where several tensors are computed. `tensors` are at a batch of 1, constants included.
+    Adds nothing, and returns False, where several tensors are computed. The editor's tensors are at a batch of 1.
     """
+    tensors = edit.tensors
     computed = [name for name in node.inputs if not tensors[name].is_constant]
     output = tensors[node.outputs[0]]
     axis = int(node.attrs.get("axis", 0)) % len(output.shape)
     if len(computed) != 1 or axis == place.axis or not output.is_float:
-        return None
+        return False
     parts = [tensors[name].array if tensors[name].is_constant else None for name in node.inputs]
     sizes = [tensors[name].shape[axis] for name in node.inputs]
     shape = tuple(1 if i == place.axis else size for i, size in enumerate(output.shape))
@@ -58,10 +58,9 @@ def padded_and_added(node: Node, tensors: dict[str, Tensor], place: Place) -> tu
     own = sizes[node.inputs.index(computed[0])]
     paddings = np.zeros((len(shape), 2), np.int32)
     paddings[axis] = front, start - front - own
-    wide, table, widths = (fresh_name(f"{node.name}/{what}", tensors) for what in ("padded", "constant", "paddings"))
-    tensors[wide] = replace(output, name=wide, file_name=None)
-    tensors[table], tensors[widths] = constant(table, added), constant(widths, paddings)
-    return (
-        Node("PAD", (computed[0], widths), (wide,)),
-        Node("ADD", (wide, table), node.outputs, {"fused_activation_function": "NONE"}),
-    )
+    wide = edit.add(replace(output, name=f"{node.name}/padded", file_name=None))
+    table = edit.constant(f"{node.name}/constant", added)
+    widths = edit.constant(f"{node.name}/paddings", paddings)
+    edit.node("PAD", (computed[0], widths), (wide,))
+    edit.node("ADD", (wide, table), node.outputs)
+    return True

@@ -10,7 +10,7 @@ import numpy as np
 from featherweight import operators
 from featherweight.calibration.infinity import holding_infinity
 from featherweight.graph import Graph, Node
-from featherweight.graph.editor import without_orphans
+from featherweight.graph.editor import Editor, without_orphans
 from featherweight.runtime.folding import with_folded_constants
 
 Names = Set[str]
@@ -30,10 +30,10 @@ def settled_conditions(graph: Graph, taken: Names = frozenset()) -> Graph:
     infinite = holding_infinity(graph)
     settled: dict[str, bool] = {}
     replaced: dict[str, str] = {}
-    nodes: list[Node] = []
+    edit = Editor(graph)
     for node in graph.nodes:
         node = replace(node, inputs=tuple(replaced.get(name, name) for name in node.inputs))
-        nodes.append(node)
+        edit.nodes.append(node)
         value = _settled(node, graph, infinite, settled)
         if value is not None:
             settled[node.outputs[0]] = value
@@ -42,7 +42,7 @@ def settled_conditions(graph: Graph, taken: Names = frozenset()) -> Graph:
             result = node.outputs[0]
             if graph.tensors[chosen].shape == graph.tensors[result].shape and result not in graph.outputs:
                 replaced[result] = chosen
-    return without_orphans(replace(graph, nodes=tuple(nodes)), graph) if replaced else graph
+    return without_orphans(edit.result(), graph) if replaced else graph
 
 
 def _settled(node: Node, graph: Graph, infinite: Names, settled: dict[str, bool]) -> bool | None:

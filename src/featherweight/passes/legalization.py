@@ -1,19 +1,18 @@
 """Rewrites of a float graph into operators that integer kernels exist for; each keeps what the graph computes.
 
 A pass is ``Graph -> Graph``: equivalent up to float32 rounding, and idempotent. Tensors that other operators or the
-caller can see keep their names; names that it adds are not among those `taken` in the model's other graphs.
+caller can see keep their names; names that it adds are not among those `taken` in the whole model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Set
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from featherweight.graph import Graph, Model, Node, Tensor, constant, fresh_name, producers, replace_graph
-from featherweight.graph.editor import is_plain, without_orphans
+from featherweight.graph import Graph, Model, Node, replace_graph
+from featherweight.graph.editor import Editor, is_plain, with_values, without_orphans, without_unused
 from featherweight.passes.folding import folded_constants, settled_conditions
 from featherweight.passes.normalization import centred_normalization, squared_difference_as_product
 from featherweight.tflite.sparse_tensors import decoded, is_sparse
@@ -25,71 +24,57 @@ _NOTHING: Names = frozenset()
 
 def densified(graph: Graph, taken: Names = _NOTHING) -> Graph:
     """Constants that are stored sparsely become plain ones; a DENSIFY of one becomes the constant."""
-    tensors, nodes = dict(graph.tensors), list[Node]()
-    for name, tensor in graph.tensors.items():
-        tensors[name] = decoded(tensor) if is_sparse(tensor) else tensor
+    edit = Editor(graph)
+    edit.tensors |= {name: decoded(tensor) for name, tensor in graph.tensors.items() if is_sparse(tensor)}
     for node in graph.nodes:
-        if node.op == "DENSIFY" and tensors[node.inputs[0]].is_constant:
-            tensors[node.outputs[0]] = replace(tensors[node.outputs[0]], data=tensors.pop(node.inputs[0]).data)
+        if node.op == "DENSIFY" and (dense := edit.tensors[node.inputs[0]]).is_constant:
+            edit.tensors[node.name] = replace(edit.tensors[node.name], data=dense.data)
         else:
-            nodes.append(node)
-    changed = len(nodes) < len(graph.nodes) or any(tensors[name] is not graph.tensors[name] for name in tensors)
-    return replace(graph, nodes=tuple(nodes), tensors=tensors) if changed else graph
+            edit.nodes.append(node)
+    return without_unused(edit.result(), before=graph)
 
 
 def unpacked_float16(graph: Graph, taken: Names = _NOTHING) -> Graph:
     """A DEQUANTIZE of a float16 constant becomes the float32 constant: what a float16 file's weights are."""
-    tensors, nodes = dict(graph.tensors), list[Node]()
+    edit = Editor(graph)
     for node in graph.nodes:
-        source = tensors.get(node.inputs[0]) if node.op == "DEQUANTIZE" else None
-        if source is not None and source.dtype == "float16" and source.is_constant and "sparsity" not in source.extras:
-            unpacked = constant(node.outputs[0], np.asarray(source.array).astype(np.float32))
-            tensors[unpacked.name] = replace(tensors[unpacked.name], data=unpacked.data)
+        source = graph.tensors[node.inputs[0]] if node.op == "DEQUANTIZE" else None
+        if source is not None and source.dtype == "float16" and source.is_constant and not is_sparse(source):
+            edit.tensors[node.name] = with_values(graph.tensors[node.name], np.asarray(source.array))
         else:
-            nodes.append(node)
-    used = {name for node in nodes for name in (*node.inputs, *node.outputs)} | {*graph.inputs, *graph.outputs}
-    kept = {name: t for name, t in tensors.items() if name in used or t.dtype != "float16"}
-    return replace(graph, nodes=tuple(nodes), tensors=kept) if len(nodes) < len(graph.nodes) else graph
+            edit.nodes.append(node)
+    return without_unused(edit.result(), before=graph)
 
 
 def negative_of_difference(graph: Graph, taken: Names = _NOTHING) -> Graph:
     """``SUB(0, x)`` becomes ``NEG(x)``; exact. A zero has no scale of its own that a difference could be taken at."""
 
-    def negated(node: Node) -> Node:
-        if not is_plain(node, "SUB") or not graph.tensors[node.outputs[0]].is_float:
-            return node
+    def is_negative(node: Node) -> bool:
+        if not is_plain(node, "SUB") or not graph.tensors[node.name].is_float:
+            return False
         zero, x = (graph.tensors[name] for name in node.inputs)
-        is_zero = zero.is_constant and not np.asarray(zero.array).any()
-        if not is_zero or x.shape != graph.tensors[node.outputs[0]].shape:
-            return node
-        return Node("NEG", (x.name,), node.outputs)
+        return zero.is_constant and not np.asarray(zero.array).any() and x.shape == graph.tensors[node.name].shape
 
-    nodes = tuple(negated(node) for node in graph.nodes)
-    changed = any(new is not old for new, old in zip(nodes, graph.nodes, strict=True))
-    return replace(graph, nodes=nodes) if changed else graph
+    edit = Editor(graph)
+    for node in graph.nodes:
+        if is_negative(node):
+            edit.instead(node, "NEG", node.inputs[1:])
+        else:
+            edit.nodes.append(node)
+    return edit.result()
 
 
 def add_of_negative(graph: Graph, taken: Names = _NOTHING) -> Graph:
     """``ADD(a, NEG(b))`` becomes ``SUB(a, b)``; exact. NEG has no sound int8 kernel."""
-    made = producers(graph)
-    nodes: list[Node] = []
+    edit, negated = Editor(graph), {node.name: node.inputs[0] for node in graph.nodes if node.op == "NEG"}
     for node in graph.nodes:
-        if node.op == "ADD":
-            for first, second in (node.inputs, node.inputs[::-1]):
-                negated = made.get(second)
-                if negated is not None and negated.op == "NEG":
-                    attrs = {key: value for key, value in node.attrs.items() if key != "pot_scale_int16"}
-                    node = replace(
-                        node,
-                        op="SUB",
-                        inputs=(first, negated.inputs[0]),
-                        attrs=attrs,
-                        extras=_without_table(node),
-                        version=1,
-                    )
-                    break
-        nodes.append(node)
-    return without_orphans(replace(graph, nodes=tuple(nodes)), graph, ("NEG",))
+        pairs = (node.inputs, node.inputs[::-1]) if node.op == "ADD" else ()
+        found = next(((first, negated[second]) for first, second in pairs if second in negated), None)
+        if found is None:
+            edit.nodes.append(node)
+        else:
+            edit.instead(node, "SUB", found, **_activation(node))
+    return without_orphans(edit.result(), graph, ("NEG",))
 
 
 def negative_as_product(graph: Graph, taken: Names = _NOTHING) -> Graph:
@@ -114,26 +99,21 @@ def quotient_as_product(graph: Graph, taken: Names = _NOTHING) -> Graph:
 
 def _as_product(graph: Graph, factor_of: Callable[[Node], np.ndarray | np.float32 | None], taken: Names) -> Graph:
     """Replaces nodes for which there is a factor by MUL of their first input with it."""
-    nodes: list[Node] = []
-    added: dict[str, Tensor] = {}
+    edit = Editor(graph, set(taken))
     for node in graph.nodes:
         is_real = node.inputs and node.inputs[0] and graph.tensors[node.inputs[0]].is_float
         factor = factor_of(node) if is_real else None
-        if factor is not None:
-            name = fresh_name(f"{node.name}/factor", graph.tensors.keys() | added.keys() | taken)
-            added[name] = constant(name, np.asarray(factor))
-            activation = node.attrs.get("fused_activation_function", "NONE")
-            attrs = {"fused_activation_function": activation}
-            node = Node("MUL", (node.inputs[0], name), node.outputs, attrs, extras=_without_table(node))
-        nodes.append(node)
-    if not added:
-        return graph
-    return replace(graph, nodes=tuple(nodes), tensors=dict(graph.tensors) | added)
+        if factor is None:
+            edit.nodes.append(node)
+        else:
+            operands = node.inputs[0], edit.constant(f"{node.name}/factor", np.asarray(factor))
+            edit.instead(node, "MUL", operands, **_activation(node))
+    return edit.result()
 
 
-def _without_table(node: Node) -> dict[str, Any]:
-    """Returns what a file says about a node that becomes another operator, less the table of its options."""
-    return {key: value for key, value in node.extras.items() if key != "options"}
+def _activation(node: Node) -> dict[str, str]:
+    """Returns the option that says which activation an operator ends in."""
+    return {"fused_activation_function": node.attrs.get("fused_activation_function", "NONE")}
 
 
 PASSES: tuple[Pass, ...] = (
@@ -154,6 +134,5 @@ def prepare(model: Model) -> Model:
     """Returns the model with all passes applied, in order, to all its graphs."""
     for rewrite_graph in PASSES:
         for index, graph in enumerate(model.graphs):
-            taken = {name for other in model.graphs if other is not graph for name in other.tensors}
-            model = replace_graph(model, index, rewrite_graph(graph, taken))
+            model = replace_graph(model, index, rewrite_graph(graph, set(model.tensors)))
     return model

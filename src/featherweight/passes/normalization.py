@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from featherweight.graph import Graph, Node, Tensor, fresh_name, producers
-from featherweight.graph.editor import binary, is_plain, without_orphans
+from featherweight.graph import Graph, Node, Tensor, producers
+from featherweight.graph.editor import Editor, is_plain, without_orphans
 
 Names = Set[str]
 _ARITHMETIC = frozenset({"MUL", "ADD", "NEG", "RESHAPE"})
@@ -20,28 +20,26 @@ def centred_normalization(graph: Graph, taken: Names = frozenset()) -> Graph:
     The first form is the small difference of two large numbers, each rounded to its own grid. Where scale and shift
     are computed in another shape (litert-torch), the mean is brought into the scale's.
     """
-    made = producers(graph)
-    tensors, nodes = dict(graph.tensors), list[Node]()
+    made, edit = producers(graph), Editor(graph, set(taken))
     for node in graph.nodes:
         found = _shifted_product(node, made, graph.tensors)
         if found is None:
-            nodes.append(node)
+            edit.nodes.append(node)
             continue
         x, scale, mean, bias, reshaped = found
         if reshaped is not None:
-            mean = _reshaped_like(nodes, tensors, mean, reshaped, taken)
-        centred = _subtraction(nodes, x, mean)
+            mean = _reshaped_like(edit, mean, reshaped)
+        centred = _subtraction(edit.nodes, x, mean)
         if centred is None:
-            centred = fresh_name(f"{node.name}/centred", tensors.keys() | taken)
-            tensors[centred] = replace(tensors[x], name=centred)
-            nodes.append(binary("SUB", x, mean, centred))
+            centred = edit.add(replace(edit.tensors[x], name=f"{node.name}/centred"))
+            edit.node("SUB", (x, mean), (centred,))
         if bias is None:
-            nodes.append(binary("MUL", centred, scale, node.outputs[0]))
+            edit.node("MUL", (centred, scale), node.outputs)
             continue
-        scaled = fresh_name(f"{node.name}/scaled", tensors.keys() | taken)
-        tensors[scaled] = replace(tensors[node.outputs[0]], name=scaled)
-        nodes += [binary("MUL", centred, scale, scaled), replace(node, inputs=(scaled, bias))]
-    return without_orphans(replace(graph, nodes=tuple(nodes), tensors=tensors), graph, _ARITHMETIC)
+        scaled = edit.add(replace(edit.tensors[node.name], name=f"{node.name}/scaled"))
+        edit.node("MUL", (centred, scale), (scaled,))
+        edit.nodes.append(replace(node, inputs=(scaled, bias)))
+    return without_orphans(edit.result(), graph, _ARITHMETIC)
 
 
 def squared_difference_as_product(graph: Graph, taken: Names = frozenset()) -> Graph:
@@ -50,18 +48,17 @@ def squared_difference_as_product(graph: Graph, taken: Names = frozenset()) -> G
     The integer kernel of the square rounds both operands to a common scale first, and there is none for 16 bits.
     """
     differences = {node.inputs: node for node in graph.nodes if is_plain(node, "SUB")}
-    nodes, moved = list[Node](), set[str]()
+    edit, moved = Editor(graph), set[str]()
     for node in graph.nodes:
         difference = differences.get(node.inputs) if node.op == "SQUARED_DIFFERENCE" else None
         if difference is None:
-            nodes += [] if node.name in moved else [node]
+            edit.nodes += [] if node.name in moved else [node]
             continue
-        if difference not in nodes:
-            nodes.append(difference)
+        if difference not in edit.nodes:
+            edit.nodes.append(difference)
             moved.add(difference.name)
-        nodes.append(binary("MUL", difference.outputs[0], difference.outputs[0], node.outputs[0]))
-    changed = any(new is not old for new, old in zip(nodes, graph.nodes, strict=True))
-    return replace(graph, nodes=tuple(nodes)) if changed else graph
+        edit.node("MUL", (difference.name, difference.name), node.outputs)
+    return edit.result()
 
 
 _Found = tuple[str, str, str, str | None, Node | None]
@@ -132,15 +129,14 @@ def _negated(node: Node | None, tensors: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-def _reshaped_like(nodes: list[Node], tensors: dict[str, Tensor], mean: str, reshape: Node, taken: Names) -> str:
+def _reshaped_like(edit: Editor, mean: str, reshape: Node) -> str:
     """Returns the mean in the shape that a RESHAPE gives, by an operator that is there already, or a new one."""
-    wanted = tensors[reshape.outputs[0]]
-    for node in nodes:
-        if node.op == "RESHAPE" and node.inputs[0] == mean and tensors[node.outputs[0]].shape == wanted.shape:
-            return node.outputs[0]
-    name = fresh_name(f"{mean}/reshaped", tensors.keys() | taken)
-    tensors[name] = replace(wanted, name=name)
-    nodes.append(replace(reshape, inputs=(mean, *reshape.inputs[1:]), outputs=(name,)))
+    wanted = edit.tensors[reshape.name]
+    for node in edit.nodes:
+        if node.op == "RESHAPE" and node.inputs[0] == mean and edit.tensors[node.name].shape == wanted.shape:
+            return node.name
+    name = edit.add(replace(wanted, name=f"{mean}/reshaped"))
+    edit.nodes.append(replace(reshape, inputs=(mean, *reshape.inputs[1:]), outputs=(name,)))
     return name
 
 

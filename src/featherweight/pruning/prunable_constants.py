@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from featherweight.errors import DataError, FormatError
-from featherweight.graph import Graph, Model, Node, Tensor, constant
+from featherweight.graph import Graph, Model, Node, Tensor
 from featherweight.graph.numerics import INTEGER_BITS
 from featherweight.operators import lookup
 from featherweight.pruning.prunable import OPERATORS, Kernel
@@ -57,13 +57,12 @@ class GraphKernel:
 
 def check_float(model: Model, what: str) -> None:
     """Raises FormatError if the model is quantized: zeros are made before integers are."""
-    for graph in model.graphs:
-        for tensor in graph.tensors.values():
-            if tensor.quant is not None and tensor.dtype in INTEGER_BITS:
-                raise FormatError(
-                    f"{what} takes float models; '{tensor.name}' holds {tensor.dtype} with a scale. Start from the "
-                    "float model; `quantize` keeps its zeros."
-                )
+    for tensor in model.tensors.values():
+        if tensor.quant is not None and tensor.dtype in INTEGER_BITS:
+            raise FormatError(
+                f"{what} takes float models; '{tensor.name}' holds {tensor.dtype} with a scale. Start from the "
+                "float model; `quantize` keeps its zeros."
+            )
 
 
 def find_kernels(model: Model) -> tuple[GraphKernel, ...]:
@@ -123,18 +122,3 @@ def _weights(graph: Graph) -> Iterator[tuple[Node, Tensor, str]]:
             name = node.inputs[weight] if weight < len(node.inputs) else ""
             if name and graph.tensors[name].is_constant and graph.tensors[name].is_float:
                 yield node, graph.tensors[name], node.inputs[activation]
-
-
-def with_weights(model: Model, values: dict[str, np.ndarray]) -> Model:
-    """Returns the model with other values for constants, by name."""
-    graphs = tuple(
-        replace(
-            graph,
-            tensors={
-                name: replace(tensor, data=constant(name, values[name]).data) if name in values else tensor
-                for name, tensor in graph.tensors.items()
-            },
-        )
-        for graph in model.graphs
-    )
-    return replace(model, graphs=graphs)

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from featherweight.errors import FormatError
-from featherweight.graph import Graph, Model, Node, constant, consumers, fresh_name, replace_graph
+from featherweight.graph import Graph, Model, Node, consumers, replace_graph
+from featherweight.graph.editor import Editor, with_values
 
 # Weighted operators → axis of the weight with the output channels, and that with the channels it reads.
 _AXES: Mapping[str, tuple[int, int]] = {
@@ -227,18 +228,15 @@ def _scale(values: dict[tuple[str, int], np.ndarray], node: Node, axis: int, fac
 
 def _written(model: Model, values: Mapping[tuple[str, int], np.ndarray]) -> Model:
     """Returns the model with these constants; one that other operators read too is written under a name of its own."""
-    graph, read = model.main, consumers(model.main)
-    tensors, taken = dict(graph.tensors), {name for part in model.graphs for name in part.tensors}
-    nodes: list[Node] = []
-    for node in graph.nodes:
+    read, edit = consumers(model.main), Editor(model.main, set(model.tensors))
+    for node in model.main.nodes:
         inputs = list(node.inputs)
         for position, name in enumerate(inputs):
             if (node.name, position) in values:
-                own = name if len(read[name]) == 1 else fresh_name(f"{node.name}/bias", taken)
-                taken.add(own)
-                tensors[own] = replace(
-                    tensors[name], name=own, data=constant(own, values[node.name, position].astype(np.float32)).data
-                )
-                inputs[position] = own
-        nodes.append(replace(node, inputs=tuple(inputs)))
-    return replace_graph(model, 0, replace(graph, nodes=tuple(nodes), tensors=tensors))
+                tensor = with_values(model.main.tensors[name], values[node.name, position])
+                if len(read[name]) == 1:
+                    edit.tensors[name] = tensor
+                else:
+                    inputs[position] = edit.add(replace(tensor, name=f"{node.name}/bias"))
+        edit.nodes.append(replace(node, inputs=tuple(inputs)))
+    return replace_graph(model, 0, edit.result())

@@ -118,13 +118,12 @@ def cell_params(low: float, high: float, where: str) -> tuple[QuantParams, list[
     return QuantParams("int16", (2.0 ** (exponent - 15),), (0,)), notes
 
 
-def with_intermediates(node: Node, hidden: QuantParams, fresh: Callable[[str], str]) -> tuple[Node, dict[str, Tensor]]:
+def with_intermediates(node: Node, hidden: QuantParams, add: Callable[[Tensor], str]) -> Node:
     """Returns an integer LSTM with the five tensors that tell its kernel the gates' scale and the hidden state's.
 
-    `fresh` makes names for them that nothing else has.
+    `add` adds one to the graph, and returns the name that it gets.
     """
     gate = QuantParams("int16", (_GATE_SCALE,), (0,))
     params = {f"gate_{name}": gate for name in _GATES} | {"gated": hidden}
-    named = {fresh(f"{node.name}/{name}"): each for name, each in params.items()}
-    tensors = {name: Tensor(name, (0,), each.dtype, quant=each) for name, each in named.items()}
-    return replace(node, extras={**node.extras, "intermediates": tuple(named)}), tensors
+    names = [add(Tensor(f"{node.name}/{name}", (0,), each.dtype, quant=each)) for name, each in params.items()]
+    return replace(node, extras={**node.extras, "intermediates": tuple(names)})

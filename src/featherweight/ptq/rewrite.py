@@ -14,7 +14,8 @@ import numpy as np
 
 from featherweight import operators
 from featherweight.errors import RecipeError, UnsupportedOp, listed
-from featherweight.graph import Graph, Model, Node, Tensor, constant, fresh_name
+from featherweight.graph import Graph, Model, Node, Tensor, constant
+from featherweight.graph.editor import Editor, without_unused
 from featherweight.graph.numerics import QuantParams, bias_params
 from featherweight.operators.families.quantize import DEQUANTIZE, QUANTIZE
 from featherweight.ptq import recurrent
@@ -30,7 +31,7 @@ def rewrite(model: Model, plan: Plan) -> Model:
         RecipeError: if the plan names operators or tensors that the model lacks, or lacks parameters it needs.
     """
     _check_fits(model, plan)
-    taken = {name for graph in model.graphs for name in graph.tensors}
+    taken = set(model.tensors)
     rewriters = [
         _Rewriter(graph, plan, plan.io if index == 0 else "float32", taken) for index, graph in enumerate(model.graphs)
     ]
@@ -48,7 +49,7 @@ def rewrite(model: Model, plan: Plan) -> Model:
 
 def _check_fits(model: Model, plan: Plan) -> None:
     """Raises RecipeError unless the plan says what becomes of every operator, and of nothing else."""
-    tensors = {name: tensor for graph in model.graphs for name, tensor in graph.tensors.items()}
+    tensors = model.tensors
     nodes = {node.name: graph.tensors for graph in model.graphs for node in graph.nodes if touches_float(node, graph)}
     planned = {*plan.forms, *plan.kept_float, *plan.dropped}
     edges = {key.rpartition(":")[0] for key in plan.edges}
@@ -68,13 +69,13 @@ def _check_fits(model: Model, plan: Plan) -> None:
             )
 
 
-class _Rewriter:
-    """Rebuilds one graph node by node; `tensors` and `nodes` are the new graph."""
+class _Rewriter(Editor):
+    """Rebuilds one graph node by node, with none of its tensors to begin with."""
 
     def __init__(self, graph: Graph, plan: Plan, io: str, taken: set[str]) -> None:
-        self.graph, self.plan, self.io, self.taken = graph, plan, io, taken
-        self.tensors: dict[str, Tensor] = {}
-        self.nodes: list[Node] = []
+        super().__init__(graph, taken)
+        self.tensors.clear()
+        self.plan, self.io = plan, io
         self.borders: dict[str, str] = {}
         self.made: dict[tuple[str, QuantParams | None, str], str] = {}
         self.dropped = {n.outputs[0]: n.inputs[0] for n in graph.nodes if n.name in plan.dropped}
@@ -84,13 +85,9 @@ class _Rewriter:
         inputs = tuple(self.input(name) for name in self.graph.inputs)
         for node in self.graph.nodes:
             if node.name not in self.plan.dropped:
-                self.node(node)
+                self.planned(node)
         outputs = tuple(self.output(name) for name in self.graph.outputs)
-        used = {name for node in self.nodes for name in (*node.inputs, *node.outputs, *self.intermediates(node))}
-        used |= {*inputs, *outputs}
-        scales = {t.quant.scale_tensor for n, t in self.tensors.items() if n in used and t.quant}
-        tensors = {name: tensor for name, tensor in self.tensors.items() if name in used or name in scales}
-        return replace(self.graph, inputs=inputs, outputs=outputs, nodes=tuple(self.nodes), tensors=tensors)
+        return without_unused(replace(self.result(), inputs=inputs, outputs=outputs))
 
     def intermediates(self, node: Node) -> tuple[str, ...]:
         """Returns the tensors that a node refers to besides inputs and outputs."""
@@ -130,7 +127,7 @@ class _Rewriter:
             self.borders[name] = converted
         return converted
 
-    def node(self, node: Node) -> None:
+    def planned(self, node: Node) -> None:
         """Adds one operator in its planned form."""
         form = self.plan.forms.get(node.name, "float32")
         inputs = tuple(self.operand(node, i, name, form) for i, name in enumerate(node.inputs))
@@ -148,8 +145,7 @@ class _Rewriter:
         if dtype is not None and (needed := operators.lookup(node.op).integer_attrs.get(dtype)):
             attrs = {**attrs, **needed}
         if dtype is not None and recurrent.states(node):
-            node, added = recurrent.with_intermediates(node, self.params(node.outputs[0]), self.fresh)
-            self.tensors |= added
+            node = recurrent.with_intermediates(node, self.params(node.outputs[0]), self.add)
         version = max(node.version, operators.lookup(node.op).versions.get(form, 1))
         self.nodes.append(replace(node, inputs=inputs, attrs=attrs, version=version))
 
@@ -208,10 +204,8 @@ class _Rewriter:
         """Adds a QUANTIZE or DEQUANTIZE and returns its output."""
         source = self.tensors[name]
         kind = "float32" if wanted is None else wanted.dtype
-        result = self.fresh(f"{name}_{kind}")
-        base = replace(self.graph.tensors[name], name=result, file_name=None) if name in self.graph.tensors else source
-        base = replace(base, name=result, data=None, quant=None, dtype="float32", file_name=None)
-        self.tensors[result] = base if wanted is None else _typed(base, wanted)
+        base = replace(self.graph.tensors.get(name, source), data=None, quant=None, dtype="float32", file_name=None)
+        result = self.add(replace(base if wanted is None else _typed(base, wanted), name=f"{name}_{kind}"))
         read = source.quant.dtype if source.quant else source.dtype
         if op == DEQUANTIZE and source.quant is not None and source.quant.is_per_channel and read == "int8":
             read = "channels"
@@ -262,12 +256,6 @@ class _Rewriter:
         zeros = constant(self.fresh(f"{node.name}/bias"), np.zeros(channels, np.float32))
         name = self.bias(node, role, zeros, dtype)
         return (*inputs[: role.bias], *[""] * (role.bias - len(inputs)), name)
-
-    def fresh(self, wish: str) -> str:
-        """Returns a name that no tensor of the model has."""
-        name = fresh_name(wish, self.taken)
-        self.taken.add(name)
-        return name
 
 
 def _typed(tensor: Tensor, params: QuantParams) -> Tensor:

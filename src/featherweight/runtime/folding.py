@@ -7,6 +7,7 @@ from dataclasses import replace
 from featherweight import operators
 from featherweight.errors import FeatherweightError
 from featherweight.graph import Graph, Model, Node, Signature, Tensor, constant
+from featherweight.graph.editor import without_unused
 from featherweight.runtime.litert import Session
 
 # What unpacks a stored constant is no computation; the others compute something else each time.
@@ -44,9 +45,7 @@ def with_folded_constants(graph: Graph) -> Graph:
     except FeatherweightError:  # what LiteRT can't run alone stays as it is
         return graph
     nodes = tuple(node for node in graph.nodes if node not in inside)
-    kept = needed | {name for node in nodes for name in node.outputs} | {*graph.inputs, *graph.outputs}
-    tensors = {n: values.get(n, t) for n, t in graph.tensors.items() if n in kept or n not in used}
-    return replace(graph, nodes=nodes, tensors=tensors)
+    return without_unused(replace(graph, nodes=nodes, tensors={**graph.tensors, **values}), before=graph)
 
 
 def _is_plain(tensor: Tensor) -> bool:

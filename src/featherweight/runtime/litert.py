@@ -184,10 +184,9 @@ class Session:
 def weight_bytes(model: Model) -> dict[int, int]:
     """Returns the bytes of all constants by their rank."""
     found: dict[int, int] = {}
-    for graph in model.graphs:
-        for tensor in graph.tensors.values():
-            if tensor.is_constant:
-                found[len(tensor.shape)] = found.get(len(tensor.shape), 0) + tensor.stored_bytes
+    for tensor in model.tensors.values():
+        if tensor.is_constant:
+            found[len(tensor.shape)] = found.get(len(tensor.shape), 0) + tensor.stored_bytes
     return found
 
 

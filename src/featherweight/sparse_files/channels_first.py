@@ -7,12 +7,13 @@ does not know its direction, nothing is to be reversed back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from featherweight.graph import Graph, Model, Node, Tensor, constant, consumers, fresh_name, replace_graph
+from featherweight.graph import Graph, Model, Node, Tensor, constant, consumers, replace_graph
+from featherweight.graph.editor import Editor, without_orphans, without_unused
 from featherweight.targets.xnnpack_nchw import (
     BINARY,
     CONV,
@@ -42,13 +43,13 @@ def with_channels_first(model: Model) -> Model:
 
     Equal up to the order of sums, and idempotent.
     """
-    taken = {name for graph in model.graphs for name in graph.tensors}
+    taken = set(model.tensors)
     for index, original in enumerate(model.graphs):
         for cluster in clusters(original):
             axes = None if _is_met(cluster, original) else _mirrored(cluster, model.graphs[index])
             if axes is None:
                 continue
-            graph = _Rewriting(model.graphs[index], cluster, axes, taken).result()
+            graph = _ClusterEditor(model.graphs[index], cluster, axes, taken).rewritten()
             made = {node.name for node in cluster.nodes}
             if all(_is_met(other, graph) for other in clusters(graph) if made & {node.name for node in other.nodes}):
                 model = replace_graph(model, index, graph)
@@ -98,20 +99,14 @@ def _of_rank_4(shape: Sequence[int]) -> tuple[int, ...]:
     return (*[1] * (4 - len(shape)), *shape)
 
 
-@dataclass(eq=False)
-class _Rewriting:
-    """A graph whose cluster is being rewritten, `axes` of its images reversed; `taken` are names in use."""
+class _ClusterEditor(Editor):
+    """A graph whose cluster is being rewritten, `axes` of its images reversed."""
 
-    graph: Graph
-    cluster: Cluster
-    axes: Axes
-    taken: set[str]
+    def __init__(self, graph: Graph, cluster: Cluster, axes: Axes, taken: set[str]) -> None:
+        super().__init__(graph, taken)
+        self.cluster, self.axes = cluster, axes
 
-    def __post_init__(self) -> None:
-        self.tensors = dict(self.graph.tensors)
-        self.nodes = list[Node]()
-
-    def result(self) -> Graph:
+    def rewritten(self) -> Graph:
         """Returns the graph with the cluster rewritten."""
         for node in self.graph.nodes:
             if node not in self.cluster.nodes:
@@ -124,15 +119,8 @@ class _Rewriting:
                 self._constant_first(node)
             else:
                 self.nodes.append(node)
-        nodes, read = list[Node](), set(self.graph.outputs)
-        for node in reversed(self.nodes):
-            if node.op != PAD or node.name in read:  # others have become a part of their convolution
-                nodes.append(node)
-                read.update(node.inputs)
-        nodes.reverse()
-        gone = _mentioned(self.graph.nodes) - _mentioned(nodes) - {*self.graph.inputs, *self.graph.outputs}
-        tensors = {name: tensor for name, tensor in self.tensors.items() if name not in gone}
-        return replace(self.graph, nodes=tuple(nodes), tensors=tensors)
+        # What padded a convolution before is a part of it now.
+        return without_unused(without_orphans(self.result(), self.graph, (PAD,)), before=self.graph)
 
     def _convolution(self, node: Node) -> None:
         """Reverses the kernel, and its input where the cluster begins, and writes the padding as a PAD."""
@@ -151,8 +139,10 @@ class _Rewriting:
             rows, columns = (size // 2 for size in padding.kernel)
             source = self._padded(source, np.array([[0, 0], [rows, rows], [columns, columns], [0, 0]]))
             node = replace(node, attrs={**node.attrs, "padding": "VALID"})
-        name = weight.name if len(consumers(self.graph)[weight.name]) == 1 else self._fresh(weight.name)
-        self.tensors[name] = constant(name, array)
+        if len(consumers(self.graph)[weight.name]) > 1:
+            name = self.constant(weight.name, array)
+        else:
+            name, self.tensors[weight.name] = weight.name, constant(weight.name, array)
         self.nodes.append(replace(node, inputs=(source, name, *node.inputs[2:])))
 
     def _mean(self, node: Node) -> None:
@@ -162,16 +152,16 @@ class _Rewriting:
             self.nodes.append(node)
             return
         reduced = np.array([1, 2]) if node.op == POOL else np.asarray(self.graph.tensors[node.inputs[1]].array)
-        axes = self._constant(f"{node.name}/axes", reduced.reshape(-1).astype(np.int32))
+        axes = self.constant(f"{node.name}/axes", reduced.reshape(-1).astype(np.int32))
         op = "MEAN" if node.op == POOL else node.op
         if node not in self.cluster.heads:
-            self.nodes.append(Node(op, (source, axes), node.outputs, {"keep_dims": True}))
+            self.node(op, (source, axes), node.outputs, keep_dims=True)
             return
         kept = [size for axis, size in enumerate(result.shape) if axis not in {int(a) % 4 for a in reduced.reshape(-1)}]
         flat = self._computed(f"{node.name}/flat", result, kept)
-        self.nodes.append(Node(op, (source, axes), (flat,), {"keep_dims": False}))
-        shape = self._constant(f"{node.name}/shape", np.array([-1, *result.shape[1:]], np.int32))
-        self.nodes.append(Node(RESHAPE, (flat, shape), node.outputs))
+        self.node(op, (source, axes), (flat,), keep_dims=False)
+        shape = self.constant(f"{node.name}/shape", np.array([-1, *result.shape[1:]], np.int32))
+        self.node(RESHAPE, (flat, shape), node.outputs)
 
     def _constant_first(self, node: Node) -> None:
         """Writes a constant as the first input, in 4 dimensions."""
@@ -180,7 +170,7 @@ class _Rewriting:
             first, second = second, first
         name = first.name
         if first.is_constant and len(first.shape) < 4:
-            name = self._constant(name, np.asarray(first.array).reshape(_of_rank_4(first.shape)))
+            name = self.constant(name, np.asarray(first.array).reshape(_of_rank_4(first.shape)))
         self.nodes.append(replace(node, inputs=(name, second.name)))
 
     def _padded(self, source: str, amounts: np.ndarray) -> str:
@@ -190,29 +180,11 @@ class _Rewriting:
     def _added(self, op: str, source: str, values: np.ndarray, what: str, shape: Sequence[int]) -> str:
         """Adds an operator with a constant second input; returns its result."""
         result = self._computed(f"{source}/{what}", self.tensors[source], shape)
-        second = self._constant(f"{result}/{'paddings' if op == PAD else 'axes'}", values.astype(np.int32))
-        self.nodes.append(Node(op, (source, second), (result,)))
+        second = self.constant(f"{result}/{'paddings' if op == PAD else 'axes'}", values.astype(np.int32))
+        self.node(op, (source, second), (result,))
         return result
 
     def _computed(self, wish: str, like: Tensor, shape: Sequence[int]) -> str:
         """Adds a float tensor, free in the same dimensions as another."""
-        name = self._fresh(wish)
-        signature = None
-        if like.shape_signature is not None:
-            signature = (like.shape_signature[0], *shape[1:])
-        self.tensors[name] = Tensor(name, tuple(shape), "float32", shape_signature=signature)
-        return name
-
-    def _constant(self, wish: str, array: np.ndarray) -> str:
-        name = self._fresh(wish)
-        self.tensors[name] = constant(name, array)
-        return name
-
-    def _fresh(self, wish: str) -> str:
-        name = fresh_name(wish, self.taken)
-        self.taken.add(name)
-        return name
-
-
-def _mentioned(nodes: Iterable[Node]) -> set[str]:
-    return {name for node in nodes for name in (*node.inputs, *node.outputs)}
+        signature = None if like.shape_signature is None else (like.shape_signature[0], *shape[1:])
+        return self.add(Tensor(wish, tuple(shape), "float32", shape_signature=signature))

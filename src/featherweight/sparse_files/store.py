@@ -15,7 +15,8 @@ import numpy as np
 
 from featherweight import operators, tflite
 from featherweight.errors import RecipeError, listed
-from featherweight.graph import Graph, Model, Node, Tensor, fresh_name
+from featherweight.graph import Graph, Model, Node, Tensor
+from featherweight.graph.editor import Editor
 from featherweight.runtime.sizes import sizes_bytes
 from featherweight.sparse_files.channels_first import with_channels_first
 from featherweight.targets import target as targets
@@ -246,21 +247,20 @@ def _weight_of(node: Node) -> str:
 
 def _with_sparse(model: Model, chosen: Mapping[str, int]) -> Model:
     """Returns the model with these weights stored sparsely: constant → block."""
-    graphs: list[Graph] = []
+    graphs, taken = list[Graph](), set(model.tensors)
     for graph in _left_to_litert(model, chosen).graphs:
-        tensors, nodes, unpacked = dict(graph.tensors), list[Node](), dict[str, str]()
+        edit = Editor(graph, taken)
         for node in graph.nodes:
             name = _weight_of(node)
-            if name in chosen and node.op not in _UNPACKED:
-                tensors[name] = encoded(graph.tensors[name], chosen[name])
-            elif name in chosen and name not in unpacked:
-                packed = fresh_name(f"{name}/sparse", tensors)
-                tensors[packed] = replace(encoded(graph.tensors[name], chosen[name]), name=packed)
-                tensors[name] = replace(graph.tensors[name], data=None)
-                unpacked[name] = packed
-                nodes.append(Node("DENSIFY", (packed,), (name,)))
-            nodes.append(node)
-        graphs.append(replace(graph, tensors=tensors, nodes=tuple(nodes)))
+            if name in chosen and edit.tensors[name] is graph.tensors[name]:
+                sparse = encoded(graph.tensors[name], chosen[name])
+                if node.op in _UNPACKED:
+                    edit.tensors[name] = replace(graph.tensors[name], data=None)
+                    edit.node("DENSIFY", (edit.add(replace(sparse, name=f"{name}/sparse")),), (name,))
+                else:
+                    edit.tensors[name] = sparse
+            edit.nodes.append(node)
+        graphs.append(edit.result())
     return replace(model, graphs=tuple(graphs))
 
 
@@ -269,7 +269,7 @@ def _problem(original: Model, model: Model, chosen: Mapping[str, int]) -> str:
     rows, problem = _in_a_process("trial", _left_to_litert(original, chosen), _with_sparse(model, chosen))
     if rows is None:
         return problem
-    is_float = any(graph.tensors[name].is_float for graph in model.graphs for name in chosen if name in graph.tensors)
+    is_float = any(model.tensors[name].is_float for name in chosen)
     for resolver, worst, largest in rows:
         limit = _FLOAT_TOLERANCE * largest if is_float else 0.0
         if not worst <= limit:
@@ -284,7 +284,7 @@ def _in_a_process(module: str, dense: Model, sparse: Model) -> tuple[Any, str]:
         paths = Path(folder, "dense.tflite"), Path(folder, "sparse.tflite"), Path(folder, "found.json")
         tflite.save(dense, paths[0])
         tflite.save(sparse, paths[1])
-        command = [sys.executable, "-m", f"featherweight.sparse_files.{module}", *map(str, paths)]
+        command = [sys.executable, "-m", f"{__package__}.{module}", *map(str, paths)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
         except subprocess.TimeoutExpired:

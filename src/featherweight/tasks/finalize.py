@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featherweight.errors import RecipeError, UnsupportedOp, listed
-from featherweight.graph import Graph, Model, constant, replace_graph
+from featherweight.graph import Graph, Model
+from featherweight.graph.editor import with_constants
 from featherweight.graph.numerics import QuantParams
 from featherweight.ptq import plan as plans
 from featherweight.ptq.rewrite import rewrite
@@ -107,9 +108,9 @@ def _with_large_biases(model: Model, trained: Mapping[str, np.ndarray]) -> tuple
 
     There, float32 is up to four steps off. Of such a bias, sums in float32 are what XNNPACK makes of the int32 ones.
     """
-    tensors, rounded = dict(model.main.tensors), list[str]()
+    values: dict[str, np.ndarray] = {}
     for name, integers in trained.items():
-        tensor = tensors.get(name)
+        tensor = model.main.tensors.get(name)
         written = None if tensor is None or tensor.dtype != "int32" else tensor.array
         if tensor is None or written is None or np.abs(integers).max(initial=0) <= 1 << 24:
             continue
@@ -117,9 +118,8 @@ def _with_large_biases(model: Model, trained: Mapping[str, np.ndarray]) -> tuple
         is_rounding = np.abs(written - integers.astype(np.float64)) <= 4 * steps
         held = np.where((np.abs(integers) > 1 << 24) & is_rounding, integers.astype(np.int64), written)
         if (held != written).any():
-            tensors[name] = replace(tensor, data=constant(name, held.astype(np.int32)).data)
-            rounded.append(name)
-    return replace_graph(model, 0, replace(model.main, tensors=tensors)), rounded
+            values[name] = held
+    return with_constants(model, values), list(values)
 
 
 def _check_integers(graph: Graph, trained: Mapping[str, np.ndarray]) -> None:

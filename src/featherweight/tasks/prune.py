@@ -12,11 +12,12 @@ import numpy as np
 from featherweight import tflite
 from featherweight.errors import RecipeError, listed
 from featherweight.graph import Model
+from featherweight.graph.editor import with_constants
 from featherweight.pruning.allocation import ALLOCATIONS, Share, allocate
 from featherweight.pruning.choosing import ROLES, check_choice, choose
 from featherweight.pruning.criteria import by_magnitude, by_sparsegpt, by_wanda
 from featherweight.pruning.moments import is_observable, second_moments
-from featherweight.pruning.prunable_constants import GraphKernel, check_float, find_kernels, with_weights
+from featherweight.pruning.prunable_constants import GraphKernel, check_float, find_kernels
 from featherweight.runtime.progress import track
 from featherweight.runtime.samples import feeds
 from featherweight.sparsity.patterns import Pattern, check_sparsity, keep_highest
@@ -134,12 +135,12 @@ def prune(
     for share in track(shares, "Pruning", total=len(shares), enabled=progress):
         kernel = found[share.kernel.path]
         used, reason = _method_for(kernel, method, share.pattern)
-        prefix = with_weights(model, values)
+        prefix = with_constants(model, values)
         value = _pruned(prefix, kernel, share.pattern, zeros[kernel.name], used, given)
         values[kernel.name] = value
         rows.append(PrunedKernel(kernel.name, kernel.node.op, *_counts(value), share.pattern.name, used, reason))
     order = {name: index for index, name in enumerate(found)}
-    return Pruned(with_weights(model, values), tuple(sorted(rows, key=lambda row: order[row.name])))
+    return Pruned(with_constants(model, values), tuple(sorted(rows, key=lambda row: order[row.name])))
 
 
 def _check(method: str, allocation: str, has_samples: bool) -> None:

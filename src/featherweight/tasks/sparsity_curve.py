@@ -105,7 +105,7 @@ def _measured(pruned: Model, pattern: str, sparsity: float, data: Any, dense: Ev
     found = evaluate(pruned, data, dense.metric, progress=False)
     difference = paired_difference(found, dense)
     raw, compressed = sizes_bytes(pruned)
-    kernels = [t.array for g in pruned.graphs for t in g.tensors.values() if t.is_constant and len(t.shape) > 1]
+    kernels = [t.array for t in pruned.tensors.values() if t.is_constant and len(t.shape) > 1]
     arrays = [array for array in kernels if array is not None and array.dtype == np.float32]
     zeros, size = sum(int((a == 0).sum()) for a in arrays), sum(a.size for a in arrays)
     values = (found.value, difference.value, difference.standard_error)

@@ -14,6 +14,7 @@ import numpy as np
 
 from featherweight.errors import FormatError
 from featherweight.graph import Tensor, constant
+from featherweight.graph.editor import with_values
 from featherweight.graph.numerics import storage_dtype
 
 _DENSE, _COMPRESSED = 0, 1
@@ -94,7 +95,7 @@ def decoded(tensor: Tensor) -> Tensor:
     full = np.zeros((rows, last // block, block), values.dtype)
     full[np.repeat(np.arange(rows), np.diff(segments)), indices] = values.reshape(-1, block)
     extras = {name: value for name, value in tensor.extras.items() if name != "sparsity"}
-    return replace(tensor, data=constant(tensor.name, full.reshape(tensor.shape), tensor.dtype).data, extras=extras)
+    return with_values(replace(tensor, extras=extras), full.reshape(tensor.shape))
 
 
 def _listed(values: Any) -> list[int]:

@@ -18,7 +18,8 @@ import numpy as np
 
 from featherweight import operators
 from featherweight.errors import LoweringError
-from featherweight.graph import Graph, Model, Node, Tensor, constant, fresh_name
+from featherweight.graph import Graph, Model, Node, Tensor, constant
+from featherweight.graph.editor import Editor, without_unused
 from featherweight.operators.families.recurrent import LSTM
 
 COMPOSITE = "recurrent.lstm"
@@ -106,21 +107,19 @@ def fused(model: Model) -> Model:
     Raises:
         LoweringError: if the converter left a composite whose weights are not constants.
     """
-    taken = {name for graph in model.graphs for name in graph.tensors}
+    taken = set(model.tensors)
     stored: dict[tuple[str, ...], list[str]] = {}
     decompositions: set[int] = set()
     graphs: list[Graph] = []
     for graph in model.graphs:
-        tensors, nodes = dict(graph.tensors), list[Node]()
+        edit = Editor(graph, taken)
         for node in graph.nodes:
             if node.op == "STABLEHLO_COMPOSITE" and _name(node) == COMPOSITE:
                 decompositions.add(int(node.attrs["decomposition_subgraph_index"]))
-                nodes += _operator(node, graph, tensors, taken, stored)
+                _fuse(edit, node, stored)
             else:
-                nodes.append(node)
-        used = {name for node in nodes for name in (*node.inputs, *node.outputs)} | {*graph.inputs, *graph.outputs}
-        kept = {name: tensor for name, tensor in tensors.items() if name in used}
-        graphs.append(replace(graph, nodes=tuple(nodes), tensors=kept))
+                edit.nodes.append(node)
+        graphs.append(without_unused(edit.result()))
     return _without_graphs(replace(model, graphs=tuple(graphs)), decompositions) if decompositions else model
 
 
@@ -129,34 +128,28 @@ def _name(node: Node) -> str:
     return name.decode() if isinstance(name, bytes) else str(name)
 
 
-def _operator(
-    node: Node, graph: Graph, tensors: dict[str, Tensor], taken: set[str], stored: dict[tuple[str, ...], list[str]]
-) -> list[Node]:
-    """Returns the nodes that stand for one composite; their constants and states go into `tensors`.
+def _fuse(edit: Editor, node: Node, stored: dict[tuple[str, ...], list[str]]) -> None:
+    """Adds the nodes that stand for one composite, with their constants and states.
 
     `stored` holds the operands made of a layer's weights so far: a layer that is called again has the same.
     """
-    base, x = node.name, node.inputs[0]
+    x = node.inputs[0]
 
     def added(tensor: Tensor) -> str:
-        name = fresh_name(f"{base}/{tensor.name}", taken)
-        taken.add(name)
-        tensors[name] = replace(tensor, name=name)
-        return name
+        return edit.add(replace(tensor, name=f"{node.name}/{tensor.name}"))
 
     if node.inputs[1:] not in stored:
-        stored[node.inputs[1:]] = [added(weight) for weight in _weights(node, graph)]
+        stored[node.inputs[1:]] = [added(weight) for weight in _weights(node, edit.graph)]
     operands = stored[node.inputs[1:]]
-    shape = (*tensors[x].shape[:1], *tensors[operands[-1]].shape)
+    shape = (*edit.tensors[x].shape[:1], *edit.tensors[operands[-1]].shape)
     states = [added(Tensor(kind, shape, "float32", is_variable=True)) for kind in ("hidden", "cell")]
     inputs = [x, *operands[:8], *[""] * 3, *operands[8:], *[""] * 2, *states, *[""] * 4]
     begin = added(constant("state_begin", np.zeros(2, np.int32)))
     size = added(constant("state_size", np.asarray(shape, np.int32)))
-    resets: list[Node] = []
     for state in states:
         zeros = added(constant("initial_state", np.zeros(shape, np.float32)))
-        resets.append(Node("SLICE", (zeros, begin, size), (state,)))
-    return [*resets, Node(LSTM, tuple(inputs), node.outputs, _ATTRS)]
+        edit.node("SLICE", (zeros, begin, size), (state,))
+    edit.node(LSTM, inputs, node.outputs, **_ATTRS)
 
 
 def _weights(node: Node, graph: Graph) -> list[Tensor]:

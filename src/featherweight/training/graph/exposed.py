@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
 
 from featherweight import tflite
-from featherweight.graph import Model, constant, io_names
+from featherweight.graph import Model, io_names
+from featherweight.graph.editor import with_zeros
 from featherweight.training.graph.batch import fixed_batch
 from featherweight.training.graph.source_layers import callers
 from featherweight.training.graph.split_constants import split_constants
@@ -49,18 +50,7 @@ class Exposed:
 
     def to_config(self) -> dict[str, Any]:
         """Returns plain values; what is trained is left out of the graph, for Keras stores it."""
-        trained = self.trained
-        graphs = [
-            replace(
-                graph,
-                tensors={
-                    name: constant(name, np.zeros(tensor.shape, np.float32)) if name in trained else tensor
-                    for name, tensor in graph.tensors.items()
-                },
-            )
-            for graph in self.model.graphs
-        ]
-        emptied = replace(self.model, graphs=tuple(graphs))
+        emptied = with_zeros(self.model, self.trained)
         return {"graph": packed(emptied), "table": [astuple(entry) for entry in self.table]}
 
 

@@ -137,11 +137,10 @@ class GraphModel(keras.Model):
     def trained_values(self) -> dict[str, Array]:
         """Returns the values of trained constants of `graph`, by name, in their own shapes and the compute type."""
         found: dict[str, Array] = {}
-        for graph in self.graph.graphs:
-            for name, tensor in graph.tensors.items():
-                if name in self._held.variables:
-                    value = ops.cast(self._held.variables[name], self.compute_dtype)
-                    found[name] = value if tuple(value.shape) == tensor.shape else ops.reshape(value, tensor.shape)
+        for name, tensor in self.graph.tensors.items():
+            if name in self._held.variables:
+                value = ops.cast(self._held.variables[name], self.compute_dtype)
+                found[name] = value if tuple(value.shape) == tensor.shape else ops.reshape(value, tensor.shape)
         return found
 
     def current_values(self) -> dict[str, np.ndarray]:
@@ -201,7 +200,7 @@ class GraphModel(keras.Model):
 
     def _made_variables(self, exposed: Exposed) -> dict[str, keras.Variable]:
         """Makes the variables, each inside the layer that its path names."""
-        tensors = {name: tensor for part in exposed.model.graphs for name, tensor in part.tensors.items()}
+        tensors = exposed.model.tensors
         made: dict[str, keras.Variable] = {}
         groups: dict[str, _LayerWeights] = {}
         found: dict[str, keras.Variable] = {}

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from featherweight.graph import Graph, Model, Node, Tensor, constant, consumers, fresh_name
+from featherweight.graph import Graph, Model, Node, consumers, fresh_name
+from featherweight.graph.editor import Editor
 from featherweight.training.graph.source_layers import layer_of, plain_name
 from featherweight.training.graph.weights import is_uniform, uses
 
@@ -26,28 +27,25 @@ def split_constants(model: Model, callers: Sequence[str]) -> Model:
         model: a float graph.
         callers: for each of its graphs, the layer that calls it (`source_layers.callers`).
     """
-    taken = {name for graph in model.graphs for name in graph.tensors}
+    taken = set(model.tensors)
     graphs = [_with_biases(graph, taken, caller) for graph, caller in zip(model.graphs, callers, strict=True)]
     return _untied(replace(model, graphs=tuple(graphs)), callers, taken)
 
 
 def _with_biases(graph: Graph, taken: set[str], caller: str) -> Graph:
-    tensors, nodes = dict(graph.tensors), list(graph.nodes)
-    readers = consumers(graph)
+    edit, readers = Editor(graph, taken), consumers(graph)
     biases: dict[str, str] = {}
-    for at, node in enumerate(nodes):
-        if not _lacks_bias(graph, node) or _is_biased_later(graph, readers, node):
-            continue
-        position, axis = _BIASED[node.op]
-        weight = graph.tensors[node.inputs[1]]
-        if weight.name not in biases:
-            path = layer_of(graph, node, (weight.name,), caller) or plain_name(node.name)
-            biases[weight.name] = name = fresh_name(f"{path}/bias", taken)
-            taken.add(name)
-            tensors[name] = constant(name, np.zeros(weight.shape[axis], np.float32))
-        inputs = (*node.inputs[:position], biases[weight.name], *node.inputs[position + 1 :])
-        nodes[at] = replace(node, inputs=inputs)
-    return replace(graph, nodes=tuple(nodes), tensors=tensors)
+    for node in graph.nodes:
+        if _lacks_bias(graph, node) and not _is_biased_later(graph, readers, node):
+            position, axis = _BIASED[node.op]
+            weight = graph.tensors[node.inputs[1]]
+            if weight.name not in biases:
+                path = layer_of(graph, node, (weight.name,), caller) or plain_name(node.name)
+                biases[weight.name] = edit.constant(f"{path}/bias", np.zeros(weight.shape[axis], np.float32))
+            inputs = (*node.inputs[:position], biases[weight.name], *node.inputs[position + 1 :])
+            node = replace(node, inputs=inputs)
+        edit.nodes.append(node)
+    return edit.result()
 
 
 def _lacks_bias(graph: Graph, node: Node) -> bool:
@@ -90,12 +88,11 @@ def _untied(model: Model, callers: Sequence[str], taken: set[str]) -> Model:
 
 
 def _renamed(graph: Graph, renamed: dict[tuple[str, int], str]) -> Graph:
-    tensors: dict[str, Tensor] = dict(graph.tensors)
-    nodes: list[Node] = []
+    edit = Editor(graph)
     for node in graph.nodes:
         names = tuple(renamed.get((node.name, position), name) for position, name in enumerate(node.inputs))
         for old, new in zip(node.inputs, names, strict=True):
             if new != old:
-                tensors[new] = replace(tensors[old], name=new, file_name=None)
-        nodes.append(node if names == node.inputs else replace(node, inputs=names))
-    return replace(graph, nodes=tuple(nodes), tensors=tensors)
+                edit.tensors[new] = replace(graph.tensors[old], name=new, file_name=None)
+        edit.nodes.append(replace(node, inputs=names))
+    return edit.result()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
-
-from featherweight.graph import Graph, Model, constant
+from featherweight.graph import Model
+from featherweight.graph.editor import with_constants
 from featherweight.training.graph.graph_model import GraphModel
 
 
@@ -20,15 +17,5 @@ def float_graph(model: GraphModel) -> Model:
     >>> fw.run(float_graph(trained), np.ones((1, 2), np.float32)).tolist()
     [[3.0, 4.0]]
     """
-    values = model.current_values()
-    return replace(model.graph, graphs=tuple(_with_values(graph, values) for graph in model.graph.graphs))
-
-
-def _with_values(graph: Graph, values: dict[str, np.ndarray]) -> Graph:
-    tensors = {
-        name: replace(tensor, data=constant(name, values[name].reshape(tensor.shape)).data)
-        if name in values
-        else tensor
-        for name, tensor in graph.tensors.items()
-    }
-    return replace(graph, tensors=tensors)
+    tensors, current = model.graph.tensors, model.current_values()
+    return with_constants(model.graph, {name: value.reshape(tensors[name].shape) for name, value in current.items()})

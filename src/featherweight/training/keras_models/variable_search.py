@@ -201,10 +201,7 @@ class Unfolding:
 
 def _constants(model: Model) -> dict[str, np.ndarray]:
     return {
-        name: tensor.array
-        for graph in model.graphs
-        for name, tensor in graph.tensors.items()
-        if tensor.is_float and tensor.array is not None
+        name: tensor.array for name, tensor in model.tensors.items() if tensor.is_float and tensor.array is not None
     }
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
-from featherweight.graph import Graph, Model, Node, Tensor, constant
+from featherweight.graph import Graph, Model, Node, Tensor
+from featherweight.graph.editor import with_zeros
 from featherweight.operators import lookup
 from featherweight.operators.profiles import Profile, find
 from featherweight.training.graph.exposed import Exposed, exposed_from_config, packed, unpacked
@@ -57,9 +56,10 @@ class Blueprint:
 
     def to_config(self) -> dict[str, Any]:
         """Returns plain values, which are those of `exposed` too; weights are left out, for Keras stores them."""
+        stored = {n for n, t in self.integer.main.tensors.items() if t.is_constant and t.quant is not None}
         config = {
             **self.exposed.to_config(),
-            "integer": packed(_emptied(self.integer)),
+            "integer": packed(with_zeros(self.integer, stored)),
             "plan": self.plan,
             "sources": dict(self.sources),
             "chunks": dict(self.chunks),
@@ -155,14 +155,3 @@ def _sources(graph: Graph, integer: Graph) -> dict[str, str]:
             elif name in graph.tensors:
                 found[name] = name
     return found
-
-
-def _emptied(model: Model) -> Model:
-    """Returns the model with zeros for its quantized constants."""
-    tensors = {
-        name: replace(constant(name, np.zeros(tensor.shape, np.int8), tensor.dtype), quant=tensor.quant)
-        if tensor.is_constant and tensor.quant is not None
-        else tensor
-        for name, tensor in model.main.tensors.items()
-    }
-    return replace(model, graphs=(replace(model.main, tensors=tensors), *model.graphs[1:]))

@@ -16,7 +16,8 @@ import keras
 import numpy as np
 
 from featherweight.errors import FeatherweightError
-from featherweight.graph import Model, Node, constant, fresh_name, replace_graph
+from featherweight.graph import Model, replace_graph
+from featherweight.graph.editor import Editor
 from featherweight.runtime import run
 from featherweight.training.graph.exposed import Exposed
 from featherweight.training.graph.registry import ops
@@ -213,20 +214,16 @@ def _difference(one: np.ndarray, other: np.ndarray) -> float:
 
 def _scaled(model: Model, edges: _Edges, factors: np.ndarray) -> Model:
     """Returns the graph with one of its tensors multiplied by factors where these edges read it."""
-    graph = model.main
+    graph, edit = model.main, Editor(model.main, set(model.tensors))
     tensor = next(
         graph.tensors[node.inputs[position]] for node in graph.nodes for name, position in edges if node.name == name
     )
-    taken, shape = set(graph.tensors), (1, *tensor.shape[1:]) if tensor.shape else ()
-    weight = constant(fresh_name("dropout_factors", taken), factors.reshape(shape))
-    product = replace(tensor, name=fresh_name("dropout_product", taken), data=None, file_name=None)
-    added = Node("MUL", (tensor.name, weight.name), (product.name,), {"fused_activation_function": "NONE"})
-    nodes: list[Node] = []
+    weight = edit.constant("dropout_factors", factors.reshape((1, *tensor.shape[1:]) if tensor.shape else ()))
+    product = edit.add(replace(tensor, name="dropout_product", data=None, file_name=None))
     for node in graph.nodes:
         at = [position for name, position in edges if name == node.name]
-        if at and added not in nodes:
-            nodes.append(added)
-        inputs = tuple(product.name if position in at else name for position, name in enumerate(node.inputs))
-        nodes.append(replace(node, inputs=inputs) if at else node)
-    tensors = {**graph.tensors, weight.name: weight, product.name: product}
-    return replace_graph(model, 0, replace(graph, nodes=tuple(nodes), tensors=tensors))
+        if at and product not in (made.name for made in edit.nodes):
+            edit.node("MUL", (tensor.name, weight), (product,))
+        inputs = tuple(product if position in at else name for position, name in enumerate(node.inputs))
+        edit.nodes.append(replace(node, inputs=inputs))
+    return replace_graph(model, 0, edit.result())
