@@ -1,17 +1,19 @@
-"""One execution of one node by a reference kernel: what it reads, and how its accumulators become outputs."""
+"""One execution of one node: what it reads, over which arrays it computes, and how accumulators become outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from featherweight.errors import DataError, UnsupportedOp
-from featherweight.graph import Node, Tensor
+from featherweight.graph import Graph, Node, Tensor
 from featherweight.graph.numerics import integer_range, round_half_away, storage_dtype
+from featherweight.operators import on_numpy
 from featherweight.operators.fixed_point import quantize_multiplier
-from featherweight.operators.profiles import Profile
+from featherweight.operators.profiles import PROFILES, Profile
 
 # Bounds of fused activations; None where they are open.
 FUSED_BOUNDS: dict[str, tuple[float | None, float | None]] = {
@@ -23,6 +25,17 @@ FUSED_BOUNDS: dict[str, tuple[float | None, float | None]] = {
 }
 
 
+Array = Any
+"""A value: a NumPy array, or a tensor of what the call's namespace computes with."""
+
+# (index of a graph, its inputs' values) -> its outputs' values
+RunGraph = Callable[[int, Sequence[Array]], Sequence[Array]]
+
+
+def _alone(index: int, arrays: Sequence[Array]) -> Sequence[Array]:
+    raise UnsupportedOp(f"A node calls graph {index}, and a node without its model is not supported.")
+
+
 @dataclass(frozen=True, eq=False)
 class Call:
     """One node with its inputs' values, ready to run.
@@ -31,20 +44,32 @@ class Call:
         arrays: the inputs' values, integers as stored; None where an optional input is absent.
         inputs: the inputs' tensors (types, parameters, the shapes at the file's own batch).
         outputs: the outputs' tensors.
+        profile: the integer arithmetic.
+        run_graph: runs another graph of the model.
+        intermediates: tensors that only say in which parameters the kernel holds what it computes on the way.
+        tensors: the graph's tensors by name (the scales of weights in blocks are one).
     """
 
     node: Node
-    arrays: tuple[np.ndarray | None, ...]
+    arrays: tuple[Array | None, ...]
     inputs: tuple[Tensor | None, ...]
     outputs: tuple[Tensor, ...]
-    profile: Profile
+    profile: Profile = PROFILES["xnnpack"]
+    run_graph: RunGraph = _alone
+    intermediates: tuple[Tensor, ...] = ()
+    tensors: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+    @property
+    def xp(self) -> Any:
+        """The array namespace that the node computes over, with the names of `keras.ops`."""
+        return on_numpy
 
     @property
     def place(self) -> str:
         """The node, for messages."""
         return f"{self.node.op} '{self.node.name}'"
 
-    def array(self, position: int) -> np.ndarray:
+    def array(self, position: int) -> Array:
         """Returns the value of an input that must be there."""
         if position >= len(self.arrays):
             raise self.unsupported(f"it has {len(self.arrays)} inputs (needed: at least {position + 1})")
@@ -53,13 +78,20 @@ class Call:
             raise self.unsupported(f"input {position} is absent (it must be there)")
         return value
 
-    def optional(self, position: int) -> np.ndarray | None:
+    def optional(self, position: int) -> Array | None:
         """Returns the value of an input, or None where it is absent."""
         return self.arrays[position] if position < len(self.arrays) else None
 
+    def static(self, position: int) -> np.ndarray:
+        """Returns the value of an input that must be known before anything is computed (axes, sizes …)."""
+        value = self.array(position)
+        if not is_static(value):
+            raise self.unsupported(f"input {position} is computed from data (it must be a constant)")
+        return value
+
     def integers(self, position: int) -> tuple[int, ...]:
-        """Returns the value of a small integer input (axes, sizes …), flat."""
-        return tuple(int(value) for value in self.array(position).reshape(-1))
+        """Returns the value of a small integer input, flat."""
+        return tuple(int(value) for value in self.static(position).reshape(-1))
 
     def attr_int(self, name: str, default: int = 0) -> int:
         """Returns an integer attribute."""
@@ -72,7 +104,7 @@ class Call:
             raise self.unsupported(f"input {position} is absent (it must be there)")
         return tensor
 
-    def affine(self, tensor: Tensor) -> tuple[np.float32, int]:
+    def affine(self, tensor: Tensor) -> tuple[Any, Any]:
         """Returns the (scale, zero point) of a tensor that is quantized per tensor."""
         quant = tensor.quant
         if quant is None or len(quant.scale) != 1:
@@ -90,21 +122,20 @@ class Call:
 
     def float_bounds(self) -> tuple[float, float]:
         """Returns the (low, high) of the fused activation, infinite where open."""
-        low, high = self._fused()
+        low, high = self.fused_bounds()
         return -np.inf if low is None else low, np.inf if high is None else high
 
-    def clamp(self, x: np.ndarray) -> np.ndarray:
-        """Returns float32 values after the fused activation."""
-        low, high = self.float_bounds()
-        return np.clip(x, np.float32(low), np.float32(high)).astype(np.float32, copy=False)
+    def clamp(self, x: Array) -> Array:
+        """Returns a float value after the fused activation."""
+        return clipped(x, *self.fused_bounds(), self.xp)
 
-    def bounds(self) -> tuple[int, int]:
+    def bounds(self) -> tuple[Any, Any]:
         """Returns the least and largest output integer: of the type, and of the fused activation.
 
         ``zero_point + round_half_away(f / scale)`` in float32, clipped (CalculateActivationRangeQuantized).
         """
         qmin, qmax = integer_range(self.outputs[0].dtype)
-        low, high = self._fused()
+        low, high = self.fused_bounds()
         if low is None and high is None:
             return qmin, qmax
         scale, zero_point = self.affine(self.outputs[0])
@@ -114,8 +145,9 @@ class Call:
             qmax if high is None else min(qmax, bound(high, scale, zero_point)),
         )
 
-    def _fused(self) -> tuple[float | None, float | None]:
-        name = str(self.node.attrs.get("fused_activation_function", "NONE"))
+    def fused_bounds(self) -> tuple[float | None, float | None]:
+        """Returns the (low, high) of the fused activation, None where open."""
+        name = fused_activation(self.node)
         if name not in FUSED_BOUNDS:
             raise self.unsupported(f"fused activation {name} is not supported (supported: {', '.join(FUSED_BOUNDS)})")
         return FUSED_BOUNDS[name]
@@ -175,7 +207,32 @@ class Call:
             )
 
 
-Kernel = Callable[[Call], tuple[np.ndarray, ...]]
+Kernel = Callable[[Call], tuple[Array, ...]]
+
+
+def fused_activation(node: Node) -> str:
+    """Returns the name of the node's fused activation, ``NONE`` where it has none."""
+    return str(node.attrs.get("fused_activation_function", "NONE"))
+
+
+def is_static(value: Array) -> bool:
+    """True for a value that is known before anything is computed: a NumPy array."""
+    return isinstance(value, (np.ndarray, np.generic))
+
+
+def clipped(x: Array, low: float | None, high: float | None, xp: Any) -> Array:
+    """Returns x in [low, high]; a gradient is 0 where a bound is active."""
+    if low is None and high is None:
+        return x
+    if (low, high) == (0.0, None):
+        return xp.relu(x)
+    return xp.relu6(x) if (low, high) == (0.0, 6.0) else xp.clip(x, low, high)
+
+
+def tensors_of(node: Node, graph: Graph) -> tuple[tuple[Tensor | None, ...], tuple[Tensor, ...]]:
+    """Returns the tensors of a node's inputs (None where an optional one is absent) and outputs."""
+    inputs = tuple(graph.tensors[name] if name else None for name in node.inputs)
+    return inputs, tuple(graph.tensors[name] for name in node.outputs)
 
 
 def quantized_bound(value: float, scale: np.float32, zero_point: int) -> int:

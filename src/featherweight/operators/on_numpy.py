@@ -25,6 +25,16 @@ def cast(x: Any, dtype: Any) -> np.ndarray:
     return np.asarray(x).astype(dtype, copy=False)
 
 
+def relu(x: np.ndarray) -> np.ndarray:
+    """Returns x, or 0 below it."""
+    return np.clip(x, 0, None)
+
+
+def relu6(x: np.ndarray) -> np.ndarray:
+    """Returns x in [0, 6]."""
+    return np.clip(x, 0, 6)
+
+
 def view(x: np.ndarray, dtype: Any) -> np.ndarray:
     """Returns the bits of x as another type of the same size."""
     return x.view(dtype)

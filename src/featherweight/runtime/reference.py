@@ -8,7 +8,7 @@ what ran before in the same session must itself write its state before it reads 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from featherweight.errors import DataError, FormatError, RecipeError, Unsupporte
 from featherweight.graph import Graph, Model, Node, Tensor, io_names
 from featherweight.graph.numerics import storage_dtype
 from featherweight.operators import profiles
-from featherweight.operators.families.control import GraphCall
+from featherweight.operators.call import Call, tensors_of
 from featherweight.operators.profiles import Profile
+from featherweight.operators.walk import walk
 from featherweight.runtime.batches import split
 from featherweight.runtime.samples import checked_arrays, input_tensors
 
@@ -89,7 +90,7 @@ def computed_tensors(graph: Graph) -> tuple[str, ...]:
 
 
 def evaluate(
-    execution: Execution, graph: Graph, fed: Mapping[str, np.ndarray], kept: frozenset[str]
+    execution: Execution, graph: Graph, fed: Mapping[str, np.ndarray], kept: Collection[str]
 ) -> dict[str, np.ndarray]:
     """Computes a graph from its fed tensors; returns the kept ones. Others are freed after their last reader.
 
@@ -97,37 +98,28 @@ def evaluate(
         DataError: if an accumulator overflows.
         UnsupportedOp: if there is no kernel for an operator, its type or an attribute.
     """
-    last = {name: index for index, node in enumerate(graph.nodes) for name in node.inputs if name}
-    values = dict(fed)
-    for index, node in enumerate(graph.nodes):
-        call = _call(execution, graph, node, values)
+
+    def held(tensor: Tensor) -> np.ndarray | None:
+        return _variable(execution, tensor) if tensor.is_variable else tensor.array
+
+    def compute(node: Node, arrays: tuple[np.ndarray | None, ...]) -> Iterator[tuple[Tensor, np.ndarray]]:
+        intermediates = tuple(graph.tensors[name] for name in node.extras.get("intermediates", ()) if name)
+        run_graph = functools.partial(_run_graph, execution)
+        inputs, outputs = tensors_of(node, graph)
+        call = Call(node, arrays, inputs, outputs, execution.profile, run_graph, intermediates, graph.tensors)
         if reason := operators.refusal(call):
             raise UnsupportedOp(f"{call.place}: LiteRT can't compute it: {reason}. Keep it float, or quantize it anew.")
-        found = _kernel(node, call.inputs)(call)
+        found = _kernel(node, inputs)(call)
         # Behind its outputs, a kernel returns the new values of the variable tensors that it read.
-        written = call.outputs if len(found) == len(call.outputs) else (*call.outputs, *_variables(call.inputs))
+        variables = [tensor for tensor in inputs if tensor is not None and tensor.is_variable]
+        written = outputs if len(found) == len(outputs) else (*outputs, *variables)
         for tensor, array in zip(written, found, strict=True):
-            holder = execution.state if tensor.is_variable else values
-            holder[tensor.name] = _checked(node, tensor, array)
-        for name in {*node.inputs, *node.outputs}:
-            if last.get(name, -1) <= index and name not in kept:
-                values.pop(name, None)
-    return {name: _value(execution, graph, values, name, "") for name in kept}
+            if tensor.is_variable:
+                execution.state[tensor.name] = _checked(node, tensor, array)
+            else:
+                yield tensor, _checked(node, tensor, array)
 
-
-def _call(execution: Execution, graph: Graph, node: Node, values: Mapping[str, np.ndarray]) -> GraphCall:
-    """Returns a node with the values of its inputs."""
-    place = f"{node.op} '{node.name}': "
-    return GraphCall(
-        node,
-        tuple(_value(execution, graph, values, name, place) if name else None for name in node.inputs),
-        tuple(graph.tensors[name] if name else None for name in node.inputs),
-        tuple(graph.tensors[name] for name in node.outputs),
-        execution.profile,
-        tuple(graph.tensors[name] for name in node.extras.get("intermediates", ()) if name),
-        functools.partial(_run_graph, execution),
-        graph.tensors,
-    )
+    return walk(graph, fed, kept, held, compute)
 
 
 def _run_graph(execution: Execution, index: int, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
@@ -145,28 +137,16 @@ def _run_graph(execution: Execution, index: int, arrays: Sequence[np.ndarray]) -
     if index in execution.running:
         raise FormatError(f"Graph {index} calls itself. The file is damaged.")
     graph, execution = graphs[index], replace(execution, running=(*execution.running, index))
-    found = evaluate(execution, graph, dict(zip(graph.inputs, arrays, strict=True)), frozenset(graph.outputs))
+    found = evaluate(execution, graph, dict(zip(graph.inputs, arrays, strict=True)), graph.outputs)
     return tuple(found[name] for name in graph.outputs)
 
 
-def _variables(tensors: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-    return tuple(tensor for tensor in tensors if tensor is not None and tensor.is_variable)
-
-
-def _value(execution: Execution, graph: Graph, values: Mapping[str, np.ndarray], name: str, place: str) -> np.ndarray:
-    """Returns the value of a tensor: fed, computed, kept in a variable, or constant."""
-    tensor = graph.tensors[name]
-    if tensor.is_variable and name not in execution.state:
-        # LiteRT fills int8 variables with their zero point, all others with zero bits.
+def _variable(execution: Execution, tensor: Tensor) -> np.ndarray:
+    """Returns the value of a variable; LiteRT begins with zeros, which are zero points in int8 and else zero bits."""
+    if tensor.name not in execution.state:
         zero = tensor.quant.zero_point[0] if tensor.dtype == "int8" and tensor.quant else 0
-        execution.state[name] = np.full(tensor.shape, zero, storage_dtype(tensor.dtype))
-    for holder in (execution.state, values):
-        if name in holder:
-            return holder[name]
-    array = tensor.array
-    if array is None:
-        raise UnsupportedOp(f"{place}tensor '{name}' has no value: nothing computes it. The file is damaged.")
-    return array
+        execution.state[tensor.name] = np.full(tensor.shape, zero, storage_dtype(tensor.dtype))
+    return execution.state[tensor.name]
 
 
 def _kernel(node: Node, inputs: Sequence[Tensor | None]) -> operators.Kernel:

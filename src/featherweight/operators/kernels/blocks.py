@@ -13,7 +13,6 @@ import ml_dtypes
 import numpy as np
 
 from featherweight.operators.call import Call
-from featherweight.operators.families.control import in_model
 from featherweight.operators.kernels import hybrid
 from featherweight.operators.kernels.rows import quantize_asymmetric
 
@@ -92,7 +91,7 @@ def _scales(call: Call, shape: tuple[int, ...]) -> np.ndarray:
     """
     quant = call.input(1).quant
     size = 0 if quant is None or quant.block_size is None else quant.block_size
-    tensor = None if quant is None else in_model(call).tensors.get(quant.scale_tensor or "")
+    tensor = None if quant is None else call.tensors.get(quant.scale_tensor or "")
     scales = None if tensor is None else tensor.array
     if size == 0 or size % _BLOCK_UNIT or shape[1] % size:
         raise call.unsupported(

@@ -13,7 +13,6 @@ import numpy as np
 from featherweight.graph import Tensor
 from featherweight.operators import fixed_point as fixedpoint
 from featherweight.operators.call import Call
-from featherweight.operators.families.control import in_model
 from featherweight.operators.families.recurrent import CELL, HIDDEN, LSTM
 from featherweight.operators.fixed_point import binary_exponent, rounding_shift
 from featherweight.operators.kernels.lstm import KERNELS, RECURRENTS, Layer, weight_scale
@@ -109,7 +108,7 @@ def _cell_exponent(call: Call) -> int:
 
 def _hidden_parameters(call: Call) -> Tensor:
     """Returns the fifth of the intermediates, whose parameters the kernel gives its output."""
-    intermediates = in_model(call).intermediates
+    intermediates = call.intermediates
     if len(intermediates) != 5:
         raise call.unsupported(f"{len(intermediates)} intermediates are not supported (supported: 5)")
     return intermediates[4]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from featherweight.training.graph.registry import Array, Step, clipped, function, ops
+from featherweight.operators.call import Array, clipped
+from featherweight.training.graph.registry import Step, function, ops
 
 for _op, _low, _high in (
     ("RELU", 0.0, None),
@@ -15,7 +16,7 @@ for _op, _low, _high in (
 
     def _bounded(step: Step, low: float = _low, high: float | None = _high) -> tuple[Array, ...]:
         """The value between two bounds."""
-        return (clipped(step.array(0), low, high),)
+        return (clipped(step.array(0), low, high, step.xp),)
 
     function(_op)(_bounded)
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from featherweight.training.graph.registry import Array, Step, function, is_static, ops
+from featherweight.operators.call import Array, is_static
+from featherweight.training.graph.registry import Step, function, ops
 
 _MOST_ROUNDS = 65536
 # Rounds that are written out one behind the other where the backend compiles loops well; elsewhere all are.
@@ -23,7 +24,7 @@ def while_loop(step: Step) -> tuple[Array, ...]:
     if len(rounds) - 1 > _WRITTEN_OUT and keras.backend.backend() == "jax":
         return _scanned(step, values, rounds)
     for _ in rounds[1:]:
-        values = step.call(body, values)
+        values = list(step.run_graph(body, values))
     return tuple(values)
 
 
@@ -53,7 +54,7 @@ def _scanned(step: Step, values: Sequence[Array], rounds: list[list[np.ndarray |
 
     def following(carry: list[Array], given: dict[str, Array]) -> tuple[list[Array], None]:
         state = dict(zip(carried, carry, strict=True))
-        found = step.call(body, [state[at] if at in state else given[str(at)] for at in range(len(values))])
+        found = step.run_graph(body, [state[at] if at in state else given[str(at)] for at in range(len(values))])
         return [ops.convert_to_tensor(found[at]) for at in carried], None
 
     inputs = {str(at): ops.convert_to_tensor(column[:-1]) for at, column in columns.items()}
@@ -66,4 +67,4 @@ def _scanned(step: Step, values: Sequence[Array], rounds: list[list[np.ndarray |
 def branch(step: Step) -> tuple[Array, ...]:
     """One of two graphs, by a condition that does not depend on data."""
     name = "then" if step.static(0).all() else "else"
-    return tuple(step.call(step.attr_int(f"{name}_subgraph_index"), list(step.arrays[1:])))
+    return tuple(step.run_graph(step.attr_int(f"{name}_subgraph_index"), list(step.arrays[1:])))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from keras import backend
 
-from featherweight.training.graph.registry import Array, Step, function, ops
+from featherweight.operators.call import Array
+from featherweight.training.graph.registry import Step, function, ops
 
 
 def strides_of(step: Step) -> tuple[int, int]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from featherweight.operators.call import Array
 from featherweight.training.float.conv import biased
-from featherweight.training.graph.registry import Array, Step, function, ops
+from featherweight.training.graph.registry import Step, function, ops
 
 
 @function("FULLY_CONNECTED")

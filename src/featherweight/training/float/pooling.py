@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from featherweight.operators.call import Array
 from featherweight.training.float.conv import padding_of, strides_of, window_padding
-from featherweight.training.graph.registry import Array, Step, function, ops
+from featherweight.training.graph.registry import Step, function, ops
 
 
 def _size(step: Step) -> tuple[int, int]:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import keras
 
-from featherweight.training.graph.registry import Array, Step, function, ops
+from featherweight.operators.call import Array
+from featherweight.training.graph.registry import Step, function, ops
 
 _HIDDEN, _CELL = 18, 19
 # Operands of forms that are not supported: peepholes, projections, layer norms.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from featherweight.training.graph.registry import Array, Step, function, ops
+from featherweight.operators.call import Array
+from featherweight.training.graph.registry import Step, function, ops
 
 
 def _modes(step: Step) -> tuple[bool, bool]:

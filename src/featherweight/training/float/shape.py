@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from featherweight.training.graph.registry import Array, Step, function, is_static, ops
+from featherweight.operators.call import Array, is_static
+from featherweight.training.graph.registry import Step, function, ops
 
 
 @function("RESHAPE")

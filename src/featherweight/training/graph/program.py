@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from featherweight.errors import UnsupportedOp
-from featherweight.graph import Graph, Model
+from featherweight.graph import Model, Node, Tensor
 from featherweight.graph.numerics import storage_dtype
-from featherweight.training.graph.registry import Array, Function, Step, is_static, ops
+from featherweight.operators.call import Array, RunGraph, is_static, tensors_of
+from featherweight.operators.walk import walk
+from featherweight.training.graph.registry import Function, Step, ops
+
+_UNKNOWN = object()
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,19 +23,10 @@ class Program:
     Attributes:
         functions: node name → function, for the nodes of all graphs. This is where arithmetic is exchanged: a model
             that computes in integers has other functions here, and the same walk.
-        last_readers: for each graph, tensor name → index of the last node that reads it.
     """
 
     model: Model
     functions: Mapping[str, Function]
-    last_readers: tuple[Mapping[str, int], ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        readers = tuple(
-            {name: index for index, node in enumerate(graph.nodes) for name in node.inputs if name}
-            for graph in self.model.graphs
-        )
-        object.__setattr__(self, "last_readers", readers)
 
     def run(
         self,
@@ -56,75 +50,57 @@ class Program:
         Raises:
             UnsupportedOp: if a node can't be computed, with its place and the reason.
         """
-        graph, last = self.model.graphs[index], self.last_readers[index]
-        values: dict[str, Array] = dict(fed)
 
-        def call(other: int, arrays: Sequence[Array]) -> list[Array]:
+        def run_graph(other: int, arrays: Sequence[Array]) -> list[Array]:
             callee = self.model.graphs[other]
             inputs = dict(zip(callee.inputs, arrays, strict=True))
             found = self.run(inputs, variables, callee.outputs, dtype, other)
             return [found[name] for name in callee.outputs]
 
-        for name in kept:
-            if name not in values and graph.tensors[name].is_constant:
-                values[name] = _constant(graph, variables, name)
-        for position, node in enumerate(graph.nodes):
-            arrays = [
-                None if not name else values[name] if name in values else _constant(graph, variables, name)
-                for name in node.inputs
-            ]
-            step = Step(
-                node,
-                tuple(_as_tensors(arrays, dtype)),
-                tuple(graph.tensors[name] if name else None for name in node.inputs),
-                tuple(graph.tensors[name] for name in node.outputs),
-                call,
-                dtype,
-                self.known,
-            )
-            results = self.functions[node.name](step)
-            for tensor, value in zip(step.outputs, results, strict=True):
-                values[tensor.name] = np.asarray(value, storage_dtype(tensor.dtype)) if is_static(value) else value
-            for name in {*node.inputs, *node.outputs}:
-                if last.get(name, -1) <= position and name not in kept:
-                    values.pop(name, None)
-        return {name: values[name] for name in kept}
+        def held(tensor: Tensor) -> Array | None:
+            if tensor.name in variables:
+                return variables[tensor.name]
+            return np.zeros(tensor.shape, storage_dtype(tensor.dtype)) if tensor.is_variable else tensor.array
+
+        def compute(node: Node, arrays: tuple[Array | None, ...]) -> Iterator[tuple[Tensor, Array]]:
+            return self._computed(node, index, _as_tensors(arrays, dtype), run_graph, dtype)
+
+        return walk(self.model.graphs[index], fed, kept, held, compute)
 
     def known(self, index: int, arrays: Sequence[np.ndarray | None]) -> list[np.ndarray | None]:
         """Returns those outputs of a graph that follow from the static inputs alone; None for all others."""
         graph = self.model.graphs[index]
-        values = {name: array for name, array in zip(graph.inputs, arrays, strict=True) if array is not None}
-        for node in graph.nodes:
-            tensors = [graph.tensors[name] for name in node.inputs if name]
-            if not all(tensor.name in values or (tensor.is_constant and not tensor.is_float) for tensor in tensors):
-                continue
-            inputs = tuple(graph.tensors[name] if name else None for name in node.inputs)
-            read = tuple(None if t is None else values.get(t.name, t.array) for t in inputs)
-            outputs = tuple(graph.tensors[name] for name in node.outputs)
-            step = Step(node, read, inputs, outputs, self.known, known=self.known)
-            for tensor, value in zip(outputs, self.functions[node.name](step), strict=True):
-                if is_static(value):
-                    values[tensor.name] = np.asarray(value, storage_dtype(tensor.dtype))
-        return [values.get(name) for name in graph.outputs]
+        fed = {name: _UNKNOWN if array is None else array for name, array in zip(graph.inputs, arrays, strict=True)}
+
+        def held(tensor: Tensor) -> Array:
+            return tensor.array if tensor.is_constant and not tensor.is_float else _UNKNOWN
+
+        def compute(node: Node, arrays: tuple[Array | None, ...]) -> Iterator[tuple[Tensor, Array]]:
+            if any(array is _UNKNOWN for array in arrays):
+                return iter([(graph.tensors[name], _UNKNOWN) for name in node.outputs])
+            found = self._computed(node, index, arrays, self.known)
+            return ((tensor, value if is_static(value) else _UNKNOWN) for tensor, value in found)
+
+        found = walk(graph, fed, graph.outputs, held, compute)
+        return [None if found[name] is _UNKNOWN else found[name] for name in graph.outputs]
+
+    def _computed(
+        self, node: Node, index: int, arrays: tuple[Array | None, ...], run_graph: RunGraph, dtype: str = "float32"
+    ) -> Iterator[tuple[Tensor, Array]]:
+        """Yields what a node computes; static values in their tensor's type."""
+        inputs, outputs = tensors_of(node, self.model.graphs[index])
+        step = Step(node, arrays, inputs, outputs, run_graph=run_graph, dtype=dtype, known=self.known)
+        for tensor, value in zip(outputs, self.functions[node.name](step), strict=True):
+            yield tensor, np.asarray(value, storage_dtype(tensor.dtype)) if is_static(value) else value
 
 
-def _constant(graph: Graph, variables: Mapping[str, Array], name: str) -> Array:
-    if name in variables:
-        return variables[name]
-    tensor = graph.tensors[name]
-    array = np.zeros(tensor.shape, storage_dtype(tensor.dtype)) if tensor.is_variable else tensor.array
-    if array is None:
-        raise UnsupportedOp(f"Tensor '{name}' has no value: nothing computes it. The file is damaged.")
-    return array
-
-
-def _as_tensors(arrays: Sequence[Array | None], dtype: str) -> list[Array | None]:
+def _as_tensors(arrays: tuple[Array | None, ...], dtype: str) -> tuple[Array | None, ...]:
     """Turns float constants among computed values into tensors of the model's float type."""
     if all(array is None or is_static(array) for array in arrays):
-        return list(arrays)
-    return [
+        return arrays
+    return tuple(
         ops.convert_to_tensor(array, dtype=dtype)
         if isinstance(array, np.ndarray) and array.dtype == np.float32
         else array
         for array in arrays
-    ]
+    )

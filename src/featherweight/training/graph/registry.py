@@ -17,13 +17,11 @@ import numpy as np
 
 from featherweight.errors import UnsupportedOp, listed
 from featherweight.graph import Model, Node, Tensor
-from featherweight.operators.call import FUSED_BOUNDS
+from featherweight.operators import on_numpy
+from featherweight.operators.call import FUSED_BOUNDS, Array, Call, fused_activation, is_static
 
 ops: Any = keras.ops
 """`keras.ops`: what its functions return is not typed."""
-
-Array = Any
-"""A value: a NumPy array where it is static, else a tensor of the Keras backend."""
 
 # Operators that check their activation themselves.
 _OWN_ACTIVATION = ("UNIDIRECTIONAL_SEQUENCE_LSTM",)
@@ -35,72 +33,23 @@ def _nothing_known(index: int, arrays: Sequence[np.ndarray | None]) -> list[np.n
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
-    """One node with its inputs' values, ready to compute.
+class Step(Call):
+    """One node with its inputs' values, inside a Keras model.
+
+    Float constants among its values are NumPy arrays only if all inputs are; integer constants always are.
 
     Attributes:
-        arrays: the inputs' values; None where an optional input is absent. Float constants are NumPy arrays only if
-            all inputs are; integer constants always.
-        inputs: the inputs' tensors (types, the shapes at the file's own batch).
-        outputs: the outputs' tensors.
-        call: runs another graph of the model (its index, its inputs' values) and returns its outputs' values.
         dtype: the float type that the model computes in.
-        known: as `call` for what is static: takes None for other inputs, and returns None for other outputs.
+        known: as `run_graph` for what is static: takes None for other inputs, and returns None for other outputs.
     """
 
-    node: Node
-    arrays: tuple[Array | None, ...]
-    inputs: tuple[Tensor | None, ...]
-    outputs: tuple[Tensor, ...]
-    call: Callable[[int, Sequence[Array]], list[Array]]
     dtype: str = "float32"
     known: Callable[[int, Sequence[np.ndarray | None]], list[np.ndarray | None]] = _nothing_known
 
     @property
-    def place(self) -> str:
-        """The node, for messages."""
-        return f"{self.node.op} '{self.node.name}'"
-
-    @property
-    def is_static(self) -> bool:
-        """True where all inputs are known when the model is traced."""
-        return all(array is None or is_static(array) for array in self.arrays)
-
-    @property
     def xp(self) -> Any:
-        """NumPy if all inputs are static, else `keras.ops`: both have the same functions by the same names."""
-        return np if self.is_static else ops
-
-    def array(self, position: int) -> Array:
-        """Returns the value of an input that must be there."""
-        value = self.optional(position)
-        if value is None:
-            raise self.unsupported(f"input {position} is absent (it must be there)")
-        return value
-
-    def optional(self, position: int) -> Array | None:
-        """Returns the value of an input, or None where it is absent."""
-        return self.arrays[position] if position < len(self.arrays) else None
-
-    def static(self, position: int) -> np.ndarray:
-        """Returns the value of an input that must be known when the model is traced (axes, sizes …)."""
-        value = self.array(position)
-        if not is_static(value):
-            raise self.unsupported(f"input {position} is computed from data (it must be a constant)")
-        return value
-
-    def integers(self, position: int) -> tuple[int, ...]:
-        """Returns a small static integer input, flat."""
-        return tuple(int(value) for value in self.static(position).reshape(-1))
-
-    def attr_int(self, name: str, default: int = 0) -> int:
-        """Returns an integer attribute."""
-        return int(self.node.attrs.get(name, default))
-
-    def clamp(self, x: Array) -> Array:
-        """Returns a float value after the node's fused activation."""
-        low, high = FUSED_BOUNDS[fused_activation(self.node)]
-        return clipped(x, low, high)
+        """NumPy if all inputs are known when the model is traced, else `keras.ops`."""
+        return on_numpy if all(array is None or is_static(array) for array in self.arrays) else ops
 
     def unsupported(self, reason: str) -> UnsupportedOp:
         """Returns the error that says what of this node can't be trained."""
@@ -157,27 +106,6 @@ def bound(model: Model) -> dict[str, Function]:
             f"float graphs of these operators: {', '.join(sorted(_FUNCTIONS))}."
         )
     return found
-
-
-def fused_activation(node: Node) -> str:
-    """Returns the name of the node's fused activation, ``NONE`` where it has none."""
-    return str(node.attrs.get("fused_activation_function", "NONE"))
-
-
-def is_static(value: Array) -> bool:
-    """True for a value that is known when the model is traced."""
-    return isinstance(value, (np.ndarray, np.generic))
-
-
-def clipped(x: Array, low: float | None, high: float | None) -> Array:
-    """Returns x in [low, high]; the gradient is 0 where a bound is active."""
-    if low is None and high is None:
-        return x
-    if is_static(x):
-        return np.clip(x, low, high)
-    if (low, high) == (0.0, None):
-        return ops.relu(x)
-    return ops.relu6(x) if (low, high) == (0.0, 6.0) else ops.clip(x, low, high)
 
 
 def _obstacle(node: Node, tensors: Sequence[Tensor]) -> str | None:

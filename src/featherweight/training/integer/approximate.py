@@ -10,7 +10,8 @@ from dataclasses import replace
 
 from featherweight.errors import UnsupportedOp
 from featherweight.operators import lookup
-from featherweight.training.graph.registry import Array, Function, Step, float_function, ops
+from featherweight.operators.call import Array
+from featherweight.training.graph.registry import Function, Step, float_function, ops
 from featherweight.training.integer.step import IntegerStep, is_quantized, off_pole, quantized_weight, spread
 from featherweight.training.integer.straight_through import bounded, reciprocal, rounded, rounded_half_away
 
@@ -27,7 +28,7 @@ def _through(step: Step, computes: Function) -> tuple[Array, ...]:
     if not isinstance(step, IntegerStep):
         raise UnsupportedOp(f"{step.place} computes in float.")
     arrays = tuple(_real(step, position) for position in range(len(step.arrays)))
-    results = computes(Step(step.node, arrays, step.inputs, step.outputs, step.call, step.dtype, step.known))
+    results = computes(step.in_graph(arrays))
     return tuple(_as_integers(step, index, result) for index, result in enumerate(results))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from featherweight.operators.call import Array, is_static
 from featherweight.operators.fixed_point import rescale_twice
-from featherweight.training.graph.registry import Array, is_static, ops
+from featherweight.training.graph.registry import ops
 from featherweight.training.integer import fixed_point
 from featherweight.training.integer.int64_scope import wide
 from featherweight.training.integer.step import IntegerStep, integer, whole_number

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from featherweight.operators import fixed_point
+from featherweight.operators.call import Array
 from featherweight.operators.fixed_point import Rescale
-from featherweight.training.graph.registry import Array, ops
+from featherweight.training.graph.registry import ops
 from featherweight.training.integer.int64_scope import INT64
 
 

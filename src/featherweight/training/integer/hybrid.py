@@ -17,9 +17,10 @@ import numpy as np
 from featherweight.graph import Graph, Node
 from featherweight.graph.numerics import integer_range
 from featherweight.operators import lookup
+from featherweight.operators.call import Array
 from featherweight.operators.profiles import Profile
 from featherweight.training.float.conv import padding_of, strides_of
-from featherweight.training.graph.registry import Array, Function, ops
+from featherweight.training.graph.registry import Function, ops
 from featherweight.training.integer.hybrid_blocks import block_products
 from featherweight.training.integer.hybrid_rows import Rows, asymmetric_rows, delegated_rows
 from featherweight.training.integer.int64_scope import real_product_sum

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from featherweight.graph.numerics import integer_range
-from featherweight.training.graph.registry import Array, ops
+from featherweight.operators.call import Array
+from featherweight.training.graph.registry import ops
 from featherweight.training.integer.hybrid_rows import Rows
 from featherweight.training.integer.int64_scope import real_product_sum
 from featherweight.training.integer.step import IntegerStep, quantized_weight

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from featherweight.training.graph.registry import Array, ops
+from featherweight.operators.call import Array
+from featherweight.training.graph.registry import ops
 from featherweight.training.integer import fixed_point
 from featherweight.training.integer.int64_scope import wide
 from featherweight.training.integer.straight_through import bounded, quotient, rounded_half_away, standing_for

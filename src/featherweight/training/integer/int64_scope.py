@@ -10,7 +10,8 @@ import numpy as np
 from keras import backend
 
 from featherweight.operators import on_numpy
-from featherweight.training.graph.registry import Array, ops
+from featherweight.operators.call import Array
+from featherweight.training.graph.registry import ops
 
 
 class _Int64:

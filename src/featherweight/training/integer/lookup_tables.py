@@ -9,8 +9,9 @@ import numpy as np
 from featherweight.graph import Node, Tensor
 from featherweight.graph.numerics import integer_range
 from featherweight.operators import Call, lookup
+from featherweight.operators.call import Array
 from featherweight.operators.profiles import Profile
-from featherweight.training.graph.registry import Array, ops
+from featherweight.training.graph.registry import ops
 from featherweight.training.integer.step import IntegerStep, integer, off_pole
 
 # LiteRT ends a run with an error at the root of a negative number; training takes it for zero.

@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 
+from featherweight.operators.call import Array
 from featherweight.operators.families.resize import delegated_axis, fixed_axis
 from featherweight.operators.fixed_point import divided
 from featherweight.training.float.conv import padding_of, strides_of
 from featherweight.training.float.pooling import window_counts
-from featherweight.training.graph.registry import Array, ops
+from featherweight.training.graph.registry import ops
 from featherweight.training.integer import fixed_point
 from featherweight.training.integer.int64_scope import wide
 from featherweight.training.integer.step import IntegerStep, integer, spread, whole_number

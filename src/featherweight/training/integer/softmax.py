@@ -10,10 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from featherweight.graph import Node, Tensor
+from featherweight.operators.call import Array
 from featherweight.operators.kernels.interpolation import normalized_16, softmax_16_tables
 from featherweight.operators.kernels.softmax import exponentials_fixed, exponentials_real, normalized_fixed
 from featherweight.operators.profiles import Profile
-from featherweight.training.graph.registry import Array, ops
+from featherweight.training.graph.registry import ops
 from featherweight.training.integer.fixed_point import whole
 from featherweight.training.integer.int64_scope import INT64, wide
 from featherweight.training.integer.lookup_tables import HOST

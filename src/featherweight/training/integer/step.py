@@ -13,21 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from featherweight.graph import Tensor
+from featherweight.graph import Node, Tensor
 from featherweight.graph.numerics import integer_range
 from featherweight.operators import lookup
-from featherweight.operators.call import FUSED_BOUNDS
+from featherweight.operators.call import Array, is_static
 from featherweight.operators.fixed_point import Rescale
-from featherweight.operators.profiles import PROFILES, Profile
-from featherweight.training.graph.registry import (
-    Array,
-    Function,
-    Step,
-    float_function,
-    fused_activation,
-    is_static,
-    ops,
-)
+from featherweight.operators.profiles import Profile
+from featherweight.training.graph.registry import Function, Step, float_function, ops
 from featherweight.training.integer import fixed_point
 from featherweight.training.integer.int64_scope import wide
 from featherweight.training.integer.straight_through import (
@@ -58,32 +50,27 @@ class IntegerStep(Step):
     """One node of an integer graph; its integers are centred, its weights and biases real numbers: they are trained.
 
     Attributes:
-        affine: returns a tensor's (scale, zero point), float32.
+        parameters: returns a tensor's (scale, zero point), float32.
         zero: a variable that holds 0 (see `exact.quotient`).
         constants: what the operator's host function computed from the parameters (tables).
         chunks: into how many parts the input channels are cut, so that sums of products stay exact.
         learns: scales are trained, and get their gradients.
-        profile: the arithmetic that runs the node.
     """
 
-    affine: Callable[[Tensor], tuple[Array, Array]] = lambda tensor: (None, None)
+    parameters: Callable[[Tensor], tuple[Array, Array]] = lambda tensor: (None, None)
     zero: Array = None
     constants: tuple[Array, ...] = ()
     chunks: int = 1
     learns: bool = False
-    profile: Profile = PROFILES["xnnpack"]
 
     @property
     def is_delegated(self) -> bool:
         """True where XNNPACK runs the node; it has no kernels for int16 (for its other limits, see `ops.placed`)."""
         return self.profile.is_delegate and self.outputs[0].dtype == "int8"
 
-    def input(self, position: int) -> Tensor:
-        """Returns the tensor of an input that must be there."""
-        tensor = self.inputs[position]
-        if tensor is None:
-            raise self.unsupported(f"input {position} is absent (it must be there)")
-        return tensor
+    def affine(self, tensor: Tensor) -> tuple[Array, Array]:
+        """Returns the (scale, zero point) of a tensor at the moment."""
+        return self.parameters(tensor)
 
     def scale(self, position: int) -> Array:
         """Returns an input's scale."""
@@ -101,7 +88,7 @@ class IntegerStep(Step):
         """Returns the centred bounds of the output: of its type, and of the fused activation."""
         scale, zero_point = self.affine(self.outputs[0])
         qmin, qmax = integer_range(self.outputs[0].dtype)
-        low, high = FUSED_BOUNDS[fused_activation(self.node)]
+        low, high = self.fused_bounds()
         least, largest = qmin - zero_point, qmax - zero_point
         if low is not None:
             least = self._bound(low, scale, zero_point, qmin)
@@ -146,13 +133,25 @@ class IntegerStep(Step):
         low, high = self.bounds()
         return standing_for(ops.clip(value, low, high), bounded(surrogate, low, high))
 
+    def in_graph(self, arrays: tuple[Array | None, ...], node: Node | None = None) -> Step:
+        """Returns the node as one of a float graph, with other values of its inputs."""
+        return Step(
+            node or self.node,
+            arrays,
+            self.inputs,
+            self.outputs,
+            run_graph=self.run_graph,
+            dtype=self.dtype,
+            known=self.known,
+        )
+
     def in_float(self, *arrays: Array | None) -> Array:
         """Returns what the operator's float function makes of other inputs, before the fused activation."""
         computes = float_function(self.node.op)
         if computes is None:
             raise self.unsupported("the operator has no differentiable function")
         attrs = {**self.node.attrs, "fused_activation_function": "NONE"}
-        return computes(Step(replace(self.node, attrs=attrs), arrays, self.inputs, self.outputs, self.call))[0]
+        return computes(self.in_graph(arrays, replace(self.node, attrs=attrs)))[0]
 
 
 _KERNELS: dict[str, Function] = {}

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from featherweight.training.graph.registry import Array, is_static, ops
+from featherweight.operators.call import Array, is_static
+from featherweight.training.graph.registry import ops
 
 ALMOST_HALF = float(np.nextafter(np.float32(0.5), np.float32(0)))
 

@@ -8,8 +8,9 @@ from itertools import pairwise
 import numpy as np
 
 from featherweight.operators import lookup
+from featherweight.operators.call import Array
 from featherweight.operators.families.conv import LANES
-from featherweight.training.graph.registry import Array, ops
+from featherweight.training.graph.registry import ops
 from featherweight.training.integer import fixed_point
 from featherweight.training.integer.exact_sums import is_cut
 from featherweight.training.integer.int64_scope import wide

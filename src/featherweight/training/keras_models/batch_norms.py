@@ -11,7 +11,8 @@ import keras
 import numpy as np
 
 from featherweight.errors import DataError, RecipeError
-from featherweight.training.graph.registry import Array, ops
+from featherweight.operators.call import Array
+from featherweight.training.graph.registry import ops
 
 
 def reestimate_batch_norm(model: keras.Model, batches: Iterable[Any]) -> list[str]:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 import keras
 
 from featherweight.errors import RecipeError
-from featherweight.training.graph.registry import Array, ops
+from featherweight.operators.call import Array
+from featherweight.training.graph.registry import ops
 
 # Kurtosis of the uniform distribution: 9/5.
 UNIFORM = 1.8

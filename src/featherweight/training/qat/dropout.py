@@ -15,8 +15,9 @@ import keras
 
 from featherweight.graph import Tensor
 from featherweight.graph.numerics import integer_range
+from featherweight.operators.call import Array
 from featherweight.training.graph.program import Program
-from featherweight.training.graph.registry import Array, Function, Step, ops
+from featherweight.training.graph.registry import Function, Step, ops
 from featherweight.training.integer.lookup_tables import HOST
 from featherweight.training.integer.step import is_quantized
 from featherweight.training.integer.straight_through import bounded, rounded

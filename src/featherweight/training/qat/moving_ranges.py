@@ -14,8 +14,9 @@ import numpy as np
 
 from featherweight.graph import Graph, Tensor
 from featherweight.graph.numerics import integer_range
+from featherweight.operators.call import Array
 from featherweight.training.devices import extremes_of_all
-from featherweight.training.graph.registry import Array, ops
+from featherweight.training.graph.registry import ops
 from featherweight.training.integer.straight_through import power_of_two_above
 from featherweight.training.qat.settings import RangeTraining
 

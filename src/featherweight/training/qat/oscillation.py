@@ -11,7 +11,8 @@ from dataclasses import dataclass, fields
 import keras
 import numpy as np
 
-from featherweight.training.graph.registry import Array, ops
+from featherweight.operators.call import Array
+from featherweight.training.graph.registry import ops
 from featherweight.training.qat.settings import Oscillations
 
 # The averages need so many steps before they say anything.

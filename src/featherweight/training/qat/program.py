@@ -10,8 +10,9 @@ from featherweight.errors import UnsupportedOp, listed
 from featherweight.graph import Graph, Model, Node, Tensor
 from featherweight.graph.numerics import INTEGER_BITS, QuantParams, integer_range
 from featherweight.operators import Call, lookup, placed
+from featherweight.operators.call import Array
 from featherweight.operators.profiles import Profile
-from featherweight.training.graph.registry import Array, Function, Step, float_function
+from featherweight.training.graph.registry import Function, Step, float_function
 from featherweight.training.integer.approximate import approximate_function
 from featherweight.training.integer.hybrid import hybrid_function, is_hybrid
 from featherweight.training.integer.lookup_tables import HOST
@@ -163,16 +164,16 @@ def computes_in_integers(node: Node, graph: Graph) -> bool:
 def _bound(computes: Function, parameters: Parameters, chunks: int) -> Function:
     def function(step: Step) -> tuple[Array, ...]:
         given = {field.name: getattr(step, field.name) for field in fields(Step)}
+        given["profile"] = parameters.profile
         given["arrays"] = tuple(_operand(step, position, parameters) for position in range(len(step.arrays)))
         return computes(
             IntegerStep(
                 **given,
-                affine=parameters.affine,
+                parameters=parameters.affine,
                 zero=parameters.zero(),
                 constants=parameters.tables(step.node),
                 chunks=chunks,
                 learns=parameters.learned,
-                profile=parameters.profile,
             )
         )
 
