@@ -9,10 +9,7 @@ from featherweight.operators.families import (
     comparison,
     control,
     conv,
-    conv_transposed,
     creation,
-    detection,
-    division,
     elementwise,
     functions,
     linear,
@@ -25,8 +22,18 @@ from featherweight.operators.families import (
     selection,
     shape,
 )
-from featherweight.operators.kernels import lstm_integer, lstm_real
-from featherweight.operators.record import Op, WeightRole, kernel, lookup, placed, refusal, register, registered
+from featherweight.operators.kernels import conv_transposed, detection, division, lstm_integer, lstm_real, sums
+from featherweight.operators.record import (
+    Op,
+    WeightRole,
+    definition,
+    kernel,
+    lookup,
+    placed,
+    refusal,
+    register,
+    registered,
+)
 
 __all__ = [
     "AxesRule",
@@ -34,6 +41,7 @@ __all__ = [
     "Kernel",
     "Op",
     "WeightRole",
+    "definition",
     "kernel",
     "lookup",
     "placed",
@@ -47,15 +55,16 @@ _FAMILIES = (
     comparison,
     control,
     conv,
-    conv_transposed,
     creation,
-    detection,
-    division,
     elementwise,
     functions,
     linear,
+    conv_transposed,
+    detection,
+    division,
     lstm_integer,
     lstm_real,
+    sums,
     normalization,
     pooling,
     quantize,

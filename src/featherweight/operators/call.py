@@ -48,6 +48,7 @@ class Call:
         run_graph: runs another graph of the model.
         intermediates: tensors that only say in which parameters the kernel holds what it computes on the way.
         tensors: the graph's tensors by name (the scales of weights in blocks are one).
+        dtype: the float type that is computed in.
     """
 
     node: Node
@@ -58,6 +59,7 @@ class Call:
     run_graph: RunGraph = _alone
     intermediates: tuple[Tensor, ...] = ()
     tensors: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    dtype: str = "float32"
 
     @property
     def xp(self) -> Any:
@@ -119,6 +121,28 @@ class Call:
     def fallen_back(self) -> Call:
         """Returns the call in the arithmetic of a node that the delegate does not take."""
         return self if self.profile.fallback is None else replace(self, profile=self.profile.fallback)
+
+    @property
+    def fill(self) -> int:
+        """What stands for zero in the output's values: the zero point of its integers."""
+        quant = self.outputs[0].quant
+        return quant.zero_point[0] if quant is not None and quant.zero_point else 0
+
+    def counted(self, positions: Array, index: int = 0) -> Array:
+        """Returns positions in the type of an output; those of a Keras model stay as they are: backends lack int64."""
+        return positions.astype(self.outputs[index].dtype) if is_static(positions) else positions
+
+    def check_same(self, *positions: int) -> None:
+        """Raises where integers that become outputs as they are have other parameters than the output.
+
+        Raises:
+            UnsupportedOp: naming the input.
+        """
+        out = self.outputs[0].quant
+        for position in positions:
+            quant = self.input(position).quant
+            if quant is not None and out is not None and (quant.scale, quant.zero_point) != (out.scale, out.zero_point):
+                raise self.unsupported(f"input {position} with parameters other than the output's is not supported")
 
     def float_bounds(self) -> tuple[float, float]:
         """Returns the (low, high) of the fused activation, infinite where open."""
@@ -226,7 +250,10 @@ def clipped(x: Array, low: float | None, high: float | None, xp: Any) -> Array:
         return x
     if (low, high) == (0.0, None):
         return xp.relu(x)
-    return xp.relu6(x) if (low, high) == (0.0, 6.0) else xp.clip(x, low, high)
+    if (low, high) == (0.0, 6.0):
+        return xp.relu6(x)
+    # Whole numbers keep the type of integers.
+    return xp.clip(x, *(None if bound is None else int(bound) for bound in (low, high)))
 
 
 def tensors_of(node: Node, graph: Graph) -> tuple[tuple[Tensor | None, ...], tuple[Tensor, ...]]:

@@ -92,6 +92,8 @@ class Op:
         wants_symmetric: positions of computed operands that XNNPACK takes with a zero point of 0 only.
         macs: multiply-accumulates of one run.
         kernels: reference implementations by the type of the activation; ``*`` takes any type.
+        definition: what it computes of floats, or of values that it only moves, over any array namespace: the reference
+            kernel of some types, and what a Keras model computes.
     """
 
     name: str
@@ -127,6 +129,7 @@ class Op:
     wants_symmetric: tuple[int, ...] = ()
     macs: Macs = _none
     kernels: Mapping[str, Kernel] = field(default_factory=dict[str, Kernel])
+    definition: Kernel | None = None
 
     @property
     def weights(self) -> tuple[WeightRole, ...]:
@@ -171,6 +174,17 @@ def kernel(op: str, *dtypes: str) -> Callable[[Kernel], Kernel]:
             if dtype in _OPS[op].kernels:
                 raise ValueError(f"operator {op} has two kernels for {dtype}")
         _OPS[op] = replace(_OPS[op], kernels={**_OPS[op].kernels, **dict.fromkeys(dtypes, function)})
+        return function
+
+    return attach
+
+
+def definition(op: str, *dtypes: str) -> Callable[[Kernel], Kernel]:
+    """Attaches the definition of an operator, which is its reference kernel for these types (see `kernel`), too."""
+
+    def attach(function: Kernel) -> Kernel:
+        kernel(op, *dtypes)(function)
+        _OPS[op] = replace(_OPS[op], definition=function)
         return function
 
     return attach

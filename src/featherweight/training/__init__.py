@@ -2,18 +2,7 @@
 
 from __future__ import annotations
 
-from featherweight.training.float import (
-    activation,
-    control,
-    conv,
-    elementwise,
-    indexing,
-    linear,
-    pooling,
-    recurrent,
-    resize,
-    shape,
-)
+from featherweight.training.float import control, conv, linear, recurrent
 from featherweight.training.graph.graph_model import GraphModel, graph_model
 from featherweight.training.graph.writeback import float_graph
 from featherweight.training.integer import (
@@ -39,5 +28,5 @@ from featherweight.training.qat.quantized_model import QuantizedModel
 
 __all__ = ["GraphModel", "QuantizedModel", "SparseOptimizer", "float_graph", "graph_model"]
 
-_FAMILIES = (activation, control, conv, elementwise, indexing, linear, pooling, recurrent, resize, shape)
+_FAMILIES = (control, conv, linear, recurrent)
 _INTEGER_FAMILIES = (integer_elementwise, integer_kernels, integer_reductions, integer_weighted, softmax, tables)

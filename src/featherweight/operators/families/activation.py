@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 
 import numpy as np
 
 from featherweight.graph.numerics import integer_range
-from featherweight.operators.call import Call, quantized_bound
+from featherweight.operators import on_numpy
+from featherweight.operators.call import FUSED_BOUNDS, Array, Call, clipped, quantized_bound
 from featherweight.operators.fixed_point import binary_exponent, quantize_multiplier, rounding_shift, shifted
 from featherweight.operators.fixed_point import logistic_16 as gemmlowp_logistic
 from featherweight.operators.fixed_point import tanh_16 as gemmlowp_tanh
 from featherweight.operators.kernels.interpolation import (
     Function,
     libm,
-    precise,
     sigmoid_16,
     softmax_16,
     tabulated,
@@ -22,7 +22,7 @@ from featherweight.operators.kernels.interpolation import (
 )
 from featherweight.operators.kernels.softmax import softmax_fixed, softmax_table
 from featherweight.operators.limits import refused_rescaling, refused_sigmoid, refused_softmax
-from featherweight.operators.record import Op, kernel, placed, register
+from featherweight.operators.record import Op, definition, kernel, placed, register
 from featherweight.operators.relevance import of_rectified, of_saturated, of_softmax
 
 register(
@@ -137,18 +137,6 @@ def softmax_of_16(call: Call) -> tuple[np.ndarray, ...]:
     return (softmax_16(call.array(0), call.affine(call.input(0))[0], float(call.node.attrs.get("beta", 1.0))),)
 
 
-@kernel("LOGISTIC", "float32")
-def logistic_float(call: Call) -> tuple[np.ndarray, ...]:
-    """Sigmoid in float32."""
-    return (_sigmoid(call.array(0), precise(np.exp)),)
-
-
-@kernel("TANH", "float32")
-def tanh_float(call: Call) -> tuple[np.ndarray, ...]:
-    """Hyperbolic tangent in float32."""
-    return (np.tanh(call.array(0)),)
-
-
 @kernel("SOFTMAX", "int8")
 def softmax(call: Call) -> tuple[np.ndarray, ...]:
     """Softmax over the last axis: fixed point in the reference, a table of exponentials elsewhere."""
@@ -159,38 +147,25 @@ def softmax(call: Call) -> tuple[np.ndarray, ...]:
     return (compute(call.array(0), scale, float(call.node.attrs.get("beta", 1.0))).astype(np.int8),)
 
 
-@kernel("SOFTMAX", "float32")
-def softmax_float(call: Call) -> tuple[np.ndarray, ...]:
-    """Softmax over the last axis in float32."""
-    x = call.array(0) * np.float32(call.node.attrs.get("beta", 1.0))
-    with np.errstate(invalid="ignore"):  # a row of nothing but −∞ has no softmax: NaN, as in LiteRT
-        exponential = np.exp(x - x.max(axis=-1, keepdims=True))
-        return (exponential / exponential.sum(axis=-1, keepdims=True),)
-
-
-_CLIPS = {"RELU": (0.0, None), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0), "RELU_0_TO_1": (0.0, 1.0)}
-
-
 def _clipped(call: Call) -> tuple[np.ndarray, ...]:
     """Rescales to the output's scale, then clips."""
-    low, high = _CLIPS[call.node.op]
+    low, high = FUSED_BOUNDS[call.node.op]
     (in_scale, in_zero), (out_scale, out_zero) = call.affine(call.input(0)), call.affine(call.outputs[0])
     qmin, qmax = integer_range(call.outputs[0].dtype)
-    least = max(qmin, quantized_bound(low, out_scale, out_zero))
+    least = qmin if low is None else max(qmin, quantized_bound(low, out_scale, out_zero))
     largest = qmax if high is None else min(qmax, quantized_bound(high, out_scale, out_zero))
     x = call.array(0).astype(np.int64) - in_zero
     return (call.finish(call.rescaled(x, np.float64(in_scale / out_scale)), least, largest),)
 
 
-def _clipped_float(call: Call) -> tuple[np.ndarray, ...]:
-    """Clips in float32."""
-    low, high = _CLIPS[call.node.op]
-    return (np.clip(call.array(0), np.float32(low), None if high is None else np.float32(high)),)
+def _clipped_float(call: Call) -> tuple[Array, ...]:
+    """The value between two bounds."""
+    return (clipped(call.array(0), *FUSED_BOUNDS[call.node.op], call.xp),)
 
 
-for _name in _CLIPS:
+for _name in ("RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1"):
     kernel(_name, "int8", "int16")(_clipped)
-    kernel(_name, "float32")(_clipped_float)
+    definition(_name, "float32")(_clipped_float)
 
 
 @kernel("LEAKY_RELU", "int8", "int16")
@@ -209,13 +184,6 @@ def leaky_relu(call: Call) -> tuple[np.ndarray, ...]:
     above, below = in_scale / out_scale, (in_scale * alpha) / out_scale
     values = np.where(x >= 0, call.rescaled(x, np.float64(above)), call.rescaled(x, np.float64(below)))
     return (call.finish(values),)
-
-
-@kernel("LEAKY_RELU", "float32")
-def leaky_relu_float(call: Call) -> tuple[np.ndarray, ...]:
-    """The same in float32."""
-    x = call.array(0)
-    return (np.where(x >= 0, x, x * np.float32(call.node.attrs.get("alpha", 0.0))),)
 
 
 @kernel("HARD_SWISH", "int8")
@@ -254,22 +222,6 @@ def _high_16(x: np.ndarray, multiplier: int) -> np.ndarray:
     return np.minimum((x * multiplier + (1 << 14)) >> 15, (1 << 15) - 1)
 
 
-@kernel("HARD_SWISH", "float32")
-def hard_swish_float(call: Call) -> tuple[np.ndarray, ...]:
-    """The same in float32."""
-    x = call.array(0)
-    return (x * np.clip(x + np.float32(3), np.float32(0), np.float32(6)) * np.float32(1 / 6),)
-
-
-def gelu(x: np.ndarray, *, approximate: bool, tanh: Function, erfc: Function) -> np.ndarray:
-    """Returns x times the normal distribution function at x (or its tanh approximation), in float32."""
-    half = np.float32(0.5) * x
-    if approximate:
-        inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x * x * x)
-        return half * (np.float32(1) + tanh(inner))
-    return half * erfc(x * np.float32(-math.sqrt(0.5)))
-
-
 @kernel("ELU", "int8")
 def elu_of_8(call: Call) -> tuple[np.ndarray, ...]:
     """Exponential linear unit: from a table, or by XNNPACK's function of the same name."""
@@ -278,27 +230,12 @@ def elu_of_8(call: Call) -> tuple[np.ndarray, ...]:
     return (tabulated(call, lambda x: np.where(x < 0, below(np.minimum(x, 0)), x), delegated=delegated),)
 
 
-@kernel("ELU", "float32")
-def elu_float(call: Call) -> tuple[np.ndarray, ...]:
-    """x, or exp(x) - 1 below zero, in float32."""
-    x = call.array(0)
-    return (np.where(x < 0, precise(np.expm1)(np.minimum(x, 0)), x),)
-
-
 @kernel("GELU", "int8", "int16")
 def gelu_of_integers(call: Call) -> tuple[np.ndarray, ...]:
     """Gaussian error linear unit, from a table."""
     approximate = bool(call.node.attrs.get("approximate"))
     tanh, erfc = libm("tanh"), libm("erfc")
-    return (tabulated(call, lambda x: gelu(x, approximate=approximate, tanh=tanh, erfc=erfc)),)
-
-
-@kernel("GELU", "float32")
-def gelu_float(call: Call) -> tuple[np.ndarray, ...]:
-    """The same in float32."""
-    approximate = bool(call.node.attrs.get("approximate"))
-    erfc = precise(np.vectorize(math.erfc, otypes=[np.float64]))
-    return (gelu(call.array(0), approximate=approximate, tanh=precise(np.tanh), erfc=erfc),)
+    return (tabulated(call, lambda x: on_numpy.gelu(x, approximate=approximate, tanh=tanh, erfc=erfc)),)
 
 
 @kernel("PRELU", "int8")
@@ -313,8 +250,37 @@ def prelu(call: Call) -> tuple[np.ndarray, ...]:
     return (call.finish(values),)
 
 
-@kernel("PRELU", "float32")
-def prelu_float(call: Call) -> tuple[np.ndarray, ...]:
-    """The same in float32."""
-    x = call.array(0)
-    return (np.where(x >= 0, x, x * call.array(1)),)
+def _attach(op: str, compute: Callable[[Call, Array], Array], summary: str) -> None:
+    def computed(call: Call) -> tuple[Array, ...]:
+        with np.errstate(over="ignore", invalid="ignore"):  # infinities and NaN go through, as in LiteRT
+            return (compute(call, call.array(0)),)
+
+    computed.__doc__ = summary
+    definition(op, "float32")(computed)
+
+
+def _leaky(call: Call, x: Array, alpha: Array | float) -> Array:
+    return call.xp.where(call.xp.greater_equal(x, 0), x, x * alpha)
+
+
+def _softmax(call: Call, x: Array) -> Array:
+    beta = float(call.node.attrs.get("beta", 1.0))
+    return call.xp.softmax(x if beta == 1.0 else x * beta, axis=-1)
+
+
+_attach("LOGISTIC", lambda call, x: call.xp.sigmoid(x), "Logistic function.")
+_attach("TANH", lambda call, x: call.xp.tanh(x), "Hyperbolic tangent.")
+_attach("HARD_SWISH", lambda call, x: x * call.xp.relu6(x + 3.0) * (1 / 6), "``x * relu6(x + 3) / 6``.")
+_attach("ELU", lambda call, x: call.xp.elu(x), "x, or exp(x) - 1 below zero.")
+_attach(
+    "GELU",
+    lambda call, x: call.xp.gelu(x, approximate=bool(call.node.attrs.get("approximate"))),
+    "x times the normal distribution function at x, or its tanh approximation.",
+)
+_attach(
+    "LEAKY_RELU",
+    lambda call, x: _leaky(call, x, float(call.node.attrs.get("alpha", 0.0))),
+    "x, or alpha * x below zero.",
+)
+_attach("PRELU", lambda call, x: _leaky(call, x, call.array(1)), "x, or alpha * x below zero, with a learned alpha.")
+_attach("SOFTMAX", _softmax, "Softmax of beta * x over the last axis.")

@@ -5,14 +5,14 @@ Sources: LiteRT comparisons.cc, reference/comparisons.h, logical.cc, bitwise_xor
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
-from featherweight.operators.call import Call
+from featherweight.operators.call import Array, Call
 from featherweight.operators.fixed_point import doubling_high_multiply, quantize_multiplier, rounding_shift
 from featherweight.operators.limits import refused_comparison
-from featherweight.operators.record import Op, kernel, register
+from featherweight.operators.record import Op, definition, kernel, register
 from featherweight.operators.relevance import of_compared
 
 # Comparisons share one scale: kernels rescale operands of different scales so coarsely that equal values differ.
@@ -52,7 +52,6 @@ for _name, _options in (("BITWISE_XOR", "BitwiseXorOptions"), ("RIGHT_SHIFT", "R
     register(Op(_name, _options, axes="joined"))
 
 _FRACTION_BITS = 8
-Compare = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def _coarse(call: Call, position: int) -> np.ndarray:
@@ -69,47 +68,50 @@ def _coarse(call: Call, position: int) -> np.ndarray:
     return rounding_shift(doubling_high_multiply(values, multiplier), -shift)
 
 
-def _attach(op: str, compare: Compare, coarse: tuple[str, ...], plain: tuple[str, ...]) -> None:
+def _attach(op: str, compare: str, coarse: tuple[str, ...], plain: tuple[str, ...]) -> None:
+    def compare_as_they_are(call: Call) -> tuple[Array, ...]:
+        """Compares the values as they are."""
+        return (getattr(call.xp, compare)(call.array(0), call.array(1)),)
+
     def compare_coarsely(call: Call) -> tuple[np.ndarray, ...]:
         """Compares real values in units of 1/256: nearer ones count as equal."""
-        return (compare(_coarse(call, 0), _coarse(call, 1)),)
+        return compare_as_they_are(replace(call, arrays=(_coarse(call, 0), _coarse(call, 1))))
 
-    def compare_as_they_are(call: Call) -> tuple[np.ndarray, ...]:
-        """Compares the values as they are."""
+    def compare_integers(call: Call) -> tuple[np.ndarray, ...]:
+        """Compares integers of one scale as they are."""
         x, z = call.input(0).quant, call.input(1).quant
         if x is not None and z is not None and (x.scale, x.zero_point) != (z.scale, z.zero_point):
             raise call.unsupported(f"{call.input(0).dtype} inputs of different scales are not supported")
-        return (compare(call.array(0), call.array(1)),)
+        return compare_as_they_are(call)
 
+    definition(op, "int32", "int64", "float32", *plain)(compare_as_they_are)
     kernel(op, *coarse)(compare_coarsely)
-    kernel(op, *plain)(compare_as_they_are)
+    if "int16" not in coarse:
+        kernel(op, "int16")(compare_integers)
 
 
-_NUMBERS = ("int32", "int64", "float32")
-_attach("EQUAL", np.equal, ("int8", "int16"), (*_NUMBERS, "bool"))
-_attach("NOT_EQUAL", np.not_equal, ("int8", "int16"), (*_NUMBERS, "bool"))
-_attach("GREATER", np.greater, ("int8",), (*_NUMBERS, "int16"))
-_attach("GREATER_EQUAL", np.greater_equal, ("int8",), (*_NUMBERS, "int16"))
-_attach("LESS", np.less, ("int8",), (*_NUMBERS, "int16"))
-_attach("LESS_EQUAL", np.less_equal, ("int8",), (*_NUMBERS, "int16"))
+_attach("EQUAL", "equal", ("int8", "int16"), ("bool",))
+_attach("NOT_EQUAL", "not_equal", ("int8", "int16"), ("bool",))
+for _name in ("GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL"):
+    _attach(_name, _name.lower(), ("int8",), ())
 
 
-@kernel("LOGICAL_AND", "bool")
-def logical_and(call: Call) -> tuple[np.ndarray, ...]:
+@definition("LOGICAL_AND", "bool")
+def logical_and(call: Call) -> tuple[Array, ...]:
     """True where both are."""
-    return (call.array(0) & call.array(1),)
+    return (call.xp.logical_and(call.array(0), call.array(1)),)
 
 
-@kernel("LOGICAL_OR", "bool")
-def logical_or(call: Call) -> tuple[np.ndarray, ...]:
+@definition("LOGICAL_OR", "bool")
+def logical_or(call: Call) -> tuple[Array, ...]:
     """True where one is."""
-    return (call.array(0) | call.array(1),)
+    return (call.xp.logical_or(call.array(0), call.array(1)),)
 
 
-@kernel("LOGICAL_NOT", "bool")
-def logical_not(call: Call) -> tuple[np.ndarray, ...]:
+@definition("LOGICAL_NOT", "bool")
+def logical_not(call: Call) -> tuple[Array, ...]:
     """True where the input is not."""
-    return (~call.array(0),)
+    return (call.xp.logical_not(call.array(0)),)
 
 
 @kernel("BITWISE_XOR", "int32")

@@ -8,9 +8,10 @@ import numpy as np
 
 from featherweight.graph import Graph, Node
 from featherweight.operators.call import Call
+from featherweight.operators.geometry import Span, Window, strides_of
 from featherweight.operators.kernels import hybrid
 from featherweight.operators.kernels.matrix import delegate_takes, finisher, float_weight, prepare
-from featherweight.operators.kernels.products import Span, Window, windowed_product
+from featherweight.operators.kernels.products import windowed_product
 from featherweight.operators.kernels.rows import quantize_asymmetric, quantize_symmetric
 from featherweight.operators.limits import refused_depthwise, refused_weighted
 from featherweight.operators.record import Op, kernel, output_elements, placed, register
@@ -83,6 +84,39 @@ register(
 )
 
 
+def _transposed_macs(node: Node, graph: Graph) -> int:
+    pixels = math.prod(graph.tensors[node.inputs[2]].shape[:3])
+    return pixels * math.prod(graph.tensors[node.inputs[1]].shape)
+
+
+def _delegate_takes_transposed(call: Call) -> bool:
+    """XNNPACK leaves kernels smaller than their stride alone where that would need a negative padding."""
+    shape, strides = call.input(1).shape, strides_of(call)
+    is_covered = shape[1] >= strides[0] and shape[2] >= strides[1]
+    return (is_covered or call.node.attrs.get("padding") == "VALID") and delegate_takes(call, 2)
+
+
+TRANSPOSE_CONV = register(
+    Op(
+        "TRANSPOSE_CONV",
+        "TransposeConvOptions",
+        axes="convolution",
+        shape_operand=0,
+        weight=1,
+        axis=0,
+        weight_axes=(0, 3),
+        weight_kind="transposed",
+        trained={1: "kernel", 3: "bias"},
+        bias=3,
+        activation=2,
+        versions={"float32*int8": 2, "int8*int8": 2, "int16*int8": 2},
+        delegated=_delegate_takes_transposed,
+        macs=_transposed_macs,
+    )
+).name
+register(Op("CONV_3D_TRANSPOSE", "Conv3DOptions", shape_operand=0))
+
+
 # Channels that LiteRT's optimized depthwise kernels compute at a time: integer, and hybrid.
 LANES, _FLOAT_LANES = 8, 4
 
@@ -135,7 +169,7 @@ def conv_2d_float(call: Call) -> tuple[np.ndarray, ...]:
     if is_grouped:
         hybrid.check_scales(call, weight.shape[0])
     rows = (x.shape[0], 1, 1, 1)
-    strides = call.attr_int("stride_h", 1), call.attr_int("stride_w", 1)
+    strides = strides_of(call)
     if call.profile.is_delegate and weight.shape[1:3] == strides == (1, 1) and not is_grouped:
         rows = (*x.shape[:3], 1)  # XNNPACK makes a dense layer of it, and quantizes every pixel
     quantize = quantize_symmetric if symmetric else quantize_asymmetric

@@ -10,8 +10,8 @@ import math
 import numpy as np
 
 from featherweight.graph.numerics import storage_dtype
-from featherweight.operators.call import Call
-from featherweight.operators.record import Op, kernel, register
+from featherweight.operators.call import Array, Call, is_static
+from featherweight.operators.record import Op, definition, register
 
 register(Op("SHAPE", "ShapeOptions", axes="shape"))
 register(Op("RANK", "RankOptions", axes="shape"))
@@ -22,34 +22,38 @@ register(Op("CAST", "CastOptions", axes="same"))
 register(Op("ONE_HOT", "OneHotOptions", axes="lookup"))
 
 
-@kernel("SHAPE", "*")
-def shape(call: Call) -> tuple[np.ndarray, ...]:
-    """The sizes of the input."""
-    return (np.asarray(call.array(0).shape, call.outputs[0].dtype),)
+@definition("SHAPE", "*")
+def shape(call: Call) -> tuple[Array, ...]:
+    """The sizes of the input: static wherever they are known."""
+    xp, dtype = call.xp, call.outputs[0].dtype
+    sizes = xp.shape(call.array(0))
+    if all(isinstance(size, int) for size in sizes):
+        return (np.asarray(sizes, dtype),)
+    return (xp.stack([xp.convert_to_tensor(size, dtype=dtype) for size in sizes]),)
 
 
-@kernel("RANK", "*")
-def rank(call: Call) -> tuple[np.ndarray, ...]:
+@definition("RANK", "*")
+def rank(call: Call) -> tuple[Array, ...]:
     """The number of axes of the input."""
-    return (np.asarray(call.array(0).ndim, np.int32),)
+    return (np.asarray(len(call.array(0).shape), np.int32),)
 
 
-@kernel("ZEROS_LIKE", "float32", "int32", "int64")
-def zeros_like(call: Call) -> tuple[np.ndarray, ...]:
+@definition("ZEROS_LIKE", "float32", "int32", "int64")
+def zeros_like(call: Call) -> tuple[Array, ...]:
     """Zeros in the shape of the input."""
-    return (np.zeros_like(call.array(0)),)
+    return (call.xp.zeros_like(call.array(0)),)
 
 
-@kernel("FILL", "int32", "int64")
-def fill(call: Call) -> tuple[np.ndarray, ...]:
+@definition("FILL", "int32", "int64")
+def fill(call: Call) -> tuple[Array, ...]:
     """One value in a given shape."""
-    return (np.full(call.integers(0), call.array(1).reshape(-1)[0]),)
+    return (call.xp.broadcast_to(call.xp.reshape(call.array(1), ()), call.integers(0)),)
 
 
-@kernel("RANGE", "int32", "int64", "float32")
-def sequence(call: Call) -> tuple[np.ndarray, ...]:
+@definition("RANGE", "int32", "int64", "float32")
+def sequence(call: Call) -> tuple[Array, ...]:
     """Numbers from a first one, in steps, up to before a limit."""
-    first, limit, step = (call.array(position).reshape(-1)[0] for position in range(3))
+    first, limit, step = (call.static(position).reshape(-1)[0] for position in range(3))
     if step == 0 or (limit - first) * step < 0:
         raise call.unsupported(f"a range from {first} to {limit} in steps of {step} is not supported")
     if first.dtype == np.float32:
@@ -58,29 +62,33 @@ def sequence(call: Call) -> tuple[np.ndarray, ...]:
     return (np.arange(first, limit, step, dtype=first.dtype),)
 
 
-@kernel("ONE_HOT", "int32", "int64")
-def one_hot(call: Call) -> tuple[np.ndarray, ...]:
+@definition("ONE_HOT", "int32", "int64")
+def one_hot(call: Call) -> tuple[Array, ...]:
     """One value at given positions of a new axis, another elsewhere."""
-    positions, depth = call.array(0), call.integers(1)[0]
-    on, off = call.array(2).reshape(-1)[0], call.array(3).reshape(-1)[0]
-    if on.dtype == np.int16:
+    xp, positions, depth = call.xp, call.array(0), call.integers(1)[0]
+    if call.input(2).dtype == "int16":
         raise call.unsupported("values of int16 are not supported (by LiteRT neither)")
-    axis = call.attr_int("axis", -1)
-    axis = positions.ndim if axis == -1 else axis
-    places = np.arange(depth).reshape(-1, *(1,) * (positions.ndim - axis))
-    return (np.where(np.expand_dims(positions, axis) == places, on, off),)
+    axis, rank = call.attr_int("axis", -1), len(positions.shape)
+    axis = rank if axis == -1 else axis
+    places = np.arange(depth, dtype=np.int32).reshape(-1, *(1,) * (rank - axis))
+    on, off = (xp.reshape(call.array(position), ()) for position in (2, 3))
+    return (xp.where(xp.equal(xp.expand_dims(positions, axis), places), on, off),)
 
 
-@kernel("CAST", "*")
-def cast(call: Call) -> tuple[np.ndarray, ...]:
+@definition("CAST", "*")
+def cast(call: Call) -> tuple[Array, ...]:
     """The same values in another type: floats are cut toward zero, integers wrap around.
 
-    Floats below an int32 become the lowest one, on all machines.
+    What becomes float in a Keras model takes its precision. Floats below an int32 become the lowest one, on all
+    machines.
 
     Raises:
         UnsupportedOp: if another float does not fit an integer type: what becomes of it depends on the machine.
     """
-    x, dtype = call.array(0), storage_dtype(call.outputs[0].dtype)
+    x, wanted = call.array(0), call.outputs[0].dtype
+    if not is_static(x):
+        return (call.xp.cast(x, call.dtype if wanted == "float32" else wanted),)
+    dtype = storage_dtype(wanted)
     if x.dtype.kind == "f" and dtype.kind in "iu":
         ends = np.iinfo(dtype)
         if dtype == np.int32:

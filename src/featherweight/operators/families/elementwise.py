@@ -1,16 +1,18 @@
-"""Sums, products and extremes of two tensors. Sources: LiteRT op_version.cc, add.cc, sub.cc, mul.cc; XNNPACK."""
+"""Sums, products, quotients, extremes, powers and angles of two tensors.
+
+Sources: LiteRT op_version.cc, mul.cc, div.cc, floor_div.cc, floor_mod.cc, pow.cc, atan2_custom.cc; XNNPACK.
+"""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
-from featherweight.operators.call import Call
-from featherweight.operators.fixed_point import binary_exponent, quantize_multiplier, rescale_once, rounding_shift
+from featherweight.errors import DataError
+from featherweight.operators.call import Array, Call, is_static
 from featherweight.operators.limits import refused_product, refused_squared_difference, refused_sum
-from featherweight.operators.record import Op, kernel, placed, register
+from featherweight.operators.record import Op, definition, kernel, placed, register
 from featherweight.operators.relevance import of_difference, of_larger, of_product, of_smaller, of_sum
 
 
@@ -76,10 +78,10 @@ _SUM: dict[str, Any] = {
     "finest": _finest_sum,
     "integer_attrs": {"int16": {"pot_scale_int16": False}},
 }
-register(
+ADD = register(
     Op("ADD", "AddOptions", versions={"int8": 2, "int16": 3}, delegated=_delegate_takes_sum, relevant=of_sum, **_SUM)
-)
-register(
+).name
+SUB = register(
     Op(
         "SUB",
         "SubOptions",
@@ -88,7 +90,7 @@ register(
         relevant=of_difference,
         **_SUM,
     )
-)
+).name
 register(
     Op(
         "MUL",
@@ -123,77 +125,13 @@ for _name, _relevant in (("MAXIMUM", of_larger), ("MINIMUM", of_smaller)):
             relevant=_relevant,
         )
     )
+
 register(Op("ADD_N", "AddNOptions", axes="joined"))
-
-_LANES = 16  # int16 values that LiteRT's optimized kernel adds at a time
-
-
-@kernel("ADD", "int8", "int16")
-def add(call: Call) -> tuple[np.ndarray, ...]:
-    """Sum of two tensors."""
-    return (_sum(call, 1),)
-
-
-@kernel("SUB", "int8", "int16")
-def sub(call: Call) -> tuple[np.ndarray, ...]:
-    """Difference of two tensors."""
-    return (_sum(call, -1),)
-
-
-def _sum(call: Call, sign: int) -> np.ndarray:
-    """Returns x + sign * z: both shifted left, brought to twice the larger scale, added, rescaled (add.cc)."""
-    (x_scale, x_zero), (z_scale, z_zero) = call.affine(call.input(0)), call.affine(call.input(1))
-    out_scale, _ = call.affine(call.outputs[0])
-    x, z = call.array(0).astype(np.int64) - x_zero, call.array(1).astype(np.int64) - z_zero
-    is_byte = call.input(0).dtype == "int8"
-    call = placed(call)
-    if call.profile.is_delegate:
-        return _delegated_sum(call, x, z, (x_scale / out_scale, z_scale / out_scale), sign)
-    if call.profile.is_litert and not is_byte and call.node.attrs.get("pot_scale_int16", True):
-        exponents = [binary_exponent(scale) for scale in (x_scale, z_scale, out_scale)]
-        if None not in exponents:
-            x_exponent, z_exponent, out_exponent = (int(exponent or 0) for exponent in exponents)
-            return _shifted_sum(call, x, sign * z, (x_exponent - out_exponent, z_exponent - out_exponent))
-    left = 20 if is_byte else 15
-    twice = np.float64(np.float32(2) * max(x_scale, z_scale))
-    factors = np.float64(x_scale) / twice, np.float64(z_scale) / twice
-    total = call.rescaled(x << left, factors[0]) + sign * call.rescaled(z << left, factors[1])
-    shape = np.broadcast_shapes(x.shape, z.shape)
-    is_repeating = not x.size == z.size == math.prod(shape)
-    if call.profile.is_vectorized and not is_byte and call.node.op == "ADD" and not is_repeating:
-        # optimized/integer_ops/add.h, AddElementwiseInt16: whole vectors shift left before they multiply, and so round
-        # the operands once; the rest, SUB, and sums that broadcast round them twice.
-        once = rescale_once(x << left, *quantize_multiplier(factors[0]))
-        once += rescale_once(z << left, *quantize_multiplier(factors[1]))
-        is_rest = np.arange(x.size).reshape(shape) >= x.size - x.size % _LANES
-        total = np.where(is_rest, total, once)
-    return call.finish(call.rescaled(total, twice / np.float64(np.float32(1 << left) * out_scale)))
-
-
-def _shifted_sum(call: Call, x: np.ndarray, z: np.ndarray, shifts: tuple[int, int]) -> np.ndarray:
-    """LiteRT's int16 sum where all scales are powers of two: one operand is shifted right to the output's scale."""
-    if call.node.op == "ADD" and x.shape != z.shape:
-        raise call.unsupported(
-            "int16 broadcasting between scales that are powers of two is not supported (by LiteRT neither, which ends "
-            "the process; allowed: other scales, or pot_scale_int16 false)"
-        )
-    if max(shifts) != 0:
-        raise call.unsupported(
-            f"int16 scales of 2**{shifts[0]} and 2**{shifts[1]} of the output's are not supported (by LiteRT neither; "
-            "allowed: one equal, one not larger)"
-        )
-    return call.finish(rounding_shift(x, -shifts[0]) + rounding_shift(z, -shifts[1]))
-
-
-def _delegated_sum(
-    call: Call, x: np.ndarray, z: np.ndarray, ratios: tuple[np.float32, np.float32], sign: int
-) -> np.ndarray:
-    """XNNPACK: both scales over the output's as multipliers of 21 bits, one sum, one rounding shift."""
-    exponent = int(np.frexp(max(ratios))[1]) - 1
-    shift = 20 - exponent
-    x_multiplier, z_multiplier = (int(np.rint(np.ldexp(ratio, shift))) for ratio in ratios)
-    total = x * x_multiplier + sign * z * z_multiplier
-    return call.finish((total + (1 << (shift - 1))) >> shift)
+DIV = register(Op("DIV", "DivOptions", axes="joined", trained={0: "scale", 1: "scale"})).name
+register(Op("FLOOR_DIV", "FloorDivOptions", axes="joined"))
+register(Op("FLOOR_MOD", "FloorModOptions", axes="joined"))
+register(Op("POW", "PowOptions", axes="joined"))
+register(Op("ATAN2", "ATan2Options", axes="joined"))
 
 
 @kernel("MUL", "int8", "int16")
@@ -208,44 +146,6 @@ def mul(call: Call) -> tuple[np.ndarray, ...]:
     return (call.finish(call.rescaled(product, np.float64(factor))),)
 
 
-@kernel("ADD", "float32", "int32", "int64")
-def add_plain(call: Call) -> tuple[np.ndarray, ...]:
-    """Sum; integers wrap around."""
-    return (_clamped(call, call.array(0) + call.array(1)),)
-
-
-@kernel("SUB", "float32", "int32", "int64")
-def sub_plain(call: Call) -> tuple[np.ndarray, ...]:
-    """Difference; integers wrap around."""
-    return (_clamped(call, call.array(0) - call.array(1)),)
-
-
-@kernel("MUL", "float32", "int32", "int64")
-def mul_plain(call: Call) -> tuple[np.ndarray, ...]:
-    """Product; integers wrap around."""
-    return (_clamped(call, call.array(0) * call.array(1)),)
-
-
-def _clamped(call: Call, x: np.ndarray) -> np.ndarray:
-    """Returns plain numbers after the fused activation."""
-    if x.dtype == np.float32:
-        return call.clamp(x)
-    ends, (low, high) = np.iinfo(x.dtype), call.float_bounds()
-    return np.clip(x, ends.min if low == -np.inf else int(low), ends.max if high == np.inf else int(high))
-
-
-@kernel("MAXIMUM", "int8", "int16", "int32", "int64", "float32")
-def maximum(call: Call) -> tuple[np.ndarray, ...]:
-    """The larger of two values of the same scale."""
-    return (np.maximum(call.array(0), call.array(1)),)
-
-
-@kernel("MINIMUM", "int8", "int16", "int32", "int64", "float32")
-def minimum(call: Call) -> tuple[np.ndarray, ...]:
-    """The smaller of two values of the same scale."""
-    return (np.minimum(call.array(0), call.array(1)),)
-
-
 @kernel("SQUARED_DIFFERENCE", "int8")
 def squared_difference(call: Call) -> tuple[np.ndarray, ...]:
     """Square of a difference: both shifted left by 7 bits, brought to twice the larger scale, rescaled."""
@@ -258,16 +158,113 @@ def squared_difference(call: Call) -> tuple[np.ndarray, ...]:
     return (call.finish(call.rescaled(difference * difference, twice * twice / (2.0**14 * np.float64(out_scale)))),)
 
 
-@kernel("SQUARED_DIFFERENCE", "float32", "int32")
-def squared_difference_plain(call: Call) -> tuple[np.ndarray, ...]:
+def _paired(op: str, function: str, *dtypes: str) -> None:
+    def computed(call: Call) -> tuple[Array, ...]:
+        with np.errstate(all="ignore"):  # infinities and NaN go through, as in LiteRT
+            return (call.clamp(getattr(call.xp, function)(call.array(0), call.array(1))),)
+
+    computed.__doc__ = f"{function} of two values, then the fused activation; integers wrap around."
+    definition(op, *dtypes)(computed)
+
+
+_paired("ADD", "add", "float32", "int32", "int64")
+_paired("SUB", "subtract", "float32", "int32", "int64")
+_paired("MUL", "multiply", "float32", "int32", "int64")
+_paired("MAXIMUM", "maximum", "int8", "int16", "int32", "int64", "float32")
+_paired("MINIMUM", "minimum", "int8", "int16", "int32", "int64", "float32")
+
+
+@definition("SQUARED_DIFFERENCE", "float32", "int32")
+def squared_difference_plain(call: Call) -> tuple[Array, ...]:
     """Square of a difference; integers wrap around."""
-    return (np.square(call.array(0) - call.array(1)),)
+    return (call.xp.square(call.xp.subtract(call.array(0), call.array(1))),)
 
 
-@kernel("ADD_N", "float32", "int32")
-def add_all(call: Call) -> tuple[np.ndarray, ...]:
-    """Sum of all operands, one after another; integers wrap around."""
+@definition("ADD_N", "float32", "int32")
+def add_n(call: Call) -> tuple[Array, ...]:
+    """Sum of several values."""
     total = call.array(0)
     for position in range(1, len(call.arrays)):
-        total = total + call.array(position)
+        total = call.xp.add(total, call.array(position))
     return (total,)
+
+
+def check_divisor(call: Call, divisor: Array) -> None:
+    """Raises where LiteRT ends a run with an error: at a quotient by a zero that is known.
+
+    Raises:
+        DataError: naming the node and how many divisors are zero.
+    """
+    zeros = int((divisor == 0).sum()) if is_static(divisor) else 0
+    if zeros:
+        raise DataError(
+            f"{call.place}: {zeros} of {divisor.size} divisors are zero (LiteRT ends with an error). Keep this layer "
+            "float, or its divisor away from zero."
+        )
+
+
+@definition("DIV", "float32", "int32")
+def divide_plain(call: Call) -> tuple[Array, ...]:
+    """Quotient; of integers, cut toward zero.
+
+    Raises:
+        DataError: if a divisor of integers is zero.
+    """
+    xp, x, z = call.xp, call.array(0), call.array(1)
+    if call.outputs[0].is_float:
+        with np.errstate(all="ignore"):
+            return (call.clamp(xp.divide(x, z)),)
+    check_divisor(call, z)
+    return (call.clamp(xp.sign(x) * xp.sign(z) * xp.floor_divide(xp.abs(x), xp.abs(z))),)
+
+
+@definition("FLOOR_DIV", "int8", "int16", "int32", "float32")
+def floor_divide(call: Call) -> tuple[Array, ...]:
+    """Quotient, cut toward negative infinity.
+
+    Raises:
+        DataError: if a divisor is zero.
+    """
+    check_divisor(call, call.array(1))
+    _check_plain(call)
+    return (call.xp.floor_divide(call.array(0), call.array(1)),)
+
+
+@definition("FLOOR_MOD", "int8", "int16", "int32", "int64", "float32")
+def floor_modulo(call: Call) -> tuple[Array, ...]:
+    """Remainder with the divisor's sign.
+
+    Raises:
+        DataError: if a divisor of integers is zero.
+    """
+    _check_plain(call)
+    if not call.outputs[0].is_float:
+        check_divisor(call, call.array(1))
+    with np.errstate(all="ignore"):
+        return (call.xp.mod(call.array(0), call.array(1)),)
+
+
+def _check_plain(call: Call) -> None:
+    """Raises where integers stand for real numbers: LiteRT computes with the integers as they are."""
+    if any(tensor is not None and tensor.quant is not None and tensor.quant.scale for tensor in call.inputs):
+        raise call.unsupported("integers with a scale are not supported (LiteRT ignores the scale)")
+
+
+@definition("POW", "float32", "int32")
+def power(call: Call) -> tuple[Array, ...]:
+    """Power.
+
+    Raises:
+        DataError: if an exponent of integers is negative.
+    """
+    x, exponent = call.array(0), call.array(1)
+    if is_static(exponent) and exponent.dtype.kind == "i" and (exponent < 0).any():
+        raise DataError(f"{call.place}: an exponent of integers is negative (LiteRT ends with an error).")
+    with np.errstate(all="ignore"):
+        return (call.xp.power(x, exponent),)
+
+
+@kernel("ATAN2", "float32")
+def angle(call: Call) -> tuple[np.ndarray, ...]:
+    """Angle of the point (second operand, first operand), in radians."""
+    return (np.arctan2(call.array(0), call.array(1)),)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from featherweight.errors import DataError
 from featherweight.graph.numerics import storage_dtype
-from featherweight.operators.call import Call
+from featherweight.operators.call import Array, Call
 from featherweight.operators.fixed_point import inverse_square_root
-from featherweight.operators.kernels.interpolation import libm, precise, tabulated
+from featherweight.operators.kernels.interpolation import libm, tabulated
 from featherweight.operators.limits import refused_rescaling, refused_root
-from featherweight.operators.record import Op, kernel, register
+from featherweight.operators.record import Op, definition, kernel, register
 from featherweight.operators.relevance import of_exponential
 
 register(Op("ABS", "AbsOptions", axes="same", versions={"int8": 2, "int16": 3}, refused=refused_rescaling))
@@ -63,12 +61,6 @@ def absolute(call: Call) -> tuple[np.ndarray, ...]:
     return (call.finish(values),)
 
 
-@kernel("ABS", "float32", "int32")
-def absolute_plain(call: Call) -> tuple[np.ndarray, ...]:
-    """Absolute value."""
-    return (np.abs(call.array(0)),)
-
-
 @kernel("NEG", "int8", "int16")
 def negative(call: Call) -> tuple[np.ndarray, ...]:
     """Negative value of symmetric integers; the least one stays what it is."""
@@ -78,12 +70,6 @@ def negative(call: Call) -> tuple[np.ndarray, ...]:
             "parameters other than one scale for input and output and zero points of 0 are not supported (LiteRT "
             "negates the integers as they are)"
         )
-    return (-call.array(0),)
-
-
-@kernel("NEG", "float32", "int32", "int64")
-def negative_plain(call: Call) -> tuple[np.ndarray, ...]:
-    """Negative value."""
     return (-call.array(0),)
 
 
@@ -168,23 +154,16 @@ def logarithm(call: Call) -> tuple[np.ndarray, ...]:
     return (tabulated(call, function),)
 
 
-def _attach(op: str, function: Callable[[np.ndarray], np.ndarray], summary: str) -> None:
-    def compute(call: Call) -> tuple[np.ndarray, ...]:
+def _attach(op: str, function: str, *dtypes: str) -> None:
+    def computed(call: Call) -> tuple[Array, ...]:
         with np.errstate(all="ignore"):  # infinities and NaN go through, as in LiteRT
-            return (np.asarray(function(call.array(0)), np.float32),)
+            return (getattr(call.xp, function)(call.array(0)),)
 
-    compute.__doc__ = summary
-    kernel(op, "float32")(compute)
+    computed.__doc__ = f"{function} of every element."
+    definition(op, "float32", *dtypes)(computed)
 
 
-_attach("SQRT", np.sqrt, "Square root in float32.")
-_attach("RSQRT", lambda x: np.float32(1) / np.sqrt(x), "Reciprocal of the square root in float32.")
-_attach("EXP", precise(np.exp), "Exponential in float32.")
-_attach("LOG", precise(np.log), "Natural logarithm in float32.")
-_attach("SIN", precise(np.sin), "Sine in float32.")
-_attach("COS", precise(np.cos), "Cosine in float32.")
-_attach("SQUARE", np.square, "Square in float32.")
-_attach("FLOOR", np.floor, "Next integer below.")
-_attach("CEIL", np.ceil, "Next integer above.")
-_attach("SIGN", np.sign, "-1, 0 or 1.")
-_attach("ROUND", np.rint, "Nearest integer, ties to even.")
+_attach("ABS", "abs", "int32")
+_attach("NEG", "negative", "int32", "int64")
+for _name in ("SQRT", "RSQRT", "EXP", "LOG", "SIN", "COS", "SQUARE", "FLOOR", "CEIL", "ROUND", "SIGN"):
+    _attach(_name, _name.lower())

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from featherweight.operators.call import Call
+from featherweight.operators.call import Array, Call
 from featherweight.operators.fixed_point import (
     INT32_MAX,
     exp_of_negative,
@@ -21,7 +21,7 @@ from featherweight.operators.fixed_point import (
     rounding_shift,
 )
 from featherweight.operators.kernels.interpolation import libm
-from featherweight.operators.record import Op, kernel, placed, register
+from featherweight.operators.record import Op, definition, kernel, placed, register
 
 register(
     Op(
@@ -45,7 +45,7 @@ register(
 
 # Whole bits of differences, of sums of exponentials, and of outputs.
 _DIFFERENCE_BITS, _SUM_BITS, _OUTPUT_BITS = 5, 12, 4
-_EPSILON = np.float32(1e-6)
+_EPSILON = 1e-6
 
 
 @kernel("L2_NORMALIZATION", "int8")
@@ -59,12 +59,10 @@ def l2_normalization(call: Call) -> tuple[np.ndarray, ...]:
     return (np.clip(values, -128, 127).astype(np.int8),)
 
 
-@kernel("L2_NORMALIZATION", "float32")
-def l2_normalization_float(call: Call) -> tuple[np.ndarray, ...]:
-    """The same in float32; norms below 1e-6 count as 1e-6."""
-    x = call.array(0)
-    norm = np.sqrt(np.square(x).sum(axis=-1, keepdims=True))
-    return (x / np.maximum(norm, _EPSILON),)
+@definition("L2_NORMALIZATION", "float32")
+def l2_normalization_of_reals(call: Call) -> tuple[Array, ...]:
+    """x over its Euclidean norm along the last axis, at least 1e-6 (LiteRT reference/l2normalization.h)."""
+    return (call.clamp(call.xp.normalize(call.array(0), axis=-1, epsilon=_EPSILON)),)
 
 
 @kernel("LOG_SOFTMAX", "int8")
@@ -108,9 +106,7 @@ def _log_softmax_table(x: np.ndarray, scale: np.float32) -> np.ndarray:
     return np.rint((scale / out_scale) * x.astype(np.float32) - offset).astype(np.int64) + 127
 
 
-@kernel("LOG_SOFTMAX", "float32")
-def log_softmax_float(call: Call) -> tuple[np.ndarray, ...]:
-    """The same in float32."""
-    x = call.array(0)
-    difference = x - x.max(axis=-1, keepdims=True)
-    return (difference - np.log(np.exp(difference).sum(axis=-1, keepdims=True)),)
+@definition("LOG_SOFTMAX", "float32")
+def log_softmax_of_reals(call: Call) -> tuple[Array, ...]:
+    """Logarithm of the softmax over the last axis."""
+    return (call.xp.log_softmax(call.array(0), axis=-1),)

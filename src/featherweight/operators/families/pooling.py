@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from featherweight.graph import Graph, Node
-from featherweight.operators.call import Call
+from featherweight.operators import on_numpy
+from featherweight.operators.call import Array, Call
 from featherweight.operators.fixed_point import divided
-from featherweight.operators.kernels.products import Window
-from featherweight.operators.record import Op, kernel, output_elements, placed, register
+from featherweight.operators.geometry import padding_of, strides_of
+from featherweight.operators.record import Op, definition, kernel, output_elements, placed, register
 from featherweight.operators.relevance import of_largest
 
 
@@ -42,59 +43,50 @@ register(Op("MAX_POOL_2D", "Pool2DOptions", delegated=_delegate_takes_maximum, r
 register(Op("L2_POOL_2D", "Pool2DOptions", axes="window", is_homogeneous=True, macs=_pool_macs))
 
 
-def _window(call: Call) -> tuple[np.ndarray, Window]:
-    """Returns x (n, h, w, c) and the pooling window."""
-    x = call.array(0)
-    if x.ndim != 4:
-        raise call.unsupported(f"activations of rank {x.ndim} are not supported (supported: 4)")
-    size = call.attr_int("filter_height"), call.attr_int("filter_width")
-    return x, Window.of(call, x.shape[1], x.shape[2], size)
+def _pooled(call: Call, pool: Any, x: Array) -> Array:
+    """Returns what a pooling function of the namespace makes of x (n, h, w, c)."""
+    if len(x.shape) != 4:
+        raise call.unsupported(f"activations of rank {len(x.shape)} are not supported (supported: 4)")
+    size = size_of(call)
+    if min(size) < 1:
+        raise call.unsupported("an empty window is not supported")
+    return pool(x, size, strides_of(call), padding_of(call))
 
 
-def _summed(x: np.ndarray, window: Window) -> np.ndarray:
-    sums = np.zeros((x.shape[0], *window.out, x.shape[3]), x.dtype)
-    for _, _, seen in window.taps(window.padded(x)):
-        sums += seen
-    return sums
+def size_of(call: Call) -> tuple[int, int]:
+    """Returns the (height, width) of the window."""
+    return call.attr_int("filter_height"), call.attr_int("filter_width")
 
 
 @kernel("AVERAGE_POOL_2D", "int8", "int16")
 def average_pool_2d(call: Call) -> tuple[np.ndarray, ...]:
     """Integer mean over the window without its padding, ties away from zero."""
-    call = placed(call)
-    x, window = _window(call)
-    sums = _summed(x.astype(np.int32), window)
-    counts = _summed(np.ones((1, x.shape[1], x.shape[2], 1), np.int32), window)
-    low, high = call.bounds()
-    return (np.clip(divided(sums, counts), low, high).astype(x.dtype),)
+    call, x = placed(call), call.array(0)
+    sums = _pooled(call, on_numpy.sum_pool, x.astype(np.int32))
+    counts = _pooled(call, on_numpy.sum_pool, np.ones((1, *x.shape[1:3], 1), np.int32))
+    return (np.clip(divided(sums, counts), *call.bounds()).astype(x.dtype),)
 
 
-@kernel("MAX_POOL_2D", "int8", "int16", "float32")
-def max_pool_2d(call: Call) -> tuple[np.ndarray, ...]:
+@kernel("MAX_POOL_2D", "int8", "int16")
+def max_pool_2d_of_integers(call: Call) -> tuple[np.ndarray, ...]:
+    """Largest integer in the window."""
+    call, x = placed(call), call.array(0)
+    return (np.clip(_pooled(call, on_numpy.max_pool, x), *call.bounds()).astype(x.dtype),)
+
+
+@definition("MAX_POOL_2D", "float32")
+def max_pool_2d(call: Call) -> tuple[Array, ...]:
     """Largest value in the window."""
-    call = placed(call)
-    x, window = _window(call)
-    is_float = x.dtype == np.float32
-    padded = window.padded(x, -np.inf if is_float else int(np.iinfo(x.dtype).min))
-    largest: np.ndarray | None = None
-    for _, _, seen in window.taps(padded):
-        largest = seen.copy() if largest is None else np.maximum(largest, seen, out=largest)
-    if largest is None:
-        raise call.unsupported("an empty window is not supported")
-    return (call.clamp(largest) if is_float else np.clip(largest, *call.bounds()).astype(x.dtype),)
+    return (call.clamp(_pooled(call, call.xp.max_pool, call.array(0))),)
 
 
-@kernel("AVERAGE_POOL_2D", "float32")
-def average_pool_2d_float(call: Call) -> tuple[np.ndarray, ...]:
-    """Mean over the window without its padding, in float32."""
-    x, window = _window(call)
-    counts = _summed(np.ones((1, x.shape[1], x.shape[2], 1), np.float32), window)
-    return (call.clamp(_summed(x, window) / counts),)
+@definition("AVERAGE_POOL_2D", "float32")
+def average_pool_2d_of_reals(call: Call) -> tuple[Array, ...]:
+    """Mean over the window without its padding."""
+    return (call.clamp(_pooled(call, call.xp.average_pool, call.array(0))),)
 
 
 @kernel("L2_POOL_2D", "float32")
 def l2_pool_2d(call: Call) -> tuple[np.ndarray, ...]:
-    """Root of the mean of the squares over the window without its padding, in float32."""
-    x, window = _window(call)
-    counts = _summed(np.ones((1, x.shape[1], x.shape[2], 1), np.float32), window)
-    return (call.clamp(np.sqrt(_summed(np.square(x), window) / counts)),)
+    """Root of the mean of the squares over the window without its padding."""
+    return (call.clamp(np.sqrt(_pooled(call, on_numpy.average_pool, np.square(call.array(0))))),)

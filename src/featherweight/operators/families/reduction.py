@@ -10,10 +10,10 @@ import math
 import numpy as np
 
 from featherweight.graph.numerics import round_half_away
-from featherweight.operators.call import Call
+from featherweight.operators.call import Array, Call
 from featherweight.operators.fixed_point import divided, quantize_multiplier, rescale_short
 from featherweight.operators.limits import refused_mean
-from featherweight.operators.record import Op, kernel, placed, register
+from featherweight.operators.record import Op, definition, kernel, placed, register
 from featherweight.operators.relevance import of_largest, of_smallest
 
 for _name, _relevant in (("REDUCE_MAX", of_largest), ("REDUCE_MIN", of_smallest)):
@@ -47,11 +47,15 @@ for _name, _options in (("ARG_MAX", "ArgMaxOptions"), ("ARG_MIN", "ArgMinOptions
     register(Op(_name, _options, axes="decision", versions={"int8": 2}))
 
 
-def _reduced(call: Call) -> tuple[np.ndarray, tuple[int, ...], bool]:
+def axes_of(call: Call) -> tuple[int, ...]:
+    """Returns the axes to reduce, counted from the front."""
+    rank = max(len(call.array(0).shape), 1)
+    return tuple(dict.fromkeys(axis % rank for axis in call.integers(1)))
+
+
+def _reduced(call: Call) -> tuple[Array, tuple[int, ...], bool]:
     """Returns x, the axes to reduce, and whether they stay as size 1."""
-    x = call.array(0)
-    axes = tuple(dict.fromkeys(axis % max(x.ndim, 1) for axis in call.integers(1)))
-    return x, axes, bool(call.node.attrs.get("keep_dims"))
+    return call.array(0), axes_of(call), bool(call.node.attrs.get("keep_dims"))
 
 
 @kernel("MEAN", "int8", "int16")
@@ -93,21 +97,6 @@ def _image_mean(call: Call, sums: np.ndarray, count: int) -> np.ndarray:
     return np.clip(call.rescaled(sums, np.float64(factor)) + offset, -128, 127).astype(np.int8)
 
 
-@kernel("MEAN", "float32")
-def mean_float(call: Call) -> tuple[np.ndarray, ...]:
-    """Mean over axes in float32."""
-    x, axes, keep = _reduced(call)
-    return (np.asarray(x.mean(axis=axes, keepdims=keep), np.float32),)
-
-
-@kernel("MEAN", "int32", "int64")
-def mean_plain(call: Call) -> tuple[np.ndarray, ...]:
-    """Mean over axes, cut toward zero."""
-    x, axes, keep = _reduced(call)
-    sums = np.asarray(x.sum(axis=axes, dtype=np.int64, keepdims=keep))
-    return ((np.sign(sums) * (np.abs(sums) // math.prod(x.shape[axis] for axis in axes))).astype(x.dtype),)
-
-
 @kernel("SUM", "int8", "int16")
 def total(call: Call) -> tuple[np.ndarray, ...]:
     """Sum over axes: an integer sum, rescaled in float32.
@@ -135,13 +124,6 @@ def total(call: Call) -> tuple[np.ndarray, ...]:
     return (call.finish(round_half_away(sums.astype(np.float32) * scale + bias).astype(np.int64)),)
 
 
-@kernel("SUM", "float32", "int32", "int64")
-def total_plain(call: Call) -> tuple[np.ndarray, ...]:
-    """Sum over axes; integers wrap around."""
-    x, axes, keep = _reduced(call)
-    return (np.asarray(x.sum(axis=axes, dtype=x.dtype, keepdims=keep)),)
-
-
 @kernel("REDUCE_PROD", "int8", "int16")
 def product(call: Call) -> tuple[np.ndarray, ...]:
     """Product over axes, one factor after another, each rescaled by in_scale / out_scale**(1 / count)."""
@@ -165,48 +147,31 @@ def _in_front(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     return moved.reshape(-1, *(x.shape[axis] for axis in rest))
 
 
-@kernel("REDUCE_PROD", "float32", "int32", "int64")
-def product_plain(call: Call) -> tuple[np.ndarray, ...]:
-    """Product over axes; integers wrap around."""
-    x, axes, keep = _reduced(call)
-    return (np.asarray(x.prod(axis=axes, dtype=x.dtype, keepdims=keep)),)
+def _reduction(op: str, function: str, *dtypes: str) -> None:
+    def reduced(call: Call) -> tuple[Array, ...]:
+        x, axes, keep = _reduced(call)
+        return (getattr(call.xp, function)(x, axis=axes, keepdims=keep),)
+
+    reduced.__doc__ = f"{function} over axes; integers wrap around."
+    definition(op, *dtypes)(reduced)
 
 
-@kernel("REDUCE_ANY", "bool")
-def any_true(call: Call) -> tuple[np.ndarray, ...]:
-    """True where one value over axes is true."""
-    x, axes, keep = _reduced(call)
-    return (np.asarray(x.any(axis=axes, keepdims=keep)),)
+_reduction("MEAN", "mean", "float32", "int32", "int64")
+_reduction("SUM", "sum", "float32", "int32", "int64")
+_reduction("REDUCE_PROD", "prod", "float32", "int32", "int64")
+_reduction("REDUCE_ANY", "any", "bool")
+_reduction("REDUCE_ALL", "all", "bool")
+_reduction("REDUCE_MAX", "max", "int8", "int16", "int32", "int64", "float32")
+_reduction("REDUCE_MIN", "min", "int8", "int16", "int32", "int64", "float32")
 
 
-@kernel("REDUCE_ALL", "bool")
-def all_true(call: Call) -> tuple[np.ndarray, ...]:
-    """True where all values over axes are true."""
-    x, axes, keep = _reduced(call)
-    return (np.asarray(x.all(axis=axes, keepdims=keep)),)
+def _position(op: str, function: str) -> None:
+    def found(call: Call) -> tuple[Array, ...]:
+        return (call.counted(getattr(call.xp, function)(call.array(0), axis=call.integers(1)[0])),)
+
+    found.__doc__ = f"{function} along an axis; of equal values, the first."
+    definition(op, "int8", "int32", "float32", "bool")(found)
 
 
-@kernel("REDUCE_MAX", "int8", "int16", "int32", "int64", "float32")
-def reduce_max(call: Call) -> tuple[np.ndarray, ...]:
-    """Largest value over axes."""
-    x, axes, keep = _reduced(call)
-    return (np.asarray(x.max(axis=axes, keepdims=keep)),)
-
-
-@kernel("REDUCE_MIN", "int8", "int16", "int32", "int64", "float32")
-def reduce_min(call: Call) -> tuple[np.ndarray, ...]:
-    """Smallest value over axes."""
-    x, axes, keep = _reduced(call)
-    return (np.asarray(x.min(axis=axes, keepdims=keep)),)
-
-
-@kernel("ARG_MAX", "int8", "int32", "float32", "bool")
-def arg_max(call: Call) -> tuple[np.ndarray, ...]:
-    """Position of the first largest value along an axis."""
-    return (np.argmax(call.array(0), axis=call.integers(1)[0]).astype(call.outputs[0].dtype),)
-
-
-@kernel("ARG_MIN", "int8", "int32", "float32", "bool")
-def arg_min(call: Call) -> tuple[np.ndarray, ...]:
-    """Position of the first smallest value along an axis."""
-    return (np.argmin(call.array(0), axis=call.integers(1)[0]).astype(call.outputs[0].dtype),)
+_position("ARG_MAX", "argmax")
+_position("ARG_MIN", "argmin")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from featherweight.operators.call import Call
-from featherweight.operators.record import Op, kernel, register
+from featherweight.operators.call import Array, Call
+from featherweight.operators.record import Op, definition, kernel, register
 
 for _name, _options in (
     ("RESIZE_BILINEAR", "ResizeBilinearOptions"),
@@ -19,21 +19,28 @@ def _modes(call: Call) -> tuple[bool, bool]:
     return bool(call.node.attrs.get("align_corners")), bool(call.node.attrs.get("half_pixel_centers"))
 
 
-@kernel("RESIZE_NEAREST_NEIGHBOR", "*")
-def resize_nearest_neighbor(call: Call) -> tuple[np.ndarray, ...]:
+@definition("RESIZE_NEAREST_NEIGHBOR", "*")
+def resize_nearest_neighbor(call: Call) -> tuple[Array, ...]:
     """Every output pixel is the input pixel that its position falls into; positions in float32."""
     x = call.array(0)
-    rows, columns = (
-        _nearest(size, out, *_modes(call)) for size, out in zip(x.shape[1:3], call.integers(1), strict=True)
-    )
-    return (np.ascontiguousarray(x[:, rows][:, :, columns]),)
+    for axis, size in zip((1, 2), call.integers(1), strict=True):
+        x = _picked(call, x, _nearest(int(x.shape[axis]), size, *_modes(call)), axis)
+    return (x,)
 
 
 def _nearest(size: int, out: int, align: bool, half: bool) -> np.ndarray:
     scale = np.float32(size - 1) / np.float32(out - 1) if align and out > 1 else np.float32(size) / np.float32(out)
     positions = (np.arange(out, dtype=np.float32) + np.float32(0.5 if half else 0.0)) * scale
     found = np.floor(positions + np.float32(0.5)) if align else np.floor(positions)
-    return np.clip(found.astype(np.int64), 0, size - 1)
+    return np.clip(found.astype(np.int32), 0, size - 1)
+
+
+def _picked(call: Call, x: Array, positions: np.ndarray, axis: int) -> Array:
+    """Returns the entries of these positions; whole-number enlargements are repeats, which have fast gradients."""
+    size, out = int(x.shape[axis]), positions.size
+    if out % size == 0 and np.array_equal(positions, np.arange(out) // (out // size)):
+        return x if out == size else call.xp.repeat(x, out // size, axis=axis)
+    return call.xp.take(x, positions, axis=axis)
 
 
 @kernel("RESIZE_BILINEAR", "int8", "int16")
@@ -93,17 +100,16 @@ def _real_positions(size: int, out: int, align: bool, half: bool) -> np.ndarray:
     return (steps + np.float32(0.5)) * scale - np.float32(0.5) if half else steps * scale
 
 
-@kernel("RESIZE_BILINEAR", "float32")
-def resize_bilinear_float(call: Call) -> tuple[np.ndarray, ...]:
-    """Interpolation between four pixels in float32."""
-    x = call.array(0)
-    axes: list[Axis] = []
-    for size, out in zip(x.shape[1:3], call.integers(1), strict=True):
-        positions = _real_positions(size, out, *_modes(call))
-        low = np.maximum(np.floor(positions), 0).astype(np.int64)
-        high = np.minimum(np.ceil(positions), size - 1).astype(np.int64)
-        axes.append((low, high, np.clip(positions - low, 0, 1).astype(np.float32)))
-    (top, bottom, down), (left, right, along) = axes
-    down, along = down[:, np.newaxis, np.newaxis], along[:, np.newaxis]
-    rows = x[:, top] * (1 - down) + x[:, bottom] * down
-    return (rows[:, :, left] * (1 - along) + rows[:, :, right] * along,)
+@definition("RESIZE_BILINEAR", "float32")
+def resize_bilinear_of_reals(call: Call) -> tuple[Array, ...]:
+    """Interpolation between four pixels."""
+    xp, x = call.xp, call.array(0)
+    for axis, size in zip((1, 2), call.integers(1), strict=True):
+        extent = int(x.shape[axis])
+        positions = _real_positions(extent, size, *_modes(call))
+        low = np.maximum(np.floor(positions), 0).astype(np.int32)
+        high = np.minimum(np.ceil(positions), extent - 1).astype(np.int32)
+        weight = np.clip(positions - low, 0, 1).astype(np.float32).reshape(-1, *([1] * (3 - axis)))
+        share = xp.convert_to_tensor(weight, dtype=call.dtype)
+        x = xp.take(x, low, axis=axis) * (1 - share) + xp.take(x, high, axis=axis) * share
+    return (x,)

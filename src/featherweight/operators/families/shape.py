@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from featherweight.operators.axes import AxesRule
-from featherweight.operators.call import Call
+from featherweight.operators.call import Array, Call, is_static
 from featherweight.operators.limits import refused_padding
-from featherweight.operators.record import ALL_INPUTS, Op, kernel, register
+from featherweight.operators.record import ALL_INPUTS, Op, definition, register
 from featherweight.operators.relevance import of_moved
 
 
@@ -43,201 +44,233 @@ _mover("CONCATENATION", "ConcatenationOptions", "concatenation", 2, 3, same_scal
 _mover("PACK", "PackOptions", "pack", 2, 3, same_scale=ALL_INPUTS)
 
 
-def _sized(call: Call, sizes: tuple[int, ...]) -> np.ndarray:
-    """Returns the input in another shape; a first size for the file's own batch gives way to the batch that is fed."""
-    x = call.array(0)
-    fixed = call.input(0).shape
-    known = 1
-    for size in sizes:
-        known *= size
-    if -1 not in sizes and known != x.size and sizes and fixed and sizes[0] == fixed[0]:
-        sizes = (-1, *sizes[1:])
-    return x.reshape(sizes)
+def at_batch(call: Call, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns sizes for the first input's values: a first size that is the file's own batch gives way to the one fed.
+
+    In a Keras model, the batch may be unknown.
+    """
+    found, fixed = tuple(call.array(0).shape), call.input(0).shape
+    if -1 in sizes or not sizes or not fixed or found == fixed:
+        return sizes
+    is_other = None in found or math.prod(found) != math.prod(sizes)
+    return (-1, *sizes[1:]) if is_other and sizes[0] == fixed[0] else sizes
 
 
-@kernel("RESHAPE", "*")
-def reshape(call: Call) -> tuple[np.ndarray, ...]:
+@definition("RESHAPE", "*")
+def reshape(call: Call) -> tuple[Array, ...]:
     """The same values in another shape."""
-    given = call.integers(1) if len(call.arrays) > 1 and call.arrays[1] is not None else None
-    return (_sized(call, tuple(int(n) for n in call.node.attrs.get("new_shape", ())) if given is None else given),)
+    given = call.optional(1)
+    if given is None:
+        given = np.asarray(call.node.attrs.get("new_shape", ()))
+    sizes = at_batch(call, tuple(int(size) for size in given.reshape(-1))) if is_static(given) else given
+    return (call.xp.reshape(call.array(0), sizes),)
 
 
-@kernel("SQUEEZE", "*")
-def squeeze(call: Call) -> tuple[np.ndarray, ...]:
+@definition("SQUEEZE", "*")
+def squeeze(call: Call) -> tuple[Array, ...]:
     """Without the named axes of size 1, or without all of them."""
-    axes = call.node.attrs.get("squeeze_dims")
     x = call.array(0)
-    if axes is None or len(axes) == 0:
-        return (np.squeeze(x),)
-    return (np.squeeze(x, tuple(int(axis) for axis in axes)),)
+    axes = [int(axis) % len(x.shape) for axis in call.node.attrs.get("squeeze_dims") or ()]
+    if not axes:  # sizes that are unknown are the file's
+        known = zip(x.shape, call.input(0).shape, strict=True)
+        axes = [axis for axis, (found, fixed) in enumerate(known) if (fixed if found is None else found) == 1]
+    return (call.xp.squeeze(x, tuple(axes)) if axes else x,)
 
 
-@kernel("EXPAND_DIMS", "*")
-def expand_dims(call: Call) -> tuple[np.ndarray, ...]:
+@definition("EXPAND_DIMS", "*")
+def expand_dims(call: Call) -> tuple[Array, ...]:
     """With one more axis of size 1."""
-    return (np.expand_dims(call.array(0), call.integers(1)[0]),)
+    return (call.xp.expand_dims(call.array(0), call.integers(1)[0]),)
 
 
-@kernel("TRANSPOSE", "*")
-def transpose(call: Call) -> tuple[np.ndarray, ...]:
+@definition("TRANSPOSE", "*")
+def transpose(call: Call) -> tuple[Array, ...]:
     """With its axes in another order."""
-    return (np.ascontiguousarray(call.array(0).transpose(call.integers(1))),)
+    return (call.xp.transpose(call.array(0), call.integers(1)),)
 
 
-@kernel("PAD", "*")
-def pad(call: Call) -> tuple[np.ndarray, ...]:
-    """With zeros around it: integers of the zero point."""
-    quant = call.outputs[0].quant
-    zero = quant.zero_point[0] if quant is not None and quant.zero_point else 0
-    widths = [(int(before), int(after)) for before, after in call.array(1)]
-    return (np.pad(call.array(0), widths, constant_values=zero),)
+@definition("PAD", "*")
+def pad(call: Call) -> tuple[Array, ...]:
+    """With zeros around it."""
+    return (_padded(call, _pairs(call.static(1))),)
 
 
-@kernel("PADV2", "*")
-def pad_v2(call: Call) -> tuple[np.ndarray, ...]:
-    """With a given value around it."""
-    widths = [(int(before), int(after)) for before, after in call.array(1)]
-    return (np.pad(call.array(0), widths, constant_values=call.array(2).reshape(-1)[0]),)
+@definition("PADV2", "*")
+def pad_v2(call: Call) -> tuple[Array, ...]:
+    """With a given value around it, which may be computed."""
+    x, widths = call.array(0), _pairs(call.static(1))
+    inside = np.ones([size if any(width) else 1 for size, width in zip(x.shape, widths, strict=True)], bool)
+    value = call.xp.reshape(call.array(2), ())
+    return (call.xp.where(np.pad(inside, widths), _padded(call, widths), value),)
 
 
-@kernel("CONCATENATION", "*")
-def concatenation(call: Call) -> tuple[np.ndarray, ...]:
+def _pairs(widths: np.ndarray) -> list[tuple[int, int]]:
+    return [(int(before), int(after)) for before, after in widths]
+
+
+def _padded(call: Call, widths: list[tuple[int, int]]) -> Array:
+    return call.xp.pad(call.array(0), widths, mode="constant", constant_values=call.fill)
+
+
+@definition("MIRROR_PAD", "*")
+def mirror_pad(call: Call) -> tuple[Array, ...]:
+    """With its mirror image around it, without (mode 0) or with (mode 1) the values at the edge."""
+    x, mode = call.array(0), "symmetric" if str(call.node.attrs.get("mode", 0)) in ("1", "SYMMETRIC") else "reflect"
+    for axis, width in enumerate(_pairs(call.static(1))):
+        if any(width):
+            # Picked one by one: Keras's own symmetric padding repeats the edge on torch.
+            x = call.xp.take(x, np.pad(np.arange(x.shape[axis]), width, mode=mode), axis=axis)
+    return (x,)
+
+
+@definition("CONCATENATION", "*")
+def concatenation(call: Call) -> tuple[Array, ...]:
     """Tensors of one scale, one behind the other."""
-    for position, tensor in enumerate(call.inputs):
-        quant, out = call.input(position).quant, call.outputs[0].quant
-        is_same = quant is None or out is None or (quant.scale, quant.zero_point) == (out.scale, out.zero_point)
-        if tensor is not None and tensor.dtype in ("int8", "int16") and not is_same:
-            raise call.unsupported(f"input {position} with parameters other than the output's is not supported")
-    joined = np.concatenate([call.array(i) for i in range(len(call.arrays))], axis=call.attr_int("axis"))
-    return (call.clamp(joined) if joined.dtype == np.float32 else joined,)
+    call.check_same(*range(len(call.arrays)))
+    parts = [call.array(position) for position in range(len(call.arrays))]
+    joined = call.xp.concatenate(parts, axis=call.attr_int("axis"))
+    return (call.clamp(joined) if call.outputs[0].is_float else joined,)
 
 
-@kernel("PACK", "*")
-def pack(call: Call) -> tuple[np.ndarray, ...]:
+@definition("PACK", "*")
+def pack(call: Call) -> tuple[Array, ...]:
     """Tensors stacked along a new axis."""
-    return (np.stack([call.array(i) for i in range(len(call.arrays))], axis=call.attr_int("axis")),)
+    parts = [call.array(position) for position in range(len(call.arrays))]
+    return (call.xp.stack(parts, axis=call.attr_int("axis")),)
 
 
-@kernel("UNPACK", "*")
-def unpack(call: Call) -> tuple[np.ndarray, ...]:
+@definition("UNPACK", "*")
+def unpack(call: Call) -> tuple[Array, ...]:
     """The parts along an axis, without it."""
-    return tuple(np.ascontiguousarray(part) for part in np.moveaxis(call.array(0), call.attr_int("axis"), 0))
+    return tuple(call.xp.unstack(call.array(0), len(call.outputs), axis=call.attr_int("axis")))
 
 
-@kernel("SPLIT", "*")
-def split(call: Call) -> tuple[np.ndarray, ...]:
+@definition("SPLIT", "*")
+def split(call: Call) -> tuple[Array, ...]:
     """Equal parts along an axis."""
-    return tuple(np.split(call.array(1), len(call.outputs), axis=call.integers(0)[0]))
+    return tuple(call.xp.split(call.array(1), len(call.outputs), axis=call.integers(0)[0]))
 
 
-@kernel("SPLIT_V", "*")
-def split_v(call: Call) -> tuple[np.ndarray, ...]:
+@definition("SPLIT_V", "*")
+def split_v(call: Call) -> tuple[Array, ...]:
     """Parts of given sizes along an axis; one of them may be -1, the rest."""
     x, sizes, axis = call.array(0), list(call.integers(1)), call.integers(2)[0]
     if -1 in sizes:
         sizes[sizes.index(-1)] = x.shape[axis] - sum(sizes) - 1
-    return tuple(np.split(x, np.cumsum(sizes)[:-1], axis=axis))
+    return tuple(call.xp.split(x, [int(end) for end in np.cumsum(sizes)[:-1]], axis=axis))
 
 
-@kernel("SLICE", "*")
-def slice_part(call: Call) -> tuple[np.ndarray, ...]:
+@definition("SLICE", "*")
+def slice_part(call: Call) -> tuple[Array, ...]:
     """A block: begin and size along each axis, -1 for the rest."""
-    spans = zip(call.integers(1), call.integers(2), strict=True)
-    return (call.array(0)[tuple(slice(b, None if size == -1 else b + size) for b, size in spans)],)
+    x, begins, sizes = call.array(0), call.array(1), call.integers(2)
+    if is_static(begins):
+        spans = zip((int(begin) for begin in begins), sizes, strict=True)
+        return (x[tuple(slice(b, None if size == -1 else b + size) for b, size in spans)],)
+    if -1 in sizes:
+        raise call.unsupported("a computed begin with a size of -1 is not supported")
+    return (call.xp.slice(x, begins, sizes),)
 
 
-@kernel("STRIDED_SLICE", "*")
-def strided_slice(call: Call) -> tuple[np.ndarray, ...]:
+@definition("STRIDED_SLICE", "*")
+def strided_slice(call: Call) -> tuple[Array, ...]:
     """A block with strides; bits of the masks open ends, add axes, or drop them."""
     masks = {name: call.attr_int(f"{name}_mask") for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")}
     is_offset = bool(call.node.attrs.get("offset"))
     parts: list[Any] = []
-    for index, (begin, end, stride) in enumerate(
-        zip(call.integers(1), call.integers(2), call.integers(3), strict=True)
-    ):
+    spans = zip(call.integers(1), call.integers(2), call.integers(3), strict=True)
+    for index, (begin, end, stride) in enumerate(spans):
         bit = 1 << index
         if masks["ellipsis"] & bit:
             parts.append(Ellipsis)
         elif masks["new_axis"] & bit:
-            parts.append(np.newaxis)
+            parts.append(None)
         elif masks["shrink_axis"] & bit:
             parts.append(0 if masks["begin"] & bit else begin)
         else:
             last = begin + end if is_offset else end
             parts.append(slice(None if masks["begin"] & bit else begin, None if masks["end"] & bit else last, stride))
-    selected = call.array(0)[tuple(parts)]
-    return (np.ascontiguousarray(selected),)
+    return (_taken(call, parts),)
 
 
-@kernel("DEPTH_TO_SPACE", "*")
-def depth_to_space(call: Call) -> tuple[np.ndarray, ...]:
-    """Blocks of channels as blocks of pixels."""
-    x, block = call.array(0), call.attr_int("block_size")
-    n, height, width, channels = x.shape
-    parts = x.reshape(n, height, width, block, block, channels // block**2).transpose(0, 1, 3, 2, 4, 5)
-    return (parts.reshape(n, height * block, width * block, channels // block**2),)
+def _taken(call: Call, parts: list[Any]) -> Array:
+    """Returns the input's ``[parts]``; torch takes no negative strides, so such axes are turned around first."""
+    x = call.array(0)
+    if not is_static(x) and Ellipsis not in parts and None not in parts:
+        for axis, part in enumerate(parts):
+            if isinstance(part, slice) and (part.step or 1) < 0:
+                x = call.xp.take(x, np.arange(x.shape[axis])[part], axis=axis)
+                parts = [*parts[:axis], slice(None), *parts[axis + 1 :]]
+    return x[tuple(parts)]
 
 
-@kernel("SPACE_TO_DEPTH", "*")
-def space_to_depth(call: Call) -> tuple[np.ndarray, ...]:
-    """Blocks of pixels as blocks of channels."""
-    x, block = call.array(0), call.attr_int("block_size")
-    n, height, width, channels = x.shape
-    parts = x.reshape(n, height // block, block, width // block, block, channels).transpose(0, 1, 3, 2, 4, 5)
-    return (parts.reshape(n, height // block, width // block, channels * block**2),)
-
-
-@kernel("TILE", "*")
-def tile(call: Call) -> tuple[np.ndarray, ...]:
+@definition("TILE", "*")
+def tile(call: Call) -> tuple[Array, ...]:
     """Repeated along each axis."""
-    return (np.tile(call.array(0), call.integers(1)),)
+    return (call.xp.tile(call.array(0), call.integers(1)),)
 
 
-@kernel("BROADCAST_TO", "*")
-def broadcast_to(call: Call) -> tuple[np.ndarray, ...]:
+@definition("BROADCAST_TO", "*")
+def broadcast_to(call: Call) -> tuple[Array, ...]:
     """Repeated along axes of size 1."""
-    return (np.ascontiguousarray(np.broadcast_to(call.array(0), call.integers(1))),)
+    sizes = call.array(1)
+    return (call.xp.broadcast_to(call.array(0), call.integers(1) if is_static(sizes) else sizes),)
 
 
-@kernel("REVERSE_V2", "*")
-def reverse(call: Call) -> tuple[np.ndarray, ...]:
+@definition("REVERSE_V2", "*")
+def reverse(call: Call) -> tuple[Array, ...]:
     """Turned around along given axes."""
-    return (np.ascontiguousarray(np.flip(call.array(0), call.integers(1))),)
+    return (call.xp.flip(call.array(0), call.integers(1)),)
 
 
-@kernel("MIRROR_PAD", "*")
-def mirror_pad(call: Call) -> tuple[np.ndarray, ...]:
-    """With its mirror image around it, without (mode 0) or with (mode 1) the values at the edge."""
-    widths = [(int(before), int(after)) for before, after in call.array(1)]
-    return (np.pad(call.array(0), widths, mode="symmetric" if call.attr_int("mode") else "reflect"),)
+@definition("DEPTH_TO_SPACE", "*")
+def depth_to_space(call: Call) -> tuple[Array, ...]:
+    """Blocks of channels as blocks of pixels."""
+    (_, height, width, channels), block = call.array(0).shape, call.attr_int("block_size")
+    depth = channels // block**2
+    blocks, sizes = (-1, height, width, block, block, depth), (-1, height * block, width * block, depth)
+    return (_turned(call, call.array(0), blocks, (0, 1, 3, 2, 4, 5), sizes),)
 
 
-@kernel("SPACE_TO_BATCH_ND", "*")
-def space_to_batch_nd(call: Call) -> tuple[np.ndarray, ...]:
-    """Pixels of blocks as further images, after padding with zeros (the zero point)."""
-    (high, wide), x = _two_blocks(call), call.array(0)
-    quant = call.outputs[0].quant
-    zero = quant.zero_point[0] if quant is not None and quant.zero_point else 0
-    widths = [(0, 0), *((int(before), int(after)) for before, after in call.array(2)), (0, 0)]
-    n, height, width, channels = (x := np.pad(x, widths, constant_values=zero)).shape
-    parts = x.reshape(n, height // high, high, width // wide, wide, channels).transpose(2, 4, 0, 1, 3, 5)
-    return (parts.reshape(n * high * wide, height // high, width // wide, channels),)
+@definition("SPACE_TO_DEPTH", "*")
+def space_to_depth(call: Call) -> tuple[Array, ...]:
+    """Blocks of pixels as blocks of channels."""
+    (_, height, width, channels), block = call.array(0).shape, call.attr_int("block_size")
+    blocks = (-1, height // block, block, width // block, block, channels)
+    sizes = (-1, height // block, width // block, channels * block**2)
+    return (_turned(call, call.array(0), blocks, (0, 1, 3, 2, 4, 5), sizes),)
 
 
-@kernel("BATCH_TO_SPACE_ND", "*")
-def batch_to_space_nd(call: Call) -> tuple[np.ndarray, ...]:
+@definition("SPACE_TO_BATCH_ND", "*")
+def space_to_batch_nd(call: Call) -> tuple[Array, ...]:
+    """Pixels of blocks as further images, after padding with zeros."""
+    high, wide = _two_blocks(call)
+    x = _padded(call, [(0, 0), *_pairs(call.static(2)), (0, 0)])
+    _, height, width, channels = x.shape
+    blocks = (-1, height // high, high, width // wide, wide, channels)
+    sizes = (-1, height // high, width // wide, channels)
+    return (_turned(call, x, blocks, (2, 4, 0, 1, 3, 5), sizes),)
+
+
+@definition("BATCH_TO_SPACE_ND", "*")
+def batch_to_space_nd(call: Call) -> tuple[Array, ...]:
     """Images as pixels of blocks, then cropped."""
     (high, wide), x = _two_blocks(call), call.array(0)
-    n, height, width, channels = x.shape[0] // (high * wide), *x.shape[1:]
-    parts = x.reshape(high, wide, n, height, width, channels).transpose(2, 3, 0, 4, 1, 5)
-    joined = parts.reshape(n, height * high, width * wide, channels)
-    (top, bottom), (left, right) = ((int(before), int(after)) for before, after in call.array(2))
-    return (joined[:, top : height * high - bottom, left : width * wide - right],)
+    _, height, width, channels = x.shape
+    blocks, sizes = (high, wide, -1, height, width, channels), (-1, height * high, width * wide, channels)
+    joined = _turned(call, x, blocks, (2, 3, 0, 4, 1, 5), sizes)
+    (top, bottom), (left, right) = _pairs(call.static(2))
+    return (joined[:, top : sizes[1] - bottom, left : sizes[2] - right],)
+
+
+def _turned(call: Call, x: Array, blocks: tuple[int, ...], order: tuple[int, ...], sizes: tuple[int, ...]) -> Array:
+    """Returns x in a shape of blocks, its axes in another order, in a shape of images."""
+    return call.xp.reshape(call.xp.transpose(call.xp.reshape(x, blocks), order), sizes)
 
 
 def _two_blocks(call: Call) -> tuple[int, int]:
     """Returns the sizes of a block of pixels."""
-    sizes = call.integers(1)
-    if len(sizes) != 2 or call.array(0).ndim != 4:
-        raise call.unsupported(f"blocks of {len(sizes)} axes in rank {call.array(0).ndim} are not supported")
+    sizes, rank = call.integers(1), len(call.array(0).shape)
+    if len(sizes) != 2 or rank != 4:
+        raise call.unsupported(f"blocks of {len(sizes)} axes in rank {rank} are not supported")
     return sizes[0], sizes[1]

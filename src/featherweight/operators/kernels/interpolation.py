@@ -91,11 +91,6 @@ Function = Callable[[np.ndarray], np.ndarray]
 Real = np.float32 | np.float64
 
 
-def precise(function: Function) -> Function:
-    """Returns a float32 function that computes in float64: within half a unit of its result, as libm's float ones."""
-    return lambda x: function(x.astype(np.float64)).astype(np.float32)
-
-
 @functools.cache
 def libm(name: str) -> Function:
     """Returns a float32 function of this machine's C library, which LiteRT's tables come from; slow, for tables only.
@@ -107,7 +102,7 @@ def libm(name: str) -> Function:
         library = ctypes.CDLL("ucrtbase" if sys.platform == "win32" else None)
         function = getattr(library, f"{name}f")
     except (OSError, AttributeError):
-        return precise(np.vectorize(getattr(math, name), otypes=[np.float64]))
+        return on_numpy.precise(np.vectorize(getattr(math, name), otypes=[np.float64]))
     function.restype, function.argtypes = ctypes.c_float, [ctypes.c_float]
     return np.vectorize(function, otypes=[np.float32])
 

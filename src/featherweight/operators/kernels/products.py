@@ -1,4 +1,4 @@
-"""Exact integer sums of products through floating-point BLAS, and the windows that convolutions and pools slide.
+"""Exact integer sums of products through floating-point BLAS.
 
 A float32 sum of integers is exact, in any order, while every partial sum stays below 2**24, a float64 one below 2**53.
 ``sum(|w|) * max(|x|)`` bounds all partial sums of one output channel.
@@ -6,12 +6,12 @@ A float32 sum of integers is exact, in any order, while every partial sum stays 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 
 from featherweight.operators.call import Call
+from featherweight.operators.geometry import Window
 
 _EXACT = {np.float32: 2.0**24, np.float64: 2.0**53}
 # Elements of one block of window columns: 4 MB in float32.
@@ -34,71 +34,6 @@ def exact_type(weight: np.ndarray, largest: float, bias: np.ndarray | None, call
         if bound < limit:
             return kind
     raise call.unsupported(f"sums up to {bound:g} are not exact in float64 and not supported")
-
-
-@dataclass(frozen=True)
-class Span:
-    """How a kernel slides over one dimension."""
-
-    stride: int
-    dilation: int
-    out: int
-    pad: tuple[int, int]
-
-    @staticmethod
-    def of(call: Call, axis: str, extent: int, size: int) -> Span:
-        """Returns the way of a node over dimension ``d``, ``h`` or ``w``; of SAME padding, the odd one is behind.
-
-        Raises:
-            UnsupportedOp: if the padding is unknown.
-        """
-        stride, dilation = call.attr_int(f"stride_{axis}", 1), call.attr_int(f"dilation_{axis}_factor", 1)
-        padding = str(call.node.attrs.get("padding", "SAME"))
-        if padding not in ("SAME", "VALID"):
-            raise call.unsupported(f"padding {padding} is not supported (supported: SAME, VALID)")
-        reach = (size - 1) * dilation + 1
-        count = -(-extent // stride) if padding == "SAME" else -(-(extent - reach + 1) // stride)
-        missing = max((count - 1) * stride + reach - extent, 0) if padding == "SAME" else 0
-        return Span(stride, dilation, max(count, 0), (missing // 2, missing - missing // 2))
-
-
-@dataclass(frozen=True)
-class Window:
-    """How a kernel slides over (height, width): sizes, strides, dilations, and the padding it needs."""
-
-    size: tuple[int, int]
-    stride: tuple[int, int]
-    dilation: tuple[int, int]
-    out: tuple[int, int]
-    pad: tuple[tuple[int, int], tuple[int, int]]
-
-    @staticmethod
-    def of(call: Call, height: int, width: int, size: tuple[int, int]) -> Window:
-        """Returns the window of a node over an input of that size."""
-        rows, columns = Span.of(call, "h", height, size[0]), Span.of(call, "w", width, size[1])
-        stride, dilation = (rows.stride, columns.stride), (rows.dilation, columns.dilation)
-        return Window(size, stride, dilation, (rows.out, columns.out), (rows.pad, columns.pad))
-
-    def padded(self, x: np.ndarray, fill: float = 0) -> np.ndarray:
-        """Returns x (n, h, w, c) with this window's padding."""
-        if not any(sum(part) for part in self.pad):
-            return x
-        return np.pad(x, ((0, 0), *self.pad, (0, 0)), constant_values=fill)
-
-    def taps(self, padded: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
-        """Yields (row, column, view): for each position in the window, what it sees at all outputs (n, oh, ow, c)."""
-        for row in range(self.size[0]):
-            for column in range(self.size[1]):
-                top, left = row * self.dilation[0], column * self.dilation[1]
-                yield (
-                    row,
-                    column,
-                    padded[
-                        :,
-                        top : top + (self.out[0] - 1) * self.stride[0] + 1 : self.stride[0],
-                        left : left + (self.out[1] - 1) * self.stride[1] + 1 : self.stride[1],
-                    ],
-                )
 
 
 def windowed_product(

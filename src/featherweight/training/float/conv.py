@@ -5,22 +5,8 @@ from __future__ import annotations
 from keras import backend
 
 from featherweight.operators.call import Array
+from featherweight.operators.geometry import dilations_of, padding_of, strides_of, window_padding
 from featherweight.training.graph.registry import Step, function, ops
-
-
-def strides_of(step: Step) -> tuple[int, int]:
-    """Returns the (vertical, horizontal) strides."""
-    return step.attr_int("stride_h", 1), step.attr_int("stride_w", 1)
-
-
-def dilations_of(step: Step) -> tuple[int, int]:
-    """Returns the (vertical, horizontal) dilations."""
-    return step.attr_int("dilation_h_factor", 1), step.attr_int("dilation_w_factor", 1)
-
-
-def padding_of(step: Step) -> str:
-    """Returns ``same`` or ``valid``."""
-    return str(step.node.attrs.get("padding", "SAME")).lower()
 
 
 @function("CONV_2D")
@@ -108,16 +94,6 @@ def transpose_convolved(
             whole = ops.pad(whole, [(0, missing if at == axis else 0) for at in range(4)])
         whole = whole[:, first : first + size] if axis == 1 else whole[:, :, first : first + size]
     return whole
-
-
-def window_padding(extent: int, taps: int, stride: int, dilation: int, padding: str) -> tuple[int, tuple[int, int]]:
-    """Returns (outputs, (before, after)) along one axis, as TensorFlow counts: the odd pixel of padding comes last."""
-    reach = (taps - 1) * dilation + 1
-    if padding != "same":
-        return max(-(-(extent - reach + 1) // stride), 0), (0, 0)
-    count = -(-extent // stride)
-    missing = max((count - 1) * stride + reach - extent, 0)
-    return count, (missing // 2, missing - missing // 2)
 
 
 def _has_slow_groups() -> bool:

@@ -18,8 +18,8 @@ from featherweight.graph import Graph, Node
 from featherweight.graph.numerics import integer_range
 from featherweight.operators import lookup
 from featherweight.operators.call import Array
+from featherweight.operators.geometry import padding_of, strides_of
 from featherweight.operators.profiles import Profile
-from featherweight.training.float.conv import padding_of, strides_of
 from featherweight.training.graph.registry import Function, ops
 from featherweight.training.integer.hybrid_blocks import block_products
 from featherweight.training.integer.hybrid_rows import Rows, asymmetric_rows, delegated_rows

@@ -7,10 +7,10 @@ import math
 import numpy as np
 
 from featherweight.operators.call import Array
+from featherweight.operators.families.pooling import size_of
 from featherweight.operators.families.resize import delegated_axis, fixed_axis
 from featherweight.operators.fixed_point import divided
-from featherweight.training.float.conv import padding_of, strides_of
-from featherweight.training.float.pooling import window_counts
+from featherweight.operators.geometry import padding_of, pixel_counts, strides_of
 from featherweight.training.graph.registry import ops
 from featherweight.training.integer import fixed_point
 from featherweight.training.integer.int64_scope import wide
@@ -51,8 +51,8 @@ def batch_matmul(step: IntegerStep) -> Array:
 def average_pool(step: IntegerStep) -> Array:
     """Integer mean of what the window covers, ties away from zero."""
     x, zero_point = step.array(0), step.zero_point(0)
-    size = step.attr_int("filter_height", 1), step.attr_int("filter_width", 1)
-    _, counts = window_counts(x, size, strides_of(step), padding_of(step))
+    size, extents = size_of(step), (int(x.shape[1]), int(x.shape[2]))
+    counts = pixel_counts(extents, size, strides_of(step), padding_of(step))
     number = np.full((1, 1), math.prod(size)) if counts is None else counts
     number = ops.convert_to_tensor(number[None, :, :, None].astype(np.int32))
     average = step.in_float(x)

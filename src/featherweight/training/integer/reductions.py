@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from featherweight.operators.call import Array
+from featherweight.operators.families.reduction import axes_of
 from featherweight.operators.fixed_point import divided, inverse_square_root, quantize_multiplier
-from featherweight.training.float.pooling import axes_of
 from featherweight.training.graph.registry import ops
 from featherweight.training.integer import fixed_point
 from featherweight.training.integer.int64_scope import INT64, wide

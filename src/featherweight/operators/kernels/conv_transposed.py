@@ -1,58 +1,24 @@
-"""Transposed convolutions. Weights: (out, kh, kw, in). Sources: schema, LiteRT op_version.cc and transpose_conv.h."""
+"""Reference kernels of transposed convolutions. Weights: (out, kh, kw, in). Source: LiteRT transpose_conv.h."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from featherweight.graph import Graph, Node
 from featherweight.operators.call import Call
+from featherweight.operators.families.conv import TRANSPOSE_CONV
+from featherweight.operators.geometry import Window
 from featherweight.operators.kernels import hybrid
-from featherweight.operators.kernels.matrix import delegate_takes, finisher, float_weight, prepare
-from featherweight.operators.kernels.products import Window
+from featherweight.operators.kernels.matrix import finisher, float_weight, prepare
 from featherweight.operators.kernels.rows import quantize_asymmetric
-from featherweight.operators.record import Op, kernel, placed, register
+from featherweight.operators.record import kernel, placed
 
 # (row, column) of a tap -> what it adds to the output, in order.
 Parts = Callable[[int, int], Iterable[np.ndarray]]
 
 
-def _macs(node: Node, graph: Graph) -> int:
-    pixels = math.prod(graph.tensors[node.inputs[2]].shape[:3])
-    return pixels * math.prod(graph.tensors[node.inputs[1]].shape)
-
-
-def _delegate_takes(call: Call) -> bool:
-    """XNNPACK leaves kernels smaller than their stride alone where that would need a negative padding."""
-    shape, strides = call.input(1).shape, (call.attr_int("stride_h", 1), call.attr_int("stride_w", 1))
-    is_covered = shape[1] >= strides[0] and shape[2] >= strides[1]
-    return (is_covered or call.node.attrs.get("padding") == "VALID") and delegate_takes(call, 2)
-
-
-register(
-    Op(
-        "TRANSPOSE_CONV",
-        "TransposeConvOptions",
-        axes="convolution",
-        shape_operand=0,
-        weight=1,
-        axis=0,
-        weight_axes=(0, 3),
-        weight_kind="transposed",
-        trained={1: "kernel", 3: "bias"},
-        bias=3,
-        activation=2,
-        versions={"float32*int8": 2, "int8*int8": 2, "int16*int8": 2},
-        delegated=_delegate_takes,
-        macs=_macs,
-    )
-)
-register(Op("CONV_3D_TRANSPOSE", "Conv3DOptions", shape_operand=0))
-
-
-@kernel("TRANSPOSE_CONV", "int8", "int16")
+@kernel(TRANSPOSE_CONV, "int8", "int16")
 def transpose_conv(call: Call) -> tuple[np.ndarray, ...]:
     """Transposed convolution: output shape, weight (out, kh, kw, c), x (n, h, w, c), bias (out)."""
     weight = call.array(1)
@@ -63,7 +29,7 @@ def transpose_conv(call: Call) -> tuple[np.ndarray, ...]:
     return (finisher(call, operands, is_product=False)(sums),)
 
 
-@kernel("TRANSPOSE_CONV", "float32")
+@kernel(TRANSPOSE_CONV, "float32")
 def transpose_conv_float(call: Call) -> tuple[np.ndarray, ...]:
     """Transposed convolution in float32, or hybrid: bit for bit LiteRT's then."""
     if hybrid.is_hybrid(call):

@@ -12,9 +12,9 @@ import numpy as np
 
 from featherweight.errors import DataError
 from featherweight.operators.call import Call
-from featherweight.operators.record import Op, kernel, register
+from featherweight.operators.families.selection import DETECTION
+from featherweight.operators.record import kernel
 
-DETECTION = register(Op("TFLite_Detection_PostProcess", axes="kept")).name  # the custom code of its node
 _PER_CLASS = 100
 
 
