@@ -14,10 +14,11 @@ from tests.lower.support import all_ops, ops
 
 from featherweight.errors import LoweringError
 from featherweight.graph import constant, replace_graph
-from featherweight.lower import batch, lower, lower_with_notes
 from featherweight.lower import jax as lower_jax
+from featherweight.lower import lower, lower_with_notes
+from featherweight.lower.batching import batch
+from featherweight.lower.batching.places import Place, relocated
 from featherweight.lower.jax import lower_function
-from featherweight.lower.places import Place, relocated
 from featherweight.lower.verify import differences, judged, longest_sum, tolerance
 from featherweight.runtime import run
 

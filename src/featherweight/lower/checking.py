@@ -11,7 +11,8 @@ import numpy as np
 
 from featherweight.errors import FeatherweightError, LoweringError
 from featherweight.graph import Model, replace_graph
-from featherweight.lower import batch, verify
+from featherweight.lower import verify
+from featherweight.lower.batching import batch
 from featherweight.lower.source import Input
 from featherweight.operators.families.recurrent import LSTM
 from featherweight.runtime.folding import with_folded_constants

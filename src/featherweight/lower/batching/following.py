@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from featherweight.errors import LoweringError
 from featherweight.graph import Graph, Node
-from featherweight.lower.per_sample import picks_own_rows
-from featherweight.lower.places import Place, relocated
+from featherweight.lower.batching.per_sample import picks_own_rows
+from featherweight.lower.batching.places import Place, relocated
 from featherweight.operators import AxesRule, lookup
 
 # By tensor name; a constant that is repeated for every sample has a place as what is computed has.

@@ -12,7 +12,7 @@ import numpy as np
 
 from featherweight.graph import Node
 from featherweight.graph.editor import Editor
-from featherweight.lower.places import Place
+from featherweight.lower.batching.places import Place
 
 
 def picks_own_rows(indices: np.ndarray | None, batch: int) -> bool:

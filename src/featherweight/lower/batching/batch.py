@@ -15,9 +15,9 @@ import numpy as np
 from featherweight.errors import LoweringError
 from featherweight.graph import Graph, Model, Node, Tensor, constant, replace_graph
 from featherweight.graph.editor import Editor, without_unused
-from featherweight.lower.following import Places, found_places
-from featherweight.lower.per_sample import gather_rows, pad_and_add
-from featherweight.lower.places import Place, one_of
+from featherweight.lower.batching.following import Places, found_places
+from featherweight.lower.batching.per_sample import gather_rows, pad_and_add
+from featherweight.lower.batching.places import Place, one_of
 from featherweight.operators import lookup
 from featherweight.operators.families.recurrent import LSTM
 
