@@ -1,4 +1,4 @@
-"""Runs models on the reference kernels of `ops`: node by node, in one arithmetic profile.
+"""Runs models on the reference kernels of `operators`: node by node, in one arithmetic profile.
 
 Variable tensors (the state of fused recurrent layers) hold zero when a run begins, as in a fresh session of LiteRT, and
 keep what nodes write to them to its end: over the parts of a large batch too. A model whose results shall not depend on

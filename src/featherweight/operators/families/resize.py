@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from featherweight.operators import on_numpy
 from featherweight.operators.call import Array, Call
 from featherweight.operators.record import Op, definition, kernel, register
 
@@ -45,31 +48,31 @@ def _picked(call: Call, x: Array, positions: np.ndarray, axis: int) -> Array:
 
 @kernel("RESIZE_BILINEAR", "int8", "int16")
 def resize_bilinear(call: Call) -> tuple[np.ndarray, ...]:
-    """Interpolation between four pixels: weights of 10 bits, or of 11 in XNNPACK."""
+    """Interpolation between four pixels in integers."""
     x = call.array(0)
-    align, half = _modes(call)
-    heights, widths = zip(x.shape[1:3], call.integers(1), strict=True)
-    if call.profile.is_delegate and x.dtype == np.int8:
-        values = _interpolated(x, delegated_axis(*heights, align, half), delegated_axis(*widths, align, half), 11)
-        return (((values + (1 << 21)) >> 22).astype(x.dtype),)
-    values = _interpolated(x, fixed_axis(*heights, align, half), fixed_axis(*widths, align, half), 10)
-    values = values + np.where(values > 0, 1 << 19, -(1 << 19))
-    return (np.where(values >= 0, values >> 20, -((-values) >> 20)).astype(x.dtype),)
+    is_delegated = call.profile.is_delegate and x.dtype == np.int8
+    return (interpolated(call, x.astype(np.int64), is_delegated=is_delegated).astype(x.dtype),)
 
 
 Axis = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def _interpolated(x: np.ndarray, rows: Axis, columns: Axis, bits: int) -> np.ndarray:
-    """Returns the weighted sum of four pixels, with 2 * bits fractional bits; axes are (lower, upper, weight)."""
-    one = 1 << bits
-    wide = x.astype(np.int64)
-    low, high, weight = columns
-    weight = weight[:, np.newaxis]
-    across = wide[:, :, low] * (one - weight) + wide[:, :, high] * weight
-    low, high, weight = rows
-    weight = weight[:, np.newaxis, np.newaxis]
-    return across[:, low] * (one - weight) + across[:, high] * weight
+def interpolated(call: Call, x: Array, *, is_delegated: bool, xp: Any = on_numpy) -> Array:
+    """Returns integers (n, h, w, c) at the call's size: weights of 11 bits in XNNPACK, else of 10, ties away from zero.
+
+    Values of 16 bits times both weights have more than 32 bits.
+    """
+    axis_of, bits = (delegated_axis, 11) if is_delegated else (fixed_axis, 10)
+    dtype, half = x.dtype, 1 << (2 * bits - 1)
+    for axis, size in zip((2, 1), call.integers(1)[::-1], strict=True):
+        low, high, weight = axis_of(int(x.shape[axis]), size, *_modes(call))
+        weight = xp.cast(xp.convert_to_tensor(weight.astype(np.int32).reshape(-1, *([1] * (3 - axis)))), dtype)
+        x = xp.take(x, low, axis=axis) * ((1 << bits) - weight) + xp.take(x, high, axis=axis) * weight
+        x = xp.cast(x, dtype)
+    if is_delegated:
+        return xp.right_shift(x + half, 2 * bits)
+    magnitude = xp.right_shift(xp.abs(x) + half, 2 * bits)
+    return xp.where(x < 0, -magnitude, magnitude)
 
 
 def fixed_axis(size: int, out: int, align: bool, half: bool) -> Axis:

@@ -23,7 +23,7 @@ def rescaled(x: Array, real: Array, rescale: Rescale) -> Array:
 
 
 def factor(scales: tuple[Array, ...], divisor: Array, zero: Array) -> Array:
-    """Returns ``product(scales) / divisor`` of float32 numbers in float64; `zero` as for `exact.quotient`."""
+    """Returns ``product(scales) / divisor`` of float32 numbers in float64; `zero` as in `quotient`."""
     product = real(scales[0])
     for scale in scales[1:]:
         product = product * real(scale)

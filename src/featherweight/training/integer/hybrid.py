@@ -1,9 +1,9 @@
 """Hybrid (dynamic-range) kernels as differentiable functions: LiteRT's integers and float32 operations, in its order.
 
 Float activations are quantized row by row on the way, multiplied by integer weights, and become floats again. The
-arithmetic is that of `ops.hybrid`, `ops.rows` and `ops.blocks`, where the sources are named: XNNPACK's, and of
-LiteRT's own kernels that of the operators which XNNPACK leaves alone. Rows have ranges of their own, so no activation
-is ever clipped, and gradients pass through their quantization as through the identity.
+arithmetic is that of `operators.kernels` (`hybrid`, `rows` and `blocks`), where the sources are named: XNNPACK's, and
+of LiteRT's own kernels that of the operators which XNNPACK leaves alone. Rows have ranges of their own, so no
+activation is ever clipped, and gradients pass through their quantization as through the identity.
 """
 
 from __future__ import annotations

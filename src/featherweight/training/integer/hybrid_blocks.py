@@ -1,7 +1,8 @@
 """Hybrid dense layers whose int4 weights have a scale for every block of a row, in XNNPACK's arithmetic.
 
-`ops.blocks` names the sources; `ptq.constants` stores the same integers. A block's scale is its largest weight over 7
-at every moment: it is no variable. Casts to 16 bits and back are made of bits, because XLA leaves such pairs out.
+`operators.kernels.blocks` names the sources; `ptq.constants` stores the same integers. A block's scale is its largest
+weight over 7 at every moment: it is no variable. Casts to 16 bits and back are made of bits, because XLA leaves such
+pairs out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How hybrid kernels quantize float activations row by row, bit for bit (`ops.hybrid` and `ops.rows` name sources)."""
+"""How hybrid kernels quantize float activations row by row, bit for bit as `operators.kernels.rows` does."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Rows:
 def delegated_rows(x: Array, axes: tuple[int, ...], zero: Array) -> Rows:
     """XNNPACK: 255 steps over a range with zero, ties to even; a range for what lies along `axes`.
 
-    `zero` is as for `exact.quotient`. Clips keep sums and products apart that compilers would join.
+    `zero` is as for `straight_through.quotient`. Clips keep sums and products apart that compilers would join.
     """
     low, high = _range(x, axes)
     is_zero = ops.equal(low, high)
@@ -52,7 +52,7 @@ def delegated_rows(x: Array, axes: tuple[int, ...], zero: Array) -> Rows:
 
 
 def asymmetric_rows(x: Array, axes: tuple[int, ...], zero: Array) -> Rows:
-    """LiteRT's own kernels (`ops.rows.quantize_asymmetric`); a row is all of an image, or the last axis."""
+    """LiteRT's own kernels (`quantize_asymmetric`); a row is all of an image, or the last axis."""
     low, high = _range(x, axes)
     is_zero, width = ops.equal(low, high), high - low
     with wide():

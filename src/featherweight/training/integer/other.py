@@ -8,7 +8,7 @@ import numpy as np
 
 from featherweight.operators.call import Array
 from featherweight.operators.families.pooling import size_of
-from featherweight.operators.families.resize import delegated_axis, fixed_axis
+from featherweight.operators.families.resize import interpolated
 from featherweight.operators.fixed_point import divided
 from featherweight.operators.geometry import padding_of, pixel_counts, strides_of
 from featherweight.training.graph.registry import ops
@@ -142,23 +142,9 @@ def _is_in_vector(x: Array, lanes: int) -> np.ndarray:
 
 @integer("RESIZE_BILINEAR")
 def resize_bilinear(step: IntegerStep) -> Array:
-    """Interpolation between four pixels with weights of 11 bits (XNNPACK), or of 10, ties away from zero."""
+    """Interpolation between four pixels in integers."""
     x, zero_point = step.array(0), step.zero_point(0)
-    align, half = (bool(step.node.attrs.get(name)) for name in ("align_corners", "half_pixel_centers"))
-    axis_of, bits = (delegated_axis, 11) if step.is_delegated else (fixed_axis, 10)
-    rounding = 1 << (2 * bits - 1)
-    with wide():  # int16 times both weights has more than 32 bits
+    with wide():
         whole = ops.cast(x + zero_point, "int32" if step.outputs[0].dtype == "int8" else "int64")
-        for axis, size in zip((2, 1), step.integers(1)[::-1], strict=True):
-            low, high, weight = axis_of(int(x.shape[axis]), size, align, half)
-            shape = [-1 if a == axis else 1 for a in range(4)]
-            weights = ops.cast(ops.convert_to_tensor(weight.astype(np.int32).reshape(shape)), whole.dtype)
-            lower, upper = ops.take(whole, low, axis=axis), ops.take(whole, high, axis=axis)
-            whole = ops.cast(lower * ((1 << bits) - weights) + upper * weights, whole.dtype)
-        if step.is_delegated:
-            whole = ops.right_shift(whole + rounding, 2 * bits)
-        else:  # the division truncates toward zero
-            magnitude = ops.right_shift(ops.abs(whole) + rounding, 2 * bits)
-            whole = ops.where(whole < 0, -magnitude, magnitude)
-        whole = ops.cast(whole, "float32")
+        whole = ops.cast(interpolated(step, whole, is_delegated=step.is_delegated, xp=ops), "float32")
     return standing_for(whole - zero_point, step.in_float(x, step.array(1)))

@@ -1,6 +1,6 @@
 """Integer softmax inside a training step: exponentials from tables of the host, the rest integer for integer.
 
-The arithmetic is that of `ops.softmax` and, for int16, of `ops.interpolation`, where the sources are named.
+The arithmetic is that of `operators.kernels`, `softmax` and, for int16, `interpolation`, where the sources are named.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One node of an integer graph inside a training step, and the registry of the kernels that compute it.
 
 A kernel maps *centred* integers, ``q - zero_point`` in float32, to centred integers, with straight-through gradients.
-The arithmetic is that of the reference kernels in `ops`, where the sources are named. Kernels that only move data, or
-pick from it, are the float ones: zero is zero.
+The arithmetic is that of the reference kernels, where the sources are named. Kernels that only move data, or pick from
+it, are the float ones: zero is zero.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class IntegerStep(Step):
 
     Attributes:
         parameters: returns a tensor's (scale, zero point), float32.
-        zero: a variable that holds 0 (see `exact.quotient`).
+        zero: a variable that holds 0 (see `straight_through.quotient`).
         constants: what the operator's host function computed from the parameters (tables).
         chunks: into how many parts the input channels are cut, so that sums of products stay exact.
         learns: scales are trained, and get their gradients.
@@ -65,7 +65,7 @@ class IntegerStep(Step):
 
     @property
     def is_delegated(self) -> bool:
-        """True where XNNPACK runs the node; it has no kernels for int16 (for its other limits, see `ops.placed`)."""
+        """True where XNNPACK runs the node; it has no kernels for int16 (its other limits: `operators.placed`)."""
         return self.profile.is_delegate and self.outputs[0].dtype == "int8"
 
     def affine(self, tensor: Tensor) -> tuple[Array, Array]:
