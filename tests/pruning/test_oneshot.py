@@ -15,7 +15,7 @@ import featherweight as fw
 from featherweight.errors import DataError, FormatError, RecipeError
 from featherweight.graph import Model
 from featherweight.pruning.criteria import by_sparsegpt, by_wanda
-from featherweight.pruning.prunable_constants import find_kernels
+from featherweight.pruning.prunable import find_kernels
 from featherweight.sparsity.patterns import parse
 from featherweight.sparsity.weight_layouts import runtime_layout
 

@@ -13,9 +13,10 @@ from tests.ptq.nets import layer, net, weights
 import featherweight as fw
 from featherweight.graph import Model
 from featherweight.graph.editor import with_constants
+from featherweight.operators.families.recurrent import LSTM
 from featherweight.pruning.criteria import as_rows, by_sparsegpt
 from featherweight.pruning.moments import second_moments
-from featherweight.pruning.prunable_constants import LSTM, GraphKernel, find_kernels
+from featherweight.pruning.prunable import GraphKernel, find_kernels
 from featherweight.runtime.litert import Session
 from featherweight.sparsity.patterns import parse
 from featherweight.sparsity.weight_layouts import runtime_layout

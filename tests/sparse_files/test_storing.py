@@ -15,8 +15,10 @@ from tests import models
 from tests.ptq.nets import dense, net, samples, weights
 
 import featherweight as fw
+from featherweight import operators
 from featherweight.errors import FormatError, RecipeError
 from featherweight.graph import Model, Tensor, constant
+from featherweight.operators import record
 from featherweight.passes.legalization import prepare
 from featherweight.sparse_files import store as storing
 from featherweight.tflite.sparse_tensors import decoded, encoded, is_sparse
@@ -171,12 +173,13 @@ def test_what_stays_dense_says_why() -> None:
 
 def test_a_file_that_litert_does_not_run_is_not_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of 16 have no float kernel: the trial finds out, and the weights stay dense."""
-    monkeypatch.setattr(storing, "_BLOCKS", {("FULLY_CONNECTED", "float32"): (16,)})
+    dense_layer = operators.lookup("FULLY_CONNECTED")
+    monkeypatch.setitem(record._OPS, dense_layer.name, replace(dense_layer, sparse_blocks={"float32": (16,)}))
     model = stack("1x16")
     stored = fw.store_sparse(model)
     assert all(row.block == 0 and "LiteRT can't run it" in row.reason for row in stored.tensors)
     assert fw.write(stored.model) == fw.write(model)
-    monkeypatch.setattr(storing, "_BLOCKS", {("FULLY_CONNECTED", "float32"): (4,)})
+    monkeypatch.setitem(record._OPS, dense_layer.name, replace(dense_layer, sparse_blocks={"float32": (4,)}))
     monkeypatch.setattr(storing, "_VERSION", 1)  # XNNPACK takes such a layer for a dense one
     assert all(
         "outputs differ by" in row.reason or "can't run it" in row.reason for row in fw.store_sparse(model).tensors

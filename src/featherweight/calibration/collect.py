@@ -16,12 +16,10 @@ from featherweight.calibration.shards import ProbeShard, ValueShard, kernels, sh
 from featherweight.calibration.stats import Stats
 from featherweight.errors import RecipeError
 from featherweight.graph import Model, producers
+from featherweight.operators import lookup
 from featherweight.runtime import Feed, Session, default_threads, feeds, track
 from featherweight.runtime.litert import with_outputs
 from featherweight.runtime.samples import known_length
-
-# Operators that only unpack a constant: the runtime folds them away, unless their output must be kept.
-_UNPACKING = frozenset({"DEQUANTIZE", "DENSIFY"})
 
 
 def calibrate(
@@ -79,7 +77,8 @@ def measurable(model: Model) -> tuple[str, ...]:
     graph = model.main
     names = [*graph.inputs, *cells(graph)]
     for node in graph.nodes:
-        if not (node.op in _UNPACKING and node.inputs and graph.tensors[node.inputs[0]].is_constant):
+        # The runtime folds away what only unpacks a constant, unless its output must be kept.
+        if not (lookup(node.op).unpacks and node.inputs and graph.tensors[node.inputs[0]].is_constant):
             names += [name for name in node.outputs if name and not graph.tensors[name].is_variable]
     return tuple(name for name in dict.fromkeys(names) if graph.tensors[name].is_float)
 

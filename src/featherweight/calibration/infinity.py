@@ -6,10 +6,20 @@ import numpy as np
 
 from featherweight.graph import Graph, Node, Tensor
 from featherweight.operators import lookup
-from featherweight.operators.relevance import LARGEST_ORDINARY, of_rectified, of_saturated
+from featherweight.operators.families.linear import MATMUL
+from featherweight.operators.relevance import (
+    LARGEST_ORDINARY,
+    of_exponential,
+    of_larger,
+    of_largest,
+    of_rectified,
+    of_saturated,
+    of_smaller,
+)
 
 # What these compute from an infinity is finite again, or a fault that is worth an error.
-_ENDING = frozenset({"MAX_POOL_2D", "EXP", "BATCH_MATMUL", "FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D"})
+_ENDING = (of_rectified, of_saturated, of_exponential)
+_ENDING_WEIGHTS = ("conv", "depthwise", "dense")
 
 
 def holding_infinity(graph: Graph, *, or_nan: bool = False) -> frozenset[str]:
@@ -35,11 +45,10 @@ def holds_infinity(tensor: Tensor) -> bool:
 
 def masking_bias(node: Node, graph: Graph) -> Tensor | None:
     """Returns the bias of an operator if a converter has folded a mask into it: it holds −∞, or numbers as low."""
-    position = lookup(node.op).bias
-    if position is None or position >= len(node.inputs) or not node.inputs[position]:
-        return None
-    bias = graph.tensors[node.inputs[position]]
-    if not holds_infinity(bias):
+    op = lookup(node.op)
+    name = op.input_of(node, op.bias)
+    bias = graph.tensors[name] if name else None
+    if bias is None or not holds_infinity(bias):
         return None
     values = np.asarray(bias.array)
     is_mask = (values <= -LARGEST_ORDINARY).any() and (values < LARGEST_ORDINARY).all()
@@ -48,10 +57,12 @@ def masking_bias(node: Node, graph: Graph) -> Tensor | None:
 
 def _ends(node: Node, found: set[str]) -> bool:
     infinite = [name in found for name in node.inputs if name]
-    is_limited = lookup(node.op).relevant in (of_rectified, of_saturated)
+    op = lookup(node.op)
     return (
-        is_limited
-        or node.op in _ENDING
+        op.relevant in _ENDING
+        or (op.axes == "window" and op.relevant is of_largest)
+        or node.op == MATMUL
+        or (op.has_integer_weights and op.weight_kind in _ENDING_WEIGHTS)
         or not any(infinite)
-        or (node.op in ("MAXIMUM", "MINIMUM") and not all(infinite))
+        or (op.relevant in (of_larger, of_smaller) and not all(infinite))
     )

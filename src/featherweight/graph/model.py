@@ -17,9 +17,9 @@ import numpy as np
 
 from featherweight.errors import FormatError
 from featherweight.graph.numerics import QuantParams, storage_dtype
+from featherweight.graph.packing import PACKED_BITS, pack, unpack
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
-_PACKED_BITS = {"int4": 4, "uint4": 4, "int2": 2}
 _PLAINLESS = {"string": "holds strings", "resource": "is a handle", "variant": "is a handle"}
 
 
@@ -84,8 +84,8 @@ class Tensor:
             kind = _PLAINLESS.get(self.dtype, "is stored sparsely")
             raise FormatError(f"Tensor '{self.name}' {kind}; it has no plain array.")
         dtype = storage_dtype(self.dtype)
-        if self.dtype in _PACKED_BITS:
-            values = _unpack(self.data, self.dtype, self.elements)
+        if self.dtype in PACKED_BITS:
+            values = unpack(self.data, self.dtype, self.elements)
         elif self.data.size % dtype.itemsize == 0:
             values = self.data.view(dtype)
         else:
@@ -222,8 +222,8 @@ def constant(name: str, array: np.ndarray, dtype: str | None = None, quant: Quan
     array = np.asarray(array)
     dtype = dtype or array.dtype.name
     shape = array.shape
-    if dtype in _PACKED_BITS:
-        data = _pack(array, _PACKED_BITS[dtype])
+    if dtype in PACKED_BITS:
+        data = pack(array, dtype)
     else:
         data = np.ascontiguousarray(array, storage_dtype(dtype)).reshape(-1).view(np.uint8)
     data.flags.writeable = False
@@ -239,21 +239,3 @@ def fresh_name(wish: str, taken: Iterable[str]) -> str:
     while f"{wish}#{number}" in taken:
         number += 1
     return f"{wish}#{number}"
-
-
-def _pack(array: np.ndarray, bits: int) -> np.ndarray:
-    """Packs integers densely, first element in the low bits (the .tflite layout of int4 and int2)."""
-    per_byte = 8 // bits
-    flat = array.astype(np.int8).reshape(-1).view(np.uint8) & ((1 << bits) - 1)
-    flat = np.pad(flat, (0, -flat.size % per_byte)).reshape(-1, per_byte)
-    packed = flat[:, 0].copy()
-    for lane in range(1, per_byte):
-        packed |= flat[:, lane] << (bits * lane)
-    return packed
-
-
-def _unpack(data: np.ndarray, dtype: str, elements: int) -> np.ndarray:
-    """The inverse of `_pack`."""
-    bits, kind = _PACKED_BITS[dtype], np.uint8 if dtype.startswith("u") else np.int8
-    lanes = [(data << (8 - bits * (lane + 1))).view(kind) >> (8 - bits) for lane in range(8 // bits)]
-    return np.stack(lanes, axis=-1).reshape(-1)[:elements].astype(storage_dtype(dtype))

@@ -57,16 +57,19 @@ class Op:
         weight: position of the weight, the operand that is constant and quantized symmetrically.
         axis: the weight's axis that has a scale per index; None where kernels want one scale.
         weight_axes: the weight's axes of (output channels, channels that it reads); equal in depthwise convolutions.
-        weight_kind: ``conv``, ``depthwise``, ``transposed``, ``dense``, ``recurrent`` or ``embedding``; empty without a
-            weight.
+        weight_kind: ``conv``, ``depthwise``, ``transposed``, ``dense``, ``recurrent`` or ``embedding``, also of a
+            constant that takes the place of what is computed (GATHER); empty for all others.
         bias: position of the bias, int32 at input scale × weight scale.
         activation: position of the operand that the bias scale and the weight belong to.
         more_weights: the weights besides the first, where there are several.
         trained: what a float constant that is trained is called, by its position.
+        nibbles: types of the activation whose integer kernels take weights of int4.
+        sparse_blocks: form → sizes of the blocks of values in which LiteRT takes a weight that is stored sparsely.
 
     Traits:
         axes: what becomes of the axes of its inputs, a word of `operators.axes`.
         shape_operand: position of the operand that says the output's shape; None where none does.
+        unpacks: it holds packed values (of a narrower type, or sparse), and makes plain ones of them.
         is_mover: its outputs hold values of its float inputs, and zeros, in other places.
         is_homogeneous: f(a x) = a f(x) for every a > 0, channel by channel.
         is_steep_at_zero: its derivative has no bound near zero.
@@ -106,8 +109,11 @@ class Op:
     activation: int = 0
     more_weights: tuple[WeightRole, ...] = ()
     trained: Mapping[int, str] = field(default_factory=dict[int, str])
+    nibbles: tuple[str, ...] = ()
+    sparse_blocks: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
     axes: AxesRule = ""
     shape_operand: int | None = None
+    unpacks: bool = False
     is_mover: bool = False
     is_homogeneous: bool = False
     is_steep_at_zero: bool = False
@@ -136,6 +142,15 @@ class Op:
         """All weights, the first one first."""
         first = () if self.weight is None else (WeightRole(self.weight, self.bias, self.activation),)
         return (*first, *self.more_weights)
+
+    @property
+    def has_integer_weights(self) -> bool:
+        """True where kernels take weights that are stored in integers."""
+        return self.weight is not None and bool(self.versions)
+
+    def input_of(self, node: Node, position: int | None) -> str:
+        """Returns the name of a node's input in one of these roles; empty where it has none."""
+        return "" if position is None or position >= len(node.inputs) else node.inputs[position]
 
     @property
     def elementwise(self) -> Literal[0, 1, 2]:

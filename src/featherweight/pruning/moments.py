@@ -25,9 +25,10 @@ import numpy as np
 
 from featherweight.graph import Graph, Model
 from featherweight.operators import Call
+from featherweight.operators.families.linear import MATMUL
 from featherweight.operators.kernels.products import Window, window_columns
 from featherweight.operators.profiles import find
-from featherweight.pruning.prunable_constants import LSTM, GraphKernel
+from featherweight.pruning.prunable import GraphKernel
 from featherweight.runtime.litert import Session
 
 # Elements of the inputs that are multiplied at a time: 32 MB in float64.
@@ -64,13 +65,14 @@ def second_moments(model: Model, kernel: GraphKernel, samples: Sequence[Any], *,
     depth, groups = kernel.depth, kernel.groups
     total = np.zeros((groups, depth) if diagonal else (groups, depth, depth))
     fetched = [] if _is_recurrent(model.main, kernel) else [kernel.activation]
-    fetched += [kernel.node.outputs[0]] if kernel.node.op in _OF_OUTPUT else []
+    fetched += [kernel.node.outputs[0]] if kernel.kernel.kind in _OF_OUTPUT else []
+    reader = _matmul if kernel.node.op == MATMUL else _READERS[kernel.kernel.kind]
     with Session(model, outputs=fetched) as session:
         for sample in samples:
             if session.is_stateful:
                 session.reset()
             results = list(session.run(sample).values())
-            for values, columns in _READERS[kernel.node.op](_Run(model.main, kernel, results[0], results[-1])):
+            for values, columns in reader(_Run(model.main, kernel, results[0], results[-1])):
                 x = values.astype(np.float64)
                 found = (x * x).sum(axis=1) if diagonal else x.transpose(0, 2, 1) @ x
                 if columns is None:
@@ -187,13 +189,13 @@ class _Phase(NamedTuple):
         return len(self.taps) - 1, max(0, self.last + 1 - extent)
 
 
+# By the kind of the kernel; BATCH_MATMUL has a reader of its own.
 _READERS: Mapping[str, Callable[[_Run], Iterator[_Inputs]]] = {
-    "FULLY_CONNECTED": _dense,
-    "BATCH_MATMUL": _matmul,
-    "CONV_2D": _conv,
-    "DEPTHWISE_CONV_2D": _conv,
-    "TRANSPOSE_CONV": _transposed,
-    LSTM: _lstm,
+    "dense": _dense,
+    "conv": _conv,
+    "depthwise": _conv,
+    "transposed": _transposed,
+    "recurrent": _lstm,
 }
 # Whose readers look at the output, too.
-_OF_OUTPUT = ("TRANSPOSE_CONV", LSTM)
+_OF_OUTPUT = ("transposed", "recurrent")

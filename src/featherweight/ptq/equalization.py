@@ -7,6 +7,7 @@ s_i = sqrt(r1_i / r2_i) gives both the range sqrt(r1_i · r2_i) (Nagel et al., 1
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -15,20 +16,10 @@ import numpy as np
 from featherweight.errors import FormatError
 from featherweight.graph import Graph, Model, Node, consumers, replace_graph
 from featherweight.graph.editor import Editor, with_values
+from featherweight.operators import lookup
 
-# Weighted operators → axis of the weight with the output channels, and that with the channels it reads.
-_AXES: Mapping[str, tuple[int, int]] = {
-    "CONV_2D": (0, 3),
-    "DEPTHWISE_CONV_2D": (3, 3),
-    "FULLY_CONNECTED": (0, 1),
-    "TRANSPOSE_CONV": (0, 3),
-}
-_WEIGHT = 1
-_ACTIVATION: Mapping[str, int] = {"TRANSPOSE_CONV": 2}
-_BIAS: Mapping[str, int] = {"TRANSPOSE_CONV": 3}
+_KINDS = ("conv", "depthwise", "dense", "transposed")
 _HOMOGENEOUS = ("NONE", "RELU")
-# Operators that treat every channel alike, and commute with positive factors.
-_PASSING = ("RELU", "LEAKY_RELU", "MAX_POOL_2D", "AVERAGE_POOL_2D", "MEAN", "PAD", "RESHAPE", "SQUEEZE")
 _PASSES = 20
 _SMALLEST_CHANGE = 1e-3
 
@@ -86,7 +77,7 @@ def equalize_graph(model: Model) -> Equalized:
         raise FormatError("equalize takes a float model; this one is quantized. Equalize before quantizing.")
     read, pairs, rows = consumers(graph), list[_Pair](), list[EqualizedTensor]()
     for node in graph.nodes:
-        if node.op not in _AXES:
+        if not _is_weighted(node):
             continue
         try:
             _check_producer(graph, node, read)
@@ -112,6 +103,11 @@ def equalize_graph(model: Model) -> Equalized:
     return Equalized(_written(model, values), tuple(sorted(rows, key=lambda row: order[row.producer])))
 
 
+def _is_weighted(node: Node) -> bool:
+    op = lookup(node.op)
+    return op.has_integer_weights and op.weight_kind in _KINDS
+
+
 def _check_producer(graph: Graph, node: Node, read: Mapping[str, tuple[Node, ...]]) -> None:
     _check_weight(graph, node, read)
     activation = str(node.attrs.get("fused_activation_function", "NONE"))
@@ -123,7 +119,7 @@ def _check_producer(graph: Graph, node: Node, read: Mapping[str, tuple[Node, ...
 
 
 def _check_weight(graph: Graph, node: Node, read: Mapping[str, tuple[Node, ...]]) -> None:
-    name = node.inputs[_WEIGHT]
+    name = _weight(node)
     if graph.tensors[name].array is None or not graph.tensors[name].is_float:
         raise _LeftAloneError(f"the weight of {node.op} '{node.name}' is no constant of floats")
     if len(read[name]) > 1:
@@ -136,10 +132,11 @@ def _readers(graph: Graph, name: str, read: Mapping[str, tuple[Node, ...]]) -> I
     if name in graph.outputs:
         raise _LeftAloneError(f"'{name}' is an output of the model")
     for node in read.get(name, ()):
-        if node.op in _AXES and node.inputs[_ACTIVATION.get(node.op, 0)] == name:
+        op = lookup(node.op)
+        if _is_weighted(node) and node.inputs[op.activation] == name:
             _check_weight(graph, node, read)
-            if node.op == "CONV_2D" and graph.tensors[node.inputs[_WEIGHT]].shape[3] != channels:
-                raise _LeftAloneError(f"CONV_2D '{node.name}' reads it in groups")
+            if op.weight_kind == "conv" and graph.tensors[_weight(node)].shape[_axes(node)[1]] != channels:
+                raise _LeftAloneError(f"{node.op} '{node.name}' reads it in groups")
             yield node
         elif _passes(graph, node):
             yield from _readers(graph, node.outputs[0], read)
@@ -149,20 +146,41 @@ def _readers(graph: Graph, name: str, read: Mapping[str, tuple[Node, ...]]) -> I
 
 def _passes(graph: Graph, node: Node) -> bool:
     """True for operators after which the channels are still the last axis, or repeat along it."""
-    if node.op not in _PASSING or str(node.attrs.get("fused_activation_function", "NONE")) not in _HOMOGENEOUS:
+    op = lookup(node.op)
+    if not op.is_homogeneous or str(node.attrs.get("fused_activation_function", "NONE")) not in _HOMOGENEOUS:
         return False
     before, after = (graph.tensors[name].shape for name in (node.inputs[0], node.outputs[0]))
-    if node.op == "PAD":
-        return before[-1] == after[-1]
-    if node.op == "MEAN":
+    if op.is_reduction:
         axes = graph.tensors[node.inputs[1]].array
         return axes is not None and not {-1, len(before) - 1} & {int(axis) for axis in axes.ravel()}
-    return bool(after) and after[-1] % before[-1] == 0
+    is_reshaped = math.prod(before) == math.prod(after)
+    return bool(after) and (before[-1] == after[-1] or (is_reshaped and after[-1] % before[-1] == 0))
+
+
+def _weight(node: Node) -> str:
+    op = lookup(node.op)
+    return op.input_of(node, op.weight)
 
 
 def _bias(node: Node) -> str:
-    position = _BIAS.get(node.op, 2)
-    return node.inputs[position] if len(node.inputs) > position else ""
+    op = lookup(node.op)
+    return op.input_of(node, op.bias)
+
+
+def _place(node: Node) -> tuple[str, int]:
+    """Returns where the weight is: node and position."""
+    return node.name, lookup(node.op).weight or 0
+
+
+def _is_depthwise(node: Node) -> bool:
+    return lookup(node.op).weight_kind == "depthwise"
+
+
+def _axes(node: Node) -> tuple[int, int]:
+    """Returns the weight's axes of output channels, and of those that it reads."""
+    axes = lookup(node.op).weight_axes
+    assert axes is not None
+    return axes
 
 
 def _values(graph: Graph, pairs: list[_Pair]) -> dict[tuple[str, int], np.ndarray]:
@@ -171,19 +189,19 @@ def _values(graph: Graph, pairs: list[_Pair]) -> dict[tuple[str, int], np.ndarra
     for pair in pairs:
         for node in (pair.producer, *pair.readers):
             for position, name in enumerate(node.inputs):
-                if name and name in (node.inputs[_WEIGHT], _bias(node)):
+                if name and name in (_weight(node), _bias(node)):
                     array = graph.tensors[name].array
                     found[node.name, position] = np.asarray(array, np.float64)
     return found
 
 
 def _ranges(values: Mapping[tuple[str, int], np.ndarray], node: Node, axis: int) -> np.ndarray:
-    weight = np.moveaxis(np.abs(values[node.name, _WEIGHT]), axis, -1)
+    weight = np.moveaxis(np.abs(values[_place(node)]), axis, -1)
     return weight.reshape(-1, weight.shape[-1]).max(axis=0)
 
 
 def _output_ranges(values: Mapping[tuple[str, int], np.ndarray], pair: _Pair) -> np.ndarray:
-    return _ranges(values, pair.producer, _AXES[pair.producer.op][0])
+    return _ranges(values, pair.producer, _axes(pair.producer)[0])
 
 
 def _spread(values: Mapping[tuple[str, int], np.ndarray], pair: _Pair) -> float:
@@ -198,32 +216,32 @@ def _equalize(values: dict[tuple[str, int], np.ndarray], pair: _Pair) -> float:
     channels = len(first)
     second = np.zeros(channels)
     for reader in pair.readers:
-        ranges = _ranges(values, reader, _AXES[reader.op][1])
+        ranges = _ranges(values, reader, _axes(reader)[1])
         second = np.maximum(second, _by_channel(reader, ranges, channels).max(axis=0))
     alive = (first > 0) & (second > 0)
     factors = np.sqrt(np.divide(first, second, out=np.ones(channels), where=alive))
-    _scale(values, pair.producer, _AXES[pair.producer.op][0], 1 / factors)
+    _scale(values, pair.producer, _axes(pair.producer)[0], 1 / factors)
     bias = _bias(pair.producer)
     if bias:
         position = pair.producer.inputs.index(bias)
         values[pair.producer.name, position] = values[pair.producer.name, position] / factors
     for reader in pair.readers:
-        _scale(values, reader, _AXES[reader.op][1], factors)
+        _scale(values, reader, _axes(reader)[1], factors)
     return float(np.abs(np.log2(factors)).max())
 
 
 def _by_channel(reader: Node, ranges: np.ndarray, channels: int) -> np.ndarray:
     """Returns ranges along a reader's axis as (how many belong to a channel, channels)."""
-    is_depthwise = reader.op == "DEPTHWISE_CONV_2D"  # there a channel's outputs lie side by side
-    return ranges.reshape(channels, -1).T if is_depthwise else ranges.reshape(-1, channels)
+    # Of a depthwise convolution, a channel's outputs lie side by side.
+    return ranges.reshape(channels, -1).T if _is_depthwise(reader) else ranges.reshape(-1, channels)
 
 
 def _scale(values: dict[tuple[str, int], np.ndarray], node: Node, axis: int, factors: np.ndarray) -> None:
-    weight = values[node.name, _WEIGHT]
-    size, is_depthwise = weight.shape[axis], node.op == "DEPTHWISE_CONV_2D"
+    weight = values[_place(node)]
+    size, is_depthwise = weight.shape[axis], _is_depthwise(node)
     many = size // len(factors)
     spread = np.repeat(factors, many) if is_depthwise else np.tile(factors, many)
-    values[node.name, _WEIGHT] = weight * spread.reshape([-1 if at == axis else 1 for at in range(weight.ndim)])
+    values[_place(node)] = weight * spread.reshape([-1 if at == axis else 1 for at in range(weight.ndim)])
 
 
 def _written(model: Model, values: Mapping[tuple[str, int], np.ndarray]) -> Model:

@@ -17,24 +17,15 @@ from featherweight import operators, tflite
 from featherweight.errors import RecipeError, listed
 from featherweight.graph import Graph, Model, Node, Tensor
 from featherweight.graph.editor import Editor
+from featherweight.operators.families.quantize import DENSIFY
 from featherweight.runtime.sizes import sizes_bytes
 from featherweight.sparse_files.channels_first import with_channels_first
 from featherweight.targets import target as targets
 from featherweight.targets.xnnpack_nchw_obstacles import misread
 from featherweight.tflite.sparse_tensors import encoded, is_sparse
 
-# What LiteRT 2.3 has kernels for, found by running it (x86-64): operator and form → sizes of blocks. Of a dense layer
-# any other gives an error or wrong numbers. A convolution's weight is unpacked by a DENSIFY when the file is loaded.
-_BLOCKS: Mapping[tuple[str, str], tuple[int, ...]] = {
-    ("FULLY_CONNECTED", "float32"): (1, 4),
-    ("FULLY_CONNECTED", "float32*int8"): (16,),
-    ("FULLY_CONNECTED", "int8*int8"): (16,),
-    ("CONV_2D", "float32"): (1,),
-    ("DEPTHWISE_CONV_2D", "float32"): (1,),
-}
 # A sparse layer that is called faster takes at most so much of the dense one's time: clocks waver by less.
 _FASTER = 0.95
-_UNPACKED = ("CONV_2D", "DEPTHWISE_CONV_2D")
 # XNNPACK leaves a dense layer of this version to LiteRT's own kernels; of any other it reads sparse weights as dense.
 _VERSION = 8
 PREFERENCES = ("size", "speed")
@@ -150,8 +141,8 @@ def _keep_misread_dense(model: Model, rows: dict[str, StoredTensor], chosen: dic
     for graph in model.graphs:
         problem = misread(graph)
         for node in graph.nodes:
-            if problem and node.op in _UNPACKED and node.inputs[1] in chosen:
-                name = node.inputs[1]
+            name = _weight_of(node)
+            if problem and _is_unpacked(node) and name in chosen:
                 del chosen[name]
                 reason = f"LiteRT for ARM64 would read it wrongly: {problem} (see `check` for target 'litert-arm')"
                 rows[name] = replace(rows[name], block=0, stored_bytes=rows[name].dense_bytes, reason=reason)
@@ -173,7 +164,7 @@ def _decided(node: Node, graph: Graph, prefer: str) -> StoredTensor:
     row = StoredTensor(tensor.name, node.op, form, size, size)
     if is_sparse(tensor):
         return replace(row, reason="it is stored sparsely already")
-    blocks = _BLOCKS.get((node.op, form), ())
+    blocks = operators.lookup(node.op).sparse_blocks.get(form, ())
     if not blocks:
         return replace(row, reason=f"LiteRT has no sparse kernel for {node.op} in {form}")
     array = tensor.array
@@ -231,7 +222,7 @@ def _left_to_litert(model: Model, chosen: Mapping[str, int]) -> Model:
         replace(
             graph,
             nodes=tuple(
-                replace(node, version=_VERSION) if _weight_of(node) in chosen and node.op not in _UNPACKED else node
+                replace(node, version=_VERSION) if _weight_of(node) in chosen and not _is_unpacked(node) else node
                 for node in graph.nodes
             ),
         )
@@ -241,8 +232,13 @@ def _left_to_litert(model: Model, chosen: Mapping[str, int]) -> Model:
 
 
 def _weight_of(node: Node) -> str:
-    position = operators.lookup(node.op).weight
-    return node.inputs[position] if position is not None and position < len(node.inputs) else ""
+    op = operators.lookup(node.op)
+    return op.input_of(node, op.weight)
+
+
+def _is_unpacked(node: Node) -> bool:
+    """True where a sparse weight is unpacked by a DENSIFY when the file is loaded; dense layers read it as it is."""
+    return operators.lookup(node.op).weight_kind != "dense"
 
 
 def _with_sparse(model: Model, chosen: Mapping[str, int]) -> Model:
@@ -254,9 +250,9 @@ def _with_sparse(model: Model, chosen: Mapping[str, int]) -> Model:
             name = _weight_of(node)
             if name in chosen and edit.tensors[name] is graph.tensors[name]:
                 sparse = encoded(graph.tensors[name], chosen[name])
-                if node.op in _UNPACKED:
+                if _is_unpacked(node):
                     edit.tensors[name] = replace(graph.tensors[name], data=None)
-                    edit.node("DENSIFY", (edit.add(replace(sparse, name=f"{name}/sparse")),), (name,))
+                    edit.node(DENSIFY, (edit.add(replace(sparse, name=f"{name}/sparse")),), (name,))
                 else:
                     edit.tensors[name] = sparse
             edit.nodes.append(node)

@@ -22,7 +22,7 @@ from featherweight.graph import Graph, Model, Node
 from featherweight.graph.numerics import INTEGER_BITS
 from featherweight.operators import profiles
 from featherweight.operators.call import Call
-from featherweight.operators.families.quantize import DEQUANTIZE, QUANTIZE
+from featherweight.operators.families.quantize import CONVERSIONS
 from featherweight.recipes.toml import Table, check_known, read_chain, shipped
 from featherweight.sparsity import patterns
 from featherweight.targets import constraints
@@ -48,7 +48,6 @@ _KEYS = (
     "slower_ns",
     "unoptimized",
 )
-_CONVERSIONS = (QUANTIZE, DEQUANTIZE)
 _ACTIVATIONS, _WEIGHTS = ("int8", "int16"), ("int8", "int4")
 _STORED = ("int8", "int4", "float16")
 
@@ -254,7 +253,7 @@ def form_of(node: Node, graph: Graph) -> str | None:
 
 def converts(node: Node) -> bool:
     """True for QUANTIZE and DEQUANTIZE."""
-    return node.op in _CONVERSIONS
+    return node.op in CONVERSIONS
 
 
 def is_border(node: Node, graph: Graph) -> bool:

@@ -17,7 +17,7 @@ from featherweight.pruning.allocation import ALLOCATIONS, Share, allocate
 from featherweight.pruning.choosing import ROLES, check_choice, choose
 from featherweight.pruning.criteria import by_magnitude, by_sparsegpt, by_wanda
 from featherweight.pruning.moments import is_observable, second_moments
-from featherweight.pruning.prunable_constants import GraphKernel, check_float, find_kernels
+from featherweight.pruning.prunable import GraphKernel, check_float, find_kernels
 from featherweight.runtime.progress import track
 from featherweight.runtime.samples import feeds
 from featherweight.sparsity.patterns import Pattern, check_sparsity, keep_highest

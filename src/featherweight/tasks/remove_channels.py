@@ -18,8 +18,7 @@ from featherweight.channels.labeling import label
 from featherweight.channels.labels import Labeled
 from featherweight.errors import RecipeError, listed
 from featherweight.graph import Model
-from featherweight.pruning.prunable import matches
-from featherweight.pruning.prunable_constants import check_float
+from featherweight.pruning.prunable import check_float, matches
 from featherweight.tasks.load import load
 
 CRITERIA = ("magnitude", "taylor")

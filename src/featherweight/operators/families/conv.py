@@ -44,6 +44,8 @@ register(
         weight_axes=(0, 3),
         weight_kind="conv",
         trained={1: "kernel", 2: "bias"},
+        nibbles=("int8", "int16"),
+        sparse_blocks={"float32": (1,)},
         bias=2,
         versions={"float32*int8": 5, "int8*int8": 3, "int16*int8": 4, "int8*int4": 7},
         delegated=delegate_takes,
@@ -61,6 +63,8 @@ register(
         weight_axes=(3, 3),
         weight_kind="depthwise",
         trained={1: "kernel", 2: "bias"},
+        nibbles=("int8",),  # with int16 activations LiteRT reads int4 weights as if they were int8
+        sparse_blocks={"float32": (1,)},
         bias=2,
         versions={"float32*int8": 6, "int8*int8": 3, "int16*int8": 5, "int8*int4": 7},
         delegated=_delegate_takes_depthwise,

@@ -44,6 +44,9 @@ register(
         weight_kind="dense",
         bias=2,
         trained={1: "kernel", 2: "bias"},
+        nibbles=("int8", "int16"),
+        # Found by running LiteRT 2.3 (x86-64); blocks of any other size give an error or wrong numbers.
+        sparse_blocks={"float32": (1, 4), "float32*int8": (16,), "int8*int8": (16,)},
         versions={
             "float32*int8": 12,
             "float32*int4": 12,
@@ -57,7 +60,7 @@ register(
         macs=_dense_macs,
     )
 )
-register(
+MATMUL = register(
     Op(
         "BATCH_MATMUL",
         "BatchMatMulOptions",
@@ -69,7 +72,7 @@ register(
         wants_symmetric=(1,),
         macs=_matmul_macs,
     )
-)
+).name
 register(
     Op(
         "EMBEDDING_LOOKUP",

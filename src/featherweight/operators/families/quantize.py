@@ -22,10 +22,16 @@ QUANTIZE = register(
 ).name
 # By the type that is read; "channels" is int8 with a scale per channel.
 DEQUANTIZE = register(
-    Op("DEQUANTIZE", axes="kept", versions={"int8": 2, "int16": 3, "float16": 3, "channels": 5, "int4": 6})
+    Op(
+        "DEQUANTIZE",
+        axes="kept",
+        unpacks=True,
+        versions={"int8": 2, "int16": 3, "float16": 3, "channels": 5, "int4": 6},
+    )
 ).name
+CONVERSIONS = (QUANTIZE, DEQUANTIZE)
 register(Op("FAKE_QUANT", "FakeQuantOptions"))
-register(Op("DENSIFY", "DensifyOptions"))
+DENSIFY = register(Op("DENSIFY", "DensifyOptions", unpacks=True)).name
 
 # Integers that LiteRT's optimized conversions compute at a time.
 _REQUANTIZE_LANES, _REAL_LANES = 16, 8

@@ -34,6 +34,7 @@ register(
         "GatherOptions",
         axes="gather",
         is_mover=True,
+        weight_kind="embedding",
         trained={0: "embeddings"},
         same_scale=(0,),
         versions={"int8": 2, "int16": 4},

@@ -11,19 +11,11 @@ from featherweight.graph import Tensor
 from featherweight.graph.numerics import integer_range, round_half_away
 from featherweight.operators.call import Call
 from featherweight.operators.kernels.products import exact_type
+from featherweight.operators.record import lookup
 
 # XNNPACK takes a node only where every input scale * weight scale / output scale is below this (its operators' checks).
 _DELEGATE_LIMIT = np.float32(256)
 
-
-# What runs int4 weights. LiteRT reads those of a DEPTHWISE_CONV_2D with int16 activations as if they were int8.
-_TAKE_NIBBLES = {
-    ("FULLY_CONNECTED", "int8"),
-    ("FULLY_CONNECTED", "int16"),
-    ("CONV_2D", "int8"),
-    ("CONV_2D", "int16"),
-    ("DEPTHWISE_CONV_2D", "int8"),
-}
 # The attribute quantized_bias_type, by number or name.
 _INT32, _INT64 = (2, "INT32"), (4, "INT64")
 
@@ -57,7 +49,7 @@ def delegate_takes(call: Call, x_position: int = 0) -> bool:
     x, weight = call.input(x_position), call.input(1)
     if weight.quant is None:
         return True
-    if weight.dtype == "int4" and (call.node.op != "FULLY_CONNECTED" or weight.shape[-1] % 2):
+    if weight.dtype == "int4" and (not _is_dense(call) or weight.shape[-1] % 2):
         return False
     if x.dtype == "float32":
         return True
@@ -65,11 +57,15 @@ def delegate_takes(call: Call, x_position: int = 0) -> bool:
     return x.dtype == "int8" and bool((products / call.affine(call.outputs[0])[0] < _DELEGATE_LIMIT).all())
 
 
+def _is_dense(call: Call) -> bool:
+    return lookup(call.node.op).weight_kind == "dense"
+
+
 def prepare(call: Call, weight: np.ndarray, *, x_position: int = 0, bias_position: int = 2) -> Weighted:
     """Centres activations and the weight of shape (channels, depth), and finds the type in which sums are exact."""
     x_tensor, weight_tensor = call.input(x_position), call.input(1)
     quant = weight_tensor.quant
-    allowed = ("int8", "int4") if (call.node.op, x_tensor.dtype) in _TAKE_NIBBLES else ("int8",)
+    allowed = ("int8", "int4") if x_tensor.dtype in lookup(call.node.op).nibbles else ("int8",)
     if weight_tensor.dtype not in allowed or quant is None or not quant.scale:
         raise call.unsupported(
             f"{x_tensor.dtype} activations with weights of type {weight_tensor.dtype} are not supported (supported: "
@@ -104,7 +100,7 @@ def _accumulates_short(call: Call, bias: str | None) -> bool:
     That is where `quantized_bias_type` says so, and in LiteRT's optimized dense layer without an int64 bias.
     """
     declared = call.node.attrs.get("quantized_bias_type", 0)
-    if call.node.op == "FULLY_CONNECTED" and call.profile.is_vectorized:
+    if _is_dense(call) and call.profile.is_vectorized:
         return declared not in _INT64 and bias != "int64"
     return declared in _INT32
 
@@ -112,7 +108,7 @@ def _accumulates_short(call: Call, bias: str | None) -> bool:
 def _rescales_really(call: Call, *, is_wide: bool) -> bool:
     """Returns True for LiteRT's reference kernel of dense layers, which also runs int64 biases: it uses float64."""
     profile = call.profile
-    return call.node.op == "FULLY_CONNECTED" and profile.is_litert and (profile.is_reference or is_wide)
+    return _is_dense(call) and profile.is_litert and (profile.is_reference or is_wide)
 
 
 def prepare_pair(call: Call) -> Weighted:
@@ -169,7 +165,7 @@ def _output_scales(call: Call, weight_scales: np.ndarray, x_position: int, *, is
     x_scale, out_scale = call.affine(call.input(x_position))[0], call.affine(call.outputs[0])[0]
     if call.profile.is_delegate:
         return (x_scale * weight_scales) / out_scale
-    is_joined = call.node.op in ("FULLY_CONNECTED", "BATCH_MATMUL") and weight_scales.size == 1
+    is_joined = (_is_dense(call) or lookup(call.node.op).weight is None) and weight_scales.size == 1
     if is_joined and not _rescales_really(call, is_wide=is_wide):
         return (x_scale * weight_scales).astype(np.float64) / np.float64(out_scale)
     return np.float64(x_scale) * weight_scales.astype(np.float64) / np.float64(out_scale)

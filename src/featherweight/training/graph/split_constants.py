@@ -9,11 +9,12 @@ import numpy as np
 
 from featherweight.graph import Graph, Model, Node, consumers, fresh_name
 from featherweight.graph.editor import Editor
+from featherweight.operators import lookup
 from featherweight.training.graph.source_layers import layer_of, plain_name
 from featherweight.training.graph.weights import is_uniform, uses
 
-# Operators whose zero bias a converter drops: the position of the bias, and the axis of the weight that counts outputs.
-_BIASED = {"CONV_2D": (2, 0), "DEPTHWISE_CONV_2D": (2, 3), "FULLY_CONNECTED": (2, 0)}
+# Kinds of weights with integer kernels whose zero bias a converter drops.
+_BIASED = ("conv", "depthwise", "dense")
 
 
 def split_constants(model: Model, callers: Sequence[str]) -> Model:
@@ -37,24 +38,24 @@ def _with_biases(graph: Graph, taken: set[str], caller: str) -> Graph:
     biases: dict[str, str] = {}
     for node in graph.nodes:
         if _lacks_bias(graph, node) and not _is_biased_later(graph, readers, node):
-            position, axis = _BIASED[node.op]
-            weight = graph.tensors[node.inputs[1]]
+            op = lookup(node.op)
+            weight = graph.tensors[op.input_of(node, op.weight)]
             if weight.name not in biases:
                 path = layer_of(graph, node, (weight.name,), caller) or plain_name(node.name)
-                biases[weight.name] = edit.constant(f"{path}/bias", np.zeros(weight.shape[axis], np.float32))
-            inputs = (*node.inputs[:position], biases[weight.name], *node.inputs[position + 1 :])
-            node = replace(node, inputs=inputs)
+                zeros = np.zeros(weight.shape[op.axis or 0], np.float32)
+                biases[weight.name] = edit.constant(f"{path}/bias", zeros)
+            node = replace(node, inputs=(*node.inputs[: op.bias], biases[weight.name]))
         edit.nodes.append(node)
     return edit.result()
 
 
 def _lacks_bias(graph: Graph, node: Node) -> bool:
     """True for a node with a constant float kernel that could have a bias and has none."""
-    if node.op not in _BIASED or "" in node.inputs[:2]:
+    op = lookup(node.op)
+    if op.weight_kind not in _BIASED or not op.has_integer_weights or "" in node.inputs[: op.bias]:
         return False
-    position, weight = _BIASED[node.op][0], graph.tensors[node.inputs[1]]
-    has_bias = len(node.inputs) > position and bool(node.inputs[position])
-    return not has_bias and weight.is_constant and weight.is_float
+    weight = graph.tensors[op.input_of(node, op.weight)]
+    return not op.input_of(node, op.bias) and weight.is_constant and weight.is_float
 
 
 def _is_biased_later(graph: Graph, readers: dict[str, tuple[Node, ...]], node: Node) -> bool:

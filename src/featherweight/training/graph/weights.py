@@ -15,30 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from featherweight.graph import Model, Node, Tensor
+from featherweight.operators import lookup
 from featherweight.training.graph.source_layers import UNMAPPED, layer_of, plain_name
 
-_KERNEL_AND_BIAS = {1: "kernel", 2: "bias"}
-_GATES = ("input", "forget", "cell", "output")
-_ROLES: dict[str, dict[int, str]] = {
-    "CONV_2D": _KERNEL_AND_BIAS,
-    "DEPTHWISE_CONV_2D": _KERNEL_AND_BIAS,
-    "CONV_3D": _KERNEL_AND_BIAS,
-    "FULLY_CONNECTED": _KERNEL_AND_BIAS,
-    "TRANSPOSE_CONV": {1: "kernel", 3: "bias"},
-    "BATCH_MATMUL": {0: "kernel", 1: "kernel"},
-    "PRELU": {1: "alpha"},
-    "GATHER": {0: "embeddings"},
-    "EMBEDDING_LOOKUP": {1: "embeddings"},
-    "MUL": {0: "scale", 1: "scale"},
-    "DIV": {0: "scale", 1: "scale"},
-    "ADD": {0: "offset", 1: "offset"},
-    "SUB": {0: "offset", 1: "offset"},
-    "UNIDIRECTIONAL_SEQUENCE_LSTM": {
-        **{1 + at: f"{gate}_kernel" for at, gate in enumerate(_GATES)},
-        **{5 + at: f"{gate}_recurrent_kernel" for at, gate in enumerate(_GATES)},
-        **{12 + at: f"{gate}_bias" for at, gate in enumerate(_GATES)},
-    },
-}
 _MASK = 1e4
 
 
@@ -137,7 +116,7 @@ def _identity(tensor: Tensor) -> object:
 
 def _role(node: Node, position: int, tensor: Tensor) -> tuple[str | None, str | None]:
     """Returns (role, None) of a constant that is trained, or (None, reason)."""
-    role = _ROLES.get(node.op, {}).get(position)
+    role = lookup(node.op).trained.get(position)
     if role is None:
         return None, f"operand {position} of {node.op} is no weight"
     if role not in ("scale", "offset"):

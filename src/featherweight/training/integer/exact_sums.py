@@ -16,7 +16,7 @@ LIMIT = float(1 << 24)
 # Sums may grow during training by this factor; `finalize` checks what became of them.
 _ROOM = 1.5
 _MOST = 64
-_CUT_BY_CHANNELS = ("CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
+_CUT_BY_CHANNELS = ("conv", "dense", "transposed")
 
 
 def chunks_of(model: Model, *, zero_points_move: bool = False) -> dict[str, int]:
@@ -33,7 +33,7 @@ def _chunks(node: Node, graph: Graph, room: float) -> int:
 
 def is_cut(op: str, channels: int, weight_channels: int) -> bool:
     """True where every sum runs over all input channels (no groups), and can be cut into parts of them."""
-    return op in _CUT_BY_CHANNELS and channels == weight_channels
+    return lookup(op).weight_kind in _CUT_BY_CHANNELS and channels == weight_channels
 
 
 def doubtful_sums(model: Model, chunks: Mapping[str, int]) -> list[str]:

@@ -39,27 +39,29 @@ _KERNELS: dict[str, Function] = {}
 
 def is_hybrid(node: Node, graph: Graph) -> bool:
     """True where a node multiplies float activations by, or picks float rows of, a constant stored in integers."""
-    position = lookup(node.op).weight
-    if position is None or position >= len(node.inputs) or not graph.tensors[node.outputs[0]].is_float:
+    op = lookup(node.op)
+    name = op.input_of(node, op.weight)
+    if not name or not graph.tensors[node.outputs[0]].is_float:
         return False
-    weight = graph.tensors[node.inputs[position]]
+    weight = graph.tensors[name]
     return weight.is_constant and weight.quant is not None and weight.dtype in ("int8", "int4")
 
 
 def hybrid_function(op: str, profile: Profile) -> Function | None:
     """Returns the training kernel of an operator's hybrid form, or None where it has none in that arithmetic."""
-    return _KERNELS.get(op) if profile.is_delegate else None
+    record = lookup(op)
+    return _KERNELS.get(record.weight_kind) if record.has_integer_weights and profile.is_delegate else None
 
 
-def _hybrid(*names: str) -> Callable[[Callable[[Any], Array]], Callable[[Any], Array]]:
+def _hybrid(kind: str) -> Callable[[Callable[[Any], Array]], Callable[[Any], Array]]:
     def attach(computes: Callable[[Any], Array]) -> Callable[[Any], Array]:
-        _KERNELS.update(dict.fromkeys(names, lambda step: (computes(step),)))
+        _KERNELS[kind] = lambda step: (computes(step),)
         return computes
 
     return attach
 
 
-@_hybrid("FULLY_CONNECTED")
+@_hybrid("dense")
 def fully_connected(step: IntegerStep) -> Array:
     """Dense layer: a range for every row; weights with one scale, one per channel, or one per block.
 
@@ -80,7 +82,7 @@ def fully_connected(step: IntegerStep) -> Array:
     return _delegated(step, delegated_rows(x, (-1,), step.zero))
 
 
-@_hybrid("CONV_2D")
+@_hybrid("conv")
 def conv_2d(step: IntegerStep) -> Array:
     """Convolution: a range for every image; of pointwise ones, which XNNPACK makes dense layers, for every pixel."""
     x, shape = step.array(0), step.input(1).shape
@@ -88,7 +90,7 @@ def conv_2d(step: IntegerStep) -> Array:
     return _delegated(step, delegated_rows(x, (-1,) if is_pointwise else (1, 2, 3), step.zero))
 
 
-@_hybrid("TRANSPOSE_CONV")
+@_hybrid("transposed")
 def transpose_conv(step: IntegerStep) -> Array:
     """Transposed convolution: a range for every image.
 
@@ -101,7 +103,7 @@ def transpose_conv(step: IntegerStep) -> Array:
     return _delegated(step, delegated_rows(step.array(2), (1, 2, 3), step.zero))
 
 
-@_hybrid("DEPTHWISE_CONV_2D")
+@_hybrid("depthwise")
 def depthwise_conv_2d(step: IntegerStep) -> Array:
     """Depthwise convolution, in LiteRT's optimized kernel: XNNPACK does not take it. A range for every image.
 
@@ -120,7 +122,7 @@ def depthwise_conv_2d(step: IntegerStep) -> Array:
     return step.clamp(ops.where(ops.convert_to_tensor(is_vector), vectors, rest))
 
 
-@_hybrid("EMBEDDING_LOOKUP")
+@_hybrid("embedding")
 def embedding_lookup(step: IntegerStep) -> Array:
     """Rows of a quantized table, as real numbers."""
     scale = spread(step.scale(1), step.input(1))
@@ -168,7 +170,7 @@ def _sums(step: IntegerStep, rows: Rows) -> Array:
     tensor = step.input(1)
     weight = quantized_weight(step.array(1), spread(step.scale(1), tensor), tensor.dtype, step.zero)
     taps, channels = math.prod(tensor.shape[1:-1]), tensor.shape[-1]
-    if step.node.op == "DEPTHWISE_CONV_2D":
+    if lookup(step.node.op).weight_kind == "depthwise":
         channels = 1
     room = (_LIMIT // (_LARGEST * integer_range(tensor.dtype)[1])) // taps
     if channels <= room:

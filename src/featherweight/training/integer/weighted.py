@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from featherweight.operators import lookup
+from featherweight.operators import lookup, registered
 from featherweight.operators.call import Array
 from featherweight.operators.families.conv import LANES
 from featherweight.training.graph.registry import ops
@@ -17,8 +17,10 @@ from featherweight.training.integer.int64_scope import wide
 from featherweight.training.integer.step import IntegerStep, integer, quantized_bias, quantized_weight, spread
 from featherweight.training.integer.straight_through import joined, standing_for
 
+_KINDS = ("conv", "depthwise", "dense", "transposed")
 
-@integer("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
+
+@integer(*(op.name for op in registered() if op.has_integer_weights and op.weight_kind in _KINDS))
 def weighted(step: IntegerStep) -> Array:
     """Sums of products and bias, one factor per output channel."""
     op = lookup(step.node.op)
@@ -36,7 +38,7 @@ def weighted(step: IntegerStep) -> Array:
     def exact() -> Array:
         return _sums64(step, weight, bias) if is_wide or step.chunks > 1 else fixed_point.real(sums)
 
-    if step.node.op == "FULLY_CONNECTED":
+    if op.weight_kind == "dense":
         if step.profile.is_litert and (step.profile.is_reference or is_wide):
             return _in_float64(step, sums, scales, exact)
         scales = scales if scales[1].shape else (joined(*scales),)
@@ -59,11 +61,11 @@ def _is_product(step: IntegerStep) -> np.ndarray:
 
     Depthwise kernels do so for whole groups of channels, those of transposed and grouped convolutions never.
     """
-    op, outputs = step.node.op, step.outputs[0].shape[-1]
-    if op == "DEPTHWISE_CONV_2D":
+    kind, outputs = lookup(step.node.op).weight_kind, step.outputs[0].shape[-1]
+    if kind == "depthwise":
         return np.arange(outputs) < outputs - outputs % LANES
-    is_grouped = op == "CONV_2D" and step.input(0).shape[3] != step.input(1).shape[3]
-    return np.array(op != "TRANSPOSE_CONV" and not is_grouped)
+    is_grouped = kind == "conv" and step.input(0).shape[3] != step.input(1).shape[3]
+    return np.array(kind != "transposed" and not is_grouped)
 
 
 def _in_float64(step: IntegerStep, sums: Array, scales: tuple[Array, Array], exact: Callable[[], Array]) -> Array:

@@ -13,14 +13,14 @@ from typing import Any
 
 import keras
 
-from featherweight.pruning.prunable import Kernel
+from featherweight.operators import lookup
+from featherweight.pruning.prunable import Kernel, stored_layout
 from featherweight.sparsity.weight_layouts import (
     Layout,
     conv_layout,
     dense_layout,
     depthwise_layout,
     embedding_layout,
-    runtime_layout,
     transposed_conv_layout,
 )
 from featherweight.training.graph.graph_model import GraphModel
@@ -84,25 +84,9 @@ def _graph_kernels(layers: Iterable[Any]) -> dict[int, tuple[str, Layout]]:
             role = (entry.variable or "").rpartition("/")[2]
             variable = model.variables_by_tensor.get(entry.tensor)
             if variable is not None and len(variable.shape) > 1 and ("kernel" in role or "embeddings" in role):
-                kind, describe = _STORED.get(entry.op, ("dense", conv_layout))
-                found[id(variable)] = kind, describe(tuple(variable.shape))
+                op = lookup(entry.op)
+                found[id(variable)] = op.weight_kind or "dense", stored_layout(op, tuple(variable.shape))
     return found
-
-
-# Operator → kind and layout; the others (BATCH_MATMUL) have kernels (..., in, out).
-_STORED: dict[str, tuple[str, Callable[[tuple[int, ...]], Layout]]] = {
-    "FULLY_CONNECTED": ("dense", runtime_layout),
-    "UNIDIRECTIONAL_SEQUENCE_LSTM": ("recurrent", runtime_layout),
-    "CONV_2D": ("conv", runtime_layout),
-    "CONV_3D": ("conv", conv_layout),
-    "TRANSPOSE_CONV": ("transposed", runtime_layout),
-    "DEPTHWISE_CONV_2D": (
-        "depthwise",
-        lambda shape: Layout(shape, tuple(range(len(shape))), has_channels_last=True),
-    ),
-    "EMBEDDING_LOOKUP": ("embedding", embedding_layout),
-    "GATHER": ("embedding", embedding_layout),
-}
 
 
 def _describe(variable: Any, owner: Any) -> tuple[str, Layout] | None:

@@ -131,7 +131,7 @@ def weights_and_biases(model: Model) -> Iterator[tuple[Node, Tensor, str]]:
     """Yields (node, constant, ``weight`` or ``bias``) of all operators that have integer weights."""
     for node in model.main.nodes:
         op = lookup(node.op)
-        roles = {0: "weight"} if node.op == "DEQUANTIZE" else {op.weight: "weight", op.bias: "bias"}
+        roles = {0: "weight"} if op.unpacks else {op.weight: "weight", op.bias: "bias"}
         for position, role in roles.items():
             if position is not None and position < len(node.inputs) and node.inputs[position]:
                 tensor = model.main.tensors[node.inputs[position]]

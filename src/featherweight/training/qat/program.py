@@ -188,7 +188,7 @@ def _operand(step: Step, position: int, parameters: Parameters) -> Array | None:
     if position in (op.weight, op.bias):
         return array
     scale, zero_point = parameters.affine(tensor)
-    if step.node.op == "DEQUANTIZE":
+    if op.unpacks:
         return quantized_weight(array, spread(scale, tensor), tensor.dtype, parameters.zero())
     low, high = integer_range(tensor.dtype)
     integers = rounded_half_away(bounded(array * reciprocal(scale, parameters.zero()), -_FAR, _FAR))

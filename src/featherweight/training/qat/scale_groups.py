@@ -43,7 +43,7 @@ def _has_one_scale(tensor: Tensor) -> bool:
 
 def _weight_position(graph: Graph, op: str, inputs: tuple[str, ...]) -> int | None:
     """Returns where a constant weight is among a node's inputs, if it has one."""
-    position = 0 if op == "DEQUANTIZE" else lookup(op).weight
+    position = 0 if lookup(op).unpacks else lookup(op).weight
     if position is None or position >= len(inputs) or not graph.tensors[inputs[position]].is_constant:
         return None
     return position
