@@ -121,7 +121,7 @@ def test_weights_have_the_axes_of_the_specification() -> None:
 
 def test_operators_can_not_be_registered_twice() -> None:
     with pytest.raises(ValueError, match="operator CONV_2D is registered twice"):
-        operators.register("CONV_2D")
+        operators.register(operators.Op("CONV_2D"))
 
 
 def test_operators_that_nothing_is_known_about_have_a_record_without_facts() -> None:
