@@ -68,8 +68,7 @@ def build_dense_stack(out: str, units: int = 4096, layers: int = 6) -> Result:
         made = (constant(f"w{i}", weight), constant(f"b{i}", bias), Tensor(f"y{i}", (1, units), "float32"))
         tensors |= {tensor.name: tensor for tensor in made}
         attrs = {"fused_activation_function": "RELU" if i < layers - 1 else "NONE"}
-        extras = {"options": "FullyConnectedOptions"}
-        nodes.append(Node("FULLY_CONNECTED", (last, f"w{i}", f"b{i}"), (f"y{i}",), attrs, 1, extras=extras))
+        nodes.append(Node("FULLY_CONNECTED", (last, f"w{i}", f"b{i}"), (f"y{i}",), attrs))
         last = f"y{i}"
     graph = Graph("main", ("x",), (last,), tuple(nodes), tensors)
     tflite.save(Model((graph,), (Signature("serving_default", (("x", "x"),), (("y", last),)),)), out)

@@ -122,5 +122,5 @@ def _stack() -> Model:
         last = f"y{number}"
         tensors[last] = Tensor(last, (1, _UNITS), "float32")
         attrs = {"fused_activation_function": "RELU"}
-        nodes.append(Node("FULLY_CONNECTED", names, (last,), attrs, extras={"options": "FullyConnectedOptions"}))
+        nodes.append(Node("FULLY_CONNECTED", names, (last,), attrs))
     return Model((Graph("main", ("x",), (last,), tuple(nodes), tensors),))

@@ -15,7 +15,6 @@ def model_of(
     op: str,
     inputs: dict[str, tuple[int, ...] | np.ndarray],
     outputs: dict[str, tuple[int, ...]],
-    options: str | None = None,
     dtypes: dict[str, str] | None = None,
     **attrs: Any,
 ) -> Model:
@@ -29,9 +28,8 @@ def model_of(
             tensors[name] = Tensor(name, value, dtypes.get(name, "float32"))
     for name, shape in outputs.items():
         tensors[name] = Tensor(name, shape, dtypes.get(name, "float32"))
-    extras = {} if options is None else {"options": options}
     version = 2 if op == "BROADCAST_TO" else 1
-    node = Node(op, tuple(inputs), tuple(outputs), attrs, version, extras=extras)
+    node = Node(op, tuple(inputs), tuple(outputs), attrs, version)
     fed = tuple(name for name, value in inputs.items() if not isinstance(value, np.ndarray))
     return Model((Graph("main", fed, tuple(outputs), (node,), tensors),))
 
@@ -58,9 +56,7 @@ def _add(op: str, make: Callable[[], Model]) -> None:
 
 _add(
     "CONV_2D",
-    lambda: model_of(
-        "CONV_2D", {"x": X, "w": weights(4, 3, 3, 8), "b": weights(4)}, {"y": (1, 6, 6, 4)}, "Conv2DOptions", **CONV
-    ),
+    lambda: model_of("CONV_2D", {"x": X, "w": weights(4, 3, 3, 8), "b": weights(4)}, {"y": (1, 6, 6, 4)}, **CONV),
 )
 _add(
     "DEPTHWISE_CONV_2D",
@@ -68,7 +64,6 @@ _add(
         "DEPTHWISE_CONV_2D",
         {"x": X, "w": weights(1, 3, 3, 8), "b": weights(8)},
         {"y": X},
-        "DepthwiseConv2DOptions",
         depth_multiplier=1,
         **CONV,
     ),
@@ -79,7 +74,6 @@ _add(
         "TRANSPOSE_CONV",
         {"size": ints(1, 12, 12, 4), "w": weights(4, 3, 3, 8), "x": X, "b": weights(4)},
         {"y": (1, 12, 12, 4)},
-        "TransposeConvOptions",
         stride_h=2,
         stride_w=2,
         padding="SAME",
@@ -87,13 +81,11 @@ _add(
 )
 _add(
     "FULLY_CONNECTED",
-    lambda: model_of(
-        "FULLY_CONNECTED", {"x": (1, 64), "w": weights(8, 64), "b": weights(8)}, {"y": (1, 8)}, "FullyConnectedOptions"
-    ),
+    lambda: model_of("FULLY_CONNECTED", {"x": (1, 64), "w": weights(8, 64), "b": weights(8)}, {"y": (1, 8)}),
 )
 _add(
     "BATCH_MATMUL",
-    lambda: model_of("BATCH_MATMUL", {"x": (2, 5, 8), "z": (2, 8, 3)}, {"y": (2, 5, 3)}, "BatchMatMulOptions"),
+    lambda: model_of("BATCH_MATMUL", {"x": (2, 5, 8), "z": (2, 8, 3)}, {"y": (2, 5, 3)}),
 )
 _add(
     "EMBEDDING_LOOKUP",
@@ -107,10 +99,7 @@ def lstm(steps: int = 6, features: int = 8, units: int = 8) -> Model:
     inputs |= {f"kernel_{gate}": weights(units, features) for gate in "ifco"}
     inputs |= {f"recurrent_{gate}": weights(units, units) for gate in "ifco"}
     inputs |= {f"bias_{gate}": weights(units) for gate in "ifco"}
-    options = "UnidirectionalSequenceLSTMOptions"
-    model = model_of(
-        "UNIDIRECTIONAL_SEQUENCE_LSTM", inputs, {"y": (1, steps, units)}, options, fused_activation_function="TANH"
-    )
+    model = model_of("UNIDIRECTIONAL_SEQUENCE_LSTM", inputs, {"y": (1, steps, units)}, fused_activation_function="TANH")
     (node,), (*names,) = model.main.nodes, inputs
     wired = (*names[:9], *[""] * 3, *names[9:], *[""] * 2, "hidden", "cell", *[""] * 4)
     states = {name: Tensor(name, (1, units), "float32", is_variable=True) for name in ("hidden", "cell")}
@@ -119,90 +108,64 @@ def lstm(steps: int = 6, features: int = 8, units: int = 8) -> Model:
 
 
 _add("UNIDIRECTIONAL_SEQUENCE_LSTM", lstm)
-for _op, _options in (("ADD", "AddOptions"), ("SUB", "SubOptions"), ("MUL", "MulOptions"), ("DIV", "DivOptions")):
-    _add(_op, lambda op=_op, options=_options: model_of(op, {"x": X, "z": X}, {"y": X}, options))
+for _op in ("ADD", "SUB", "MUL", "DIV"):
+    _add(_op, lambda op=_op: model_of(op, {"x": X, "z": X}, {"y": X}))
 for _op in ("MAXIMUM", "MINIMUM"):
-    _add(_op, lambda op=_op: model_of(op, {"x": X, "z": X}, {"y": X}, "MaximumMinimumOptions"))
-_add(
-    "SQUARED_DIFFERENCE", lambda: model_of("SQUARED_DIFFERENCE", {"x": X, "z": X}, {"y": X}, "SquaredDifferenceOptions")
-)
-for _op, _options in (
-    ("ABS", "AbsOptions"),
-    ("NEG", "NegOptions"),
-    ("EXP", "ExpOptions"),
-    ("RELU", None),
-    ("RELU6", None),
-    ("RELU_N1_TO_1", None),
-    ("RELU_0_TO_1", None),
-    ("ELU", None),
-    ("TANH", None),
-    ("LOGISTIC", None),
-    ("HARD_SWISH", "HardSwishOptions"),
-    ("GELU", "GeluOptions"),
-    ("L2_NORMALIZATION", "L2NormOptions"),
-    ("LOG_SOFTMAX", "LogSoftmaxOptions"),
+    _add(_op, lambda op=_op: model_of(op, {"x": X, "z": X}, {"y": X}))
+_add("SQUARED_DIFFERENCE", lambda: model_of("SQUARED_DIFFERENCE", {"x": X, "z": X}, {"y": X}))
+for _op in (
+    *("ABS", "NEG", "EXP", "RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "ELU", "TANH", "LOGISTIC"),
+    *("HARD_SWISH", "GELU", "L2_NORMALIZATION", "LOG_SOFTMAX", "RSQRT", "SQRT", "LOG"),
 ):
-    _add(_op, lambda op=_op, options=_options: model_of(op, {"x": X}, {"y": X}, options))
-for _op in ("RSQRT", "SQRT", "LOG"):
     _add(_op, lambda op=_op: model_of(op, {"x": X}, {"y": X}))
 POSITIVE = {"RSQRT", "SQRT", "LOG"}
-_add("SOFTMAX", lambda: model_of("SOFTMAX", {"x": (1, 10)}, {"y": (1, 10)}, "SoftmaxOptions", beta=1.0))
-_add("LEAKY_RELU", lambda: model_of("LEAKY_RELU", {"x": X}, {"y": X}, "LeakyReluOptions", alpha=0.2))
+_add("SOFTMAX", lambda: model_of("SOFTMAX", {"x": (1, 10)}, {"y": (1, 10)}, beta=1.0))
+_add("LEAKY_RELU", lambda: model_of("LEAKY_RELU", {"x": X}, {"y": X}, alpha=0.2))
 _add("PRELU", lambda: model_of("PRELU", {"x": X, "alpha": weights(1, 1, 8)}, {"y": X}))
 for _op in ("AVERAGE_POOL_2D", "MAX_POOL_2D"):
-    _add(_op, lambda op=_op: model_of(op, {"x": X}, {"y": (1, 3, 3, 8)}, "Pool2DOptions", **POOL))
+    _add(_op, lambda op=_op: model_of(op, {"x": X}, {"y": (1, 3, 3, 8)}, **POOL))
 for _op in ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"):
-    _add(
-        _op, lambda op=_op: model_of(op, {"x": X, "axes": ints(1, 2)}, {"y": (1, 8)}, "ReducerOptions", keep_dims=False)
-    )
-for _op, _options in (("ARG_MAX", "ArgMaxOptions"), ("ARG_MIN", "ArgMinOptions")):
+    _add(_op, lambda op=_op: model_of(op, {"x": X, "axes": ints(1, 2)}, {"y": (1, 8)}, keep_dims=False))
+for _op in ("ARG_MAX", "ARG_MIN"):
     _add(
         _op,
-        lambda op=_op, options=_options: model_of(
-            op, {"x": X, "axis": ints(3)}, {"y": (1, 6, 6)}, options, {"y": "int32"}, output_type=2
-        ),
+        lambda op=_op: model_of(op, {"x": X, "axis": ints(3)}, {"y": (1, 6, 6)}, {"y": "int32"}, output_type=2),
     )
 COMPARISONS = ("EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL")
 for _op in COMPARISONS:
-    _options = "".join(part.capitalize() for part in _op.split("_")) + "Options"
-    _add(_op, lambda op=_op, options=_options: model_of(op, {"x": X, "z": X}, {"y": X}, options, {"y": "bool"}))
-_add("SELECT", lambda: model_of("SELECT", {"c": X, "x": X, "z": X}, {"y": X}, "SelectOptions", {"c": "bool"}))
-_add("SELECT_V2", lambda: model_of("SELECT_V2", {"c": X, "x": X, "z": X}, {"y": X}, "SelectV2Options", {"c": "bool"}))
-_add("RESHAPE", lambda: model_of("RESHAPE", {"x": X, "s": ints(1, 36, 8)}, {"y": (1, 36, 8)}, "ReshapeOptions"))
-_add("SQUEEZE", lambda: model_of("SQUEEZE", {"x": X}, {"y": X[1:]}, "SqueezeOptions", squeeze_dims=(0,)))
-_add("EXPAND_DIMS", lambda: model_of("EXPAND_DIMS", {"x": X, "a": ints(1)}, {"y": (1, 1, *X[1:])}, "ExpandDimsOptions"))
-_add(
-    "TRANSPOSE", lambda: model_of("TRANSPOSE", {"x": X, "p": ints(0, 3, 1, 2)}, {"y": (1, 8, 6, 6)}, "TransposeOptions")
-)
-_add("TILE", lambda: model_of("TILE", {"x": X, "m": ints(1, 2, 1, 1)}, {"y": (1, 12, 6, 8)}, "TileOptions"))
+    _add(_op, lambda op=_op: model_of(op, {"x": X, "z": X}, {"y": X}, {"y": "bool"}))
+_add("SELECT", lambda: model_of("SELECT", {"c": X, "x": X, "z": X}, {"y": X}, {"c": "bool"}))
+_add("SELECT_V2", lambda: model_of("SELECT_V2", {"c": X, "x": X, "z": X}, {"y": X}, {"c": "bool"}))
+_add("RESHAPE", lambda: model_of("RESHAPE", {"x": X, "s": ints(1, 36, 8)}, {"y": (1, 36, 8)}))
+_add("SQUEEZE", lambda: model_of("SQUEEZE", {"x": X}, {"y": X[1:]}, squeeze_dims=(0,)))
+_add("EXPAND_DIMS", lambda: model_of("EXPAND_DIMS", {"x": X, "a": ints(1)}, {"y": (1, 1, *X[1:])}))
+_add("TRANSPOSE", lambda: model_of("TRANSPOSE", {"x": X, "p": ints(0, 3, 1, 2)}, {"y": (1, 8, 6, 6)}))
+_add("TILE", lambda: model_of("TILE", {"x": X, "m": ints(1, 2, 1, 1)}, {"y": (1, 12, 6, 8)}))
 _add(
     "BROADCAST_TO",
-    lambda: model_of("BROADCAST_TO", {"x": X, "s": ints(3, 6, 6, 8)}, {"y": (3, 6, 6, 8)}, "BroadcastToOptions"),
+    lambda: model_of("BROADCAST_TO", {"x": X, "s": ints(3, 6, 6, 8)}, {"y": (3, 6, 6, 8)}),
 )
 _add(
     "SPACE_TO_DEPTH",
-    lambda: model_of("SPACE_TO_DEPTH", {"x": X}, {"y": (1, 3, 3, 32)}, "SpaceToDepthOptions", block_size=2),
+    lambda: model_of("SPACE_TO_DEPTH", {"x": X}, {"y": (1, 3, 3, 32)}, block_size=2),
 )
 _add(
     "DEPTH_TO_SPACE",
-    lambda: model_of("DEPTH_TO_SPACE", {"x": X}, {"y": (1, 12, 12, 2)}, "DepthToSpaceOptions", block_size=2),
+    lambda: model_of("DEPTH_TO_SPACE", {"x": X}, {"y": (1, 12, 12, 2)}, block_size=2),
 )
-_add("REVERSE_V2", lambda: model_of("REVERSE_V2", {"x": X, "a": ints(1)}, {"y": X}, "ReverseV2Options"))
+_add("REVERSE_V2", lambda: model_of("REVERSE_V2", {"x": X, "a": ints(1)}, {"y": X}))
 _add(
     "MIRROR_PAD",
     lambda: model_of(
         "MIRROR_PAD",
         {"x": X, "p": ints(0, 0, 1, 1, 1, 1, 0, 0).reshape(4, 2)},
         {"y": (1, 8, 8, 8)},
-        "MirrorPadOptions",
         mode=0,
     ),
 )
 _add(
     "PAD",
-    lambda: model_of(
-        "PAD", {"x": X, "p": ints(0, 0, 1, 1, 1, 1, 0, 0).reshape(4, 2)}, {"y": (1, 8, 8, 8)}, "PadOptions"
-    ),
+    lambda: model_of("PAD", {"x": X, "p": ints(0, 0, 1, 1, 1, 1, 0, 0).reshape(4, 2)}, {"y": (1, 8, 8, 8)}),
 )
 _add(
     "PADV2",
@@ -210,14 +173,11 @@ _add(
         "PADV2",
         {"x": X, "p": ints(0, 0, 1, 1, 1, 1, 0, 0).reshape(4, 2), "v": np.array([0.5], np.float32)},
         {"y": (1, 8, 8, 8)},
-        "PadV2Options",
     ),
 )
 _add(
     "SLICE",
-    lambda: model_of(
-        "SLICE", {"x": X, "b": ints(0, 1, 1, 0), "s": ints(1, 3, 3, 8)}, {"y": (1, 3, 3, 8)}, "SliceOptions"
-    ),
+    lambda: model_of("SLICE", {"x": X, "b": ints(0, 1, 1, 0), "s": ints(1, 3, 3, 8)}, {"y": (1, 3, 3, 8)}),
 )
 _add(
     "STRIDED_SLICE",
@@ -225,13 +185,12 @@ _add(
         "STRIDED_SLICE",
         {"x": X, "b": ints(0, 0, 0, 0), "e": ints(1, 6, 6, 8), "s": ints(1, 2, 2, 1)},
         {"y": (1, 3, 3, 8)},
-        "StridedSliceOptions",
     ),
 )
-_add("GATHER", lambda: model_of("GATHER", {"x": X, "i": ints(2, 0, 1)}, {"y": (1, 3, 6, 8)}, "GatherOptions", axis=1))
+_add("GATHER", lambda: model_of("GATHER", {"x": X, "i": ints(2, 0, 1)}, {"y": (1, 3, 6, 8)}, axis=1))
 _add(
     "GATHER_ND",
-    lambda: model_of("GATHER_ND", {"x": X, "i": ints(0, 1, 0, 2).reshape(2, 2)}, {"y": (2, 6, 8)}, "GatherNdOptions"),
+    lambda: model_of("GATHER_ND", {"x": X, "i": ints(0, 1, 0, 2).reshape(2, 2)}, {"y": (2, 6, 8)}),
 )
 _add(
     "SPACE_TO_BATCH_ND",
@@ -239,7 +198,6 @@ _add(
         "SPACE_TO_BATCH_ND",
         {"x": X, "b": ints(2, 2), "p": np.zeros((2, 2), np.int32)},
         {"y": (4, 3, 3, 8)},
-        "SpaceToBatchNDOptions",
     ),
 )
 _add(
@@ -248,41 +206,31 @@ _add(
         "BATCH_TO_SPACE_ND",
         {"x": (4, 3, 3, 8), "b": ints(2, 2), "p": np.zeros((2, 2), np.int32)},
         {"y": X},
-        "BatchToSpaceNDOptions",
     ),
 )
 _HALVES = {"y": (1, 6, 6, 4), "y2": (1, 6, 6, 4)}
-_add("SPLIT", lambda: model_of("SPLIT", {"a": ints(3)[0:1].reshape(()), "x": X}, _HALVES, "SplitOptions", num_splits=2))
+_add("SPLIT", lambda: model_of("SPLIT", {"a": ints(3)[0:1].reshape(()), "x": X}, _HALVES, num_splits=2))
 _add(
     "SPLIT_V",
-    lambda: model_of(
-        "SPLIT_V", {"x": X, "s": ints(4, 4), "a": ints(3).reshape(())}, _HALVES, "SplitVOptions", num_splits=2
-    ),
+    lambda: model_of("SPLIT_V", {"x": X, "s": ints(4, 4), "a": ints(3).reshape(())}, _HALVES, num_splits=2),
 )
 _add(
     "PACK",
-    lambda: model_of("PACK", {"x": (1, 8), "z": (1, 8)}, {"y": (2, 1, 8)}, "PackOptions", values_count=2, axis=0),
+    lambda: model_of("PACK", {"x": (1, 8), "z": (1, 8)}, {"y": (2, 1, 8)}, values_count=2, axis=0),
 )
-_add("UNPACK", lambda: model_of("UNPACK", {"x": (2, 8)}, {"y": (8,), "y2": (8,)}, "UnpackOptions", num=2, axis=0))
+_add("UNPACK", lambda: model_of("UNPACK", {"x": (2, 8)}, {"y": (8,), "y2": (8,)}, num=2, axis=0))
 _add(
     "CONCATENATION",
-    lambda: model_of("CONCATENATION", {"x": X, "z": X}, {"y": (1, 6, 6, 16)}, "ConcatenationOptions", axis=3),
+    lambda: model_of("CONCATENATION", {"x": X, "z": X}, {"y": (1, 6, 6, 16)}, axis=3),
 )
-for _op, _options in (
-    ("RESIZE_BILINEAR", "ResizeBilinearOptions"),
-    ("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions"),
-):
+for _op in ("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"):
     _add(
         _op,
-        lambda op=_op, options=_options: model_of(
-            op, {"x": X, "s": ints(12, 12)}, {"y": (1, 12, 12, 8)}, options, half_pixel_centers=True
-        ),
+        lambda op=_op: model_of(op, {"x": X, "s": ints(12, 12)}, {"y": (1, 12, 12, 8)}, half_pixel_centers=True),
     )
 _add(
     "TOPK_V2",
-    lambda: model_of(
-        "TOPK_V2", {"x": (1, 10), "k": ints(3).reshape(())}, {"y": (1, 3), "i": (1, 3)}, "TopKV2Options", {"i": "int32"}
-    ),
+    lambda: model_of("TOPK_V2", {"x": (1, 10), "k": ints(3).reshape(())}, {"y": (1, 3), "i": (1, 3)}, {"i": "int32"}),
 )
 _add(
     "DYNAMIC_UPDATE_SLICE",
@@ -290,7 +238,6 @@ _add(
         "DYNAMIC_UPDATE_SLICE",
         {"x": (1, 8, 4), "u": (1, 2, 4), "s": ints(0, 3, 0)},
         {"y": (1, 8, 4)},
-        "DynamicUpdateSliceOptions",
     ),
 )
 

@@ -19,7 +19,6 @@ def _dense(name: str, read: str, written: str, units: tuple[int, int], seed: int
         (read, weight.name, bias.name),
         (written,),
         attrs,
-        extras={"options": "FullyConnectedOptions"},
     )
     return node, [weight, bias]
 
@@ -46,7 +45,6 @@ def two_headed() -> Model:
         ("left", "right"),
         ("total",),
         {"fused_activation_function": "NONE"},
-        extras={"options": "AddOptions"},
     )
     one, one_constants = _dense("one", "total", "small", (2, FEATURES), 3, "NONE")
     two, two_constants = _dense("two", "total", "large", (CLASSES, FEATURES), 4, "NONE")

@@ -79,7 +79,7 @@ def test_repeated_values_share_extremes_but_not_histograms():
         constant("by", np.array([1, 3], np.int32)),
         Tensor("y", (1, 6), "float32"),
     ]
-    model = tiny.model(tensors, [tiny.node("TILE", ("x", "by"), ("y",), "TileOptions")], ("x",), ("y",))
+    model = tiny.model(tensors, [tiny.node("TILE", ("x", "by"), ("y",))], ("x",), ("y",))
     assert implied(model, ["x", "y"], same_size=False) == {"x": "x", "y": "x"}
     assert implied(model, ["x", "y"], same_size=True) == {"x": "x", "y": "y"}
     stats = calibrate(model, [np.ones(2, np.float32)], histograms=True)

@@ -35,8 +35,7 @@ def masked(model: Model, removed: set[int]) -> Model:
             tensors[raw] = replace(tensors[name], name=raw)
             tensors[factor] = constant(factor, mask)
             names.append(raw)
-            attrs, extras = {"fused_activation_function": "NONE"}, {"options": "MulOptions"}
-            behind.append(Node("MUL", (raw, factor), (name,), attrs, extras=extras))
+            behind.append(Node("MUL", (raw, factor), (name,), {"fused_activation_function": "NONE"}))
         nodes += [replace(node, outputs=tuple(names)), *behind]
     return replace_graph(model, 0, replace(graph, nodes=tuple(nodes), tensors=tensors))
 

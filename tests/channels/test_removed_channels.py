@@ -198,8 +198,8 @@ def _with(model: Model, **arrays: np.ndarray) -> Model:
     return replace_graph(model, 0, replace(model.main, tensors=tensors))
 
 
-def _between(shape: tuple[int, ...], op: str, *inputs: str, options: str | None = None, **attrs: object) -> Layer:
-    return layer(op, inputs, {"m": shape}, options, **attrs)
+def _between(shape: tuple[int, ...], op: str, *inputs: str, **attrs: object) -> Layer:
+    return layer(op, inputs, {"m": shape}, **attrs)
 
 
 def _integers(*values: object) -> np.ndarray:
@@ -209,25 +209,25 @@ def _integers(*values: object) -> np.ndarray:
 W = weights(8, 3, 3, 3)
 MOVERS: dict[str, Callable[[], Model]] = {
     "pad of channels": lambda: _with(
-        _two_convolutions(W, _between((1, 4, 4, 12), "PAD", "a", "p", options="PadOptions"), last="m", reads=12),
+        _two_convolutions(W, _between((1, 4, 4, 12), "PAD", "a", "p"), last="m", reads=12),
         p=_integers([0, 0], [0, 0], [0, 0], [2, 2]),
     ),
     "slice": lambda: _with(
-        _two_convolutions(W, _between((1, 4, 4, 4), "SLICE", "a", "s", "z", options="SliceOptions"), last="m", reads=4),
+        _two_convolutions(W, _between((1, 4, 4, 4), "SLICE", "a", "s", "z"), last="m", reads=4),
         s=_integers(0, 0, 0, 4),
         z=_integers(1, 4, 4, -1),
     ),
     "space to depth": lambda: _two_convolutions(
         W,
-        _between((1, 2, 2, 32), "SPACE_TO_DEPTH", "a", options="SpaceToDepthOptions", block_size=2),
-        layer("DEPTH_TO_SPACE", ("m",), {"n": (1, 4, 4, 8)}, "DepthToSpaceOptions", block_size=2),
+        _between((1, 2, 2, 32), "SPACE_TO_DEPTH", "a", block_size=2),
+        layer("DEPTH_TO_SPACE", ("m",), {"n": (1, 4, 4, 8)}, block_size=2),
         last="n",
     ),
     "split": lambda: _with(
         _two_convolutions(
             W,
-            layer("SPLIT", ("i", "a"), {"m": (1, 4, 4, 4), "n": (1, 4, 4, 4)}, "SplitOptions", num_splits=2),
-            layer("MUL", ("m", "n"), {"o": (1, 4, 4, 4)}, "MulOptions"),
+            layer("SPLIT", ("i", "a"), {"m": (1, 4, 4, 4), "n": (1, 4, 4, 4)}, num_splits=2),
+            layer("MUL", ("m", "n"), {"o": (1, 4, 4, 4)}),
             last="o",
             reads=4,
         ),
@@ -236,7 +236,7 @@ MOVERS: dict[str, Callable[[], Model]] = {
     "constant beside": lambda: _with(
         _two_convolutions(
             W,
-            _between((1, 4, 4, 11), "CONCATENATION", "a", "k", options="ConcatenationOptions", axis=3),
+            _between((1, 4, 4, 11), "CONCATENATION", "a", "k", axis=3),
             last="m",
             reads=11,
         ),
@@ -249,7 +249,7 @@ MOVERS: dict[str, Callable[[], Model]] = {
         _two_convolutions(
             W,
             _between(
-                (1, 4, 4, 16), "DEPTHWISE_CONV_2D", "a", "k", "l", options="DepthwiseConv2DOptions", stride_h=1,
+                (1, 4, 4, 16), "DEPTHWISE_CONV_2D", "a", "k", "l", stride_h=1,
                 stride_w=1, padding="SAME", depth_multiplier=2, dilation_h_factor=1, dilation_w_factor=1,
             ),
             last="m",
@@ -273,7 +273,7 @@ def test_operator_follows_its_channels(name: str, taken: list[set[int]]) -> None
 
 def test_operator_without_a_rule_keeps_all() -> None:
     shape = (1, 4, 4, 8)
-    whole = _two_convolutions(W, _between(shape, "REVERSE_V2", "a", "r", options="ReverseV2Options"), last="m")
+    whole = _two_convolutions(W, _between(shape, "REVERSE_V2", "a", "r"), last="m")
     with pytest.raises(RecipeError, match=r"'a' \(REVERSE_V2 'm' reads them all\)"):
         remove_channels(_with(whole, r=_integers(3)), 0.5, multiple=2)
 
@@ -340,7 +340,7 @@ def test_zero_that_becomes_another_value_stays(op: str, left: int) -> None:
 
 def test_zero_that_is_added_to_stays() -> None:
     zeroed = _zeroed()
-    whole = _two_convolutions(W, layer("ADD", ("a", "k"), {"m": (1, 4, 4, 8)}, "AddOptions"), last="m")
+    whole = _two_convolutions(W, layer("ADD", ("a", "k"), {"m": (1, 4, 4, 8)}), last="m")
     added = np.zeros(8, np.float32)
     added[5] = 1
     tensors = {**whole.main.tensors, **_only(zeroed.main.tensors, "w", "b"), "k": constant("k", added)}
@@ -351,7 +351,7 @@ def test_zero_that_is_added_to_stays() -> None:
 @pytest.mark.parametrize(("value", "left"), [(0.0, 5), (1.0, 8)])
 def test_zero_that_one_number_is_added_to_stays(value: float, left: int) -> None:
     zeroed = _zeroed()
-    whole = _two_convolutions(W, layer("ADD", ("a", "k"), {"m": (1, 4, 4, 8)}, "AddOptions"), last="m")
+    whole = _two_convolutions(W, layer("ADD", ("a", "k"), {"m": (1, 4, 4, 8)}), last="m")
     whole = _with(whole, k=np.array([value], np.float32), **{n: zeroed.main.tensors[n].array for n in ("w", "b")})
     assert sizes(remove_channels(whole, only_zero=True))["a"] == (8, left)
 

@@ -24,7 +24,6 @@ class Case:
     """One operator under construction."""
 
     op: str
-    options: str | None = None
     attrs: dict[str, Any] = field(default_factory=dict)
     tensors: list[Tensor] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
@@ -51,9 +50,8 @@ class Case:
         record = operators.lookup(self.op)
         form = f"{self.form}*int8" if record.weight is not None and "*" not in self.form else self.form
         version = record.versions.get(form, 1)
-        extras = {} if self.options is None else {"options": self.options}
         inputs, outputs = (tuple(t.name for t in part) for part in (self.tensors, self.outputs))
-        node = Node(self.op, inputs, outputs, self.attrs, version, extras=extras)
+        node = Node(self.op, inputs, outputs, self.attrs, version)
 
         def build(results: list[Tensor]) -> Model:
             tensors = {t.name: t for t in (*self.tensors, *results)}

@@ -59,7 +59,7 @@ def _conv(draw: Callable[..., Any], op: str, dtype: str) -> Case:
     groups = draw(st.sampled_from((1, 1, 1, 2)))
     kernel = draw(st.sampled_from((1, 1, 2, 3)))
     attrs = window(draw) | {"fused_activation_function": draw(st.sampled_from(FUSED))}
-    built = Case(op, "Conv2DOptions", attrs)
+    built = Case(op, attrs)
     x = image(draw, dtype, channels * groups)
     return weighted(draw, built, dtype, (outputs, kernel, kernel, channels), 0, x, per_channel=True)
 
@@ -69,7 +69,7 @@ def _depthwise(draw: Callable[..., Any], op: str, dtype: str) -> Case:
     channels, multiplier = draw(st.sampled_from((1, 3, 6, 8, 12, 17))), draw(st.sampled_from((1, 1, 2)))
     kernel = draw(st.sampled_from((1, 2, 3, 3, 5)))
     attrs = window(draw) | {"fused_activation_function": draw(st.sampled_from(FUSED)), "depth_multiplier": multiplier}
-    built = Case(op, "DepthwiseConv2DOptions", attrs)
+    built = Case(op, attrs)
     x = image(draw, dtype, channels, least=9)
     return weighted(draw, built, dtype, (1, kernel, kernel, channels * multiplier), 3, x, per_channel=True)
 
@@ -82,7 +82,7 @@ def _dense(draw: Callable[..., Any], op: str, dtype: str) -> Case:
     if draw(st.booleans()):
         attrs["keep_num_dims"] = True
         x = x[np.newaxis]
-    return weighted(draw, Case(op, "FullyConnectedOptions", attrs), dtype, (outputs, depth), 0, x)
+    return weighted(draw, Case(op, attrs), dtype, (outputs, depth), 0, x)
 
 
 @case("TRANSPOSE_CONV")
@@ -98,7 +98,7 @@ def _transposed(draw: Callable[..., Any], op: str, dtype: str) -> Case:
     height, width = (n * stride if same else (n - 1) * stride + max(kernel, stride) for n in x.shape[1:3])
     built = weighted(
         draw,
-        Case(op, "TransposeConvOptions", attrs),
+        Case(op, attrs),
         dtype,
         (outputs, kernel, kernel, channels),
         0,
@@ -126,7 +126,7 @@ def _binary(draw: Callable[..., Any], op: str, dtype: str) -> Case:
     out = scaled(out, float(both) * 2.0 ** draw(st.floats(-1.5, 1.5)))
     attrs = {"fused_activation_function": draw(st.sampled_from(FUSED))}
     random = random_of(draw)
-    built = Case(op, {"ADD": "AddOptions", "SUB": "SubOptions", "MUL": "MulOptions"}[op], attrs)
+    built = Case(op, attrs)
     pair = [("x", integers(random, shape, dtype), x_params), ("z", integers(random, other, dtype), z_params)]
     for name, array, quant in pair:
         built.fed(name, array, quant)
@@ -141,11 +141,7 @@ def _pool(draw: Callable[..., Any], op: str, dtype: str) -> Case:
     }
     attrs["fused_activation_function"] = draw(st.sampled_from(FUSED))
     quant = params(draw, dtype)
-    return (
-        Case(op, "Pool2DOptions", attrs)
-        .fed("x", image(draw, dtype, draw(st.integers(1, 17))), quant)
-        .gives(dtype, quant)
-    )
+    return Case(op, attrs).fed("x", image(draw, dtype, draw(st.integers(1, 17))), quant).gives(dtype, quant)
 
 
 @case("MEAN")
@@ -156,7 +152,7 @@ def _mean(draw: Callable[..., Any], op: str, dtype: str) -> Case:
         replace(params(draw, dtype), scale=quant.scale),
         2.0 ** draw(st.sampled_from((-9.0, -3.0, -2.5, -0.6, 0.0, 0.5, 9.0))),
     )
-    built = Case(op, "ReducerOptions", {"keep_dims": draw(st.booleans())})
+    built = Case(op, {"keep_dims": draw(st.booleans())})
     built.fed("x", image(draw, dtype, draw(st.integers(1, 17))), quant)
     return built.constant("axes", np.asarray(axes, np.int32)).gives(dtype, out)
 
@@ -165,7 +161,7 @@ def _mean(draw: Callable[..., Any], op: str, dtype: str) -> Case:
 def _softmax(draw: Callable[..., Any], op: str, dtype: str) -> Case:
     shape = (draw(st.integers(1, 20)), draw(st.integers(1, 40)))
     fixed = QuantParams("int8", (1 / 256,), (-128,)) if dtype == "int8" else QuantParams("int16", (1 / 32768,), (0,))
-    built = Case(op, "SoftmaxOptions", {"beta": draw(st.sampled_from((1.0, 1.0, 0.5)))})
+    built = Case(op, {"beta": draw(st.sampled_from((1.0, 1.0, 0.5)))})
     low = -8 if dtype == "int8" else -14
     return built.fed("x", integers(random_of(draw), shape, dtype), params(draw, dtype, low, low + 9)).gives(
         dtype, fixed
@@ -194,8 +190,7 @@ def _activation(draw: Callable[..., Any], op: str, dtype: str) -> Case:
         replace(params(draw, dtype), scale=quant.scale), 2.0 ** draw(st.one_of(st.floats(-1.5, 1), st.integers(-1, 1)))
     )
     attrs = {"alpha": draw(st.sampled_from((0.1, 0.2, 0.3, 0.01)))} if op == "LEAKY_RELU" else {}
-    options = {"LEAKY_RELU": "LeakyReluOptions", "HARD_SWISH": "HardSwishOptions"}.get(op)
-    return Case(op, options, attrs).fed("x", image(draw, dtype, draw(st.integers(1, 17))), quant).gives(dtype, out)
+    return Case(op, attrs).fed("x", image(draw, dtype, draw(st.integers(1, 17))), quant).gives(dtype, out)
 
 
 @case("ELU", "GELU", "PRELU", forms=("int8",))
@@ -205,7 +200,7 @@ def _smooth(draw: Callable[..., Any], op: str, dtype: str) -> Case:
     out = scaled(replace(params(draw, dtype), scale=quant.scale), factor)
     attrs = {"approximate": draw(st.booleans())} if op == "GELU" else {}
     channels = draw(st.integers(1, 17))
-    built = Case(op, "GeluOptions" if op == "GELU" else None, attrs).fed("x", image(draw, dtype, channels), quant)
+    built = Case(op, attrs).fed("x", image(draw, dtype, channels), quant)
     if op == "PRELU":
         built.constant("a", integers(random_of(draw), (1, 1, channels), dtype), params(draw, dtype, -10, -6))
     return built.gives(dtype, out)
@@ -217,7 +212,7 @@ def _squared(draw: Callable[..., Any], op: str, dtype: str) -> Case:
     z_params = scaled(params(draw, dtype, -2, 2), x_params.scale[0])
     both = max(*x_params.scale, *z_params.scale) ** 2 * 2.0 ** draw(st.floats(3, 8))
     x, z = image(draw, dtype, 5), integers(random_of(draw), draw(st.sampled_from(((1, 1, 1, 5), ()))), dtype)
-    built = Case(op, "SquaredDifferenceOptions").fed("x", x, x_params).fed("z", z, z_params)
+    built = Case(op).fed("x", x, x_params).fed("z", z, z_params)
     return built.gives(dtype, replace(params(draw, dtype), scale=(float(np.float32(both)),)))
 
 
@@ -226,7 +221,7 @@ def _quantize(draw: Callable[..., Any], op: str, dtype: str) -> Case:
     quant = params(draw, dtype)
     out = scaled(replace(params(draw, dtype), scale=quant.scale), 2.0 ** draw(st.floats(-2, 2)))
     x = image(draw, dtype, draw(st.integers(1, 17)))
-    return Case(op, "QuantizeOptions").fed("x", x, quant).gives(dtype, out)
+    return Case(op).fed("x", x, quant).gives(dtype, out)
 
 
 @case("QUANTIZE float32")
@@ -235,13 +230,9 @@ def _quantize_real(draw: Callable[..., Any], op: str, dtype: str) -> Case:
     x = (image(draw, "int8", draw(st.integers(1, 17))) * np.float32(out.scale[0] / 2)).astype(np.float32)
     if dtype == "int16":
         x *= 256
-    return Case("QUANTIZE", "QuantizeOptions").fed("x", x, None).gives(dtype, out)
+    return Case("QUANTIZE").fed("x", x, None).gives(dtype, out)
 
 
 @case("DEQUANTIZE")
 def _dequantize(draw: Callable[..., Any], op: str, dtype: str) -> Case:
-    return (
-        Case(op, "DequantizeOptions")
-        .fed("x", image(draw, dtype, draw(st.integers(1, 17))), params(draw, dtype))
-        .gives("float32", None)
-    )
+    return Case(op).fed("x", image(draw, dtype, draw(st.integers(1, 17))), params(draw, dtype)).gives("float32", None)

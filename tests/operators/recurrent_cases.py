@@ -45,11 +45,9 @@ class Layer(Case):
             ]
             tensors += reset
             version = 4 if state.dtype == "int16" else 2
-            options = {"options": "SliceOptions"}
-            nodes.append(Node("SLICE", tuple(t.name for t in reset), (state.name,), {}, version, extras=options))
-        extras: dict[str, Any] = {"options": self.options}
-        if self.intermediates:
-            extras["intermediates"] = tuple(tensor.name for tensor in self.intermediates)
+            nodes.append(Node("SLICE", tuple(t.name for t in reset), (state.name,), {}, version))
+        named = tuple(tensor.name for tensor in self.intermediates)
+        extras = {"intermediates": named} if named else {}
         version = {"float32*int8": 3 if self.attrs["asymmetric_quantize_inputs"] else 2}.get(self.form, 1)
         inputs, outputs = (tuple(t.name for t in part) for part in (self.tensors, self.outputs))
         nodes.append(Node(self.op, inputs, outputs, self.attrs, version, extras=extras))
@@ -82,7 +80,7 @@ def _sizes(draw: Callable[..., Any]) -> Sizes:
 def _layer(draw: Callable[..., Any], op: str, sizes: Sizes, asymmetric: bool = False) -> Layer:
     changed = {"cell_clip": draw(st.sampled_from((0.0, 0.0, 0.0, 0.75))), "time_major": sizes.time_major}
     changed["asymmetric_quantize_inputs"] = asymmetric
-    return Layer(op, "UnidirectionalSequenceLSTMOptions", ATTRS | changed)
+    return Layer(op, ATTRS | changed)
 
 
 def _filled(
@@ -178,7 +176,7 @@ class Nested(Case):
 
     def model(self) -> Model:
         inputs, outputs = (tuple(t.name for t in part) for part in (self.tensors, self.outputs))
-        node = Node(self.op, inputs, outputs, self.attrs, extras={"options": self.options})
+        node = Node(self.op, inputs, outputs, self.attrs)
         main = Graph("main", tuple(self.feeds), outputs, (node,), {t.name: t for t in (*self.tensors, *self.outputs)})
         return Model((main, *self.called))
 
@@ -195,8 +193,7 @@ def _graph(name: str, inputs: list[Tensor], nodes: list[Node], others: list[Tens
     return Graph(name, fed, named(outputs), tuple(nodes), {tensor.name: tensor for tensor in tensors})
 
 
-def _arithmetic(op: str) -> dict[str, Any]:
-    return {"attrs": {"fused_activation_function": "NONE"}, "extras": {"options": f"{op.title()}Options"}}
+_ARITHMETIC = {"attrs": {"fused_activation_function": "NONE"}}
 
 
 @case("WHILE", forms=("int8",))
@@ -206,12 +203,12 @@ def _loop(draw: Callable[..., Any], op: str, dtype: str) -> Nested:
     x, z = (integers(random, (2, draw(st.integers(1, 9))), dtype) for _ in "xz")
     z = z[:, : x.shape[1]] if z.shape[1] >= x.shape[1] else z[:, :1]
     attrs = {"cond_subgraph_index": 1, "body_subgraph_index": 2}
-    built = Nested(op, "WhileOptions", attrs)
+    built = Nested(op, attrs)
     built.constant("start", np.zeros((), np.float32))
     built.fed("limit", np.asarray(draw(st.integers(0, 4)), np.float32), None).fed("x", x, quant)
     count = Tensor("i", (), "float32")
     state = [count, replace(count, name="limit"), Tensor("x", x.shape, dtype, quant=quant)]
-    less = Node("LESS", ("i", "limit"), ("more",), extras={"options": "LessOptions"})
+    less = Node("LESS", ("i", "limit"), ("more",))
     cond = _graph("cond", state, [less], [Tensor("more", (), "bool")], ("more",))
     others = [
         constant("one", np.ones((), np.float32)),
@@ -220,8 +217,8 @@ def _loop(draw: Callable[..., Any], op: str, dtype: str) -> Nested:
         replace(state[2], name="y"),
     ]
     nodes = [
-        Node("ADD", ("i", "one"), ("next",), **_arithmetic("ADD")),
-        Node("ADD", ("x", "z"), ("y",), version=2, **_arithmetic("ADD")),
+        Node("ADD", ("i", "one"), ("next",), **_ARITHMETIC),
+        Node("ADD", ("x", "z"), ("y",), version=2, **_ARITHMETIC),
     ]
     built.called = [cond, _graph("body", state, nodes, others, ("next", "limit", "y"))]
     built.outputs = [replace(t, name=f"y{i}") for i, t in enumerate(state)]
@@ -233,14 +230,14 @@ def _branch(draw: Callable[..., Any], op: str, dtype: str) -> Nested:
     """Adds or multiplies. The scales are such that no product wraps around."""
     random, quant, out = random_of(draw), params(draw, dtype, -4, -1), params(draw, dtype, -1, 1)
     attrs = {"then_subgraph_index": 1, "else_subgraph_index": 2}
-    built = Nested(op, "IfOptions", attrs)
+    built = Nested(op, attrs)
     built.fed("condition", np.asarray(draw(st.booleans())), None)
     for name in "xz":
         built.fed(name, integers(random, (3, 5), dtype), quant)
     inputs = built.tensors[1:]
     result = Tensor("y", (3, 5), dtype, quant=out)
     for name, version in (("ADD", 2), ("MUL", 3)):
-        node = Node(name, ("x", "z"), ("y",), version=version, **_arithmetic(name))
+        node = Node(name, ("x", "z"), ("y",), version=version, **_ARITHMETIC)
         built.called.append(_graph(name.lower(), inputs, [node], [result], ("y",)))
     built.outputs = [replace(result, name="y0")]
     return built

@@ -26,7 +26,7 @@ def _sum(draw: Callable[..., Any], op: str, dtype: str) -> Case:
     out = scaled(
         replace(params(draw, dtype), scale=quant.scale), 2.0 ** draw(st.one_of(st.floats(-2, 6), st.integers(-2, 6)))
     )
-    built = Case(op, "ReducerOptions", {"keep_dims": draw(st.booleans())})
+    built = Case(op, {"keep_dims": draw(st.booleans())})
     return axes(draw, built.fed("x", image(draw, dtype, draw(st.integers(1, 17))), quant)).gives(dtype, out)
 
 
@@ -37,7 +37,7 @@ def _sum_at_ties(draw: Callable[..., Any], op: str, dtype: str) -> Case:
     steps, whole = draw(st.integers(20, 600)), draw(st.integers(3, 100))
     ratio = steps / (whole + 0.5) / (count if name == "MEAN" else 1)
     quant = params(draw, dtype)
-    built = Case(name, "ReducerOptions", {"keep_dims": draw(st.booleans())})
+    built = Case(name, {"keep_dims": draw(st.booleans())})
     built.fed("x", integers(random_of(draw), (4, count, 16, 16), dtype), quant)
     return built.constant("axes", np.array([1], np.int32)).gives(
         dtype, scaled(replace(params(draw, dtype), scale=quant.scale), ratio)
@@ -50,7 +50,7 @@ def _product(draw: Callable[..., Any], op: str, dtype: str) -> Case:
     quant, out = params(draw, dtype, -2, 1), params(draw, dtype)
     quant = replace(quant, scale=(float(np.float32(quant.scale[0] * 2 / steps)),))
     out = replace(out, scale=(float(np.float32(2.0 ** draw(st.floats(-3, 2)) / steps)),))
-    built = Case(op, "ReducerOptions", {"keep_dims": draw(st.booleans())})
+    built = Case(op, {"keep_dims": draw(st.booleans())})
     shape = (2, draw(st.integers(2, 4)), draw(st.integers(1, 3)), draw(st.integers(2, 5)))
     chosen = draw(st.sampled_from(((1, 2), (3,), (1,), (0, 3), (-1,), (0, 2))))
     built.fed("x", integers(random_of(draw), shape, dtype), quant).constant("axes", np.asarray(chosen, np.int32))
@@ -61,7 +61,7 @@ def _product(draw: Callable[..., Any], op: str, dtype: str) -> Case:
 @case("REDUCE_ANY", "REDUCE_ALL", forms=("bool",))
 def _plain(draw: Callable[..., Any], op: str, dtype: str) -> Case:
     x = plain(draw, dtype)
-    built = Case(op, "ReducerOptions", {"keep_dims": draw(st.booleans())})
+    built = Case(op, {"keep_dims": draw(st.booleans())})
     if dtype == "float32" and op in ("SUM", "MEAN"):
         x = np.abs(x)  # sums that cancel out say nothing
     if dtype == "bool":
@@ -75,8 +75,7 @@ def _positions(draw: Callable[..., Any], op: str, dtype: str) -> Case:
     if dtype == "int32":
         x //= 20  # many are equal
     out = draw(st.sampled_from(("int32", "int64")))
-    options = "ArgMaxOptions" if op == "ARG_MAX" else "ArgMinOptions"
-    built = Case(op, options, {"output_type": {"int32": 2, "int64": 4}[out]}).fed("x", x, None)
+    built = Case(op, {"output_type": {"int32": 2, "int64": 4}[out]}).fed("x", x, None)
     return built.constant("axis", np.array([draw(st.integers(-4, 3))], np.int32)).gives(out, None)
 
 
@@ -91,7 +90,7 @@ def _pool(draw: Callable[..., Any], op: str, dtype: str) -> Case:
     scale = draw(st.sampled_from((2.0, 4.0, 12.0, 12 / 5, 12 / 7, 2 / 3, 0.4, 12 / 31)))
     quant = QuantParams(dtype, (float(np.float32(scale)),), params(draw, dtype).zero_point)
     name = op.split()[0]
-    return Case(name, "Pool2DOptions", attrs).fed("x", image(draw, dtype, 17), quant).gives(dtype, quant)
+    return Case(name, attrs).fed("x", image(draw, dtype, 17), quant).gives(dtype, quant)
 
 
 @case("AVERAGE_POOL_2D", "MAX_POOL_2D", "L2_POOL_2D", forms=("float32",))
@@ -101,7 +100,7 @@ def _pool_of_floats(draw: Callable[..., Any], op: str, dtype: str) -> Case:
         "filter_width": draw(st.integers(1, 4)),
     }
     attrs["fused_activation_function"] = draw(st.sampled_from(FUSED))
-    return Case(op, "Pool2DOptions", attrs).fed("x", plain(draw, dtype, least=5), None).gives(dtype, None)
+    return Case(op, attrs).fed("x", plain(draw, dtype, least=5), None).gives(dtype, None)
 
 
 @case("ADD", "SUB", "MUL", forms=("float32", "int32", "int64"))
@@ -111,31 +110,19 @@ def _binary(draw: Callable[..., Any], op: str, dtype: str) -> Case:
     x, z = plain(draw, dtype), plain(draw, dtype)[:1, :1, :1]
     if draw(st.booleans()):
         z = np.resize(z, x.shape)
-    options = {
-        "ADD": "AddOptions",
-        "SUB": "SubOptions",
-        "MUL": "MulOptions",
-        "SQUARED_DIFFERENCE": "SquaredDifferenceOptions",
-    }.get(op, "MaximumMinimumOptions")
     attrs = {"fused_activation_function": draw(st.sampled_from(FUSED))} if op in ("ADD", "SUB", "MUL") else {}
-    return Case(op, options, attrs).fed("x", x, None).fed("z", z, None).gives(dtype, None)
+    return Case(op, attrs).fed("x", x, None).fed("z", z, None).gives(dtype, None)
 
 
 @case("LOGISTIC", "TANH", "ELU", "GELU", "HARD_SWISH", "LEAKY_RELU", "PRELU", "SOFTMAX", forms=("float32",))
 @case("RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", forms=("float32",))
 def _activation(draw: Callable[..., Any], op: str, dtype: str) -> Case:
-    options = {
-        "GELU": "GeluOptions",
-        "HARD_SWISH": "HardSwishOptions",
-        "LEAKY_RELU": "LeakyReluOptions",
-        "SOFTMAX": "SoftmaxOptions",
-    }.get(op)
     attrs = {
         "GELU": {"approximate": draw(st.booleans())},
         "LEAKY_RELU": {"alpha": draw(st.sampled_from((0.1, 0.3)))},
         "SOFTMAX": {"beta": draw(st.sampled_from((1.0, 0.5)))},
     }.get(op, {})
-    built = Case(op, options, attrs).fed("x", plain(draw, dtype), None)
+    built = Case(op, attrs).fed("x", plain(draw, dtype), None)
     if op == "PRELU":
         built.constant("a", random_of(draw).normal(0, 0.3, (1, 1, 7)).astype(np.float32))
     return built.gives(dtype, None)
@@ -145,4 +132,4 @@ def _activation(draw: Callable[..., Any], op: str, dtype: str) -> Case:
 def _dequantize(draw: Callable[..., Any], op: str, dtype: str) -> Case:
     quant = QuantParams("uint8", params(draw, "int8").scale, (draw(st.integers(0, 255)),)) if dtype == "uint8" else None
     x = plain(draw, "int32") % 256 if dtype == "uint8" else plain(draw, "float32")
-    return Case(op, "DequantizeOptions").fed("x", x.astype(dtype), quant).gives("float32", None)
+    return Case(op).fed("x", x.astype(dtype), quant).gives("float32", None)

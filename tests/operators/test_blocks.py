@@ -37,8 +37,7 @@ def blocked(x: np.ndarray, weight: np.ndarray, scales: np.ndarray, bias: np.ndar
     inputs = ("x", "w") if bias is None else ("x", "w", "b")
     if bias is not None:
         tensors.append(constant("b", bias))
-    extras = {"options": "FullyConnectedOptions"}
-    node = Node("FULLY_CONNECTED", inputs, ("y",), {"fused_activation_function": fused}, 12, extras=extras)
+    node = Node("FULLY_CONNECTED", inputs, ("y",), {"fused_activation_function": fused}, 12)
     return Model((Graph("main", ("x",), ("y",), (node,), {t.name: t for t in tensors}),))
 
 

@@ -26,7 +26,7 @@ SESSION = {"xnnpack": "auto", "tflite_opt": "no_delegate", "tflite_ref": "refere
 
 def layer(batch: int = 1, cell_scale: float = 2.0**-11, **attrs: object) -> Layer:
     """An integer LSTM of 6 features, 5 steps and 8 units."""
-    built = Layer("UNIDIRECTIONAL_SEQUENCE_LSTM", "UnidirectionalSequenceLSTMOptions", ATTRS | attrs, form="int8")
+    built = Layer("UNIDIRECTIONAL_SEQUENCE_LSTM", ATTRS | attrs, form="int8")
     sizes = Sizes(batch, 5, 6, 8, bool(attrs.get("time_major")))
     x, hidden = QuantParams("int8", (0.02,), (-5,)), QuantParams("int8", (1 / 127,), (3,))
     return integer_layer(built, sizes, np.random.default_rng(0), x, hidden, QuantParams("int16", (cell_scale,), (0,)))
@@ -158,7 +158,7 @@ def test_rows_are_quantized_as_by_litert(asymmetric: bool) -> None:
     x[:, 0], x[:, 13] = (-100, 155) if asymmetric else (-127, 3)  # a scale of one: many ties
     x = x.astype(np.float32)
     attrs = {"asymmetric_quantize_inputs": asymmetric, "fused_activation_function": "NONE"}
-    node = Node("FULLY_CONNECTED", ("x", "w", ""), ("y",), attrs, 9, extras={"options": "FullyConnectedOptions"})
+    node = Node("FULLY_CONNECTED", ("x", "w", ""), ("y",), attrs, 9)
     one = QuantParams("int8", (1.0,), (0,))
     shape = Tensor("x", x.shape, "float32")
     named = {"x": shape, "w": constant("w", np.eye(size, dtype=np.int8), quant=one), "y": replace(shape, name="y")}

@@ -22,7 +22,7 @@ ONE = QuantParams("int8", (1.0,), (0,))
 
 def dense(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, *, w_scale: float = 1.0, scale: float = 1.0) -> Model:
     params = QuantParams("int8", (w_scale,), (0,))
-    built = Case("FULLY_CONNECTED", "FullyConnectedOptions", {"fused_activation_function": "NONE"})
+    built = Case("FULLY_CONNECTED", {"fused_activation_function": "NONE"})
     built.fed("x", x, ONE).constant("w", weight, params)
     built.constant("b", bias, QuantParams("int32", (w_scale,), (0,))).gives("int8", QuantParams("int8", (scale,), (0,)))
     node = Node(built.op, ("x", "w", "b"), ("y0",), built.attrs)

@@ -54,7 +54,7 @@ def test_a_fused_multiply_add_rounds_once() -> None:
 
 def product(lead: tuple[int, ...], *, y_is_fed: bool = False) -> Case:
     x, y = np.ones((*lead, 2, 4), np.float32), np.ones((*lead, 4, 3), np.int8)
-    built = Case("BATCH_MATMUL", "BatchMatMulOptions").fed("x", x, None)
+    built = Case("BATCH_MATMUL").fed("x", x, None)
     built = built.fed("y", y, SCALES) if y_is_fed else built.constant("y", y, SCALES)
     return replace(built.gives("float32", None), form="float32*int8")
 

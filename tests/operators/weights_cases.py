@@ -77,7 +77,7 @@ def _dense(draw: Callable[..., Any], op: str, form: str) -> Case:
     if draw(st.booleans()):
         attrs["keep_num_dims"] = True
         x = x[np.newaxis]
-    built = Case(op, "FullyConnectedOptions", attrs)
+    built = Case(op, attrs)
     return weighted_reals(draw, built, form, (outputs, depth), 0, x, channels=draw(st.booleans()))
 
 
@@ -90,7 +90,7 @@ def _conv(draw: Callable[..., Any], op: str, form: str) -> Case:
     # With one scale LiteRT's kernel for groups reads past it.
     per_channel = groups > 1 or draw(st.booleans())
     shape = (outputs, kernel, kernel, channels)
-    return weighted_reals(draw, Case(op, "Conv2DOptions", attrs), form, shape, 0, x, channels=per_channel)
+    return weighted_reals(draw, Case(op, attrs), form, shape, 0, x, channels=per_channel)
 
 
 @case("DEPTHWISE_CONV_2D", forms=("float32", "float32*int8"))
@@ -98,7 +98,7 @@ def _depthwise(draw: Callable[..., Any], op: str, form: str) -> Case:
     channels, multiplier = draw(st.sampled_from((1, 3, 6, 8, 12, 17))), draw(st.sampled_from((1, 1, 2)))
     kernel = draw(st.sampled_from((1, 2, 3, 3, 5)))
     attrs = window(draw) | {"fused_activation_function": draw(st.sampled_from(FUSED)), "depth_multiplier": multiplier}
-    built = Case(op, "DepthwiseConv2DOptions", attrs)
+    built = Case(op, attrs)
     x, shape = reals(draw, picture(draw, channels, least=9)), (1, kernel, kernel, channels * multiplier)
     return weighted_reals(draw, built, form, shape, 3, x, channels=True)
 
@@ -110,7 +110,7 @@ def _transposed(draw: Callable[..., Any], op: str, form: str) -> Case:
     x = reals(draw, picture(draw, channels, least=3))
     stride, same = attrs["stride_h"], attrs["padding"] == "SAME"
     height, width = (n * stride if same else (n - 1) * stride + max(kernel, stride) for n in x.shape[1:3])
-    built, shape = Case(op, "TransposeConvOptions", attrs), (outputs, kernel, kernel, channels)
+    built, shape = Case(op, attrs), (outputs, kernel, kernel, channels)
     weighted_reals(draw, built, form, shape, 0, x, channels=True)
     x_tensor, weight, *bias = built.tensors
     size = constant("size", np.array([x.shape[0], height, width, outputs], np.int32))
@@ -141,7 +141,7 @@ def _product(draw: Callable[..., Any], op: str, dtype: str) -> Case:
         y_params = replace(y_params, zero_point=(0,))
     spread = (74.0 if dtype == "int8" else 19000.0) * np.sqrt(y_shape[-1 if attrs["adj_y"] else -2])
     wide = x_params.scale[0] * y_params.scale[0] * spread * 2.0 ** draw(st.sampled_from((-6.0, -1.5, -0.3, 0.0, 1.0)))
-    random, built = random_of(draw), Case(op, "BatchMatMulOptions", attrs)
+    random, built = random_of(draw), Case(op, attrs)
     built.fed("x", integers(random, x_shape, dtype), x_params).fed("y", integers(random, y_shape, dtype), y_params)
     return built.gives(dtype, scaled(replace(params(draw, dtype), scale=(1.0,)), wide))
 
@@ -149,7 +149,7 @@ def _product(draw: Callable[..., Any], op: str, dtype: str) -> Case:
 @case("BATCH_MATMUL", forms=("float32",))
 def _product_real(draw: Callable[..., Any], op: str, form: str) -> Case:
     x_shape, y_shape, attrs = factors(draw)
-    built = Case(op, "BatchMatMulOptions", attrs)
+    built = Case(op, attrs)
     x, y = quarters(reals(draw, x_shape)), quarters(reals(draw, y_shape))
     return built.fed("x", x, None).fed("y", y, None).gives(form, None)
 
@@ -161,7 +161,7 @@ def _product_hybrid(draw: Callable[..., Any], op: str, form: str) -> Case:
         x_shape, y_shape = x_shape[1:], y_shape[1:]
     attrs["asymmetric_quantize_inputs"] = draw(st.booleans())
     axis = len(y_shape) - (2 if attrs["adj_y"] else 1)
-    built = Case(op, "BatchMatMulOptions", attrs)
+    built = Case(op, attrs)
     weighted_reals(draw, built, form, y_shape, axis, reals(draw, x_shape), channels=draw(st.booleans()))
     built.tensors = built.tensors[:2]
     return built
@@ -212,6 +212,6 @@ def _volume(draw: Callable[..., Any], op: str, form: str) -> Case:
     attrs |= {"padding": "SAME" if kernel == 3 else draw(st.sampled_from(("SAME", "VALID")))}
     attrs["fused_activation_function"] = draw(st.sampled_from(FUSED))
     x = quarters(reals(draw, (draw(st.integers(1, 2)), *size, channels)))
-    built = Case(op, "Conv3DOptions", attrs).fed("x", x, None)
+    built = Case(op, attrs).fed("x", x, None)
     built.constant("w", quarters(random.normal(0, 4, (kernel, kernel, kernel, channels, outputs))))
     return built.constant("b", quarters(random.normal(0, 3, outputs))).gives(form, None)

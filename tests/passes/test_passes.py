@@ -21,36 +21,36 @@ CONSTANT = np.random.default_rng(0).uniform(0.5, 4, X).astype(np.float32)
 
 
 def neg(x: str, y: str) -> Layer:
-    return layer("NEG", (x,), {y: X}, "NegOptions")
+    return layer("NEG", (x,), {y: X})
 
 
 def div(x: str, z: str, y: str) -> Layer:
-    return layer("DIV", (x, z), {y: X}, "DivOptions", fused_activation_function="RELU")
+    return layer("DIV", (x, z), {y: X}, fused_activation_function="RELU")
 
 
 ROW = (1, 4, 4, 1)
 
 
 def mul(x: str, z: str, y: str, shape: tuple[int, ...] = X) -> Layer:
-    return layer("MUL", (x, z), {y: shape}, "MulOptions")
+    return layer("MUL", (x, z), {y: shape})
 
 
 def sub(x: str, z: str, y: str, shape: tuple[int, ...] = X) -> Layer:
-    return layer("SUB", (x, z), {y: shape}, "SubOptions")
+    return layer("SUB", (x, z), {y: shape})
 
 
 def reshape_row(x: str, y: str) -> Layer:
-    return layer("RESHAPE", (x, "row"), {y: ROW}, "ReshapeOptions")
+    return layer("RESHAPE", (x, "row"), {y: ROW})
 
 
 AXES = np.array([3], np.int32)
 SIZES = np.array(ROW, np.int32)
 # A layer norm as litert-torch writes it: statistics without the last axis, and x·s + (0 − m·s).
 NORM = [
-    layer("MEAN", ("x", "axes"), {"m": ROW[:3]}, "ReducerOptions"),
+    layer("MEAN", ("x", "axes"), {"m": ROW[:3]}),
     reshape_row("m", "m4"),
-    layer("SQUARED_DIFFERENCE", ("x", "m4"), {"q": X}, "SquaredDifferenceOptions"),
-    layer("MEAN", ("q", "axes"), {"v": ROW[:3]}, "ReducerOptions"),
+    layer("SQUARED_DIFFERENCE", ("x", "m4"), {"q": X}),
+    layer("MEAN", ("q", "axes"), {"v": ROW[:3]}),
     unary("RSQRT", "v", "s", ROW[:3]),
     mul("s", "m", "ms", ROW[:3]),
     sub("zero", "ms", "n", ROW[:3]),
@@ -138,8 +138,8 @@ def test_divisors_without_a_reciprocal_stay(value: float) -> None:
 def test_integers_are_left_alone() -> None:
     tensors = {n: Tensor(n, (2,), "int32") for n in ("x", "n", "y")} | {"c": constant("c", np.array([2, 3], np.int32))}
     nodes = (
-        Node("NEG", ("x",), ("n",), extras={"options": "NegOptions"}),
-        Node("DIV", ("n", "c"), ("y",), extras={"options": "DivOptions"}),
+        Node("NEG", ("x",), ("n",)),
+        Node("DIV", ("n", "c"), ("y",)),
     )
     model = Model((Graph("main", ("x",), ("y",), nodes, tensors),))
     assert operators(prepare(model)) == {"NEG": 1, "DIV": 1}
@@ -165,10 +165,10 @@ def test_operators_without_inputs_or_outputs_pass() -> None:
     tensors = {"v": Tensor("v", (), "resource"), "x": Tensor("x", X, "float32"), "y": Tensor("y", X, "float32")}
     init = Graph("init", (), (), (), {})
     nodes = (
-        Node("CALL_ONCE", (), (), {"init_subgraph_index": 1}, extras={"options": "CallOnceOptions"}),
+        Node("CALL_ONCE", (), (), {"init_subgraph_index": 1}),
         Node("VAR_HANDLE", (), ("v",), {"shared_name": b"state"}, extras={"options": "VarHandleOptions"}),
-        Node("ASSIGN_VARIABLE", ("v", "x"), (), extras={"options": "AssignVariableOptions"}),
-        Node("NEG", ("x",), ("y",), extras={"options": "NegOptions"}),
+        Node("ASSIGN_VARIABLE", ("v", "x"), ()),
+        Node("NEG", ("x",), ("y",)),
         Node("CUSTOM", ("", "x"), ("z",), custom_code="mine"),
     )
     tensors["z"] = Tensor("z", X, "float32")

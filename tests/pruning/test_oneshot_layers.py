@@ -22,8 +22,6 @@ from featherweight.sparsity.patterns import parse
 from featherweight.sparsity.weight_layouts import runtime_layout
 
 DILATION = {"dilation_h_factor": 1, "dilation_w_factor": 1}
-CONV, DEPTHWISE, TRANSPOSE = "Conv2DOptions", "DepthwiseConv2DOptions", "TransposeConvOptions"
-MATMUL = "BatchMatMulOptions"
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,6 @@ class Case:
     weight: tuple[int, ...]
     out: tuple[int, ...]
     groups: int
-    options: str
     attrs: dict[str, Any]
 
     def model(self) -> Model:
@@ -44,7 +41,7 @@ class Case:
             constants["b"], inputs = np.zeros(self.out[-1], np.float32), ("x", "w", "b")
         if self.op == "TRANSPOSE_CONV":
             constants["size"], inputs = np.asarray(self.out, np.int32), ("size", "w", "x")
-        made = layer(self.op, inputs, {"y": self.out}, self.options, **self.attrs)
+        made = layer(self.op, inputs, {"y": self.out}, **self.attrs)
         return net({"x": self.x}, constants, [made], ["y"])
 
 
@@ -53,28 +50,28 @@ def strides(height: int, width: int, **more: Any) -> dict[str, Any]:
 
 
 CASES = {
-    "dense": Case("FULLY_CONNECTED", (1, 12), (6, 12), (1, 6), 1, "FullyConnectedOptions", {}),
-    "conv": Case("CONV_2D", (1, 5, 6, 4), (4, 3, 2, 4), (1, 3, 6, 4), 1, CONV, strides(2, 1, **DILATION)),
-    "grouped": Case("CONV_2D", (1, 5, 6, 4), (6, 2, 3, 2), (1, 5, 3, 6), 2, CONV, strides(1, 2, **DILATION)),
+    "dense": Case("FULLY_CONNECTED", (1, 12), (6, 12), (1, 6), 1, {}),
+    "conv": Case("CONV_2D", (1, 5, 6, 4), (4, 3, 2, 4), (1, 3, 6, 4), 1, strides(2, 1, **DILATION)),
+    "grouped": Case("CONV_2D", (1, 5, 6, 4), (6, 2, 3, 2), (1, 5, 3, 6), 2, strides(1, 2, **DILATION)),
     "dilated groups": Case(
-        "CONV_2D", (1, 6, 5, 6), (6, 2, 2, 2), (1, 4, 3, 6), 3, CONV,
+        "CONV_2D", (1, 6, 5, 6), (6, 2, 2, 2), (1, 4, 3, 6), 3,
         strides(1, 1, padding="VALID", dilation_h_factor=2, dilation_w_factor=2),
     ),
-    "depthwise": Case("DEPTHWISE_CONV_2D", (1, 6, 5, 4), (1, 3, 3, 4), (1, 6, 5, 4), 4, DEPTHWISE,
+    "depthwise": Case("DEPTHWISE_CONV_2D", (1, 6, 5, 4), (1, 3, 3, 4), (1, 6, 5, 4), 4,
                       strides(1, 1, depth_multiplier=1, **DILATION)),
-    "multiplied": Case("DEPTHWISE_CONV_2D", (1, 6, 5, 3), (1, 3, 2, 6), (1, 3, 3, 6), 3, DEPTHWISE,
+    "multiplied": Case("DEPTHWISE_CONV_2D", (1, 6, 5, 3), (1, 3, 2, 6), (1, 3, 3, 6), 3,
                        strides(2, 2, depth_multiplier=2, **DILATION)),
-    "transposed": Case("TRANSPOSE_CONV", (1, 4, 3, 4), (3, 3, 3, 4), (1, 8, 6, 3), 1, TRANSPOSE, strides(2, 2)),
-    "transposed, odd": Case("TRANSPOSE_CONV", (1, 3, 4, 2), (2, 5, 4, 2), (1, 6, 12, 2), 1, TRANSPOSE, strides(2, 3)),
-    "transposed, valid": Case("TRANSPOSE_CONV", (1, 3, 4, 4), (2, 3, 2, 4), (1, 7, 5, 2), 1, TRANSPOSE,
+    "transposed": Case("TRANSPOSE_CONV", (1, 4, 3, 4), (3, 3, 3, 4), (1, 8, 6, 3), 1, strides(2, 2)),
+    "transposed, odd": Case("TRANSPOSE_CONV", (1, 3, 4, 2), (2, 5, 4, 2), (1, 6, 12, 2), 1, strides(2, 3)),
+    "transposed, valid": Case("TRANSPOSE_CONV", (1, 3, 4, 4), (2, 3, 2, 4), (1, 7, 5, 2), 1,
                               strides(2, 1, padding="VALID")),
-    "transposed, gaps": Case("TRANSPOSE_CONV", (1, 3, 2, 4), (4, 2, 2, 4), (1, 8, 5, 4), 1, TRANSPOSE,
+    "transposed, gaps": Case("TRANSPOSE_CONV", (1, 3, 2, 4), (4, 2, 2, 4), (1, 8, 5, 4), 1,
                              strides(3, 3, padding="VALID")),
-    "matmul": Case("BATCH_MATMUL", (1, 5, 8), (8, 4), (1, 5, 4), 1, MATMUL, {"adj_x": False, "adj_y": False}),
-    "matmul, turned": Case("BATCH_MATMUL", (1, 8, 5), (4, 8), (1, 5, 4), 1, MATMUL, {"adj_x": True, "adj_y": True}),
-    "matmuls": Case("BATCH_MATMUL", (1, 3, 4, 8), (3, 8, 2), (1, 3, 4, 2), 3, MATMUL,
+    "matmul": Case("BATCH_MATMUL", (1, 5, 8), (8, 4), (1, 5, 4), 1, {"adj_x": False, "adj_y": False}),
+    "matmul, turned": Case("BATCH_MATMUL", (1, 8, 5), (4, 8), (1, 5, 4), 1, {"adj_x": True, "adj_y": True}),
+    "matmuls": Case("BATCH_MATMUL", (1, 3, 4, 8), (3, 8, 2), (1, 3, 4, 2), 3,
                     {"adj_x": False, "adj_y": False}),
-    "matmuls, spread": Case("BATCH_MATMUL", (2, 3, 4, 8), (2, 1, 8, 2), (2, 3, 4, 2), 2, MATMUL,
+    "matmuls, spread": Case("BATCH_MATMUL", (2, 3, 4, 8), (2, 1, 8, 2), (2, 3, 4, 2), 2,
                             {"adj_x": False, "adj_y": False}),
 }  # fmt: skip
 

@@ -20,24 +20,19 @@ CONV = {"stride_h": 1, "stride_w": 1, "padding": "SAME", "dilation_h_factor": 1,
 Layer = tuple[Node, dict[str, tuple[int, ...]]]
 
 
-def layer(
-    op: str, inputs: Sequence[str], outputs: dict[str, tuple[int, ...]], options: str | None = None, **attrs: Any
-) -> Layer:
+def layer(op: str, inputs: Sequence[str], outputs: dict[str, tuple[int, ...]], **attrs: Any) -> Layer:
     """Returns a node with the shapes of its outputs."""
-    extras = {} if options is None else {"options": options}
-    return Node(op, tuple(inputs), tuple(outputs), attrs, 1, extras=extras), outputs
+    return Node(op, tuple(inputs), tuple(outputs), attrs), outputs
 
 
 def conv(x: str, w: str, b: str, y: str, shape: tuple[int, ...]) -> Layer:
     """Returns a convolution with SAME padding; an empty `b` is no bias."""
-    return layer("CONV_2D", (x, w, b) if b else (x, w), {y: shape}, "Conv2DOptions", **CONV)
+    return layer("CONV_2D", (x, w, b) if b else (x, w), {y: shape}, **CONV)
 
 
 def dense(x: str, w: str, b: str, y: str, shape: tuple[int, ...], activation: str = "NONE") -> Layer:
     """Returns a dense layer."""
-    return layer(
-        "FULLY_CONNECTED", (x, w, b), {y: shape}, "FullyConnectedOptions", fused_activation_function=activation
-    )
+    return layer("FULLY_CONNECTED", (x, w, b), {y: shape}, fused_activation_function=activation)
 
 
 def unary(op: str, x: str, y: str, shape: tuple[int, ...]) -> Layer:
@@ -47,17 +42,17 @@ def unary(op: str, x: str, y: str, shape: tuple[int, ...]) -> Layer:
 
 def softmax(x: str, y: str, shape: tuple[int, ...]) -> Layer:
     """Returns a SOFTMAX."""
-    return layer("SOFTMAX", (x,), {y: shape}, "SoftmaxOptions", beta=1.0)
+    return layer("SOFTMAX", (x,), {y: shape}, beta=1.0)
 
 
 def add(x: str, z: str, y: str, shape: tuple[int, ...]) -> Layer:
     """Returns an ADD."""
-    return layer("ADD", (x, z), {y: shape}, "AddOptions")
+    return layer("ADD", (x, z), {y: shape})
 
 
 def reshape(x: str, s: str, y: str, shape: tuple[int, ...]) -> Layer:
     """Returns a RESHAPE."""
-    return layer("RESHAPE", (x, s), {y: shape}, "ReshapeOptions")
+    return layer("RESHAPE", (x, s), {y: shape})
 
 
 def net(

@@ -23,11 +23,11 @@ LOWEST = float(np.finfo(np.float32).min)
 
 
 def matmul(x: str, z: str, y: str, shape: tuple[int, ...]) -> Layer:
-    return layer("BATCH_MATMUL", (x, z), {y: shape}, "BatchMatMulOptions")
+    return layer("BATCH_MATMUL", (x, z), {y: shape})
 
 
 def select(c: str, x: str, z: str, y: str, shape: tuple[int, ...]) -> Layer:
-    return layer("SELECT_V2", (c, x, z), {y: shape}, "SelectV2Options")
+    return layer("SELECT_V2", (c, x, z), {y: shape})
 
 
 def attention(masked: list[Layer], constants: dict[str, np.ndarray]) -> Model:
@@ -53,22 +53,22 @@ MASKS: dict[str, tuple[list[Layer], dict[str, np.ndarray]]] = {
     ),
     "scores + (1 - keep) * lowest": (
         [
-            layer("SUB", ("one", "keep"), {"drop": (12, 12)}, "SubOptions"),
-            layer("MUL", ("drop", "low"), {"m": (12, 12)}, "MulOptions"),
+            layer("SUB", ("one", "keep"), {"drop": (12, 12)}),
+            layer("MUL", ("drop", "low"), {"m": (12, 12)}),
             add("scores", "m", "masked", SCORES),
         ],
         {"one": np.float32(1), "keep": CAUSAL.astype(np.float32), "low": np.float32(LOWEST)},
     ),
     "scores - 1e9 * drop": (
         [
-            layer("MUL", ("drop", "high"), {"m": (12, 12)}, "MulOptions"),
-            layer("SUB", ("scores", "m"), {"masked": SCORES}, "SubOptions"),
+            layer("MUL", ("drop", "high"), {"m": (12, 12)}),
+            layer("SUB", ("scores", "m"), {"masked": SCORES}),
         ],
         {"drop": (~CAUSAL).astype(np.float32), "high": np.float32(1e9)},
     ),
     "maximum with -inf, then a mask of -100": (
         [
-            layer("MAXIMUM", ("scores", "none"), {"m": SCORES}, "MaximumMinimumOptions"),
+            layer("MAXIMUM", ("scores", "none"), {"m": SCORES}),
             add("m", "mask", "masked", SCORES),
         ],
         {"none": np.float32(-np.inf), "mask": np.where(CAUSAL, 0, -100).astype(np.float32)},
@@ -125,8 +125,8 @@ def test_padding_before_a_largest_value(pad: float, recipe: str) -> None:
     amounts = np.array([[0, 0], [1, 1], [1, 1], [0, 0]], np.int32)
     pool = {"filter_height": 3, "filter_width": 3, "stride_h": 2, "stride_w": 2, "padding": "VALID"}
     layers = [
-        layer("PADV2", ("x", "amounts", "none"), {"p": (1, 10, 10, 4)}, "PadV2Options"),
-        layer("MAX_POOL_2D", ("p",), {"y": (1, 4, 4, 4)}, "Pool2DOptions", **pool),
+        layer("PADV2", ("x", "amounts", "none"), {"p": (1, 10, 10, 4)}),
+        layer("MAX_POOL_2D", ("p",), {"y": (1, 4, 4, 4)}, **pool),
     ]
     model = net({"x": (1, 8, 8, 4)}, {"amounts": amounts, "none": np.float32(pad)}, layers, ["y"])
     q = quantize(model, recipe, calibration=draws(model, 8, 0), progress=False)
@@ -193,10 +193,10 @@ def test_constants_too_large_for_float16_stay_float() -> None:
 def test_torch_s_safe_softmax_folds_away_without_a_mask() -> None:
     shape, rows = (1, 2, 5, 5), (1, 2, 5, 1)
     layers = [
-        layer("EQUAL", ("x", "none"), {"is_none": shape}, "EqualOptions"),
-        layer("LOGICAL_NOT", ("is_none",), {"some": shape}, "LogicalNotOptions"),
-        layer("REDUCE_ANY", ("some", "axis"), {"any": rows}, "ReducerOptions", keep_dims=True),
-        layer("LOGICAL_NOT", ("any",), {"empty": rows}, "LogicalNotOptions"),
+        layer("EQUAL", ("x", "none"), {"is_none": shape}),
+        layer("LOGICAL_NOT", ("is_none",), {"some": shape}),
+        layer("REDUCE_ANY", ("some", "axis"), {"any": rows}, keep_dims=True),
+        layer("LOGICAL_NOT", ("any",), {"empty": rows}),
         softmax("x", "p", shape),
         select("empty", "zero", "p", "s", shape),
         unary("ABS", "s", "y", shape),
@@ -242,7 +242,7 @@ def test_infinity_in_a_branch_that_is_never_chosen(histograms: bool) -> None:
     layers = [
         dense("x", "w", "", "h", shape, "RELU"),
         unary("LOG", "h", "log", shape),
-        layer("GREATER", ("h", "zero"), {"c": shape}, "GreaterOptions"),
+        layer("GREATER", ("h", "zero"), {"c": shape}),
         select("c", "log", "zero", "s", shape),
         dense("s", "w", "", "y", shape),
     ]
@@ -261,8 +261,8 @@ def test_infinity_in_a_branch_that_is_never_chosen(histograms: bool) -> None:
 MASKED_OUTPUTS = {
     "where(c, y, -1e9)": [select("c", "h", "low", "y", (1, 16))],
     "y - 1e9 * drop": [
-        layer("MUL", ("drop", "high"), {"m": (1, 16)}, "MulOptions"),
-        layer("SUB", ("h", "m"), {"y": (1, 16)}, "SubOptions"),
+        layer("MUL", ("drop", "high"), {"m": (1, 16)}),
+        layer("SUB", ("h", "m"), {"y": (1, 16)}),
     ],
 }
 
@@ -309,8 +309,8 @@ def test_operators_that_saturate_take_masks(op: str, depth: float) -> None:
 def test_a_bound_of_infinity_bounds_nothing() -> None:
     shape = (1, 16)
     layers = [
-        layer("MAXIMUM", ("x", "low"), {"a": shape}, "MaximumMinimumOptions"),
-        layer("MINIMUM", ("a", "high"), {"y": shape}, "MaximumMinimumOptions"),
+        layer("MAXIMUM", ("x", "low"), {"a": shape}),
+        layer("MINIMUM", ("a", "high"), {"y": shape}),
     ]
     model = net({"x": shape}, {"low": np.float32(-np.inf), "high": np.float32(np.inf)}, layers, ["y"])
     q = quantize(model, "int8", calibration=draws(model, 16, 0), progress=False)
@@ -321,8 +321,8 @@ def test_a_bound_of_infinity_bounds_nothing() -> None:
 def test_a_mask_that_is_computed_from_an_input(recipe: str) -> None:
     shape, row = (1, 4, 12, 12), (1, 1, 1, 12)
     layers = [
-        layer("SUB", ("one", "keep"), {"d": row}, "SubOptions"),
-        layer("MUL", ("d", "low"), {"m": row}, "MulOptions"),
+        layer("SUB", ("one", "keep"), {"d": row}),
+        layer("MUL", ("d", "low"), {"m": row}),
         add("x", "m", "s", shape),
         softmax("s", "y", shape),
     ]

@@ -28,15 +28,6 @@ from featherweight.tasks.quantize import quantize
 from featherweight.tflite import write
 
 SIZE = (1, 37)
-OPTIONS = {
-    "ADD": "AddOptions",
-    "SUB": "SubOptions",
-    "MUL": "MulOptions",
-    "SQUARED_DIFFERENCE": "SquaredDifferenceOptions",
-    "EQUAL": "EqualOptions",
-    "LESS": "LessOptions",
-    "BATCH_MATMUL": "BatchMatMulOptions",
-}
 VERSIONS = {"EQUAL": 2, "LESS": 2}
 RESOLVERS = {"auto": "xnnpack", "no_delegate": "tflite_opt", "reference": "tflite_ref"}
 
@@ -50,7 +41,7 @@ def two_operands(op: str, dtype: str, scales: tuple[float, float, float], zeros:
     result = Tensor("y", SIZE, "bool") if is_compared else Tensor("y", SIZE, dtype, quant=y)
     attrs: dict[str, Any] = {"pot_scale_int16": False} if op in ("ADD", "SUB") else {}
     version = VERSIONS.get(op) or operators.lookup(op).versions[dtype]
-    node = Node(op, ("x", "z"), ("y",), attrs, version, extras={"options": OPTIONS[op]})
+    node = Node(op, ("x", "z"), ("y",), attrs, version)
     tensors = {"x": Tensor("x", SIZE, dtype, quant=x), "z": constant("z", values, dtype, z), "y": result}
     return Model((Graph("main", ("x",), ("y",), (node,), tensors),))
 
@@ -112,7 +103,7 @@ EXPONENTS = st.floats(-30, 30)
 
 @given(EXPONENTS, EXPONENTS, EXPONENTS, st.sampled_from(["int8", "int16x8"]), st.sampled_from(["ADD", "SUB"]))
 def test_whatever_the_ranges_a_planned_sum_is_fit(x: float, z: float, y: float, recipe: str, op: str) -> None:
-    model = net({"x": SIZE, "z": SIZE}, {}, [layer(op, ("x", "z"), {"y": SIZE}, OPTIONS[op])], ["y"])
+    model = net({"x": SIZE, "z": SIZE}, {}, [layer(op, ("x", "z"), {"y": SIZE})], ["y"])
     bounds = {name: (-(2.0**e), 2.0**e) for name, e in (("x", x), ("z", z), ("y", y))}
     decided, integer = planned(model, recipe, stats=ranges(**bounds))
     assert list(decided.forms) == ["y"]
@@ -121,7 +112,7 @@ def test_whatever_the_ranges_a_planned_sum_is_fit(x: float, z: float, y: float, 
 
 @given(EXPONENTS, st.sampled_from(["int8", "int16x8"]), st.sampled_from(["ADD", "SUB", "MUL"]))
 def test_a_zero_beside_anything_fits_it(x: float, recipe: str, op: str) -> None:
-    layers = [layer(op, ("x", "z"), {"y": SIZE}, OPTIONS[op])]
+    layers = [layer(op, ("x", "z"), {"y": SIZE})]
     bounds = {"x": (-(2.0**x), 2.0**x), "y": (0.0, 0.0) if op == "MUL" else (-(2.0**x), 2.0**x)}
     nets = [
         (net({"x": SIZE}, {"z": np.zeros(SIZE, np.float32)}, layers, ["y"]), bounds),
@@ -137,7 +128,7 @@ def test_a_zero_beside_anything_fits_it(x: float, recipe: str, op: str) -> None:
 @pytest.mark.parametrize("recipe", ["int8", "int16x8"])
 @pytest.mark.parametrize("size", [1e-6, 1.0, 1e4])
 def test_a_difference_from_zero(size: float, recipe: str) -> None:
-    layers = [layer("SUB", ("zero", "x"), {"n": SIZE}, "SubOptions"), unary("LOGISTIC", "n", "y", SIZE)]
+    layers = [layer("SUB", ("zero", "x"), {"n": SIZE}), unary("LOGISTIC", "n", "y", SIZE)]
     model = net({"x": SIZE}, {"zero": np.float32(0)}, layers, ["n", "y"])
     x = (np.linspace(-1, 1, 37) * size).astype(np.float32)[None]
     q = quantize(model, recipe, calibration=[x], progress=False)
@@ -152,7 +143,7 @@ def test_a_difference_from_zero(size: float, recipe: str) -> None:
 def test_operands_that_nothing_else_reads_are_no_finer_than_their_sum() -> None:
     model = net(
         {"x": SIZE}, {"c": np.float32(1e-4)}, [
-            layer("MUL", ("x", "c"), {"h": SIZE}, "MulOptions"), add("x", "h", "y", SIZE)
+            layer("MUL", ("x", "c"), {"h": SIZE}), add("x", "h", "y", SIZE)
         ], ["y"]
     )  # fmt: skip
     decided, _ = planned(model, stats=ranges(x=(-1.0, 1.0), h=(-1e-4, 1e-4), y=(-1.0, 1.0)))
@@ -203,16 +194,16 @@ def test_a_normalization_stays_float_as_a_whole() -> None:
     rows *= np.geomspace(1e-3, 10, 64).astype(np.float32)[None, :, None]
     shape, row = rows.shape, (1, 64, 1)
     layers = [
-        layer("MEAN", ("h", "axis"), {"m": row}, "ReducerOptions", keep_dims=True),
-        layer("SUB", ("h", "m"), {"d": shape}, "SubOptions"),
-        layer("MUL", ("d", "d"), {"q": shape}, "MulOptions"),
-        layer("MEAN", ("q", "axis"), {"v": row}, "ReducerOptions", keep_dims=True),
+        layer("MEAN", ("h", "axis"), {"m": row}, keep_dims=True),
+        layer("SUB", ("h", "m"), {"d": shape}),
+        layer("MUL", ("d", "d"), {"q": shape}),
+        layer("MEAN", ("q", "axis"), {"v": row}, keep_dims=True),
         add("v", "eps", "e", row),
         unary("RSQRT", "e", "r", row),
-        layer("MUL", ("d", "r"), {"n": shape}, "MulOptions"),
+        layer("MUL", ("d", "r"), {"n": shape}),
     ]
-    dense = layer("FULLY_CONNECTED", ("x", "w", ""), {"h": shape}, "FullyConnectedOptions", keep_num_dims=True)
-    last = layer("FULLY_CONNECTED", ("n", "w", ""), {"y": shape}, "FullyConnectedOptions", keep_num_dims=True)
+    dense = layer("FULLY_CONNECTED", ("x", "w", ""), {"h": shape}, keep_num_dims=True)
+    last = layer("FULLY_CONNECTED", ("n", "w", ""), {"y": shape}, keep_num_dims=True)
     constants = {"w": weights(32, 32), "axis": np.array([2], np.int32), "eps": np.float32(1e-6)}
     model = net({"x": shape}, constants, [dense, *layers, last], ["y"])
     for recipe in ("int8", "int16x8"):
@@ -289,7 +280,7 @@ def test_an_embedding_has_the_width_of_its_recipe() -> None:
 
 def test_a_product_s_second_operand_is_symmetric_where_the_delegate_wants_it() -> None:
     shapes = {"x": (1, 4, 8), "z": (1, 8, 4)}
-    layers = [layer("BATCH_MATMUL", ("x", "z"), {"y": (1, 4, 4)}, "BatchMatMulOptions")]
+    layers = [layer("BATCH_MATMUL", ("x", "z"), {"y": (1, 4, 4)})]
     stats = ranges(x=(-1.0, 3.0), z=(-1.0, 3.0), y=(-9.0, 9.0))
     decided = plan(net(shapes, {}, layers, ["y"]), stats, "int8")
     assert decided.params["z"].zero_point == (0,)
@@ -301,7 +292,7 @@ def test_noise_is_announced(caplog: pytest.LogCaptureFixture) -> None:
     x = np.random.default_rng(0).normal(size=(8, 1, 16)).astype(np.float32)
     x[0, 0, 0] = 1e5
     model = net({"x": (1, 16)}, {"w": weights(4, 16)}, [
-        layer("FULLY_CONNECTED", ("x", "w", ""), {"y": (1, 4)}, "FullyConnectedOptions")
+        layer("FULLY_CONNECTED", ("x", "w", ""), {"y": (1, 4)})
     ], ["y"])  # fmt: skip
     q = quantize(model, "int8", calibration=[x[1], x[0], *x[2:]], samples=1, progress=False)
     assert not any("dB above its error" in note for note in q.plan.notes)
@@ -331,7 +322,7 @@ def test_a_product_whose_operand_can_not_be_symmetric_stays_float() -> None:
     scores, values = (1, 4, 32, 32), (1, 4, 64, 32)
     layers = [
         softmax("x", "p", scores),
-        layer("BATCH_MATMUL", ("v", "p"), {"y": values}, "BatchMatMulOptions", adj_y=True),
+        layer("BATCH_MATMUL", ("v", "p"), {"y": values}, adj_y=True),
     ]
     model = net({"x": scores, "v": values}, {}, layers, ["y"])
     bounds = {"x": (-4.0, 4.0), "v": (-1.0, 1.0), "p": (0.0, 1.0), "y": (-1.0, 1.0)}
@@ -343,7 +334,7 @@ def test_a_product_whose_operand_can_not_be_symmetric_stays_float() -> None:
 @pytest.mark.parametrize("inputs", [512, 4096])
 def test_a_dense_layer_of_16_bits_without_a_bias_sums_in_64(inputs: int) -> None:
     w = np.full((4, inputs), 0.1, np.float32)
-    layers = [layer("FULLY_CONNECTED", ("x", "w", ""), {"y": (1, 4)}, "FullyConnectedOptions")]
+    layers = [layer("FULLY_CONNECTED", ("x", "w", ""), {"y": (1, 4)})]
     model = net({"x": (1, inputs)}, {"w": w}, layers, ["y"])
     x = np.random.default_rng(0).uniform(0.9, 1, (1, inputs)).astype(np.float32)
     q = quantize(model, "int16x8", calibration=[x], progress=False)

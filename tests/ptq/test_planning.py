@@ -53,7 +53,7 @@ def single(op: str, shape: tuple[int, ...] = X) -> Model:
 
 
 def concat(*inputs: str, y: str = "y", shape: tuple[int, ...] = (1, 4, 4, 16)) -> Layer:
-    return layer("CONCATENATION", inputs, {y: shape}, "ConcatenationOptions", axis=3)
+    return layer("CONCATENATION", inputs, {y: shape}, axis=3)
 
 
 # ------------------------------------------------------------------------------------------------ ranges
@@ -176,7 +176,7 @@ def test_a_group_has_the_union_of_its_ranges() -> None:
 def test_groups_join_over_chains() -> None:
     layers = [
         reshape("a", "s", "h", (1, 16, 8)),
-        layer("PACK", ("h", "b"), {"p": (2, 1, 16, 8)}, "PackOptions", values_count=2, axis=0),
+        layer("PACK", ("h", "b"), {"p": (2, 1, 16, 8)}, values_count=2, axis=0),
         reshape("p", "s2", "y", (2, 128)),
     ]
     constants = {"s": np.array([1, 16, 8], np.int32), "s2": np.array([2, 128], np.int32)}
@@ -186,7 +186,7 @@ def test_groups_join_over_chains() -> None:
 
 
 def test_maximum_forces_its_inputs_to_one_scale() -> None:
-    model = net({"a": X, "b": X}, {}, [layer("MAXIMUM", ("a", "b"), {"y": X}, "MaximumMinimumOptions")], ["y"])
+    model = net({"a": X, "b": X}, {}, [layer("MAXIMUM", ("a", "b"), {"y": X})], ["y"])
     decided, quantized = planned(model)
     assert len(set(decided.params.values())) == 1
     assert agreement_db(model, quantized) > 30
@@ -194,7 +194,7 @@ def test_maximum_forces_its_inputs_to_one_scale() -> None:
 
 def test_a_constant_operand_takes_the_scale_of_the_group() -> None:
     constants = {"c": np.full((1, 4, 4, 8), 0.5, np.float32)}
-    model = net({"a": X}, constants, [layer("MAXIMUM", ("a", "c"), {"y": X}, "MaximumMinimumOptions")], ["y"])
+    model = net({"a": X}, constants, [layer("MAXIMUM", ("a", "c"), {"y": X})], ["y"])
     decided, quantized = planned(model)
     assert decided.params["c"] == decided.params["y"]
     assert agreement_db(model, quantized) > 30
@@ -205,7 +205,7 @@ def test_large_constant_operands_do_not_decide_about_the_range(name: str) -> Non
     # A constant of 1024 elements and more is a table for GATHER, but an operand like any other for MAXIMUM.
     shape = (1, 8, 8, 16)
     constants = {"c": np.full(shape, 0.01, np.float32)}
-    model = net({"a": shape}, constants, [layer("MAXIMUM", ("a", "c"), {"y": shape}, "MaximumMinimumOptions")], ["y"])
+    model = net({"a": shape}, constants, [layer("MAXIMUM", ("a", "c"), {"y": shape})], ["y"])
     _, quantized = planned(model, name)
     assert agreement_db(model, quantized) > 30
 
@@ -219,7 +219,7 @@ def test_large_constants_in_a_concatenation(name: str) -> None:
 
 
 def gather(table: np.ndarray) -> Model:
-    model = net({}, {"table": table}, [layer("GATHER", ("table", "i"), {"y": (3, 64)}, "GatherOptions", axis=0)], ["y"])
+    model = net({}, {"table": table}, [layer("GATHER", ("table", "i"), {"y": (3, 64)}, axis=0)], ["y"])
     from featherweight.graph import Graph, Tensor
 
     tensors = dict(model.main.tensors) | {"i": Tensor("i", (3,), "int32")}
@@ -523,8 +523,7 @@ def test_biases_that_are_no_numbers(bad: float) -> None:
 def test_operands_that_are_no_numbers(bad: float, op: str) -> None:
     c = np.zeros(X, np.float32)
     c[0, 1, 2, 3] = bad
-    options = "AddOptions" if op == "ADD" else "MaximumMinimumOptions"
-    model = net({"x": X}, {"c": c}, [layer(op, ("x", "c"), {"y": X}, options)], ["y"])
+    model = net({"x": X}, {"c": c}, [layer(op, ("x", "c"), {"y": X})], ["y"])
     decided = plan(model, ranges(x=(-1.0, 1.0), y=(-1.0, 1.0)), "int8")
     assert decided.forms == {}
     assert decided.kept_float["y"].startswith(

@@ -268,9 +268,7 @@ def test_dynamic_range_quantizes_weights_alone() -> None:
 
 def test_dynamic_range_asks_for_asymmetric_inputs_where_the_kernel_offers_them() -> None:
     constants = {"w": weights(8, 64)}
-    node = layer(
-        "FULLY_CONNECTED", ("x", "w", ""), {"y": (1, 8)}, "FullyConnectedOptions", asymmetric_quantize_inputs=False
-    )
+    node = layer("FULLY_CONNECTED", ("x", "w", ""), {"y": (1, 8)}, asymmetric_quantize_inputs=False)
     _, quantized = planned(net({"x": (1, 64)}, constants, [node], ["y"]), "dynamic")
     assert quantized.main.nodes[0].attrs["asymmetric_quantize_inputs"] is True
 
@@ -292,7 +290,7 @@ def test_weights_that_reach_a_loop_as_operands(name: str) -> None:
         "cond",
         ("c_n", "c_x", "c_w"),
         ("again",),
-        (Node("LESS", ("c_n", "three"), ("again",), extras={"options": "LessOptions"}),),
+        (Node("LESS", ("c_n", "three"), ("again",)),),
         renamed("c") | {"three": constant("three", np.array(3, np.int32)), "again": Tensor("again", (), "bool")},
     )
     body = Graph(
@@ -300,8 +298,8 @@ def test_weights_that_reach_a_loop_as_operands(name: str) -> None:
         ("b_n", "b_x", "b_w"),
         ("next_n", "next_x", "b_w"),
         (
-            Node("ADD", ("b_n", "one"), ("next_n",), extras={"options": "AddOptions"}),
-            Node("FULLY_CONNECTED", ("b_x", "b_w", ""), ("next_x",), extras={"options": "FullyConnectedOptions"}),
+            Node("ADD", ("b_n", "one"), ("next_n",)),
+            Node("FULLY_CONNECTED", ("b_x", "b_w", ""), ("next_x",)),
         ),
         renamed("b")
         | {"one": constant("one", np.array(1, np.int32)), "next_n": Tensor("next_n", (), "int32")}
@@ -317,7 +315,6 @@ def test_weights_that_reach_a_loop_as_operands(name: str) -> None:
                 ("zero", "x", "w"),
                 ("n", "y", "w_out"),
                 {"cond_subgraph_index": 1, "body_subgraph_index": 2},
-                extras={"options": "WhileOptions"},
             ),
         ),
         {
@@ -350,7 +347,7 @@ def test_loops_and_branches_compute_the_same(name: str, make: Any) -> None:
 
 
 def test_int16_disowns_the_old_power_of_two_kernel() -> None:
-    node = layer("ADD", ("x", "z"), {"y": X}, "AddOptions", pot_scale_int16=True)
+    node = layer("ADD", ("x", "z"), {"y": X}, pot_scale_int16=True)
     model = net({"x": X, "z": X}, {}, [node], ["y"])
     _, quantized = planned(model, "int16x8")
     (found,) = (n for n in quantized.main.nodes if n.op == "ADD")
@@ -374,7 +371,7 @@ def test_constant_operands_of_one_value(value: float) -> None:
 def test_an_operand_in_two_places_at_two_scales() -> None:
     constants = {"c": np.linspace(-1, 1, 128, dtype=np.float32).reshape(X)}
     layers = [
-        layer("MAXIMUM", ("x", "c"), {"h": X}, "MaximumMinimumOptions"),
+        layer("MAXIMUM", ("x", "c"), {"h": X}),
         add("h", "c", "y", X),
     ]
     model = net({"x": X}, constants, layers, ["y"])

@@ -127,7 +127,7 @@ def test_a_failed_resize_is_reported_and_forgotten():
 
 
 def test_the_reference_softmax_that_aborts_is_refused():
-    model = tiny.unary("SOFTMAX", (1, 512), "SoftmaxOptions", beta=1.0)
+    model = tiny.unary("SOFTMAX", (1, 512), beta=1.0)
     for tensor in model.main.tensors.values():
         object.__setattr__(tensor, "dtype", "int8")
     with pytest.raises(UnsupportedOp, match="SOFTMAX 'y': LiteRT's int8 reference kernel can abort the process"):

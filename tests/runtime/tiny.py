@@ -10,8 +10,8 @@ import numpy as np
 from featherweight.graph import Graph, Model, Node, Signature, Tensor, constant
 
 
-def node(op: str, inputs: tuple[str, ...], outputs: tuple[str, ...], options: str | None = None, **attrs: Any) -> Node:
-    return Node(op, inputs, outputs, attrs, extras={} if options is None else {"options": options})
+def node(op: str, inputs: tuple[str, ...], outputs: tuple[str, ...], **attrs: Any) -> Node:
+    return Node(op, inputs, outputs, attrs)
 
 
 def model(
@@ -34,8 +34,8 @@ def dense(batch: int = 1, *, free: bool = False, signature: bool = False, weight
         Tensor("z", (batch, 2, 2), "float32", shape_signature=open_(batch, 2, 2)),
     ]
     nodes = [
-        node("FULLY_CONNECTED", ("x", "w", ""), ("y",), "FullyConnectedOptions", fused_activation_function="RELU"),
-        node("RESHAPE", ("y", "shape"), ("z",), "ReshapeOptions", new_shape=(-1, 2, 2)),
+        node("FULLY_CONNECTED", ("x", "w", ""), ("y",), fused_activation_function="RELU"),
+        node("RESHAPE", ("y", "shape"), ("z",), new_shape=(-1, 2, 2)),
     ]
     return model(tensors, nodes, ("x",), ("z",), signature)
 
@@ -44,16 +44,16 @@ def two_inputs(*, signature: bool = False) -> Model:
     """Two outputs in an order of their own: s = b − a, then p = a · b; a and b (1, 2)."""
     tensors = [Tensor(name, (1, 2), "float32") for name in ("b", "a", "p", "s")]
     nodes = [
-        node("MUL", ("a", "b"), ("p",), "MulOptions", fused_activation_function="NONE"),
-        node("SUB", ("b", "a"), ("s",), "SubOptions", fused_activation_function="NONE"),
+        node("MUL", ("a", "b"), ("p",), fused_activation_function="NONE"),
+        node("SUB", ("b", "a"), ("s",), fused_activation_function="NONE"),
     ]
     return model(tensors, nodes, ("a", "b"), ("s", "p"), signature)
 
 
-def unary(op: str, shape: tuple[int, ...] = (1, 4), options: str | None = None, **attrs: Any) -> Model:
+def unary(op: str, shape: tuple[int, ...] = (1, 4), **attrs: Any) -> Model:
     """x → op → y, both of one shape."""
     tensors = [Tensor("x", shape, "float32"), Tensor("y", shape, "float32")]
-    return model(tensors, [node(op, ("x",), ("y",), options, **attrs)], ("x",), ("y",))
+    return model(tensors, [node(op, ("x",), ("y",), **attrs)], ("x",), ("y",))
 
 
 def chain(*ops: str, shape: tuple[int, ...] = (1, 4)) -> Model:
@@ -66,7 +66,7 @@ def chain(*ops: str, shape: tuple[int, ...] = (1, 4)) -> Model:
 def integers(dtype: str) -> Model:
     """x + x for an integer dtype."""
     tensors = [Tensor("x", (1, 3), dtype), Tensor("y", (1, 3), dtype)]
-    nodes = [node("ADD", ("x", "x"), ("y",), "AddOptions", fused_activation_function="NONE")]
+    nodes = [node("ADD", ("x", "x"), ("y",), fused_activation_function="NONE")]
     return model(tensors, nodes, ("x",), ("y",))
 
 
@@ -76,7 +76,7 @@ def loop() -> Model:
         "main",
         ("x",),
         ("y",),
-        (node("WHILE", ("x",), ("y",), "WhileOptions", cond_subgraph_index=1, body_subgraph_index=2),),
+        (node("WHILE", ("x",), ("y",), cond_subgraph_index=1, body_subgraph_index=2),),
         {name: Tensor(name, (1,), "float32") for name in ("x", "y")},
     )
     limit = constant("limit", np.array([100], np.float32))
@@ -84,14 +84,14 @@ def loop() -> Model:
         "condition",
         ("c",),
         ("more",),
-        (node("LESS", ("c", "limit"), ("more",), "LessOptions"),),
+        (node("LESS", ("c", "limit"), ("more",)),),
         {"c": Tensor("c", (1,), "float32"), "limit": limit, "more": Tensor("more", (1,), "bool")},
     )
     body = Graph(
         "body",
         ("i",),
         ("o",),
-        (node("ADD", ("i", "i"), ("o",), "AddOptions", fused_activation_function="NONE"),),
+        (node("ADD", ("i", "i"), ("o",), fused_activation_function="NONE"),),
         {name: Tensor(name, (1,), "float32") for name in ("i", "o")},
     )
     return Model((main, condition, body))
@@ -106,8 +106,8 @@ def dynamic() -> Model:
         Tensor("where", (1, 1), "int64", shape_signature=(-1, 1)),
     ]
     nodes = [
-        node("NOT_EQUAL", ("x", "zero"), ("nonzero",), "NotEqualOptions"),
-        node("WHERE", ("nonzero",), ("where",), "WhereOptions"),
+        node("NOT_EQUAL", ("x", "zero"), ("nonzero",)),
+        node("WHERE", ("nonzero",), ("where",)),
     ]
     return model(tensors, nodes, ("x",), ("where",))
 

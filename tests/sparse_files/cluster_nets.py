@@ -24,10 +24,10 @@ class Net:
         self.outputs: list[str] = []
         self.last, self.shape = "x", (1, *shape)
 
-    def add(self, op: str, shape: Shape, *more: str, first: str = "", options: str | None = None, **attrs: Any) -> Net:
+    def add(self, op: str, shape: Shape, *more: str, first: str = "", **attrs: Any) -> Net:
         name = f"{op.lower()}_{len(self.layers)}"
         inputs = (first, self.last) if first else (self.last, *more)
-        self.layers.append(layer(op, inputs, {name: shape}, options, **attrs))
+        self.layers.append(layer(op, inputs, {name: shape}, **attrs))
         self.last, self.shape = name, shape
         return self
 
@@ -40,51 +40,45 @@ class Net:
         w = weights(width, kernel, kernel, self.shape[3], seed=len(self.layers))
         if kernel == 1:
             w[np.random.default_rng(len(self.layers)).random(w.shape) < zeros] = 0
-        return self._window("CONV_2D", w, width, kernel, stride, padding, "Conv2DOptions")
+        return self._window("CONV_2D", w, width, kernel, stride, padding)
 
     def depthwise(self, kernel: int = 3, stride: int = 1, padding: str = "SAME", multiplier: int = 1) -> Net:
         width = self.shape[3] * multiplier
         w = weights(1, kernel, kernel, width, seed=len(self.layers))
-        options = "DepthwiseConv2DOptions"
-        return self._window(
-            "DEPTHWISE_CONV_2D", w, width, kernel, stride, padding, options, depth_multiplier=multiplier
-        )
+        return self._window("DEPTHWISE_CONV_2D", w, width, kernel, stride, padding, depth_multiplier=multiplier)
 
-    def _window(
-        self, op: str, w: np.ndarray, width: int, kernel: int, stride: int, padding: str, options: str, **more: Any
-    ) -> Net:
+    def _window(self, op: str, w: np.ndarray, width: int, kernel: int, stride: int, padding: str, **more: Any) -> Net:
         lost = 0 if padding == "SAME" else kernel - 1
         h, wide = (-(-(size - lost) // stride) for size in self.shape[1:3])
         names = self.constant(w), self.constant(weights(width, seed=3))
         attrs = {"stride_h": stride, "stride_w": stride, "padding": padding, **_PLAIN, **more}
-        return self.add(op, (1, h, wide, width), *names, options=options, **attrs)
+        return self.add(op, (1, h, wide, width), *names, **attrs)
 
     def pad(self, top: int, bottom: int, left: int, right: int, channels: int = 0) -> Net:
         amounts = np.array([[0, 0], [top, bottom], [left, right], [0, channels]], np.int32)
         shape = tuple(int(size + more) for size, more in zip(self.shape, amounts.sum(1), strict=True))
-        return self.add("PAD", shape, self.constant(amounts), options="PadOptions")
+        return self.add("PAD", shape, self.constant(amounts))
 
     def binary(self, op: str, other: str | np.ndarray, *, first: bool = False) -> Net:
         name = other if isinstance(other, str) else self.constant(other)
-        options = {"options": f"{op.capitalize()}Options", "fused_activation_function": "NONE"}
-        return self.add(op, self.shape, name, first=name if first else "", **options)
+        return self.add(op, self.shape, name, first=name if first else "", fused_activation_function="NONE")
 
     def pool(self) -> Net:
         n, h, w, c = self.shape
         sizes = {"filter_height": h, "filter_width": w, "stride_h": h, "stride_w": w, "padding": "VALID"}
-        attrs = {"options": "Pool2DOptions", "fused_activation_function": "NONE", **sizes}
+        attrs = {"fused_activation_function": "NONE", **sizes}
         return self.add("AVERAGE_POOL_2D", (n, 1, 1, c), **attrs)
 
     def pooled(self, size: int) -> Net:
         n, h, w, c = self.shape
         sizes = {"filter_height": size, "filter_width": size, "stride_h": size, "stride_w": size, "padding": "VALID"}
-        attrs = {"options": "Pool2DOptions", "fused_activation_function": "NONE", **sizes}
+        attrs = {"fused_activation_function": "NONE", **sizes}
         return self.add("MAX_POOL_2D", (n, h // size, w // size, c), **attrs)
 
     def mean(self, *, keep: bool = False) -> Net:
         n, _, _, c = self.shape
         axes = self.constant(np.array([1, 2], np.int32))
-        return self.add("MEAN", (n, 1, 1, c) if keep else (n, c), axes, options="ReducerOptions", keep_dims=keep)
+        return self.add("MEAN", (n, 1, 1, c) if keep else (n, c), axes, keep_dims=keep)
 
     def dense(self, width: int) -> Net:
         names = self.constant(weights(width, self.shape[1], seed=8)), self.constant(weights(width, seed=9))
@@ -135,7 +129,7 @@ MET: Mapping[str, Callable[[], Net]] = {
     "pooling": lambda: body().pool(),
     "pooling, classifier": lambda: body().pool().conv(5),
     "mean, kept": lambda: body().mean(keep=True),
-    "sum of squares": lambda: body().add("SQUARE", (1, 16, 16, 16), options="SquareOptions").mean(),
+    "sum of squares": lambda: body().add("SQUARE", (1, 16, 16, 16)).mean(),
     "grey": lambda: Net(32, 32, 1).conv(8, 3, 2).depthwise().conv(16).mean().dense(5),
     "constants": lambda: body().binary("ADD", vector()).binary("MUL", np.float32(0.5)).mean(),
     "constant first": lambda: body().binary("ADD", vector(16, 1, 1, 1), first=True).mean(),
@@ -200,13 +194,13 @@ def resize(made: Net, **attrs: bool) -> Net:
     n, h, w, c = made.shape
     size = made.constant(np.array([2 * h, 2 * w], np.int32))
     options = {"align_corners": False, "half_pixel_centers": False, **attrs}
-    return made.add("RESIZE_BILINEAR", (n, 2 * h, 2 * w, c), size, options="ResizeBilinearOptions", **options)
+    return made.add("RESIZE_BILINEAR", (n, 2 * h, 2 * w, c), size, **options)
 
 
 def branch(made: Net) -> Net:
     """Adds a SOFTMAX, an output of its own, that reads what comes next reads, too."""
     source, shape = made.last, made.shape
-    made.add("SOFTMAX", shape, options="SoftmaxOptions", beta=1.0)
+    made.add("SOFTMAX", shape, beta=1.0)
     made.outputs.append(made.last)
     made.last = source
     return made

@@ -274,7 +274,7 @@ def test_forms_of_other_operators() -> None:
 
 
 def test_operators_on_integers_that_stand_for_themselves_have_no_form() -> None:
-    model = model_of("ADD", {"x": (2,), "z": (2,)}, {"y": (2,)}, "AddOptions", dict.fromkeys("xyz", "int32"))
+    model = model_of("ADD", {"x": (2,), "z": (2,)}, {"y": (2,)}, dict.fromkeys("xyz", "int32"))
     assert targets.form_of(model.main.nodes[0], model.main) is None
     assert check(model, "litert") == ()
 
@@ -380,7 +380,7 @@ def test_strides() -> None:
     def depthwise(stride: int) -> Model:
         attrs = CONV | {"stride_h": 1, "stride_w": stride, "depth_multiplier": 1}
         inputs = {"x": (1, 8, 8, 8), "w": np.ones((1, 3, 3, 8), np.float32)}
-        return quantized(model_of("DEPTHWISE_CONV_2D", inputs, {"y": (1, 8, 2, 8)}, "DepthwiseConv2DOptions", **attrs))
+        return quantized(model_of("DEPTHWISE_CONV_2D", inputs, {"y": (1, 8, 2, 8)}, **attrs))
 
     assert messages(depthwise(3), "ethos-u55") == []
     (found,) = messages(depthwise(4), "ethos-u55")
@@ -404,7 +404,7 @@ def test_strides() -> None:
 )
 def test_windows(op: str, height: int, width: int, padding: str, is_broken: bool) -> None:
     attrs = POOL | {"filter_height": height, "filter_width": width, "padding": padding}
-    model = quantized(model_of(op, {"x": (1, 300, 300, 1)}, {"y": (1, 1, 1, 1)}, "Pool2DOptions", **attrs))
+    model = quantized(model_of(op, {"x": (1, 300, 300, 1)}, {"y": (1, 1, 1, 1)}, **attrs))
     found = messages(model, "ethos-u55")
     assert len(found) == is_broken
     if found:
@@ -413,7 +413,7 @@ def test_windows(op: str, height: int, width: int, padding: str, is_broken: bool
 
 def test_classes_of_a_softmax() -> None:
     def softmax(classes: int) -> Model:
-        return quantized(model_of("SOFTMAX", {"x": (1, classes)}, {"y": (1, classes)}, "SoftmaxOptions", beta=1.0))
+        return quantized(model_of("SOFTMAX", {"x": (1, classes)}, {"y": (1, classes)}, beta=1.0))
 
     assert messages(softmax(511), "tflm") == []
     (found,) = messages(softmax(512), "tflm")
@@ -436,9 +436,7 @@ def test_ranks(tmp_path: Path) -> None:
         VALID + '[ops]\nRESHAPE = ["int8"]\n[[constraint]]\ncheck = "rank"\nmax = 4\ntext = "At most 4 dimensions."',
     )
     assert messages(quantized(FACTORIES["RESHAPE"]()), path) == []
-    model = quantized(
-        model_of("RESHAPE", {"x": (1, 6), "s": ints(1, 1, 1, 2, 3)}, {"y": (1, 1, 1, 2, 3)}, "ReshapeOptions")
-    )
+    model = quantized(model_of("RESHAPE", {"x": (1, 6), "s": ints(1, 1, 1, 2, 3)}, {"y": (1, 1, 1, 2, 3)}))
     (found,) = messages(model, path)
     assert found == "RESHAPE 'y': 'y' has 5 dimensions. At most 4 dimensions. (target 'mine')"
 
@@ -449,7 +447,7 @@ def test_kernels_of_convolutions_count_their_dilation(tmp_path: Path) -> None:
     inputs = {"x": (1, 9, 9, 1), "w": np.ones((1, 3, 3, 1), np.float32)}
     for dilation, is_broken in ((2, False), (3, True)):
         attrs = CONV | {"dilation_h_factor": dilation}
-        model = quantized(model_of("CONV_2D", inputs, {"y": (1, 9, 9, 1)}, "Conv2DOptions", **attrs))
+        model = quantized(model_of("CONV_2D", inputs, {"y": (1, 9, 9, 1)}, **attrs))
         assert len(messages(model, path)) == is_broken
 
 

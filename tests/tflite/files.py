@@ -108,10 +108,9 @@ def dense_model(rows: int = 4, columns: int = 8, seed: int = 0) -> Model:
         "h": Tensor("h", (1, rows), "float32", shape_signature=(-1, rows)),
         "y": Tensor("y", (1, 3), "float32", shape_signature=(-1, 3)),
     }
-    options = {"extras": {"options": "FullyConnectedOptions"}}
     nodes = (
-        Node("FULLY_CONNECTED", ("x", "w1", "b1"), ("h",), {"fused_activation_function": "RELU"}, **options),
-        Node("FULLY_CONNECTED", ("h", "w2", ""), ("y",), {"fused_activation_function": "NONE"}, **options),
+        Node("FULLY_CONNECTED", ("x", "w1", "b1"), ("h",), {"fused_activation_function": "RELU"}),
+        Node("FULLY_CONNECTED", ("h", "w2", ""), ("y",), {"fused_activation_function": "NONE"}),
     )
     signature = Signature("serving_default", (("frame", "x"),), (("score", "y"),))
     graph = Graph("main", ("x",), ("y",), nodes, tensors)
@@ -130,7 +129,7 @@ def while_model() -> Model:
         "cond",
         ("cond_n", "cond_x"),
         ("again",),
-        (Node("LESS", ("cond_n", "three"), ("again",), extras={"options": "LessOptions"}),),
+        (Node("LESS", ("cond_n", "three"), ("again",)),),
         tensors("cond") | {"three": constant("three", np.array(3, np.int32)), "again": Tensor("again", (), "bool")},
     )
     body = Graph(
@@ -138,8 +137,8 @@ def while_model() -> Model:
         ("body_n", "body_x"),
         ("next_n", "next_x"),
         (
-            Node("ADD", ("body_n", "one"), ("next_n",), extras={"options": "AddOptions"}),
-            Node("FULLY_CONNECTED", ("body_x", "w", "b"), ("next_x",), extras={"options": "FullyConnectedOptions"}),
+            Node("ADD", ("body_n", "one"), ("next_n",)),
+            Node("FULLY_CONNECTED", ("body_x", "w", "b"), ("next_x",)),
         ),
         tensors("body")
         | {
@@ -160,7 +159,6 @@ def while_model() -> Model:
                 ("zero", "x"),
                 ("n", "y"),
                 {"cond_subgraph_index": 1, "body_subgraph_index": 2},
-                extras={"options": "WhileOptions"},
             ),
         ),
         {
@@ -176,16 +174,16 @@ def while_model() -> Model:
 def if_model() -> Model:
     """Returns a branch: -x where c is true, else abs(x)."""
 
-    def branch(name: str, op: str, options: str) -> Graph:
+    def branch(name: str, op: str) -> Graph:
         x, y = f"{name}_x", f"{name}_y"
         tensors = {n: Tensor(n, (3,), "float32") for n in (x, y)}
-        return Graph(name, (x,), (y,), (Node(op, (x,), (y,), extras={"options": options}),), tensors)
+        return Graph(name, (x,), (y,), (Node(op, (x,), (y,)),), tensors)
 
     attrs = {"then_subgraph_index": 1, "else_subgraph_index": 2}
     tensors = {"c": Tensor("c", (1,), "bool"), "x": Tensor("x", (3,), "float32"), "y": Tensor("y", (3,), "float32")}
-    node = Node("IF", ("c", "x"), ("y",), attrs, extras={"options": "IfOptions"})
+    node = Node("IF", ("c", "x"), ("y",), attrs)
     main = Graph("main", ("c", "x"), ("y",), (node,), tensors)
-    return Model((main, branch("then", "NEG", "NegOptions"), branch("else", "ABS", "AbsOptions")))
+    return Model((main, branch("then", "NEG"), branch("else", "ABS")))
 
 
 @functools.cache

@@ -29,8 +29,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for i in range(LAYERS):
         weight = np.full((WIDTH, WIDTH), i, np.float32)
         tensors[f"w{i}"] = constant(f"w{i}", weight)
-        extras = {"options": "FullyConnectedOptions"}
-        nodes.append(Node("FULLY_CONNECTED", (f"x{i}", f"w{i}"), (f"x{i + 1}",), extras=extras))
+        nodes.append(Node("FULLY_CONNECTED", (f"x{i}", f"w{i}"), (f"x{i + 1}",)))
     save(Model((Graph("main", ("x0",), (f"x{LAYERS}",), tuple(nodes), tensors),)), path)
     assert path.stat().st_size > LAYERS * 4 * MIB
     yield path

@@ -83,7 +83,6 @@ def test_transposed_convolutions_have_the_size_that_the_file_says(size: int, pad
         "TRANSPOSE_CONV",
         inputs,
         {"y": (1, size, size, 4)},
-        "TransposeConvOptions",
         stride_h=2,
         stride_w=2,
         padding=padding,
@@ -308,10 +307,9 @@ def two_dense(kernels: tuple[np.ndarray, np.ndarray], shared: bool, bias: np.nda
     more = ()
     if bias is not None:
         tensors["bias"], more = constant("bias", bias), ("bias",)
-    options = {"options": "FullyConnectedOptions"}
     nodes = (
-        Node("FULLY_CONNECTED", ("x", names[0], *more), ("a/y",), {"keep_num_dims": True}, extras=options),
-        Node("FULLY_CONNECTED", ("a/y", names[1], *more), ("b/y",), {"keep_num_dims": True}, extras=options),
+        Node("FULLY_CONNECTED", ("x", names[0], *more), ("a/y",), {"keep_num_dims": True}),
+        Node("FULLY_CONNECTED", ("a/y", names[1], *more), ("b/y",), {"keep_num_dims": True}),
     )
     return Model((Graph("main", ("x",), ("b/y",), nodes, tensors),))
 
@@ -353,7 +351,7 @@ def test_an_unrolled_cell_has_one_set_of_weights() -> None:
 
 def test_masks_and_single_numbers_are_not_trained() -> None:
     mask = np.where(np.tri(4, dtype=bool), 0, -1e9).astype(np.float32)
-    graph = one_op("ADD", {"mask": mask}, (1, 4, 4), (1, 4, 4), options="AddOptions")
+    graph = one_op("ADD", {"mask": mask}, (1, 4, 4), (1, 4, 4))
     model = fw.graph_model(graph)
     assert not model.variables
     (entry,) = model.layer_table

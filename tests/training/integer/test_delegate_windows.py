@@ -28,14 +28,13 @@ def sum_of_unlike() -> Model:
         name: Tensor(name, (1, *shape), "float32", shape_signature=(-1, *shape)) for name, shape in shapes.items()
     }
     nodes = (
-        Node("ADD", ("x", "z"), ("y",), {"fused_activation_function": "NONE"}, extras={"options": "AddOptions"}),
+        Node("ADD", ("x", "z"), ("y",), {"fused_activation_function": "NONE"}),
         Node("RELU", ("z",), ("r",)),
         Node(
             "CONCATENATION",
             ("y", "w", "r"),
             ("out",),
             {"axis": 3, "fused_activation_function": "NONE"},
-            extras={"options": "ConcatenationOptions"},
         ),
     )
     return Model((Graph("main", ("x", "z", "w"), ("out",), nodes, tensors),))

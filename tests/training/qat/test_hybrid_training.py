@@ -25,11 +25,11 @@ def model_of(op: str, x: tuple[int, ...], weight: tuple[int, ...], y: tuple[int,
     bias = weight[-1] if op == "DEPTHWISE_CONV_2D" else weight[0]
     inputs = {"x": x, "w": single_ops.weights(*weight), "b": single_ops.weights(bias)}
     if op == "FULLY_CONNECTED":
-        return single_ops.model_of(op, inputs, {"y": y}, "FullyConnectedOptions", **attrs)
+        return single_ops.model_of(op, inputs, {"y": y}, **attrs)
     options: dict[str, Any] = {**single_ops.CONV, **attrs}
     if op == "CONV_2D":
-        return single_ops.model_of(op, inputs, {"y": y}, "Conv2DOptions", **options)
-    return single_ops.model_of(op, inputs, {"y": y}, "DepthwiseConv2DOptions", depth_multiplier=1, **options)
+        return single_ops.model_of(op, inputs, {"y": y}, **options)
+    return single_ops.model_of(op, inputs, {"y": y}, depth_multiplier=1, **options)
 
 
 RELU = {"fused_activation_function": "RELU"}

@@ -135,7 +135,7 @@ def test_long_sums_stay_exact() -> None:
     weight = np.full((3, 2000), 0.5, np.float32) * np.array([[1], [-1], [0.3]], np.float32)
     float_model = single_ops.model_of(
         "FULLY_CONNECTED", {"x": (1, 2000), "w": weight, "b": np.zeros(3, np.float32)}, {"y": (1, 3)},
-        "FullyConnectedOptions", fused_activation_function="NONE", keep_num_dims=False,
+        fused_activation_function="NONE", keep_num_dims=False,
     )  # fmt: skip
     x = np.random.default_rng(0).uniform(0.9, 1.0, (16, 2000)).astype(np.float32)
     model = fw.quantize_aware(float_model, calibration=[*x, -x[0]], progress=False)
@@ -165,11 +165,9 @@ def test_a_channel_whose_weights_are_all_pruned_keeps_its_bias(
     """Its scale is so small that its bias is an integer beyond what float32 holds exactly."""
     weight, bias = rng.normal(size=shape).astype(np.float32), np.linspace(0.5, 2, 8, dtype=np.float32)
     np.moveaxis(weight, 0 if op == "CONV_2D" else 3, 0)[0] = 0
-    options = {"options": "Conv2DOptions"}
-    if op == "DEPTHWISE_CONV_2D":
-        options = {"options": "DepthwiseConv2DOptions", "depth_multiplier": 8 // channels}
+    more = {"depth_multiplier": 8 // channels} if op == "DEPTHWISE_CONV_2D" else {}
     float_model = single_ops.model_of(
-        op, {"x": (1, 6, 6, channels), "w": weight, "b": bias}, {"y": (1, 6, 6, 8)}, **options, **_WINDOW
+        op, {"x": (1, 6, 6, channels), "w": weight, "b": bias}, {"y": (1, 6, 6, 8)}, **more, **_WINDOW
     )
     x = rng.normal(size=(1, 6, 6, channels)).astype(np.float32)
     model = fw.quantize_aware(float_model, calibration=[x], progress=False)
@@ -182,7 +180,7 @@ def test_sums_that_outgrow_float32_are_noted() -> None:
     weight[:, 0] = 1.0  # all others are small integers
     float_model = single_ops.model_of(
         "FULLY_CONNECTED", {"x": (1, 900), "w": weight, "b": np.zeros(3, np.float32)}, {"y": (1, 3)},
-        "FullyConnectedOptions", fused_activation_function="NONE", keep_num_dims=False,
+        fused_activation_function="NONE", keep_num_dims=False,
     )  # fmt: skip
     x = np.random.default_rng(0).uniform(0.0, 1.0, (4, 900)).astype(np.float32)
     model = fw.quantize_aware(float_model, calibration=list(x), progress=False)
