@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from featherweight.channels import rules_of_movers as label_moves
-from featherweight.channels import rules_of_products as label_products
+from featherweight.channels import rules_of_movers, rules_of_products
 from featherweight.channels.labels import Labeled, Labeling, unlabeled
 from featherweight.channels.rules import rule_of
 from featherweight.graph import Graph
 
 # The modules that fill the table of rules.
-_FAMILIES = (label_moves, label_products)
+_FAMILIES = (rules_of_movers, rules_of_products)
 
 
 def label(graph: Graph) -> Labeled:

@@ -123,15 +123,21 @@ def refused_mean(call: Call) -> str | None:
     return refused_rescaling(call)
 
 
-def refused_comparison(call: Call) -> str | None:
-    """Comparisons: scales below one; int16 but for equality compares integers as they are, at one scale."""
+def refused_equality(call: Call) -> str | None:
+    """Comparisons: scales below one."""
     x = call.input(0)
     if x.is_float or x.quant is None:
         return None
-    if x.dtype == "int16" and call.node.op not in ("EQUAL", "NOT_EQUAL"):
-        return None if _scale(call, 0) == _scale(call, 1) else "its operands have two scales, which it does not read"
     largest = max(_scale(call, 0), _scale(call, 1))
     return None if largest < 1 else f"it compares scales below 1 only, and one is {largest:.3g} (it ends the process)"
+
+
+def refused_order(call: Call) -> str | None:
+    """Comparisons but for equality: the same, but int16 is compared as integers, at one scale."""
+    x = call.input(0)
+    if x.dtype != "int16" or x.quant is None:
+        return refused_equality(call)
+    return None if _scale(call, 0) == _scale(call, 1) else "its operands have two scales, which it does not read"
 
 
 def refused_softmax(call: Call) -> str | None:

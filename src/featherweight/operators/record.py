@@ -75,6 +75,9 @@ class Op:
         is_steep_at_zero: its derivative has no bound near zero.
         is_of_positive: it is defined from zero on.
 
+        picks: its outputs hold values of its float inputs, or say how they compare or where they lie, so that it does
+            to integers of one scale what it does to the numbers that they stand for.
+
     Other facts:
         same_scale: positions of inputs that must have the outputs' parameters.
         fixed_output: output parameters that kernels assume, as dtype → (scale, zero point).
@@ -82,6 +85,7 @@ class Op:
         versions: form → operator version that runtimes need at least.
         calls: option fields that name other graphs (loops, branches).
         delegated: says whether XNNPACK takes a call of the operator's integer form; reads tensors only, no values.
+        channels_first: XNNPACK computes it with channels first, too, which is where its convolutions run sparsely.
         refused: says why LiteRT's integer kernel can't compute a call (it ends with an error, ends the process, or
             computes nonsense), or None; reads tensors only, no values.
         finest: (type, largest scale of an input) → the finest scale that an output beside it can have; None where
@@ -90,6 +94,7 @@ class Op:
         biased: types of activations whose kernels are right with a bias only, if with one of zeros.
         relevant: which values of an input matter to what it computes.
         normalizes_rows: what it computes of a value depends on how far it is below the largest of its row.
+        probability: what its results are as probabilities: ``softmax`` of classes, ``sigmoid`` of a yes; else empty.
         is_curved: its integer kernel follows a curve, so that its error depends on where values lie.
         is_factor: its results multiply others, one for each row: the error of each counts relative to itself.
         wants_symmetric: positions of computed operands that XNNPACK takes with a zero point of 0 only.
@@ -118,18 +123,21 @@ class Op:
     is_homogeneous: bool = False
     is_steep_at_zero: bool = False
     is_of_positive: bool = False
+    picks: bool = False
     same_scale: tuple[int, ...] = ()
     fixed_output: Mapping[str, tuple[float, int]] = field(default_factory=dict[str, tuple[float, int]])
     moves_data: bool = False
     versions: Mapping[str, int] = field(default_factory=dict[str, int])
     calls: tuple[str, ...] = ()
     delegated: Callable[[Call], bool] = _always
+    channels_first: bool = False
     refused: Callable[[Call], str | None] = _no_refusal
     finest: Callable[[str, float], float] | None = None
     integer_attrs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     biased: tuple[str, ...] = ()
     relevant: Rule = _all_matter
     normalizes_rows: bool = False
+    probability: Literal["", "softmax", "sigmoid"] = ""
     is_curved: bool = False
     is_factor: bool = False
     wants_symmetric: tuple[int, ...] = ()

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from featherweight import operators
 from featherweight.graph import Graph, Node
 from featherweight.graph.numerics import QuantParams, integer_range
+from featherweight.operators.scale_groups import sharing, united
 from featherweight.ptq.forms import Forms
 from featherweight.ptq.ranges import Ranges
 
@@ -40,18 +41,6 @@ def tied_groups(
         ranges: of its tensors.
         fixed: parameters that kernels prescribe; those of groups that take them over are added.
     """
-    parent = {name: name for name in dtypes}
-
-    def find(name: str) -> str:
-        while parent[name] != name:
-            parent[name] = name = parent[parent[name]]
-        return name
-
-    def members() -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for name in parent:
-            found.setdefault(find(name), []).append(name)
-        return found
 
     def fits(names: list[str], params: QuantParams) -> bool:
         """True if the ranges of all tensors lie within what the parameters can hold, or they are fixed themselves."""
@@ -60,23 +49,17 @@ def tied_groups(
         measured = [ranges.of(name, dtypes[name]) for name in names if name not in fixed]
         return all(low <= a and b <= high for a, b in measured)
 
-    links = [pair for node, dtype in integer_nodes(graph, forms) for pair in _same_scale(node, dtype, graph, dtypes)]
-    for first, second in links:
-        if first not in fixed and second not in fixed:
-            parent[find(first)] = find(second)
+    links: list[tuple[str, str]] = []
+    for node, dtype in integer_nodes(graph, forms):
+        tied = [name for name in sharing(node) if dtypes.get(name) == dtype]
+        links += [(tied[0], other) for other in tied[1:]]
+    grouped: dict[str, list[str]] = {}
+    roots = united(dtypes, (pair for pair in links if not fixed.keys() & pair))
+    for name, root in roots.items():
+        grouped.setdefault(root, []).append(name)
     # A fixed output passes its parameters on where the group's values fit into its range.
-    grouped = members()
     for first, second in links:
         for source, other in ((first, second), (second, first)):
-            if source in fixed and other not in fixed and fits(grouped[find(other)], fixed[source]):
-                fixed |= dict.fromkeys(grouped[find(other)], fixed[source])
-    return [[n for n in names if n not in fixed] for names in members().values() if any(n not in fixed for n in names)]
-
-
-def _same_scale(node: Node, dtype: str, graph: Graph, dtypes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yields pairs of tensors that the node wants to share parameters."""
-    positions = operators.lookup(node.op).same_scale
-    names = [*node.outputs, *(tensor.name for i, tensor in graph.float_inputs(node) if i in positions)]
-    tied = [name for name in names if dtypes.get(name) == dtype]
-    if positions:
-        yield from ((tied[0], other) for other in tied[1:])
+            if source in fixed and other not in fixed and fits(grouped[roots[other]], fixed[source]):
+                fixed |= dict.fromkeys(grouped[roots[other]], fixed[source])
+    return [[n for n in names if n not in fixed] for names in grouped.values() if any(n not in fixed for n in names)]

@@ -88,7 +88,7 @@ def _drop_final_softmax(result: Forms, graph: Graph, target: Target) -> None:
     if target.softmax_limit is None:
         return
     for node in graph.nodes:
-        if node.op != "SOFTMAX" or result.forms.get(node.name) != "int8":
+        if operators.lookup(node.op).probability != "softmax" or result.forms.get(node.name) != "int8":
             continue
         classes = graph.tensors[node.inputs[0]].shape[-1]
         if classes < target.softmax_limit:
@@ -101,7 +101,7 @@ def _drop_final_softmax(result: Forms, graph: Graph, target: Target) -> None:
         if is_last and node.inputs[0] not in graph.inputs:
             del result.forms[node.name]
             result.dropped[node.name] = (
-                f"SOFTMAX: {reason}; the output is what went into it, whose largest class is the same"
+                f"{node.op}: {reason}; the output is what went into it, whose largest class is the same"
             )
         else:
             result.keep(node, reason)

@@ -19,6 +19,7 @@ import numpy as np
 from featherweight import tflite
 from featherweight.errors import DataError, FeatherweightError, RecipeError, UnsupportedOp, listed
 from featherweight.graph import Model, Tensor, io_names
+from featherweight.operators import lookup
 from featherweight.runtime.batches import split
 from featherweight.runtime.samples import checked_arrays, input_tensors
 
@@ -276,9 +277,10 @@ def _refuse_abort(model: Model) -> None:
     for graph in model.graphs:
         for node in graph.nodes:
             tensor: Tensor = graph.tensors[node.inputs[0]] if node.inputs and node.inputs[0] else Tensor("", (), "")
-            if node.op == "SOFTMAX" and tensor.dtype == "int8" and tensor.shape[-1:] >= (_SOFTMAX_ABORT_CLASSES,):
+            is_softmax = lookup(node.op).probability == "softmax" and tensor.dtype == "int8"
+            if is_softmax and tensor.shape[-1:] >= (_SOFTMAX_ABORT_CLASSES,):
                 raise UnsupportedOp(
-                    f"SOFTMAX '{node.name}': LiteRT's int8 reference kernel can abort the process with "
+                    f"{node.op} '{node.name}': LiteRT's int8 reference kernel can abort the process with "
                     f"{tensor.shape[-1]} classes (allowed: fewer than {_SOFTMAX_ABORT_CLASSES}). "
                     "Use resolver 'auto'."
                 )

@@ -17,8 +17,14 @@ from featherweight import operators
 from featherweight.graph import Graph, Node, Tensor, consumers, producers
 from featherweight.tflite.sparse_tensors import decoded, is_sparse
 
-CONV, DEPTHWISE, PAD, POOL, BINARY = "CONV_2D", "DEPTHWISE_CONV_2D", "PAD", "AVERAGE_POOL_2D", ("ADD", "MUL")
-REDUCED, DEPTH_TO_SPACE, RESIZE, RESHAPE = ("MEAN", "SUM"), "DEPTH_TO_SPACE", "RESIZE_BILINEAR", "RESHAPE"
+# What XNNPACK computes with channels first.
+INSIDE = tuple(op.name for op in operators.registered() if op.channels_first)
+CONV, DEPTHWISE = (
+    next(name for name in INSIDE if operators.lookup(name).weight_kind == kind) for kind in ("conv", "depthwise")
+)
+BINARY = tuple(name for name in INSIDE if operators.lookup(name).elementwise == 2)
+REDUCED = tuple(name for name in INSIDE if operators.lookup(name).is_reduction)
+PAD, POOL, DEPTH_TO_SPACE, RESIZE, RESHAPE = "PAD", "AVERAGE_POOL_2D", "DEPTH_TO_SPACE", "RESIZE_BILINEAR", "RESHAPE"
 STEM_CHANNELS = 3
 
 

@@ -1,6 +1,6 @@
 """What XNNPACK's sparse convolutions want of a cluster: one check for each condition, named in target files.
 
-Source: that of `clusters`.
+Source: that of `xnnpack_nchw`.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from featherweight.errors import listed
 from featherweight.graph import Graph, Node, consumers
+from featherweight.operators.zeros import absorbing
 from featherweight.targets.constraints import constraint_check
 from featherweight.targets.xnnpack_nchw import (
     BINARY,
     CONV,
     DEPTH_TO_SPACE,
     DEPTHWISE,
+    INSIDE,
     PAD,
     POOL,
     REDUCED,
     RESHAPE,
-    RESIZE,
     STEM_CHANNELS,
     Cluster,
     activations,
@@ -39,11 +40,6 @@ ClusterCheck = Callable[[Node, Graph, Cluster], str | None]
 CHECKS: dict[str, ClusterCheck] = {}
 # Those that are about the numbers in the weights, and not about the graph.
 OF_WEIGHTS = ("cluster_zeros", "cluster_stored")
-_UNARY = (
-    *("ABS", "CEIL", "COS", "ELU", "EXP", "FLOOR", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOG", "LOGISTIC", "NEG"),
-    *("RELU", "RELU6", "RELU_N1_TO_1", "ROUND", "RSQRT", "SIN", "SQRT", "SQUARE", "TANH"),
-)
-_INSIDE = (CONV, DEPTHWISE, POOL, RESIZE, *REDUCED, *BINARY, *_UNARY)
 
 
 def missed(cluster: Cluster, graph: Graph) -> Iterator[tuple[str, Node, str]]:
@@ -103,7 +99,7 @@ def _check_cluster_floats(node: Node, graph: Graph, cluster: Cluster) -> str | N
 
 @_cluster_check
 def _check_cluster_operator(node: Node, graph: Graph, cluster: Cluster) -> str | None:
-    if node.op in _INSIDE or (node.op == DEPTH_TO_SPACE and node in cluster.heads):
+    if node.op in INSIDE or (node.op == DEPTH_TO_SPACE and node in cluster.heads):
         return None
     if node.op == PAD:
         return None if fused_padding(node.name, graph) else "it is no padding of rows and columns for one convolution"
@@ -155,7 +151,7 @@ def _check_cluster_padding(node: Node, graph: Graph, cluster: Cluster) -> str | 
 def _check_cluster_operands(node: Node, graph: Graph, cluster: Cluster) -> str | None:
     if node.op not in BINARY:
         return None
-    if node.op == "ADD" and node.inputs[0] == node.inputs[1]:  # MUL becomes a square
+    if not absorbing(node.op) and node.inputs[0] == node.inputs[1]:  # a product becomes a square
         return f"it reads '{node.inputs[0]}' twice"
     for position, tensor in enumerate(graph.tensors[name] for name in node.inputs):
         is_vector = len(tensor.shape) == 4 and sum(size > 1 for size in tensor.shape) <= 1

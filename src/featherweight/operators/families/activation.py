@@ -35,12 +35,15 @@ register(
         refused=refused_softmax,
         relevant=of_softmax,
         normalizes_rows=True,
+        probability="softmax",
     )
 )
 register(
     Op(
         "LOGISTIC",
         axes="same",
+        channels_first=True,
+        probability="sigmoid",
         fixed_output={"int8": (1 / 256, -128), "int16": (1 / 32768, 0)},
         versions={"int8": 2, "int16": 3},
         refused=refused_sigmoid,
@@ -51,6 +54,7 @@ register(
     Op(
         "TANH",
         axes="same",
+        channels_first=True,
         fixed_output={"int8": (1 / 128, 0), "int16": (1 / 32768, 0)},
         versions={"int8": 2, "int16": 3},
         refused=refused_sigmoid,
@@ -62,18 +66,20 @@ for _name in ("RELU", "RELU6"):
         Op(
             _name,
             axes="same",
+            channels_first=True,
             is_homogeneous=_name == "RELU",
             versions={"int8": 2, "int16": 3},
             relevant=of_rectified,
         )
     )
-for _name in ("RELU_N1_TO_1", "RELU_0_TO_1"):
-    register(Op(_name, axes="same", versions={"int8": 1}))
+register(Op("RELU_N1_TO_1", axes="same", channels_first=True, versions={"int8": 1}))
+register(Op("RELU_0_TO_1", axes="same", versions={"int8": 1}))  # of which XNNPACK takes none
 register(
     Op(
         "LEAKY_RELU",
         "LeakyReluOptions",
         axes="same",
+        channels_first=True,
         is_homogeneous=True,
         versions={"int8": 1, "int16": 2},
         refused=refused_rescaling,
@@ -88,9 +94,9 @@ register(
         delegated=lambda call: call.input(0).is_float,
     )
 )
-register(Op("ELU", axes="same", versions={"int8": 1}, is_curved=True))
-register(Op("HARD_SWISH", "HardSwishOptions", axes="same", versions={"int8": 1}))
-register(Op("GELU", "GeluOptions", axes="same", versions={"int8": 2, "int16": 2}, is_curved=True))
+register(Op("ELU", axes="same", channels_first=True, versions={"int8": 1}, is_curved=True))
+register(Op("HARD_SWISH", "HardSwishOptions", axes="same", channels_first=True, versions={"int8": 1}))
+register(Op("GELU", "GeluOptions", axes="same", channels_first=True, versions={"int8": 2, "int16": 2}, is_curved=True))
 
 
 def _sigmoid(x: np.ndarray, exp: Function) -> np.ndarray:

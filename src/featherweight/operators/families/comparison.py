@@ -11,7 +11,7 @@ import numpy as np
 
 from featherweight.operators.call import Array, Call
 from featherweight.operators.fixed_point import doubling_high_multiply, quantize_multiplier, rounding_shift
-from featherweight.operators.limits import refused_comparison
+from featherweight.operators.limits import refused_equality, refused_order
 from featherweight.operators.record import Op, definition, kernel, register
 from featherweight.operators.relevance import of_compared
 
@@ -30,7 +30,7 @@ for _name, _options, _int16 in (
             same_scale=(0, 1),
             versions={"int8": 2, "int16": _int16},
             relevant=of_compared,
-            refused=refused_comparison,
+            refused=refused_order if _name in ("GREATER_EQUAL", "LESS") else refused_equality,
         )
     )
 for _name, _options in (("GREATER", "GreaterOptions"), ("LESS_EQUAL", "LessEqualOptions")):
@@ -42,7 +42,7 @@ for _name, _options in (("GREATER", "GreaterOptions"), ("LESS_EQUAL", "LessEqual
             same_scale=(0, 1),
             versions={"int8": 2},
             relevant=of_compared,
-            refused=refused_comparison,
+            refused=refused_order,
         )
     )
 for _name, _options in (("LOGICAL_AND", "LogicalAndOptions"), ("LOGICAL_OR", "LogicalOrOptions")):

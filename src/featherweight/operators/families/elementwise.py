@@ -79,7 +79,15 @@ _SUM: dict[str, Any] = {
     "integer_attrs": {"int16": {"pot_scale_int16": False}},
 }
 ADD = register(
-    Op("ADD", "AddOptions", versions={"int8": 2, "int16": 3}, delegated=_delegate_takes_sum, relevant=of_sum, **_SUM)
+    Op(
+        "ADD",
+        "AddOptions",
+        channels_first=True,
+        versions={"int8": 2, "int16": 3},
+        delegated=_delegate_takes_sum,
+        relevant=of_sum,
+        **_SUM,
+    )
 ).name
 SUB = register(
     Op(
@@ -96,6 +104,7 @@ register(
         "MUL",
         "MulOptions",
         axes="joined",
+        channels_first=True,
         trained={0: "scale", 1: "scale"},
         versions={"int8": 3, "int16": 4},
         delegated=_delegate_takes_product,
@@ -120,6 +129,7 @@ for _name, _relevant in (("MAXIMUM", of_larger), ("MINIMUM", of_smaller)):
             _name,
             "MaximumMinimumOptions",
             axes="joined",
+            picks=True,
             same_scale=(0, 1),
             versions={"int8": 2, "int16": 4},
             relevant=_relevant,

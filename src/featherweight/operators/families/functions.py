@@ -13,12 +13,22 @@ from featherweight.operators.limits import refused_rescaling, refused_root
 from featherweight.operators.record import Op, definition, kernel, register
 from featherweight.operators.relevance import of_exponential
 
-register(Op("ABS", "AbsOptions", axes="same", versions={"int8": 2, "int16": 3}, refused=refused_rescaling))
-register(Op("NEG", "NegOptions", axes="same"))
+register(
+    Op(
+        "ABS",
+        "AbsOptions",
+        axes="same",
+        channels_first=True,
+        versions={"int8": 2, "int16": 3},
+        refused=refused_rescaling,
+    )
+)
+register(Op("NEG", "NegOptions", axes="same", channels_first=True))
 register(
     Op(
         "RSQRT",
         axes="same",
+        channels_first=True,
         is_steep_at_zero=True,
         is_of_positive=True,
         versions={"int8": 2, "int16": 3},
@@ -28,13 +38,22 @@ register(
     )
 )
 register(
-    Op("EXP", "ExpOptions", axes="same", versions={"int8": 2, "int16": 2}, is_curved=True, relevant=of_exponential)
+    Op(
+        "EXP",
+        "ExpOptions",
+        axes="same",
+        channels_first=True,
+        versions={"int8": 2, "int16": 2},
+        is_curved=True,
+        relevant=of_exponential,
+    )
 )
 for _name in ("SQRT", "LOG"):
     register(
         Op(
             _name,
             axes="same",
+            channels_first=True,
             is_steep_at_zero=True,
             is_of_positive=_name == "SQRT",
             versions={"int8": 2, "int16": 2},
@@ -42,10 +61,11 @@ for _name in ("SQRT", "LOG"):
             is_factor=_name == "SQRT",
         )
     )
-for _name, _options in (("SQUARE", "SquareOptions"), ("COS", "CosOptions"), ("SIGN", "SignOptions")):
-    register(Op(_name, _options, axes="same"))
+for _name, _options in (("SQUARE", "SquareOptions"), ("COS", "CosOptions")):
+    register(Op(_name, _options, axes="same", channels_first=True))
+register(Op("SIGN", "SignOptions", axes="same"))  # not tried with channels first
 for _name in ("SIN", "FLOOR", "CEIL", "ROUND"):
-    register(Op(_name, axes="same"))
+    register(Op(_name, axes="same", channels_first=True))
 
 # Bits that keep the reciprocal root of an integer from vanishing.
 _ROOT_BITS = 20

@@ -38,8 +38,10 @@ _FACTS: dict[str, Any] = {
     "versions": {"int8": 2, "int16": 3},
     "macs": _pool_macs,
 }
-register(Op("AVERAGE_POOL_2D", "Pool2DOptions", delegated=_delegate_takes_average, **_FACTS))
-register(Op("MAX_POOL_2D", "Pool2DOptions", delegated=_delegate_takes_maximum, relevant=of_largest, **_FACTS))
+register(Op("AVERAGE_POOL_2D", "Pool2DOptions", delegated=_delegate_takes_average, channels_first=True, **_FACTS))
+register(
+    Op("MAX_POOL_2D", "Pool2DOptions", delegated=_delegate_takes_maximum, picks=True, relevant=of_largest, **_FACTS)
+)
 register(Op("L2_POOL_2D", "Pool2DOptions", axes="window", is_homogeneous=True, macs=_pool_macs))
 
 

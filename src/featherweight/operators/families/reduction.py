@@ -22,6 +22,7 @@ for _name, _relevant in (("REDUCE_MAX", of_largest), ("REDUCE_MIN", of_smallest)
             _name,
             "ReducerOptions",
             axes="reduction",
+            picks=True,
             same_scale=(0,),
             versions={"int8": 2, "int16": 3},
             relevant=_relevant,
@@ -34,6 +35,7 @@ for _name, _int16 in (("MEAN", 3), ("SUM", 2)):
             _name,
             "ReducerOptions",
             axes="reduction",
+            channels_first=True,
             is_homogeneous=_name == "MEAN",
             versions=_versions,
             delegated=lambda call: call.input(0).dtype != "int16",
@@ -44,7 +46,7 @@ register(Op("REDUCE_PROD", "ReducerOptions", axes="reduction"))
 for _name in ("REDUCE_ANY", "REDUCE_ALL"):
     register(Op(_name, "ReducerOptions", axes="decision"))
 for _name, _options in (("ARG_MAX", "ArgMaxOptions"), ("ARG_MIN", "ArgMinOptions")):
-    register(Op(_name, _options, axes="decision", versions={"int8": 2}))
+    register(Op(_name, _options, axes="decision", picks=True, versions={"int8": 2}))
 
 
 def axes_of(call: Call) -> tuple[int, ...]:

@@ -8,22 +8,17 @@ import numpy as np
 
 from featherweight.graph import Node, Tensor
 from featherweight.graph.numerics import integer_range
-from featherweight.operators import Call, lookup
+from featherweight.operators import Call, lookup, registered
 from featherweight.operators.call import Array
 from featherweight.operators.profiles import Profile
 from featherweight.training.graph.registry import ops
 from featherweight.training.integer.step import IntegerStep, integer, off_pole
 
-# LiteRT ends a run with an error at the root of a negative number; training takes it for zero.
-_OF_POSITIVE = ("SQRT", "RSQRT")
 # (node, inputs, outputs, profile) → the constants of `IntegerStep`; tensors carry the parameters of the moment.
 Host = Callable[[Node, Sequence[Tensor], Sequence[Tensor], Profile], tuple[np.ndarray, ...]]
 HOST: dict[str, Host] = {}
 
-_ELEMENTWISE = (
-    *("LOGISTIC", "TANH", "GELU", "ELU", "HARD_SWISH", "LEAKY_RELU", "RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1"),
-    *("RSQRT", "SQRT", "EXP", "LOG", "ABS", "NEG", "SQUARE"),
-)
+_ELEMENTWISE = tuple(op.name for op in registered() if op.axes == "same" and {"int8", "int16"} & op.kernels.keys())
 
 
 def every_output(
@@ -34,7 +29,8 @@ def every_output(
     assert quant is not None
     qmin, qmax = integer_range(dtype)
     x = np.arange(qmin, qmax + 1).astype(dtype)
-    if node.op in _OF_POSITIVE and inputs[0].quant is not None:
+    if lookup(node.op).is_of_positive and inputs[0].quant is not None:
+        # LiteRT ends a run with an error at the root of a negative number; training takes it for zero.
         x = np.maximum(x, x.dtype.type(inputs[0].quant.zero_point[0]))
     found = lookup(node.op).kernels[dtype](Call(node, (x,), tuple(inputs), tuple(outputs), profile))[0]
     return (found.astype(np.float32) - np.float32(quant.zero_point[0]),)

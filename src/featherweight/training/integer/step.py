@@ -155,10 +155,7 @@ class IntegerStep(Step):
 
 
 _KERNELS: dict[str, Function] = {}
-_STEEP_AT_ZERO = {"RSQRT", "SQRT", "LOG"}
 _RUNS_IN: dict[str, Callable[[Profile], bool]] = {}
-# Not those of same scales, but of any scale; and those of same scales that calculate.
-_PICKING, _CALCULATING = {"ARG_MAX", "ARG_MIN"}, {"RESIZE_BILINEAR", "CUMSUM"}
 
 
 def _any(profile: Profile) -> bool:
@@ -185,8 +182,7 @@ def integer_function(op: str, profile: Profile) -> Function | None:
     """
     if op in _KERNELS:
         return _KERNELS[op] if _RUNS_IN[op](profile) else None
-    picks = op in _PICKING or (lookup(op).same_scale and op not in _CALCULATING)
-    return float_function(op) if picks else None
+    return float_function(op) if lookup(op).is_mover or lookup(op).picks else None
 
 
 def whole_number(x: Array) -> Array:
@@ -219,7 +215,7 @@ def off_pole(op: str, integers: Array) -> Array:
 
     2^-10 of a step: its reciprocal root is beyond the largest integer, as that of zero.
     """
-    return ops.maximum(integers, 2.0**-10) if op in _STEEP_AT_ZERO else integers
+    return ops.maximum(integers, 2.0**-10) if lookup(op).is_steep_at_zero else integers
 
 
 def spread(scale: Array, tensor: Tensor) -> Array:

@@ -14,11 +14,11 @@ from typing import Any
 
 from featherweight.errors import DataError, listed
 from featherweight.graph import Model, io_names, producers
+from featherweight.operators import lookup
 from featherweight.training.graph.exposed import Exposed
 from featherweight.training.graph.graph_model import GraphModel
 from featherweight.training.graph.registry import Array, ops
 
-_PROBABILITIES = {"SOFTMAX": "softmax", "LOGISTIC": "sigmoid"}
 # A teacher whose output is constant must not divide by zero.
 _LEAST_VARIANCE = 1e-12
 
@@ -133,9 +133,10 @@ _DISTANCES = {"softmax": _softmax_distance, "sigmoid": _sigmoid_distance, "value
 def _before_probabilities(model: Model, output: str) -> tuple[str, str, float]:
     """Returns (tensor to compare, kind, beta) of an output."""
     node = producers(model.main).get(output)
-    if node is None or node.op not in _PROBABILITIES:
+    kind = "" if node is None else lookup(node.op).probability
+    if node is None or not kind:
         return output, "values", 1.0
-    return node.inputs[0], _PROBABILITIES[node.op], float(node.attrs.get("beta", 1.0))
+    return node.inputs[0], kind, float(node.attrs.get("beta", 1.0))
 
 
 def _shapes(model: Model, names: Mapping[str, str]) -> dict[str, tuple[Any, ...]]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from featherweight.errors import DataError, FeatherweightError, RecipeError, listed
 from featherweight.graph import Model, io_names, producers
+from featherweight.operators import lookup
 from featherweight.runtime.samples import feeds
 from featherweight.tflite import write_atomically
 from featherweight.training.qat.quantized_model import QuantizedModel
@@ -169,14 +170,14 @@ def loss_for(model: Model, labels: np.ndarray, name: str | None = None) -> keras
         )
     tensor = model.main.tensors[next(iter(outputs.values()))]
     maker = producers(model.main).get(tensor.name)
-    is_sigmoid = maker is not None and maker.op == "LOGISTIC"
+    kind = "" if maker is None else lookup(maker.op).probability
     is_whole = labels.dtype.kind in "iub"
     if name is None:
-        classes = "binary_crossentropy" if is_sigmoid else "sparse_categorical_crossentropy"
+        classes = "binary_crossentropy" if kind == "sigmoid" else "sparse_categorical_crossentropy"
         name = classes if is_whole else "mean_squared_error"
     if name in _CROSS_ENTROPIES:
         _check_labels(labels, tensor.shape, name)
-        return _CROSS_ENTROPIES[name](from_logits=maker is None or maker.op not in ("SOFTMAX", "LOGISTIC"))
+        return _CROSS_ENTROPIES[name](from_logits=not kind)
     try:
         found: Any = keras.losses.get(name)
     except ValueError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from featherweight.graph import Graph, Tensor
 from featherweight.operators import lookup
+from featherweight.operators.scale_groups import sharing, united
 
 
 def scale_groups(graph: Graph) -> dict[str, int]:
@@ -15,26 +16,18 @@ def scale_groups(graph: Graph) -> dict[str, int]:
     weights = {
         node.inputs[p] for node in graph.nodes if (p := _weight_position(graph, node.op, node.inputs)) is not None
     }
-    parent = {name: name for name, tensor in graph.tensors.items() if _has_one_scale(tensor) and name not in weights}
+    names = {name: None for name, tensor in graph.tensors.items() if _has_one_scale(tensor) and name not in weights}
+    links: list[tuple[str, str]] = []
     fixed: set[str] = set()
-
-    def find(name: str) -> str:
-        while parent[name] != name:
-            parent[name] = name = parent[parent[name]]
-        return name
-
     for node in graph.nodes:
-        op = lookup(node.op)
-        outputs = [name for name in node.outputs if name in parent]
-        fixed.update(name for name in outputs if graph.tensors[name].dtype in op.fixed_output)
-        same = [name for position, name in enumerate(node.inputs) if position in op.same_scale and name in parent]
-        members = [*same, *outputs] if same else []
-        for name in members[1:]:
-            if graph.tensors[name].quant == graph.tensors[members[0]].quant:
-                parent[find(name)] = find(members[0])
-    frozen = {find(name) for name in fixed}
+        prescribed = lookup(node.op).fixed_output
+        fixed.update(name for name in node.outputs if graph.tensors[name].dtype in prescribed)
+        tied = [name for name in sharing(node) if name in names]
+        links += [(tied[0], other) for other in tied[1:] if graph.tensors[other].quant == graph.tensors[tied[0]].quant]
+    roots = united(names, links)
+    frozen = {root for name, root in roots.items() if name in fixed}
     numbers: dict[str, int] = {}
-    return {name: numbers.setdefault(find(name), len(numbers)) for name in parent if find(name) not in frozen}
+    return {name: numbers.setdefault(root, len(numbers)) for name, root in roots.items() if root not in frozen}
 
 
 def _has_one_scale(tensor: Tensor) -> bool:
