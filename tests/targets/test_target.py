@@ -310,7 +310,7 @@ def test_an_operator_that_the_target_does_not_know() -> None:
 
 
 def test_an_operator_without_real_numbers_that_the_target_does_not_know() -> None:
-    model = model_of("BITCAST", {"x": (2,)}, {"y": (2,)}, None, dict.fromkeys("xy", "int32"))
+    model = model_of("BITCAST", {"x": (2,)}, {"y": (2,)}, dict.fromkeys("xy", "int32"))
     (found,) = check(model, "ethos-u55")
     assert found == Violation("y", "BITCAST", "operators", "BITCAST 'y' is not run by target 'ethos-u55'.")
     assert check(model, "tflm") == ()
