@@ -8,6 +8,7 @@ True
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from featherweight.errors import (
@@ -19,7 +20,6 @@ from featherweight.errors import (
     TargetViolation,
     UnsupportedOp,
 )
-from featherweight.registration import register_classes
 from featherweight.version import package_version
 
 if TYPE_CHECKING:
@@ -169,4 +169,5 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-register_classes()
+if hasattr(sys.modules.get("keras"), "ops"):  # Keras 3 is imported already
+    importlib.import_module("featherweight.training")  # whose classes it finds in saved models from then on

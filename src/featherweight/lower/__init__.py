@@ -126,8 +126,9 @@ def _lower_path(path: Path, unroll: bool, fuse: bool, samples: list[Any] | None,
 
 def _lower_keras(model: Any, unroll: bool, fuse: bool, samples: list[Any] | None, shapes: Any, route: str) -> Lowered:
     """Lowers in float32, whatever the layers of the model compute in."""
-    with in_float32(model) as notes:
-        lowered = _lower_by_route(model, unroll, fuse, samples, shapes, route)
+    _keras.build(model, samples, shapes)
+    computing, notes = in_float32(model)
+    lowered = _lower_by_route(computing, unroll, fuse, samples, shapes, route)
     return replace(lowered, notes=(*notes, *lowered.notes))
 
 

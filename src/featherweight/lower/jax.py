@@ -153,12 +153,8 @@ def _traced(source: Source, size: int) -> Any:
 
 def _marked(source: Source, size: int, notes: list[str], *, unroll: bool) -> Any:
     """Traces the source with its LSTM layers marked; what it is verified against is traced without marks."""
-
-    def call(*arrays: Any) -> Sequence[Any]:  # A function of its own: JAX keeps the traces of one that it has seen.
-        return source.call(*arrays)
-
-    with fused_lstm.marked(notes, unroll=unroll):
-        return _traced(replace(source, call=call), size)
+    call = fused_lstm.marked(source.call, notes, unroll=unroll)
+    return _traced(replace(source, call=call), size)
 
 
 def _converted(source: Source, trace: Any, unroll: bool, applied: set[str]) -> Model:

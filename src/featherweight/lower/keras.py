@@ -6,13 +6,14 @@ import contextlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from featherweight import keras_internals
 from featherweight.errors import LoweringError
 from featherweight.lower.source import Input, Source, shape_list, sized, unique_names, with_input_shapes
 
@@ -58,8 +59,8 @@ def load(path: str | Path) -> Any:
     if not Path(path).is_file():
         raise LoweringError(f"There is no file '{path}'.")
     try:
-        with _cheap_initial_weights(), keras.saving.custom_object_scope(_legacy_layers()):
-            return keras.saving.load_model(path, compile=False)
+        with keras.saving.custom_object_scope(_legacy_layers()):
+            return _loaded(path)
     except Exception as error:  # Keras raises ValueError, TypeError, KeyError, OSError and zipfile's errors.
         said = " ".join(str(error).split())[:400].rstrip(".")
         raise LoweringError(
@@ -82,11 +83,37 @@ def _legacy_layers() -> dict[str, Any]:
     return {"DepthwiseConv2D": DepthwiseConv2D}
 
 
-def read(model: Any, samples: Sequence[Any] | None = None, input_shapes: Any = None) -> Source:
-    """Reads a live model of the JAX backend; the model stays as it is.
+def build(model: Any, samples: Sequence[Any] | None = None, input_shapes: Any = None) -> None:
+    """Builds a live model that is not built yet.
 
     Args:
-        model: built, or buildable from `input_shapes` or the shapes of `samples`.
+        model: of any backend.
+        samples: inputs as `lower` takes them.
+        input_shapes: shapes with batch: a dict by input name, a list in order, or one shape.
+
+    Raises:
+        LoweringError: if the shapes of its inputs are nowhere to be found, or it can't be built on them.
+    """
+    import keras
+
+    if model.built:
+        return
+    inputs, pack = _inputs(model, samples, input_shapes)
+    arrays = [keras.KerasTensor((item.shape[0] or 1, *item.shape[1:]), item.dtype) for item in inputs]
+    try:
+        model(*pack(arrays))
+    except Exception as error:  # Whatever the model's own code raises.
+        said = " ".join(str(error).split())[:300].rstrip(".")
+        raise LoweringError(
+            f"Keras model '{model.name}' can't be built on {_listed_shapes(inputs)}: {said}."
+        ) from error
+
+
+def read(model: Any, samples: Sequence[Any] | None = None, input_shapes: Any = None) -> Source:
+    """Reads a live, built model of the JAX backend; the model stays as it is.
+
+    Args:
+        model: built, by `build` for example.
         samples: inputs as `lower` takes them.
         input_shapes: shapes with batch: a dict by input name, a list in order, or one shape.
 
@@ -94,8 +121,6 @@ def read(model: Any, samples: Sequence[Any] | None = None, input_shapes: Any = N
         LoweringError: if the shapes of its inputs are nowhere to be found.
     """
     inputs, pack = _inputs(model, samples, input_shapes)
-    if not model.built:
-        _build(model, inputs, pack)
     names = _declared_outputs(model)
 
     def call(*arrays: Any) -> list[Any]:
@@ -122,15 +147,13 @@ class Live:
 
 
 def read_live(model: Any, samples: Sequence[Any] | None = None, input_shapes: Any = None) -> Live:
-    """Reads a live model of any backend, to convert or to compare with; arguments and errors as `read`.
+    """Reads a live, built model of any backend, to convert or to compare with; arguments and errors as `read`.
 
     The list of output names fills when it is called first.
     """
     import keras
 
     inputs, pack = _inputs(model, samples, input_shapes)
-    if not model.built:
-        _build(model, inputs, pack)
     names = _declared_outputs(model)
 
     def trace(*tensors: Any) -> list[Any]:
@@ -154,8 +177,7 @@ def _inputs(model: Any, samples: Sequence[Any] | None, input_shapes: Any) -> _In
     """Returns the inputs in order, and what packs flat arrays into the arguments that the model is called with."""
     import keras
 
-    structure = getattr(model, "_inputs_struct", None)
-    structure = getattr(model, "inputs", None) if structure is None else structure
+    structure = keras_internals.structure_of_inputs(model)
     if structure is not None and len(keras.tree.flatten(structure)):
         tensors = keras.tree.flatten(structure)
         named = unique_names(tensor.name for tensor in tensors)
@@ -221,19 +243,6 @@ def _shapes_seen(model: Any) -> Any:
     ]
 
 
-def _build(model: Any, inputs: Sequence[Input], pack: Callable[[Sequence[Any]], tuple[Any, ...]]) -> None:
-    import keras
-
-    arrays = [keras.KerasTensor((item.shape[0] or 1, *item.shape[1:]), item.dtype) for item in inputs]
-    try:
-        model(*pack(arrays))
-    except Exception as error:  # Whatever the model's own code raises.
-        said = " ".join(str(error).split())[:300].rstrip(".")
-        raise LoweringError(
-            f"Keras model '{model.name}' can't be built on {_listed_shapes(inputs)}: {said}."
-        ) from error
-
-
 def _listed_shapes(inputs: Sequence[Input]) -> str:
     """The inputs with their shapes, for a message."""
     return ", ".join(f"{item.name}: {list(item.shape)}" for item in inputs)
@@ -241,10 +250,8 @@ def _listed_shapes(inputs: Sequence[Input]) -> str:
 
 def _declared_outputs(model: Any) -> list[str]:
     """Output names of a functional model whose outputs are a list or a single tensor."""
-    model = getattr(model, "_functional", None) or model  # What a Sequential model is inside.
-    structure = getattr(model, "_outputs_struct", None)
-    names = getattr(model, "output_names", None)
-    if names is None or isinstance(structure, Mapping):
+    names = keras_internals.names_of_outputs(model)
+    if names is None or isinstance(keras_internals.structure_of_outputs(model), Mapping):
         return []
     return list(unique_names(names))
 
@@ -260,39 +267,20 @@ def _output_names(outputs: Any) -> list[str]:
     return list(unique_names(f"output_{name}" if name[:1].isdigit() else name for name in named))
 
 
-@contextlib.contextmanager
-def _cheap_initial_weights() -> Generator[None]:
-    """Lets initializers return plain zeros and ones while a model is loaded on JAX.
+def _loaded(path: str | Path) -> Any:
+    """Loads a model without computing initial values, which the file's replace at once.
 
-    The file's weights replace them at once; JAX would compile one program per shape of weight (13 s of the 15 s that
-    loading a MobileNetV2 took).
+    (JAX would compile one program per shape of weight: 13 s of the 15 s that loading a MobileNetV2 took.) Where a
+    variable must have its value at once, a state for example, all get theirs.
     """
-    from keras.src import backend as keras_backend
+    import keras
 
-    if keras_backend.backend() != "jax":
-        yield
-        return
-    import jax
-
-    def filled(value: int) -> Callable[..., Any]:
-        def fill(shape: Any, *_: Any, dtype: Any = None, **__: Any) -> Any:
-            return jax.device_put(np.full(shape, value, jax.numpy.dtype(keras_backend.standardize_dtype(dtype))))
-
-        return fill
-
-    def constant(shape: Any, dtype: Any = None) -> Any:
-        return filled(0)(shape, dtype=dtype)
-
-    def ones(shape: Any, dtype: Any = None) -> Any:
-        return filled(1)(shape, dtype=dtype)
-
-    replaced = [(keras_backend.random, name, filled(0)) for name in ("normal", "uniform", "truncated_normal")]
-    replaced += [(keras_backend.numpy, "zeros", constant), (keras_backend.numpy, "ones", ones)]
-    saved = [(module, name, getattr(module, name)) for module, name, _ in replaced]
-    try:
-        for module, name, function in replaced:
-            setattr(module, name, function)
-        yield
-    finally:
-        for module, name, function in saved:
-            setattr(module, name, function)
+    if keras.config.backend() == "jax":
+        with contextlib.suppress(ValueError), keras.StatelessScope() as scope:
+            model: Any = keras.saving.load_model(path, compile=False)
+            for variable in model.variables:
+                value = scope.get_current_value(variable)
+                if value is not None:
+                    keras_internals.set_initial_value(variable, value)
+            return model
+    return keras.saving.load_model(path, compile=False)

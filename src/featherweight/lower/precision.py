@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any
 
+from featherweight import keras_internals
 
-@contextmanager
-def in_float32(model: Any) -> Generator[tuple[str, ...]]:
-    """Lets the layers of a Keras model that compute in 16 bits compute in float32 inside; it is as before afterwards.
 
-    Layers whose weights are of 16 bits too, or that Keras has quantized, stay as they are. Yields a note, or none.
+def in_float32(model: Any) -> tuple[Any, tuple[str, ...]]:
+    """Returns a built Keras model with its layers that compute in 16 bits computing in float32, and a note or none.
+
+    It is a copy with the same variables, or the model itself where there are no such layers. Layers whose weights are
+    of 16 bits too, or that Keras has quantized, stay as they are.
     """
-    import keras
-
-    policies = {
-        layer: layer._dtype_policy
-        for layer in dict.fromkeys(model._flatten_layers())
+    found = {
+        layer
+        for layer in keras_internals.layers_of(model)
         if layer.variable_dtype == "float32" and layer.compute_dtype != "float32" and layer.quantization_mode is None
     }
-    types = sorted({layer.compute_dtype for layer in policies})
-    note = f"The Keras model '{model.name}' computes in {' and '.join(types)}, and its graph in float32."
-    try:
-        for layer in policies:
-            layer._dtype_policy = keras.DTypePolicy("float32")
-        yield (note,) if policies else ()
-    finally:
-        for layer, policy in policies.items():
-            layer._dtype_policy = policy
+    if not found:
+        return model, ()
+
+    def change(twin: Any, layer: Any) -> None:
+        if layer in found:
+            keras_internals.set_dtype_policy(twin, "float32")
+
+    types = " and ".join(sorted({layer.compute_dtype for layer in found}))
+    note = f"The Keras model '{model.name}' computes in {types}, and its graph in float32."
+    return keras_internals.twin(model, change), (note,)

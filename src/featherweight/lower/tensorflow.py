@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from featherweight import keras_internals
 from featherweight.errors import LoweringError
 from featherweight.graph import Model, Signature
 from featherweight.lower import names
@@ -38,13 +38,13 @@ def lower_keras(model: Any, *, unroll: bool, fuse: bool, samples: Sequence[Any] 
             model.save(path)
             options: dict[str, Any] = {"unroll": unroll, "fuse": fuse, "samples": samples, "input_shapes": input_shapes}
             return worker.lower_file(path, **options, route="tensorflow")
-    source = keras_models.read_live(model, samples, input_shapes)
+    layers = [layer for layer in keras_internals.layers_of(model) if hasattr(layer, "unroll")]
+    traced = keras_internals.twin(model, _unroll) if unroll and layers else model
+    source = keras_models.read_live(traced, samples, input_shapes)
     source.call(*[np.zeros(item.at(1), item.dtype) for item in source.inputs])  # Names the outputs.
     given = first_samples(samples, source.inputs)
     check = Check(source.title, source.inputs, source.outputs, lambda arrays, _: source.call(*arrays), samples=given)
-    layers = [layer for layer in model._flatten_layers() if hasattr(layer, "unroll")]
-    with _unrolled(layers) if unroll else contextlib.nullcontext():
-        lowered = checked(check, lambda size: _converted(source, size))
+    lowered = checked(check, lambda size: _converted(source, size))
     lowered = with_recurrent_styles(lowered, is_unrolled=unroll and bool(layers))
     return unfused(lowered, "TensorFlow's converter") if fuse and layers else lowered
 
@@ -89,17 +89,10 @@ def _named(model: Model, inputs: Sequence[Input], outputs: Sequence[str]) -> Mod
     return names.renamed(replace(model, graphs=(graph, *model.graphs[1:]), signatures=(signature,)))
 
 
-@contextlib.contextmanager
-def _unrolled(layers: Sequence[Any]) -> Generator[None]:
-    """Sets `unroll` on recurrent layers while the model is traced."""
-    saved = [layer.unroll for layer in layers]
-    try:
-        for layer in layers:
-            layer.unroll = True
-        yield
-    finally:
-        for layer, value in zip(layers, saved, strict=True):
-            layer.unroll = value
+def _unroll(twin: Any, layer: Any) -> None:
+    """Sets `unroll` on a copy of a recurrent layer."""
+    if hasattr(layer, "unroll"):
+        twin.unroll = True
 
 
 def _tensorflow() -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from featherweight import keras_internals
 from featherweight.errors import LoweringError
 from featherweight.graph import Model, Signature
 from featherweight.lower import names, torch_converter
@@ -74,7 +75,7 @@ def lower_keras(model: Any, *, unroll: bool, fuse: bool, samples: Sequence[Any] 
 
     given = first_samples(samples, live.inputs)
     lowered = _lower(Module(), live.inputs, given, live.title, outputs=live.outputs)
-    is_recurrent = any(hasattr(layer, "unroll") for layer in model._flatten_layers())
+    is_recurrent = any(hasattr(layer, "unroll") for layer in keras_internals.layers_of(model))
     return unfused(lowered, "litert-torch") if fuse and is_recurrent else lowered
 
 

@@ -167,9 +167,9 @@ def _dropout(source: Any, exposed: Exposed, samples: Sequence[Any] | None) -> Fo
     model = exposed.model
     given = next(as_feeds(samples, model)) if samples else random_inputs(input_tensors(model))
     arrays = list(given.values())
-    with in_float32(keras_model):  # as the graph computes: places are found by values
-        live = keras.read_live(keras_model, samples)
-        return dropout_of(keras_model, lambda: live.call(*arrays), exposed, given)
+    keras.build(keras_model, samples)
+    computing, _ = in_float32(keras_model)  # as the graph computes: places are found by values
+    return dropout_of(computing, lambda copy: keras.read_live(copy, samples).call(*arrays), exposed, given)
 
 
 def _teacher(teacher: Any, student: Exposed, samples: Sequence[Any] | None) -> Exposed | None:

@@ -74,8 +74,7 @@ def unfold(trained: GraphModel, keras_model: Any) -> Unfolded:
             listed((f"'{row.tensor}' ({row.reason})" for row in missing), 5),
         )
         return Unfolded(rows, None)
-    with in_float32(keras_model):
-        difference = _difference(target, keras_model)
+    difference = _difference(target, in_float32(keras_model)[0])
     if not difference <= _AGREES:
         for variable, value in zip(keras_model.variables, before, strict=True):
             variable.assign(value)

@@ -1,4 +1,8 @@
-"""Training of lowered graphs with Keras, on any of its backends."""
+"""Training of lowered graphs with Keras, on any of its backends.
+
+Importing it registers the classes that saved models are made of: `keras.saving.load_model` then needs no
+`custom_objects`.
+"""
 
 from __future__ import annotations
 

@@ -225,7 +225,10 @@ def test_training_goes_on_where_a_saved_model_stopped(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "imports",
-    ["import featherweight, sys; assert 'keras' not in sys.modules; import keras", "import keras, featherweight"],
+    [
+        "import featherweight, sys; assert 'keras' not in sys.modules; import keras, featherweight.training",
+        "import keras, featherweight",
+    ],
 )
 def test_a_saved_model_loads_in_a_new_process_that_imported_the_package(imports: str, tmp_path: Path) -> None:
     model, x = fw.graph_model(models.lowered("dense")), models.batch("dense", 2)

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from keras import layers as L  # noqa: N812
 
+from featherweight.training.pruning.variable_owners import find_kernels, find_layers, references
+
 STEPS, BATCH = 8, 16
 
 
@@ -84,3 +86,9 @@ def zeros(model: Any, path: str) -> int:
 
 def values(model: Any) -> list[np.ndarray]:
     return [keras.ops.convert_to_numpy(v) for v in (*model.weights, *model.optimizer.variables)]
+
+
+def kernels_of(model: Any) -> list[Any]:
+    """Returns the kernels that an optimizer finds among the variables of a model or layer."""
+    layers = find_layers(model.trainable_variables, references(model), is_unstructured=True)
+    return find_kernels(model.trainable_variables, layers)

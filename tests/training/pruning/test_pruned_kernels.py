@@ -18,6 +18,7 @@ from tests.training.pruning.nets import (
     data,
     dense_net,
     kernel_of,
+    kernels_of,
     several_kinds_net,
     trained,
     zeros,
@@ -26,7 +27,6 @@ from tests.training.pruning.nets import (
 import featherweight as fw
 from featherweight.errors import RecipeError
 from featherweight.pruning.prunable import matches
-from featherweight.training.pruning.variable_owners import find_kernels, living_layers
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -122,24 +122,24 @@ def test_kernels_of_every_kind_of_layer(kind: str) -> None:
 )
 def test_layouts_of_layers(layer: Any, shape: tuple[int, ...], view: tuple[int, ...]) -> None:
     layer.build(shape)
-    kernel = find_kernels(layer.trainable_variables, living_layers())[0]
+    kernel = kernels_of(layer)[0]
     assert kernel.layout.view_shape == view
 
 
 def test_the_first_convolution_the_classifier_and_depthwise_stay_dense_unless_named() -> None:
     model = several_kinds_net()
-    kernels = find_kernels(model.trainable_variables, living_layers())
+    kernels = kernels_of(model)
     roles = {kernel.path.split("/")[-2]: kernel.role for kernel in kernels if kernel.role}
     assert roles == {"stem": "first", "depthwise_1": "depthwise", "depthwise_2": "depthwise", "head": "last"}
-    optimizer = fw.SparseOptimizer("adam", 0.5)
+    optimizer = fw.SparseOptimizer("adam", 0.5, model=model)
     optimizer.build(model.trainable_variables)
     reasons = {path.split("/")[-2]: reason for path, reason in optimizer.dense_kernels().items()}
     assert set(reasons) == set(roles)
     assert reasons["stem"].startswith("the first convolution; name it in a rule, or leave 'first' out of dense=")
-    named = fw.SparseOptimizer("adam", 0.5, rules={"stem": 0.25, "*": 0.5})
+    named = fw.SparseOptimizer("adam", 0.5, rules={"stem": 0.25, "*": 0.5}, model=model)
     named.build(model.trainable_variables)
     assert set(named.dense_kernels()) == {path for path in optimizer.dense_kernels() if "stem" not in path}
-    everything = fw.SparseOptimizer("adam", 0.5, dense=())
+    everything = fw.SparseOptimizer("adam", 0.5, dense=(), model=model)
     everything.build(model.trainable_variables)
     assert everything.dense_kernels() == {}
     assert len(everything.patterns()) == len(kernels)
@@ -172,16 +172,17 @@ def test_a_path_is_matched_by_its_parts() -> None:
 
 
 def test_auto_takes_the_pattern_of_the_target() -> None:
-    optimizer = fw.SparseOptimizer("adam", 0.5, "auto", target="litert", dense=())
     model = conv_net()
+    optimizer = fw.SparseOptimizer("adam", 0.5, "auto", target="litert", dense=(), model=model)
     optimizer.build(model.trainable_variables)
     assert optimizer.patterns() == {
         "net/stem/kernel": "unstructured",
         "net/body/kernel": "unstructured",
         "net/head/kernel": "1x16",
     }
-    undivided = fw.SparseOptimizer("adam", 0.5, "auto", target="litert", dense=())
-    undivided.build(dense_net().trainable_variables)  # 12 inputs don't divide by 16
+    model = dense_net()
+    undivided = fw.SparseOptimizer("adam", 0.5, "auto", target="litert", dense=(), model=model)
+    undivided.build(model.trainable_variables)  # 12 inputs don't divide by 16
     assert undivided.patterns() == {
         "net/a/kernel": "unstructured",
         "net/b/kernel": "1x16",
@@ -195,6 +196,26 @@ def test_kernels_of_a_subclassed_model() -> None:
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(np.ones((8, 12), "float32"), np.zeros(8), verbose=0)
     assert [*optimizer.sparsities().values()] == [0.5, 0.5]
+
+
+def test_a_model_that_trains_its_parts_with_optimizers_of_their_own() -> None:
+    class Pair(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other = conv_net(), conv_net()
+            self.pruning = fw.SparseOptimizer("adam", 0.5, "1x4", dense=("first", "last"))
+
+        def call(self, x: Any) -> Any:
+            return self.one(x) + self.other(x)
+
+        def train(self) -> None:
+            variables = self.one.trainable_variables
+            self.pruning.apply([np.ones(variable.shape) for variable in variables], variables)
+
+    pair = Pair()
+    pair(np.ones((1, 8, 8, 3)))
+    pair.train()
+    assert pair.pruning.sparsities() == {"net/body/kernel": 0.5}
 
 
 def test_kernels_of_a_graph_model_lie_as_the_runtime_reads_them() -> None:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers as L  # noqa: N812
-from tests.training.pruning.nets import BATCH, data, dense_net, trained, zeros
+from tests.training.pruning.nets import BATCH, Custom, conv_net, data, dense_net, trained, zeros
 
 import featherweight as fw
 from featherweight.errors import DataError, RecipeError
@@ -68,9 +68,37 @@ def test_regrowth_needs_shares_and_magnitudes(options: dict[str, Any]) -> None:
     ids=str,
 )
 def test_choices_that_no_model_can_follow(options: dict[str, Any], error: type[Exception], message: str) -> None:
-    optimizer = fw.SparseOptimizer("adam", **{"schedule": 0.6, **options})
+    model = dense_net()
+    optimizer = fw.SparseOptimizer("adam", **{"schedule": 0.6, "model": model, **options})
     with pytest.raises(error, match=message):
-        optimizer.build(dense_net().trainable_variables)
+        optimizer.build(model.trainable_variables)
+
+
+@pytest.mark.parametrize(
+    ("made", "options", "path"),
+    [
+        (conv_net, {}, "net/stem/kernel"),
+        (dense_net, {"pattern": "1x4"}, "net/a/kernel"),
+        (lambda: keras.Sequential([L.Input((6,)), Custom(name="y")], name="net"), {}, "net/y/mixing"),
+    ],
+    ids=["convolutions", "blocks", "custom layers"],
+)
+def test_a_loop_of_ones_own_names_the_model_where_layers_decide(made: Any, options: Any, path: str) -> None:
+    model = made()
+    message = rf"how '{path}' is pruned depends on its layer, .* Name the model: SparseOptimizer\(…, model=model\)"
+    with pytest.raises(RecipeError, match=message):
+        fw.SparseOptimizer("adam", 0.5, **options).build(model.trainable_variables)
+    for named in (model, [model]):
+        optimizer = fw.SparseOptimizer("adam", 0.5, **options, dense=(), model=named)
+        optimizer.build(model.trainable_variables)
+        assert path in optimizer.patterns()
+
+
+def test_variables_of_no_model_are_judged_by_name_and_rank() -> None:
+    made = [keras.Variable(np.ones(shape), name=name) for name, shape in (("w", (4, 6)), ("b_bias", (1, 6)))]
+    optimizer = fw.SparseOptimizer(keras.optimizers.SGD(0.0), 0.5, dense=(), model=())
+    optimizer.apply([np.ones((4, 6)), np.ones((1, 6))], made)
+    assert optimizer.sparsities() == {"w": 0.5}
 
 
 def test_a_model_without_kernels() -> None:
@@ -83,15 +111,16 @@ def test_a_model_without_kernels() -> None:
 
 
 def test_a_kernel_of_which_nothing_is_left() -> None:
+    model = dense_net()
     with pytest.warns(UserWarning, match="a sparsity of 0.97 leaves none of its 16 channel units"):
-        fw.SparseOptimizer("adam", 0.97, "channel").build(dense_net().trainable_variables)
+        fw.SparseOptimizer("adam", 0.97, "channel", model=model).build(model.trainable_variables)
 
 
 def test_a_kernel_of_which_erk_leaves_nothing() -> None:
     inputs = keras.Input((4,))
     small = L.Dense(2, name="small")(inputs)
     model = keras.Model(inputs, L.Dense(2000, name="large")(L.Dense(2000, name="middle")(small)), name="net")
-    optimizer = fw.SparseOptimizer("adam", 0.9995, "channel", allocation="erk", dense=())
+    optimizer = fw.SparseOptimizer("adam", 0.9995, "channel", allocation="erk", dense=(), model=model)
     with pytest.warns(
         UserWarning, match=r"Kernel 'small/kernel', shape .* a sparsity of 1 leaves none of its \d+ channel units"
     ):
@@ -99,7 +128,9 @@ def test_a_kernel_of_which_erk_leaves_nothing() -> None:
 
 
 def test_a_global_allocation_does_not_warn_of_what_it_may_keep() -> None:
-    fw.SparseOptimizer("adam", 0.97, "channel", allocation="global").build(dense_net().trainable_variables)
+    model = dense_net()
+    optimizer = fw.SparseOptimizer("adam", 0.97, "channel", allocation="global", model=model)
+    optimizer.build(model.trainable_variables)
 
 
 def test_a_schedule_that_the_training_does_not_finish_warns_at_the_first_step() -> None:

@@ -16,6 +16,7 @@ from tests.training.pruning.nets import (
     data,
     dense_net,
     kernel_of,
+    kernels_of,
     several_kinds_net,
     trained,
     zeros,
@@ -26,7 +27,6 @@ from featherweight.pruning.allocation import allocate
 from featherweight.sparsity import patterns
 from featherweight.sparsity.patterns import mask
 from featherweight.sparsity.weight_layouts import dense_layout
-from featherweight.training.pruning.variable_owners import find_kernels, living_layers
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -121,7 +121,7 @@ def test_a_global_allocation_takes_the_lowest_of_all() -> None:
 
 def test_erk_keeps_small_kernels_denser_and_the_same_total() -> None:
     model = several_kinds_net()
-    kernels = find_kernels(model.trainable_variables, living_layers())
+    kernels = kernels_of(model)
     pattern = patterns.parse("unstructured")
     shares = allocate([(kernel, pattern) for kernel in kernels], {}, 0.9, "erk")
     uniform = allocate([(kernel, pattern) for kernel in kernels], {}, 0.9, "uniform")

@@ -8,15 +8,14 @@ writes nought, whatever the zero point.)
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Collection, Generator
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from featherweight import operators
+from featherweight import keras_internals, operators
 from featherweight.errors import LoweringError
 from featherweight.graph import Graph, Model, Node, Tensor, constant
 from featherweight.graph.editor import Editor, without_unused
@@ -34,19 +33,28 @@ _ATTRS = {
 }
 
 
-@contextlib.contextmanager
-def marked(notes: list[str], *, unroll: bool) -> Generator[None]:
-    """Marks the LSTM layers that are traced meanwhile; `notes` takes which recurrent layers are not, and why.
+def marked(call: Callable[..., Any], notes: list[str], *, unroll: bool) -> Callable[..., Any]:
+    """Returns a copy of a function that marks the LSTM layers that it calls, for tracing.
 
-    `unroll` says what becomes of those: they are written out, or stay loops.
+    `notes` takes which recurrent layers are not marked, and why; `unroll` says what becomes of those: they are written
+    out, or stay loops.
     """
     keras = sys.modules.get("keras")
     if keras is None:
-        yield
-        return
-    plain = keras.layers.RNN.call
+        return call
 
-    def call(layer: Any, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False) -> Any:
+    def change(twin: Any, layer: Any) -> None:
+        if isinstance(layer, keras.layers.RNN):
+            twin.call = _marking(twin, notes, unroll=unroll)
+
+    return keras_internals.twin(call, change)
+
+
+def _marking(layer: Any, notes: list[str], *, unroll: bool) -> Callable[..., Any]:
+    """Returns what computes a recurrent layer: the composite, or what it computes itself, with a note."""
+    plain = layer.call
+
+    def call(sequences: Any, initial_state: Any = None, mask: Any = None, **options: Any) -> Any:
         reason = _obstacle(layer, sequences, initial_state, mask)
         if reason is None:
             return _composite(layer, sequences)
@@ -54,13 +62,9 @@ def marked(notes: list[str], *, unroll: bool) -> Generator[None]:
         note = f"{type(layer).__name__} '{layer.name}' is {instead}, not fused: {reason}."
         if note not in notes:
             notes.append(note)
-        return plain(layer, sequences, initial_state=initial_state, mask=mask, training=training)
+        return plain(sequences, initial_state=initial_state, mask=mask, **options)
 
-    keras.layers.RNN.call = call
-    try:
-        yield
-    finally:
-        keras.layers.RNN.call = plain
+    return call
 
 
 def _obstacle(layer: Any, sequences: Any, initial_state: Any, mask: Any) -> str | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import keras
 import numpy as np
 
+from featherweight import keras_internals
 from featherweight.errors import DataError, RecipeError
 from featherweight.operators.call import Array
 from featherweight.training.graph.registry import ops
@@ -53,23 +55,20 @@ def reestimate_batch_norm(model: keras.Model, batches: Iterable[Any]) -> list[st
             "batches, or pass a list of it."
         )
     pools = {layer: _Pool() for layer in layers}
-    with _estimating(pools):
-        for batch in batches:
-            model(keras.tree.map_structure(np.asarray, batch), training=False)
-        reached = {layer: pool.statistics() for layer, pool in pools.items() if pool.values}
-        if not reached:
-            raise DataError("There is no batch to estimate the statistics of batch norms from.")
-        for layer, statistics in reached.items():
-            if not np.isfinite(statistics).all():
-                raise DataError(f"Batch norm '{layer.path}' gets statistics that are not finite. Look at its inputs.")
+    _observe(model, (keras.tree.map_structure(np.asarray, batch) for batch in batches), pools)
+    reached = {layer: pool.statistics() for layer, pool in pools.items() if pool.values}
+    if not reached:
+        raise DataError("There is no batch to estimate the statistics of batch norms from.")
+    for layer, statistics in reached.items():
+        if not np.isfinite(statistics).all():
+            raise DataError(f"Batch norm '{layer.path}' gets statistics that are not finite. Look at its inputs.")
     for layer, statistics in reached.items():
         _assign(layer, *statistics)
     return [layer.path for layer in reached]
 
 
 def _batch_norms(model: Any) -> list[Any]:
-    layers = dict.fromkeys(model._flatten_layers())
-    return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+    return [layer for layer in keras_internals.layers_of(model) if isinstance(layer, keras.layers.BatchNormalization)]
 
 
 @dataclass
@@ -100,30 +99,31 @@ class _Pool:
         return mean, np.maximum(np.asarray(self.squares / self.values) - mean**2, 0.0)
 
 
-@contextmanager
-def _estimating(pools: Mapping[Any, _Pool]) -> Generator[None]:
-    """Inside, each layer adds what it reads to its pool and normalizes by it; after, its statistics are as before."""
-    before = {layer: _statistics(layer) for layer in pools if layer.built}
+def _observe(model: keras.Model, batches: Iterator[Any], pools: Mapping[Any, _Pool]) -> None:
+    """Adds what the batch norms read of batches to their pools; each normalizes by the batch meanwhile."""
+    for first in batches:
+        if not all(layer.built for layer in pools):
+            model(first, training=False)
+        before = {layer: _statistics(layer) for layer in pools if layer.built}
+        try:
+            observed: Any = keras_internals.twin(model, partial(_normalize_by_batch, pools))
+            for batch in chain([first], batches):
+                observed(batch, training=False)
+        finally:
+            for layer, statistics in before.items():
+                _assign(layer, *statistics)
 
-    def by_the_batch(layer: Any, pool: _Pool) -> Any:
-        computes = layer.call
 
-        def call(inputs: Array, training: bool | None = None, mask: Array | None = None) -> Array:
-            before.setdefault(layer, _statistics(layer))
-            _assign(layer, *pool.add(inputs, mask, layer.axis))
-            return computes(inputs, training=False, mask=mask)
+def _normalize_by_batch(pools: Mapping[Any, _Pool], twin: Any, layer: Any) -> None:
+    """Lets the twin of a layer that has a pool add what it reads to it, and normalize by that."""
+    computes = twin.call
 
-        return call
+    def call(inputs: Array, training: bool | None = None, mask: Array | None = None) -> Array:
+        _assign(layer, *pools[layer].add(inputs, mask, layer.axis))
+        return computes(inputs, training=False, mask=mask)
 
-    for layer, pool in pools.items():
-        layer.call = by_the_batch(layer, pool)
-    try:
-        yield
-    finally:
-        for layer in pools:
-            del layer.call
-        for layer, statistics in before.items():
-            _assign(layer, *statistics)
+    if layer in pools:
+        twin.call = call
 
 
 def _statistics(layer: Any) -> tuple[np.ndarray, np.ndarray]:

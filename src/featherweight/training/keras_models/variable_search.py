@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from featherweight import keras_internals
 from featherweight.graph import Model
 from featherweight.training.graph.weights import Entry
 
@@ -207,20 +208,20 @@ def _constants(model: Model) -> dict[str, np.ndarray]:
 
 def _flat(model: Any) -> Iterator[Any]:
     """Yields the innermost layers, each once; cells and sublayers included."""
-    for layer in dict.fromkeys(model._flatten_layers(include_self=False)):
+    for layer in keras_internals.layers_of(model, with_self=False):
         if _own_variables(layer):
             yield layer
 
 
 def _own_variables(layer: Any) -> list[Any]:
-    own = [*layer._trainable_variables, *layer._non_trainable_variables]
+    own = keras_internals.own_variables(layer)
     return [variable for variable in own if np.dtype(str(variable.dtype)).kind == "f"]
 
 
 def _norms_after(layer: Any) -> list[_Norm]:
     """Returns the batch norms that read a layer's output; none if anything else reads it too."""
-    readers = {id(node.operation): node.operation for node in getattr(layer, "_outbound_nodes", ())}
-    found = [reader for reader in readers.values() if type(reader).__name__ == "BatchNormalization"]
+    readers = keras_internals.readers_of(layer)
+    found = [reader for reader in readers if type(reader).__name__ == "BatchNormalization"]
     if len(found) != len(readers):
         return []
     return [_Norm(norm, _factor(norm)) for norm in found]

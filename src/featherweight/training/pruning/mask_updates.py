@@ -26,6 +26,7 @@ class Masking:
     Attributes:
         is_fixed: whether the masks stay as they are.
         is_pooled: whether the lowest scores of all kernels together go.
+        trained: the variables that are trained, in the order of gradients.
         kernels, masks, movements: variables, one for each share; no movements unless they are the criterion.
     """
 
@@ -34,6 +35,7 @@ class Masking:
     frequency: int
     regrowth: float | None
     is_pooled: bool
+    trained: tuple[Any, ...]
     kernels: tuple[Any, ...]
     masks: tuple[Any, ...]
     movements: tuple[Any, ...]

@@ -21,7 +21,7 @@ from featherweight.training.pruning import mask_bits as mask_storage
 from featherweight.training.pruning.arguments import as_schedule, check_arguments
 from featherweight.training.pruning.fit_callback import Training
 from featherweight.training.pruning.mask_updates import Masking
-from featherweight.training.pruning.variable_owners import find_kernels, living_layers
+from featherweight.training.pruning.variable_owners import find_kernels, find_layers, references
 from featherweight.training.pruning.wrapped_optimizer import WrappingOptimizer
 from featherweight.training.schedules import Schedule, restore
 
@@ -41,8 +41,7 @@ class SparseOptimizer(WrappingOptimizer):
     Args:
         optimizer: the Keras optimizer that trains.
         schedule: step → sparsity, from `featherweight.training.schedules`; a number means that from the start. None
-            prunes nothing more and keeps every zero that the kernels have: for training a pruned model further, as
-            `quantize_aware` does.
+            prunes nothing more and keeps every zero that the kernels have, as `quantize_aware` does.
         pattern: ``unstructured``, blocks as ``1x4`` (output channels × consecutive inputs, as the runtime reads them),
             ``2:4``, ``channel``, or ``auto`` for what `target` names for each operator.
         frequency: steps between updates of the masks.
@@ -56,10 +55,11 @@ class SparseOptimizer(WrappingOptimizer):
         regrowth: fraction of the kept weights that an update exchanges for those with the largest gradients, falling
             to 0 by a cosine until the schedule ends (RigL, Evci et al. 2020, arXiv 1911.11134; 0.3 there). None: none.
         target: a target's name or file, for `pattern="auto"`.
+        model: the model (or several) that a loop of one's own trains; `fit` and `train_on_batch` make theirs known.
 
     Raises:
         RecipeError: for an argument that is not understood; when the optimizer is built, if there is nothing to prune,
-            a rule matches nothing, or a pattern can't hold a sparsity.
+            a rule matches nothing, a pattern can't hold a sparsity, or the model has to be named.
         DataError: when it is built, if a pattern does not divide a kernel; when it is restored, if the masks belong
             to another model.
     """
@@ -78,6 +78,7 @@ class SparseOptimizer(WrappingOptimizer):
         allocation: str = "uniform",
         regrowth: float | None = None,
         target: str | Path | Target | None = None,
+        model: Any = None,
         name: str = "sparse_optimizer",
     ) -> None:
         super().__init__(learning_rate=0.0, name=name)
@@ -87,8 +88,8 @@ class SparseOptimizer(WrappingOptimizer):
         self.frequency, self.criterion, self.allocation, self.regrowth = frequency, criterion, allocation, regrowth
         check_arguments(self.schedule, frequency, criterion, allocation, regrowth, self._keeps_zeros)
         self._choice = check_choice(pattern, target, exclude, rules, () if schedule is None else dense)
-        self._start = 0
-        self._is_length_checked = False
+        self._models = references(model)
+        self._start, self._is_length_checked = 0, False
 
     # ----------------------------------------------------------------------------------------------------------- state
 
@@ -96,7 +97,7 @@ class SparseOptimizer(WrappingOptimizer):
         """Chooses the kernels among the variables, and makes a mask for each."""
         if self.built:
             return
-        layers = living_layers()
+        layers = find_layers(variables, self._models, is_unstructured=self._choice.pattern == "unstructured")
         chosen = choose(find_kernels(variables, layers), self._choice)
         shares = allocate(chosen.kernels, chosen.ruled, self.schedule.final, self.allocation)
         self.inner_optimizer.build(variables)
@@ -109,6 +110,7 @@ class SparseOptimizer(WrappingOptimizer):
             self.frequency,
             self.regrowth,
             self.allocation == "global",
+            tuple(variables),
             tuple(variables[share.kernel.index] for share in shares),
             tuple(self.add_variable_like(variables[share.kernel.index], "mask", True) for share in shares),
             tuple(
@@ -145,7 +147,7 @@ class SparseOptimizer(WrappingOptimizer):
         """Does what `apply` does, to values instead of variables."""
         if keras.backend.backend() == "tensorflow" or not self.built:
             return super().stateless_apply(optimizer_variables, grads, trainable_variables)
-        variables, weights = self.variables, self._trainable_variables
+        variables, weights = self.variables, self._masking.trained
         mapping = [*zip(variables, optimizer_variables, strict=True), *zip(weights, trainable_variables, strict=True)]
         inner = self.inner_optimizer
         with keras.StatelessScope(mapping) as scope:
@@ -153,7 +155,7 @@ class SparseOptimizer(WrappingOptimizer):
             before = self._updates()
             assign(self._masking.moved(gradients))
             # A LossScaleOptimizer can be applied without a state only, hence not through `apply`.
-            state = list(optimizer_variables)[len(self._variables) :]
+            state = list(optimizer_variables)[len(variables) - len(inner.variables) :]
             new_weights, new_state = inner.stateless_apply(state, grads, trainable_variables)
             for variable, value in zip([*weights, *inner.variables], [*new_weights, *new_state], strict=True):
                 variable.assign(value)
@@ -176,7 +178,7 @@ class SparseOptimizer(WrappingOptimizer):
         """Returns the gradients of the pruned kernels if the criterion or the regrowth wants them."""
         if self.criterion != "movement" and self.regrowth is None:
             return None
-        variables = self._trainable_variables if trainable_variables is None else trainable_variables
+        variables = self._masking.trained if trainable_variables is None else trainable_variables
         return self._masking.gradients(variables, grads, getattr(self.inner_optimizer, "dynamic_scale", None))
 
     def _updates(self) -> Any:

@@ -1,18 +1,20 @@
 """The kernels among an optimizer's variables: which layer owns each, how the runtime reads it, which stay dense.
 
-An optimizer is given variables, not a model. The layers that own them are found among the living objects, once, when
-the optimizer is built; what no layer owns is judged by its name and rank alone.
+An optimizer is given variables, not a model. The layers that own them are those of the model that `fit` or the loading
+of a file builds it for, or that the user names; what no layer owns is judged by its name and rank alone.
 """
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import keras
 
+from featherweight import keras_internals
+from featherweight.errors import RecipeError
 from featherweight.operators import lookup
 from featherweight.pruning.prunable import Kernel, stored_layout
 from featherweight.sparsity.weight_layouts import (
@@ -27,19 +29,48 @@ from featherweight.training.graph.graph_model import GraphModel
 
 # What a variable of a custom layer is called if it is no kernel.
 _NO_KERNELS = ("bias", "gamma", "beta", "alpha", "scale", "offset", "moving_mean", "moving_variance")
+# What a matrix of Keras's layers is called if it is a kernel.
+_MATRICES = ("kernel", "recurrent_kernel", "embeddings")
 
 
-def living_layers() -> list[Any]:
-    """Returns every Keras layer and model that exists."""
-    # Looking up the types of all objects is faster than asking each for its base classes.
-    kinds = {id(kind) for kind in _with_subclasses(keras.layers.Layer)}
-    return [found for found in gc.get_objects() if id(type(found)) in kinds]
+def references(model: Any) -> tuple[weakref.ref[Any], ...] | None:
+    """Returns weak references to a model or several; None for None."""
+    models = (model,) if isinstance(model, keras.Layer) else model
+    return None if models is None else tuple(weakref.ref(one) for one in models)
 
 
-def _with_subclasses(kind: type) -> Iterator[type]:
-    yield kind
-    for subclass in kind.__subclasses__():
-        yield from _with_subclasses(subclass)
+def find_layers(
+    variables: Sequence[Any], named: Iterable[weakref.ref[Any]] | None, *, is_unstructured: bool
+) -> list[Any]:
+    """Returns the layers that may own variables, models among them.
+
+    Args:
+        variables: what is trained.
+        named: the models that the user names; None for the one that calls.
+        is_unstructured: whether weights go one by one. Matrices can then do without a model: their names say enough.
+
+    Raises:
+        RecipeError: if the model is not known, and whether or how a variable is pruned depends on it.
+    """
+    if named is None:
+        caller = keras_internals.calling_model(variables)
+        models = [] if caller is None else [caller]
+        unknown = (v for v in variables if caller is None and not _is_known_by_name(v, is_unstructured))
+        if (variable := next(unknown, None)) is not None:
+            raise RecipeError(
+                f"SparseOptimizer: how '{path_of(variable)}' is pruned depends on its layer, and outside of fit it is "
+                "given variables only. Name the model: SparseOptimizer(…, model=model), or model=() if there is none."
+            )
+    else:
+        models = [model for model in (reference() for reference in named) if model is not None]
+    return list(dict.fromkeys(layer for model in models for layer in keras_internals.layers_of(model)))
+
+
+def _is_known_by_name(variable: Any, is_unstructured: bool) -> bool:
+    name, rank = str(variable.name), len(variable.shape)
+    if rank < 2 or any(part in name for part in _NO_KERNELS):
+        return True
+    return rank == 2 and name in _MATRICES and is_unstructured
 
 
 def path_of(variable: Any) -> str:
@@ -67,7 +98,7 @@ def _owners(variables: Sequence[Any], layers: Iterable[Any]) -> dict[int, Any]:
     wanted = {id(variable): variable for variable in variables}
     owners: dict[int, Any] = {}
     for layer in layers:
-        for variable in getattr(layer, "_trainable_variables", ()):
+        for variable in keras_internals.own_trainable_variables(layer):
             key = id(variable)
             if key in wanted and (key not in owners or path_of(variable) == f"{layer.path}/{variable.name}"):
                 owners[key] = layer
@@ -100,6 +131,8 @@ def _describe(variable: Any, owner: Any) -> tuple[str, Layout] | None:
     is_of_keras = type(owner).__module__.startswith("keras.") and name not in _RECURRENT
     if is_of_keras or any(part in name for part in _NO_KERNELS):
         return None
+    if owner is None and name == "recurrent_kernel" and len(shape) == 2:
+        return "recurrent", dense_layout(shape)
     if "embedding" in name and len(shape) == 2:
         return "embedding", embedding_layout(shape)
     if "depthwise" in name and len(shape) > 2:

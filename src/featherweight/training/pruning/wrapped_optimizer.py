@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from featherweight import keras_internals
 from featherweight.errors import RecipeError, listed
 from featherweight.training.pruning.variable_owners import path_of
 
@@ -21,7 +22,7 @@ class WrappingOptimizer(keras.optimizers.Optimizer):
     @property
     def variables(self) -> list[Any]:
         """Its own variables, then those of the wrapped optimizer."""
-        return self._variables + self.inner_optimizer.variables
+        return super().variables + self.inner_optimizer.variables
 
     @property
     def iterations(self) -> Any:
@@ -67,7 +68,7 @@ class WrappingOptimizer(keras.optimizers.Optimizer):
             variable.shape,
             initializer,
             "bool" if isinstance(value, bool) else "float32",
-            layout=getattr(variable, "_layout", None),
+            layout=keras_internals.sharding_of(variable),
             name=f"{path_of(variable).replace('/', '_')}_{name}",
         )
 

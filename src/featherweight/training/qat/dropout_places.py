@@ -7,14 +7,14 @@ change gives the graph the Keras model's outputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
 
+from featherweight import keras_internals
 from featherweight.errors import FeatherweightError
 from featherweight.graph import Model, replace_graph
 from featherweight.graph.editor import Editor
@@ -52,7 +52,7 @@ def has_dropout(keras_model: Any) -> bool:
 
 def dropout_of(
     keras_model: Any,
-    call: Callable[[], Sequence[np.ndarray]],
+    call: Callable[[Any], Sequence[np.ndarray]],
     exposed: Exposed,
     inputs: Mapping[str, np.ndarray],
 ) -> Found:
@@ -60,7 +60,7 @@ def dropout_of(
 
     Args:
         keras_model: the source.
-        call: runs the source on the inputs, layer by layer, and returns its outputs in order.
+        call: runs the source, or a copy of it, on the inputs, layer by layer, and returns its outputs in order.
         exposed: the float graph.
         inputs: of the graph, by public name, a few examples.
     """
@@ -71,9 +71,9 @@ def dropout_of(
     if exposed.batch is not None:
         left = f"dropout: {len(layers)} layer(s) are left out in training, since the graph runs at a fixed batch"
         return Found((), (*notes, left))
-    with _intercepted(layers) as calls:
-        call()
-    search = _Search(call, exposed, inputs, run(exposed.model, inputs, tensors="all"))
+    calls: list[_Called] = []
+    call(_intercepted(keras_model, layers, calls))
+    search = _Search(keras_model, call, exposed, inputs)
     found: list[Noise] = []
     for number, called in enumerate(calls):
         shape = () if called.value is None else called.value.shape[1:]
@@ -93,13 +93,14 @@ class _Search:
 
     def __init__(
         self,
-        call: Callable[[], Sequence[np.ndarray]],
+        keras_model: Any,
+        call: Callable[[Any], Sequence[np.ndarray]],
         exposed: Exposed,
         inputs: Mapping[str, np.ndarray],
-        values: Any,
     ) -> None:
-        self._call, self._model, self._inputs = call, exposed.model, inputs
+        self._keras_model, self._call, self._model, self._inputs = keras_model, call, exposed.model, inputs
         fed = {tensor: inputs[name] for name, tensor in exposed.inputs.items()}
+        values: Any = run(exposed.model, inputs, tensors="all")
         self._values: dict[str, np.ndarray] = {**fed, **values}
 
     def place(self, called: _Called) -> tuple[_Edges, str]:
@@ -133,8 +134,7 @@ class _Search:
         """Returns the choice at which a change of the layer's output gives the Keras model's outputs."""
         assert called.value is not None
         factors = np.random.default_rng(0).uniform(0.5, 1.5, called.value.shape[1:]).astype(np.float32)
-        with _intercepted([called.layer], factors, called.index):
-            wanted = self._call()
+        wanted = self._call(_intercepted(self._keras_model, [called.layer], [], factors, called.index))
         differences: list[float] = []
         for edges in choices:
             try:
@@ -151,7 +151,7 @@ class _Search:
 
 
 def _layers(model: Any) -> Iterator[Any]:
-    for layer in dict.fromkeys(model._flatten_layers(include_self=False)):
+    for layer in keras_internals.layers_of(model, with_self=False):
         if isinstance(layer, LAYERS):
             yield layer
 
@@ -159,36 +159,35 @@ def _layers(model: Any) -> Iterator[Any]:
 def _others(model: Any) -> Iterator[str]:
     """Yields what of a model's noise has no counterpart in `dropout`."""
     cells = (keras.layers.LSTMCell, keras.layers.GRUCell, keras.layers.SimpleRNNCell)
-    for layer in dict.fromkeys(model._flatten_layers(include_self=False)):
+    for layer in keras_internals.layers_of(model, with_self=False):
         if isinstance(layer, keras.layers.AlphaDropout) and layer.rate:
             yield f"AlphaDropout '{layer.name}'"
         elif isinstance(layer, cells) and (layer.dropout or layer.recurrent_dropout):
             yield f"that inside the recurrent layer of '{layer.path}'"
 
 
-@contextmanager
 def _intercepted(
-    layers: Iterable[Any], factors: np.ndarray | None = None, index: int | None = None
-) -> Generator[list[_Called]]:
-    """Notes the inputs of layers, in the order of calls; call number `index` multiplies its input by factors."""
-    calls: list[_Called] = []
-    intercepted = list(layers)
+    model: Any,
+    layers: Collection[Any],
+    calls: list[_Called],
+    factors: np.ndarray | None = None,
+    index: int | None = None,
+) -> Any:
+    """Returns a copy of a Keras model that notes the inputs of layers in `calls`, in their order.
 
-    def method(layer: Any) -> Callable[..., Any]:
+    Call number `index` of each of the layers multiplies its input by factors.
+    """
+
+    def change(twin: Any, layer: Any) -> None:
         def call(inputs: Any, *_: Any, **__: Any) -> Any:
             number = sum(called.layer is layer for called in calls)
             calls.append(_Called(layer, number, _array(inputs)))
             return inputs if factors is None or number != index else ops.multiply(inputs, factors)
 
-        return call
+        if layer in layers:
+            twin.call = call
 
-    for layer in intercepted:
-        vars(layer)["call"] = method(layer)
-    try:
-        yield calls
-    finally:
-        for layer in intercepted:
-            del vars(layer)["call"]
+    return keras_internals.twin(model, change)
 
 
 def _array(value: Any) -> np.ndarray | None:
