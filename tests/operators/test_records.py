@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+from collections import defaultdict
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -19,6 +23,37 @@ from featherweight.training.integer.step import integer_function
 
 FILLED = (labeling, featherweight.training)  # importing them fills the tables
 NAMES = tuple({*OP_CODES, *(op.name for op in registered())})
+SOURCES = Path(featherweight.training.__file__).parents[1]
+# Operators whose names may stand in more than four modules, and why.
+NAMED_OFTEN = {
+    "ADD": "what passes and lowering write graphs with, and kernels, of integers in a module of their own",
+    "SUB": "as ADD",
+    "MUL": "what passes and dropout write graphs with, and kernels",
+    "TANH": "the name of a fused activation as well, which all code of LSTM layers checks",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": "a layer with states: lowering, planning, kernels and training have code for it",
+    "PAD": "what lowering writes graphs with; XNNPACK makes it a part of a convolution (three modules)",
+    "AVERAGE_POOL_2D": "written as a mean for XNNPACK (three modules); a training kernel",
+}
+
+
+def test_no_operator_is_named_in_more_than_four_modules() -> None:
+    modules = defaultdict[str, set[str]](set)
+    for path in SOURCES.rglob("*.py"):
+        for name in _named(ast.parse(path.read_text())) & set(NAMES):
+            modules[name].add(str(path.relative_to(SOURCES)))
+    often = {name: sorted(found) for name, found in modules.items() if len(found) > 4}
+    assert often.keys() == NAMED_OFTEN.keys(), often
+    assert len(NAMED_OFTEN) <= 10
+
+
+def _named(tree: ast.Module) -> set[str]:
+    """Returns the texts of a module that may be names: its own and those of constants that it imports."""
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("featherweight."):
+            module = vars(importlib.import_module(str(node.module)))
+            texts |= {value for name in node.names if isinstance(value := module.get(name.name), str)}
+    return texts
 
 
 def test_what_has_a_kernel_says_what_becomes_of_axes() -> None:

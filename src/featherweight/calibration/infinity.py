@@ -6,7 +6,6 @@ import numpy as np
 
 from featherweight.graph import Graph, Node, Tensor
 from featherweight.operators import lookup
-from featherweight.operators.families.linear import MATMUL
 from featherweight.operators.relevance import (
     LARGEST_ORDINARY,
     of_exponential,
@@ -61,7 +60,7 @@ def _ends(node: Node, found: set[str]) -> bool:
     return (
         op.relevant in _ENDING
         or (op.axes == "window" and op.relevant is of_largest)
-        or node.op == MATMUL
+        or op.axes == "product"
         or (op.has_integer_weights and op.weight_kind in _ENDING_WEIGHTS)
         or not any(infinite)
         or (op.relevant in (of_larger, of_smaller) and not all(infinite))

@@ -11,7 +11,7 @@ import numpy as np
 
 from featherweight.graph import Graph, Node
 from featherweight.operators import lookup
-from featherweight.operators.families.recurrent import CELL, LSTM
+from featherweight.operators.families.recurrent import CELL
 
 
 def cells(graph: Graph) -> dict[str, Node]:
@@ -34,9 +34,10 @@ def held(graph: Graph, names: Sequence[str]) -> list[str]:
 
 def _is_plain(node: Node, graph: Graph) -> bool:
     """True for an LSTM with the float weights of four gates, and nothing further that enters into its state."""
-    if node.op != LSTM or len(node.inputs) <= CELL or not node.inputs[CELL] or node.attrs.get("time_major"):
+    op = lookup(node.op)
+    if op.axes != "recurrent" or not op.input_of(node, CELL) or node.attrs.get("time_major"):
         return False
-    positions = {p for role in lookup(LSTM).weights for p in role[:2] if p is not None}
+    positions = {p for role in op.weights for p in role[:2] if p is not None}
     further = {p for p, name in enumerate(node.inputs) if name} - positions - {0, CELL - 1, CELL}
     return not further and all(
         (name := node.inputs[p]) and graph.tensors[name].is_float and graph.tensors[name].is_constant for p in positions

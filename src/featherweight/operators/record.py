@@ -69,6 +69,7 @@ class Op:
     Traits:
         axes: what becomes of the axes of its inputs, a word of `operators.axes`.
         shape_operand: position of the operand that says the output's shape; None where none does.
+        is_conversion: its output stands for the same numbers in another type.
         unpacks: it holds packed values (of a narrower type, or sparse), and makes plain ones of them.
         is_mover: its outputs hold values of its float inputs, and zeros, in other places.
         is_homogeneous: f(a x) = a f(x) for every a > 0, channel by channel.
@@ -118,6 +119,7 @@ class Op:
     sparse_blocks: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
     axes: AxesRule = ""
     shape_operand: int | None = None
+    is_conversion: bool = False
     unpacks: bool = False
     is_mover: bool = False
     is_homogeneous: bool = False

@@ -13,7 +13,7 @@ import numpy as np
 
 from featherweight.graph import Graph, Model, Node, replace_graph
 from featherweight.graph.editor import Editor, is_plain, with_values, without_orphans, without_unused
-from featherweight.operators.families.quantize import DEQUANTIZE
+from featherweight.operators import lookup
 from featherweight.passes.folding import folded_constants, settled_conditions
 from featherweight.passes.normalization import centred_normalization, squared_difference_as_product
 from featherweight.tflite.sparse_tensors import decoded, is_sparse
@@ -39,7 +39,8 @@ def unpacked_float16(graph: Graph, taken: Names = _NOTHING) -> Graph:
     """A DEQUANTIZE of a float16 constant becomes the float32 constant: what a float16 file's weights are."""
     edit = Editor(graph)
     for node in graph.nodes:
-        source = graph.tensors[node.inputs[0]] if node.op == DEQUANTIZE else None
+        op = lookup(node.op)
+        source = graph.tensors[node.inputs[0]] if op.is_conversion and op.unpacks else None
         if source is not None and source.dtype == "float16" and source.is_constant and not is_sparse(source):
             edit.tensors[node.name] = with_values(graph.tensors[node.name], np.asarray(source.array))
         else:

@@ -24,8 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from featherweight.graph import Graph, Model
-from featherweight.operators import Call
-from featherweight.operators.families.linear import MATMUL
+from featherweight.operators import Call, lookup
 from featherweight.operators.kernels.products import Window, window_columns
 from featherweight.operators.profiles import find
 from featherweight.pruning.prunable import GraphKernel
@@ -66,7 +65,7 @@ def second_moments(model: Model, kernel: GraphKernel, samples: Sequence[Any], *,
     total = np.zeros((groups, depth) if diagonal else (groups, depth, depth))
     fetched = [] if _is_recurrent(model.main, kernel) else [kernel.activation]
     fetched += [kernel.node.outputs[0]] if kernel.kernel.kind in _OF_OUTPUT else []
-    reader = _matmul if kernel.node.op == MATMUL else _READERS[kernel.kernel.kind]
+    reader = _matmul if lookup(kernel.node.op).axes == "product" else _READERS[kernel.kernel.kind]
     with Session(model, outputs=fetched) as session:
         for sample in samples:
             if session.is_stateful:

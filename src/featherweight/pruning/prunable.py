@@ -13,7 +13,6 @@ from featherweight.errors import DataError, FormatError
 from featherweight.graph import Graph, Model, Node, Tensor
 from featherweight.graph.numerics import INTEGER_BITS
 from featherweight.operators import Op, lookup, registered
-from featherweight.operators.families.linear import MATMUL
 from featherweight.sparsity.weight_layouts import Layout
 
 # Kind → the operator that a kernel of that kind becomes; a target names blocks by operator.
@@ -113,9 +112,9 @@ def find_kernels(model: Model) -> tuple[GraphKernel, ...]:
 
 def layout_of(node: Node, shape: tuple[int, ...]) -> Layout:
     """Returns how an operator reads its kernel."""
-    if node.op == MATMUL and node.attrs.get("adj_y"):
+    if lookup(node.op).axes == "product" and node.attrs.get("adj_y"):
         return Layout(shape, tuple(range(len(shape))), outputs=len(shape) - 1)
-    if node.op == MATMUL:
+    if lookup(node.op).axes == "product":
         return Layout(shape, (*range(len(shape) - 2), len(shape) - 1, len(shape) - 2), outputs=len(shape) - 1)
     return stored_layout(lookup(node.op), shape)
 
@@ -139,14 +138,14 @@ def _groups(node: Node, weight: tuple[int, ...], activation: tuple[int, ...]) ->
         return activation[3] // weight[3]
     if kind == "depthwise":
         return activation[3]
-    return math.prod(weight[:-2]) if node.op == MATMUL else 1
+    return math.prod(weight[:-2]) if lookup(node.op).axes == "product" else 1
 
 
 def _weights(graph: Graph) -> Iterator[tuple[Node, Tensor, str]]:
     """Yields (node, float weight, what is multiplied by it)."""
     for node in graph.nodes:
         op = lookup(node.op)
-        roles = [(1, 0)] if node.op == MATMUL else []  # a kernel where it is a constant
+        roles = [(1, 0)] if lookup(node.op).axes == "product" else []  # a kernel where it is a constant
         if op.has_integer_weights and op.weight_kind != "embedding":
             roles = [(role.weight, role.activation) for role in op.weights]
         for weight, activation in roles:

@@ -8,15 +8,10 @@ from featherweight import operators
 from featherweight.errors import FeatherweightError
 from featherweight.graph import Graph, Model, Node, Signature, Tensor, constant
 from featherweight.graph.editor import without_unused
-from featherweight.operators.families.quantize import QUANTIZE
 from featherweight.runtime.litert import Session
 
-# What unpacks a stored constant is no computation; the others compute something else each time.
-_LEFT = frozenset(
-    {
-        *("CUSTOM", QUANTIZE, "MULTINOMIAL", "RANDOM_STANDARD_NORMAL", "RANDOM_UNIFORM", "VAR_HANDLE"),
-    }
-)
+# These compute something else each time.
+_LEFT = frozenset({"CUSTOM", "MULTINOMIAL", "RANDOM_STANDARD_NORMAL", "RANDOM_UNIFORM", "VAR_HANDLE"})
 # What a constant that is larger than what it is computed from may take: a mask of 512 by 512.
 _MOST_ELEMENTS = 1 << 18
 
@@ -61,7 +56,7 @@ def _can_fold(node: Node, graph: Graph, known: set[str]) -> bool:
         bool(inputs)
         and all(tensor.name in known for tensor in inputs)
         and node.op not in _LEFT
-        and not op.unpacks
+        and not (op.unpacks or op.is_conversion)  # no computation
         and not op.calls
         and not any(name in graph.outputs for name in node.outputs)
         and all(t.elements <= most and not t.is_variable and -1 not in (t.shape_signature or ()) for t in outputs)

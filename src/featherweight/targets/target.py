@@ -22,7 +22,6 @@ from featherweight.graph import Graph, Model, Node
 from featherweight.graph.numerics import INTEGER_BITS
 from featherweight.operators import profiles
 from featherweight.operators.call import Call
-from featherweight.operators.families.quantize import CONVERSIONS
 from featherweight.recipes.toml import Table, check_known, read_chain, shipped
 from featherweight.sparsity import patterns
 from featherweight.targets import constraints
@@ -253,7 +252,7 @@ def form_of(node: Node, graph: Graph) -> str | None:
 
 def converts(node: Node) -> bool:
     """True for QUANTIZE and DEQUANTIZE."""
-    return node.op in CONVERSIONS
+    return operators.lookup(node.op).is_conversion
 
 
 def is_border(node: Node, graph: Graph) -> bool:

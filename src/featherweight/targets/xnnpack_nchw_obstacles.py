@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from featherweight.errors import listed
 from featherweight.graph import Graph, Node, consumers
+from featherweight.operators import lookup
 from featherweight.operators.zeros import absorbing
 from featherweight.targets.constraints import constraint_check
 from featherweight.targets.xnnpack_nchw import (
@@ -20,7 +21,6 @@ from featherweight.targets.xnnpack_nchw import (
     PAD,
     POOL,
     REDUCED,
-    RESHAPE,
     STEM_CHANNELS,
     Cluster,
     activations,
@@ -185,7 +185,7 @@ def _check_cluster_head(node: Node, graph: Graph, cluster: Cluster) -> str | Non
         return "it is a pooling operator"
     if node not in cluster.heads or node.op not in REDUCED or len(graph.tensors[node.name].shape) != 4:
         return None
-    others = [other for other in consumers(graph).get(node.name, ()) if other.op != RESHAPE]
+    others = [other for other in consumers(graph).get(node.name, ()) if lookup(other.op).axes != "reshape"]
     if others:
         return f"it keeps 4 dimensions and is read by {_named(others)}"
     return "it keeps 4 dimensions and is an output of the model" if node.name in graph.outputs else None

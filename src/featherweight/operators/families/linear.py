@@ -60,7 +60,7 @@ register(
         macs=_dense_macs,
     )
 )
-MATMUL = register(
+register(
     Op(
         "BATCH_MATMUL",
         "BatchMatMulOptions",
@@ -72,7 +72,7 @@ MATMUL = register(
         wants_symmetric=(1,),
         macs=_matmul_macs,
     )
-).name
+)
 register(
     Op(
         "EMBEDDING_LOOKUP",

@@ -18,18 +18,24 @@ def _delegate_takes(call: Call) -> bool:
 
 
 QUANTIZE = register(
-    Op("QUANTIZE", axes="kept", versions={"int8": 1, "int16": 2, "int4": 4}, delegated=_delegate_takes)
+    Op(
+        "QUANTIZE",
+        axes="kept",
+        is_conversion=True,
+        versions={"int8": 1, "int16": 2, "int4": 4},
+        delegated=_delegate_takes,
+    )
 ).name
 # By the type that is read; "channels" is int8 with a scale per channel.
 DEQUANTIZE = register(
     Op(
         "DEQUANTIZE",
         axes="kept",
+        is_conversion=True,
         unpacks=True,
         versions={"int8": 2, "int16": 3, "float16": 3, "channels": 5, "int4": 6},
     )
 ).name
-CONVERSIONS = (QUANTIZE, DEQUANTIZE)
 register(Op("FAKE_QUANT", "FakeQuantOptions"))
 DENSIFY = register(Op("DENSIFY", "DensifyOptions", unpacks=True)).name
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import keras
 
 from featherweight.operators.call import Array
+from featherweight.operators.families.recurrent import LSTM
 from featherweight.training.graph.registry import Step, function, ops
 
 _HIDDEN, _CELL = 18, 19
@@ -14,7 +15,7 @@ _HIDDEN, _CELL = 18, 19
 _UNSUPPORTED = (9, 10, 11, 16, 17, 20, 21, 22, 23)
 
 
-@function("UNIDIRECTIONAL_SEQUENCE_LSTM")
+@function(LSTM)
 def lstm(step: Step) -> tuple[Array, ...]:
     """LSTM over x (n, steps, features), or (steps, n, features) if `time_major`; returns all hidden states.
 

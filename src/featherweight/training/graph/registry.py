@@ -23,8 +23,6 @@ from featherweight.training.graph import on_keras
 ops: Any = on_keras.ops
 """`keras.ops`: what its functions return is not typed."""
 
-# Operators that check their activation themselves.
-_OWN_ACTIVATION = ("UNIDIRECTIONAL_SEQUENCE_LSTM",)
 _DTYPES = ("float32", "int32", "int64", "uint32", "bool")
 
 
@@ -122,7 +120,8 @@ def _obstacle(node: Node, tensors: Sequence[Tensor]) -> str | None:
     for tensor in tensors:
         if tensor.dtype not in _DTYPES:
             return f"tensor '{tensor.name}' is {tensor.dtype}"
-    if node.op not in _OWN_ACTIVATION and fused_activation(node) not in FUSED_BOUNDS:
+    checks_itself = lookup(node.op).axes == "recurrent"
+    if not checks_itself and fused_activation(node) not in FUSED_BOUNDS:
         return f"its fused activation {fused_activation(node)} is not one of {', '.join(FUSED_BOUNDS)}"
     if str(node.attrs.get("weights_format", 0)) not in ("0", "DEFAULT"):
         return "its weights are shuffled"

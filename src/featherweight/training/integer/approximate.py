@@ -11,7 +11,6 @@ from dataclasses import replace
 from featherweight.errors import UnsupportedOp
 from featherweight.operators import lookup
 from featherweight.operators.call import Array
-from featherweight.operators.families.quantize import CONVERSIONS
 from featherweight.training.graph.registry import Function, Step, float_function, ops
 from featherweight.training.integer.step import IntegerStep, is_quantized, off_pole, quantized_weight, spread
 from featherweight.training.integer.straight_through import bounded, reciprocal, rounded, rounded_half_away
@@ -20,7 +19,7 @@ from featherweight.training.integer.straight_through import bounded, reciprocal,
 def approximate_function(op: str) -> Function | None:
     """Returns the fake-quantized function of an operator; None where it has no float function."""
     computes = float_function(op)
-    if op in CONVERSIONS:
+    if lookup(op).is_conversion:
         return lambda step: _through(step, lambda inner: (inner.array(0),))
     return None if computes is None else lambda step: _through(step, computes)
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from featherweight.graph import Graph, Tensor
 from featherweight.graph.numerics import integer_range
+from featherweight.operators import lookup
 from featherweight.operators.call import Array
-from featherweight.operators.families.quantize import CONVERSIONS
 from featherweight.training.devices import extremes_of_all
 from featherweight.training.graph.registry import ops
 from featherweight.training.integer.straight_through import power_of_two_above
@@ -155,7 +155,7 @@ def made_ranges(
 
 def float_source(integer: Graph, graph: Graph, name: str) -> str | None:
     """Returns the float tensor behind a tensor of the integer graph, through conversions; None for constants."""
-    made_by = {node.outputs[0]: node.inputs[0] for node in integer.nodes if node.op in CONVERSIONS}
+    made_by = {node.outputs[0]: node.inputs[0] for node in integer.nodes if lookup(node.op).is_conversion}
     while name not in graph.tensors and name in made_by:
         name = made_by[name]
     tensor = graph.tensors.get(name)
