@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
 
 # Before anything imports a framework. The child processes of tests inherit it.
 for _name, _value in {
@@ -13,6 +18,13 @@ for _name, _value in {
     "TF_ENABLE_ONEDNN_OPTS": "0",
 }.items():
     os.environ.setdefault(_name, _value)
+
+# What XLA has compiled, for all processes of a run: the same steps come up again and again.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _PROGRAMS = tempfile.mkdtemp(prefix="featherweight-programs-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _PROGRAMS
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    atexit.register(shutil.rmtree, _PROGRAMS, ignore_errors=True)
 
 import numpy as np
 import pytest
@@ -33,3 +45,38 @@ settings.load_profile("featherweight")
 def rng() -> np.random.Generator:
     """Random numbers that are the same for a test on every run."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs_are_let_go() -> Iterator[None]:
+    """JAX keeps all that it ever compiled: gigabytes, in a run of all tests."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+
+
+@pytest.fixture(scope="module")
+def quick_compilation() -> Iterator[None]:
+    """For a module: XLA compiles without most of its optimizations, which take most of the time of small programs."""
+    from tests.compilation import optimizations
+
+    with optimizations(are_on=False):
+        yield
+
+
+@pytest.fixture(scope="module")
+def optimized_module() -> Iterator[None]:
+    """For a module: XLA compiles as for users."""
+    from tests.compilation import optimizations
+
+    with optimizations(are_on=True):
+        yield
+
+
+@pytest.fixture
+def optimized() -> Iterator[None]:
+    """For one test: XLA compiles as for users."""
+    from tests.compilation import optimizations
+
+    with optimizations(are_on=True):
+        yield

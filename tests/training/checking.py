@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from tests import models
+from tests.compilation import optimizations
 
 import featherweight as fw
 
@@ -28,13 +29,27 @@ def assert_equal(found: Any, expected: Any) -> None:
         np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
-def trained(model: Any, inputs: Any, epochs: int = 2) -> Any:
+def compiled(model: Any) -> Any:
     import keras
 
-    targets = {name: array * 0 + 0.1 for name, array in as_dict(model.predict(inputs, verbose=0)).items()}
     model.compile(keras.optimizers.Adam(1e-3), loss="mse")
+    return model
+
+
+def predictions(model: Any, inputs: Any) -> Any:
+    """What a model predicts, compiled as users do: with all of XLA's optimizations."""
+    with optimizations(are_on=True):
+        return model.predict(inputs, verbose=0)
+
+
+def fitted(model: Any, inputs: Any, epochs: int = 2) -> Any:
+    targets = {name: array * 0 + 0.1 for name, array in as_dict(predictions(model, inputs)).items()}
     model.fit(inputs, targets.get("", targets), epochs=epochs, batch_size=4, verbose=0)
     return model
+
+
+def trained(model: Any, inputs: Any, epochs: int = 2) -> Any:
+    return fitted(compiled(model), inputs, epochs)
 
 
 def runtime_outputs(model: fw.Quantized, inputs: Any) -> Any:

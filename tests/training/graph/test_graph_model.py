@@ -22,8 +22,6 @@ from featherweight.graph import Graph, Model, Node, Tensor, constant, io_names
 from featherweight.training import GraphModel, float_graph
 from featherweight.training.graph.source_layers import layer_path
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 NETS = [(name, False) for name in models.BUILDERS] + [(name, True) for name in models.RECURRENT]
 ROWS = 4
 

@@ -21,6 +21,9 @@ RANDOM = np.random.default_rng(0)
 SCALES = np.exp(RANDOM.normal(-9, 2, 500)).astype(np.float32)
 
 
+pytestmark = pytest.mark.usefixtures("optimized_module")
+
+
 def compiled(function: Callable[..., Any], *arrays: Any) -> np.ndarray:
     return np.asarray(jax.jit(function)(*arrays))
 

@@ -13,8 +13,6 @@ import featherweight as fw
 from featherweight.graph import Graph, Model, Node, Tensor
 from featherweight.training.qat.program import left_by_delegate
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 SHAPE = (6, 6, 8)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,8 +19,6 @@ from tests.training.variants import VARIANTS
 import featherweight as fw
 from featherweight.graph import constant
 from featherweight.graph.numerics import dequantize, quantize
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 MODELS = single_ops.FACTORIES | VARIANTS
 CALCULATING = (
@@ -45,6 +44,7 @@ def builtin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@functools.cache
 def trainable(name: str, recipe: str, target: str | Path) -> tuple[Any, Any]:
     graph = MODELS[name]()
     samples = [single_ops.feeds(graph, seed) for seed in range(4)]

@@ -10,13 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.training.compilation import optimizations
+from tests.compilation import optimizations
 
 from featherweight.sparsity import patterns
 from featherweight.training.pruning.bisection import keep_highest
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 SIZES = (1, 7, 40)
 

@@ -28,9 +28,6 @@ import featherweight as fw
 from featherweight.errors import RecipeError
 from featherweight.pruning.prunable import matches
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 IMAGE, SEQUENCE, VIDEO = (8, 8, 4), (6, 8), (3, 6, 6, 2)
 _LSTM = {"lstm_cell/kernel": 128, "lstm_cell/recurrent_kernel": 64}
 # Kind → (input shape, layers between input and classifier, path of each pruned kernel → its size).

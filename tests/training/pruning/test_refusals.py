@@ -15,8 +15,6 @@ import featherweight as fw
 from featherweight.errors import DataError, RecipeError
 from featherweight.training.schedules import Schedule
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.mark.parametrize(
     ("options", "message"),

@@ -28,8 +28,6 @@ from featherweight.sparsity import patterns
 from featherweight.sparsity.patterns import mask
 from featherweight.sparsity.weight_layouts import dense_layout
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize(("begin", "end", "frequency"), [(0, 7, 1), (0, 7, 3), (3, 8, 4), (2, 3, 100)])

@@ -17,8 +17,6 @@ from tests.training.pruning.nets import BATCH, data, dense_net, trained, values,
 import featherweight as fw
 from featherweight.errors import DataError, RecipeError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def test_the_model_is_untouched() -> None:
     model = dense_net()

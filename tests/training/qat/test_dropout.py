@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from tests.training.checking import predictions
 
 import featherweight as fw
 from featherweight.training.qat.dropout import Noise, drawn
@@ -76,7 +77,7 @@ def test_what_was_trained_with_dropout_is_the_file_s(tmp_path: Path) -> None:
     model = made()
     model.compile(keras.optimizers.Adam(1e-3), loss="mse")
     model.fit(SAMPLES, np.zeros((16, 3)), epochs=2, batch_size=8, verbose=0)
-    np.testing.assert_array_equal(model.predict(SAMPLES, verbose=0), fw.run(fw.finalize(model).model, SAMPLES))
+    np.testing.assert_array_equal(predictions(model, SAMPLES), fw.run(fw.finalize(model).model, SAMPLES))
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert loaded.blueprint.noises == model.blueprint.noises

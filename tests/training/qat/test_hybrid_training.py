@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tests import models, single_ops
 from tests.backends import on_backend
-from tests.training.checking import as_dict, assert_equal, runtime_outputs
+from tests.training.checking import as_dict, assert_equal, predictions, runtime_outputs
 
 import featherweight as fw
 from featherweight.errors import UnsupportedOp
@@ -66,7 +66,7 @@ def test_layers_are_litert_s_before_and_after_training(name: str, train_ranges: 
     inputs = single_ops.feeds(float_model, seed=3)
     inputs = inputs | {key: array * 3 for key, array in inputs.items() if array.dtype == np.float32}
     model: Any = fw.quantize_aware(float_model, recipe, train_ranges=train_ranges, progress=False)
-    before = model.predict(inputs, verbose=0)
+    before = predictions(model, inputs)
     check = np.testing.assert_array_equal
     if "floats" in name:
         check = near
@@ -74,7 +74,7 @@ def test_layers_are_litert_s_before_and_after_training(name: str, train_ranges: 
     model.compile(keras.optimizers.Adam(1e-2), loss="mse")
     losses = model.fit(inputs, before * 0 + 0.1, epochs=4, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
-    after = model.predict(inputs, verbose=0)
+    after = predictions(model, inputs)
     assert (after != before).any()
     check(after, runtime_outputs(fw.finalize(model), inputs))
 
@@ -99,7 +99,7 @@ def test_networks_are_litert_s(name: str, recipe: str, tolerance: float) -> None
 
     inputs = models.batch(name, 4, seed=2)
     model: Any = fw.quantize_aware(models.lowered(name), recipe, progress=False)
-    before = as_dict(model.predict(inputs, verbose=0))
+    before = as_dict(predictions(model, inputs))
     expected = as_dict(runtime_outputs(fw.quantize(models.lowered(name), recipe, progress=False), inputs))
     for key, array in expected.items():
         near(before[key], array, tolerance)
@@ -107,7 +107,7 @@ def test_networks_are_litert_s(name: str, recipe: str, tolerance: float) -> None
     model.compile(keras.optimizers.Adam(1e-3), loss="mse")
     losses = model.fit(inputs, targets.get("", targets), epochs=2, batch_size=4, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
-    after = as_dict(model.predict(inputs, verbose=0))
+    after = as_dict(predictions(model, inputs))
     for key, array in as_dict(runtime_outputs(fw.finalize(model), inputs)).items():
         near(after[key], array, tolerance)
 
@@ -136,7 +136,7 @@ def test_a_saved_model_goes_on_where_it_was(recipe: str, tmp_path: Path) -> None
     inputs = models.batch("dense", 4, seed=3)
     model.save(tmp_path / "model.keras")
     loaded: Any = keras.saving.load_model(tmp_path / "model.keras")
-    assert_equal(loaded.predict(inputs, verbose=0), model.predict(inputs, verbose=0))
+    assert_equal(predictions(loaded, inputs), predictions(model, inputs))
     found, expected = fw.finalize(loaded).model.main.tensors, fw.finalize(model).model.main.tensors
     assert list(found) == list(expected)
     for tensor in expected.values():

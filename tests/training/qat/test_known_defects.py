@@ -22,8 +22,6 @@ from tests.training.pruning.nets import Custom, Subclassed
 import featherweight as fw
 from featherweight.errors import DataError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 IMAGE, SEQUENCE = (6, 6, 4), (3, 4)
 
 

@@ -12,10 +12,14 @@ import numpy as np
 import pytest
 from tests import models, single_ops
 from tests.backends import on_backend
+from tests.compilation import optimizations
 from tests.training.checking import (
     as_dict,
     assert_equal,
     assert_every_tensor_is_litert_s,
+    compiled,
+    fitted,
+    predictions,
     quantized,
     runtime_outputs,
     trained,
@@ -41,15 +45,16 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "recipe", "target", "train_ranges"), CASES)
 def test_predictions_are_the_file_s(name: str, recipe: str, target: str, train_ranges: str) -> None:
-    model, inputs = quantized(name, recipe, target=target, train_ranges=train_ranges), models.batch(name, 8, seed=2)
-    before = model.predict(inputs, verbose=0)
+    model = compiled(quantized(name, recipe, target=target, train_ranges=train_ranges))
+    inputs = models.batch(name, 8, seed=2)
+    before = predictions(model, inputs)
     after_training = fw.quantize(
         models.lowered(name), recipe, calibration=models.samples(name, 8, seed=1), target=target, io="float32",
         progress=False,
     )  # fmt: skip
     assert_equal(before, runtime_outputs(after_training, inputs))
-    trained(model, inputs)
-    after = model.predict(inputs, verbose=0)
+    fitted(model, inputs)
+    after = predictions(model, inputs)
     assert any((as_dict(after)[key] != array).any() for key, array in as_dict(before).items())
     assert_equal(after, runtime_outputs(fw.finalize(model), inputs))
 
@@ -68,7 +73,8 @@ def test_rare_roundings_are_the_file_s(name: str, recipe: str) -> None:
 
 @functools.cache
 def trained_convnet() -> Any:
-    return trained(quantized("convnet"), models.batch("convnet", 8, seed=2))
+    with optimizations(are_on=True):
+        return trained(quantized("convnet"), models.batch("convnet", 8, seed=2))
 
 
 def test_every_tensor_is_litert_s() -> None:
@@ -101,7 +107,7 @@ def test_a_saved_model_goes_on_where_it_was(tmp_path: Path) -> None:
     model, inputs = trained_convnet(), models.batch("convnet", 4, seed=3)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert_equal(loaded.predict(inputs, verbose=0), model.predict(inputs, verbose=0))
+    assert_equal(predictions(loaded, inputs), predictions(model, inputs))
     assert fw.write(fw.finalize(loaded).model) == fw.write(fw.finalize(model).model)
 
 
@@ -127,7 +133,7 @@ def test_zeros_stay_zeros_unless_asked_otherwise() -> None:
         model = fw.quantize_aware(pruned, calibration=samples, keep_zeros=keep_zeros, progress=False)
         finished = fw.finalize(trained(model, inputs))
         assert (not finished.model.main.tensors[name].array[weight == 0].any()) == keep_zeros
-        assert_equal(model.predict(inputs, verbose=0), runtime_outputs(finished, inputs))
+        assert_equal(predictions(model, inputs), runtime_outputs(finished, inputs))
 
 
 def test_long_sums_stay_exact() -> None:
@@ -142,7 +148,7 @@ def test_long_sums_stay_exact() -> None:
     finished = fw.finalize(model)
     sums = np.abs(finished.model.main.tensors["w"].array.astype(np.int64)).sum(axis=1) * 255
     assert sums.max() > 2**24
-    assert_equal(model.predict(x, verbose=0), np.concatenate([fw.run(finished.model, row[None]) for row in x]))
+    assert_equal(predictions(model, x), np.concatenate([fw.run(finished.model, row[None]) for row in x]))
     assert not any("grew in training" in note for note in finished.plan.notes)
 
 
@@ -172,7 +178,7 @@ def test_a_channel_whose_weights_are_all_pruned_keeps_its_bias(
     x = rng.normal(size=(1, 6, 6, channels)).astype(np.float32)
     model = fw.quantize_aware(float_model, calibration=[x], progress=False)
     assert model.blueprint.chunks
-    assert_equal(model.predict(x, verbose=0), runtime_outputs(fw.finalize(model), x))
+    assert_equal(predictions(model, x), runtime_outputs(fw.finalize(model), x))
 
 
 def test_sums_that_outgrow_float32_are_noted() -> None:
@@ -227,7 +233,7 @@ from tests.training import checking as t
 for name, train_ranges in (("convnet", "fixed"), ("depthwise", "learned"), ("multi_input", "fixed")):
     model, inputs = t.quantized(name, train_ranges=train_ranges), models.batch(name, 8, seed=2)
     t.trained(model, inputs)
-    t.assert_equal(model.predict(inputs, verbose=0), t.runtime_outputs(fw.finalize(model), inputs))
+    t.assert_equal(t.predictions(model, inputs), t.runtime_outputs(fw.finalize(model), inputs))
 """
 
 

@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 from tests import models, single_ops
 from tests.backends import on_backend
-from tests.training.checking import as_dict, assert_equal, quantized, ranges_of, runtime_outputs, trained
+from tests.training.checking import (
+    as_dict,
+    assert_equal,
+    compiled,
+    fitted,
+    predictions,
+    quantized,
+    ranges_of,
+    runtime_outputs,
+    trained,
+)
 
 import featherweight as fw
 from featherweight.errors import DataError, RecipeError, UnsupportedOp
@@ -28,11 +38,11 @@ MOVING: list[tuple[str, str, str, Any]] = [
 
 @pytest.mark.parametrize(("name", "recipe", "target", "train_ranges"), MOVING)
 def test_predictions_are_the_file_s(name: str, recipe: str, target: str, train_ranges: Any) -> None:
-    model = quantized(name, recipe, target=target, train_ranges=train_ranges)
+    model = compiled(quantized(name, recipe, target=target, train_ranges=train_ranges))
     inputs = models.batch(name, 8, seed=2)
-    before = as_dict(model.predict(inputs, verbose=0))
-    trained(model, inputs)
-    after = model.predict(inputs, verbose=0)
+    before = as_dict(predictions(model, inputs))
+    fitted(model, inputs)
+    after = predictions(model, inputs)
     assert any((as_dict(after)[key] != array).any() for key, array in before.items())
     assert_equal(after, runtime_outputs(fw.finalize(model), inputs))
 
@@ -78,7 +88,7 @@ def test_steps_before_the_delay_ends_are_float_ones() -> None:
     outputs = [np.asarray(model(inputs, training=True)) for _ in range(3)]
     for early in outputs[:2]:
         np.testing.assert_allclose(early, real, atol=1e-5)
-    np.testing.assert_array_equal(outputs[2], model.predict(inputs, verbose=0))
+    np.testing.assert_array_equal(outputs[2], predictions(model, inputs))
     assert np.abs(outputs[2] - real).max() > 1e-4
 
 
@@ -95,7 +105,7 @@ def test_oscillating_weights_freeze_where_they_are() -> None:
     for name, mask in frozen.items():
         integers = finished.model.main.tensors[name].array
         np.testing.assert_array_equal(integers[mask], held[name][mask])
-    assert_equal(model.predict(inputs, verbose=0), runtime_outputs(finished, inputs))
+    assert_equal(predictions(model, inputs), runtime_outputs(finished, inputs))
 
 
 def test_dampening_draws_weights_to_their_bins() -> None:
@@ -112,7 +122,7 @@ def test_fake_quantization_is_said_to_be_approximate() -> None:
     trained(model, inputs)
     finished = fw.finalize(model)
     assert any("training was approximate" in note for note in finished.plan.notes)
-    found, expected = as_dict(model.predict(inputs, verbose=0)), as_dict(runtime_outputs(finished, inputs))
+    found, expected = as_dict(predictions(model, inputs)), as_dict(runtime_outputs(finished, inputs))
     for name, array in expected.items():
         step = finished.model.main.tensors[finished.model.main.outputs[list(expected).index(name)]]
         assert step.dtype == "float32"
@@ -174,7 +184,7 @@ def test_a_target_of_one_s_own_is_trained_for(tmp_path: Path) -> None:
     model, inputs = quantized("depthwise", target=file), models.batch("depthwise", 32, seed=2)
     finished = fw.finalize(model)
     assert finished.plan.profile == "tflite_opt"
-    assert_equal(model.predict(inputs, verbose=0), runtime_outputs(finished, inputs))
+    assert_equal(predictions(model, inputs), runtime_outputs(finished, inputs))
 
 
 SCRIPT = """
@@ -188,7 +198,7 @@ for options in (
 ):
     model, inputs = t.quantized("convnet", **options), models.batch("convnet", 8, seed=2)
     t.trained(model, inputs)
-    t.assert_equal(model.predict(inputs, verbose=0), t.runtime_outputs(fw.finalize(model), inputs))
+    t.assert_equal(t.predictions(model, inputs), t.runtime_outputs(fw.finalize(model), inputs))
 """
 
 

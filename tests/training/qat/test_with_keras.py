@@ -16,8 +16,6 @@ from tests.training.checking import assert_equal, quantized, runtime_outputs, tr
 
 import featherweight as fw
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def data(count: int = 16) -> tuple[Any, np.ndarray]:
     inputs = models.batch("dense", count, seed=2)
