@@ -15,7 +15,7 @@ from featherweight.demo import dataset, story, training
 from featherweight.errors import FeatherweightError
 from featherweight.runtime.litert import Session
 
-STEPS = 50
+STEPS = 100
 NAMES = story.ORDER
 PLAIN = ("float32", "pruned")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -44,7 +43,6 @@ def builtin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@functools.cache
 def trainable(name: str, recipe: str, target: str | Path) -> tuple[Any, Any]:
     graph = MODELS[name]()
     samples = [single_ops.feeds(graph, seed) for seed in range(4)]
