@@ -75,7 +75,6 @@ class Op:
         is_homogeneous: f(a x) = a f(x) for every a > 0, channel by channel.
         is_steep_at_zero: its derivative has no bound near zero.
         is_of_positive: it is defined from zero on.
-
         picks: its outputs hold values of its float inputs, or say how they compare or where they lie, so that it does
             to integers of one scale what it does to the numbers that they stand for.
 
