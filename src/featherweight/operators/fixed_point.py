@@ -81,11 +81,14 @@ def doubling_high_multiply(x: Array, y: Array | int, xp: Any = on_numpy) -> Arra
 
     gemmlowp's SaturatingRoundingDoublingHighMul.
     """
-    product = x * y
+    return xp.minimum(_high_half(x * y, xp), np.int64(INT32_MAX))
+
+
+def _high_half(product: Array, xp: Any) -> Array:
+    """Returns ``round(product / 2**31)``, ties toward positive infinity."""
     # gemmlowp adds 1 - 2**30 to a negative product and divides by 2**31 toward zero. The floor of (p + 2**30) / 2**31
     # is the same number.
-    product += 1 << 30
-    return xp.minimum(xp.right_shift(product, np.int64(31)), np.int64(INT32_MAX))
+    return xp.right_shift(product + (1 << 30), np.int64(31))
 
 
 def rounding_shift(x: Array, exponent: Array | int, xp: Any = on_numpy) -> Array:
@@ -127,7 +130,7 @@ def rescale_short(x: Array, multiplier: Array, shift: Array, xp: Any = on_numpy)
     reduced = xp.where(multiplier < 0x7FFF0000, rounded, np.int64(0x7FFF))
     # A factor of 2**14 or more has nothing to round.
     right, left = xp.maximum(15 - shift, np.int64(0)), xp.maximum(shift - 15, np.int64(0))
-    return xp.right_shift(xp.left_shift(whole(x, xp) * reduced, left) + _half(right, xp), right)
+    return xp.right_shift(whole(x, xp) * xp.left_shift(reduced, left) + _half(right, xp), right)
 
 
 def _high_product(x: Array, multiplier: Array, shift: Array, xp: Any) -> Array:
@@ -135,7 +138,8 @@ def _high_product(x: Array, multiplier: Array, shift: Array, xp: Any) -> Array:
     x = whole(x, xp)
     if xp is not on_numpy or np.any(shift > 0):
         x = wrap_int32(xp.left_shift(x, xp.maximum(shift, np.int64(0))), xp)
-    return doubling_high_multiply(x, multiplier, xp)
+    # Multipliers are below 2**31, so that nothing saturates.
+    return _high_half(x * multiplier, xp)
 
 
 def divided(sums: Array, counts: Array, xp: Any = on_numpy) -> Array:
