@@ -14,8 +14,11 @@ from featherweight.ptq.plan import Plan
 from featherweight.ptq.planning import plan
 from featherweight.ptq.rewrite import rewrite
 from featherweight.recipes import recipe as recipes
+from featherweight.recipes.recipe import Recipe, Rule, Scheme
 from featherweight.runtime import run
 
+X = (1, 4, 4, 8)
+INT8 = Rule(weight=Scheme("int8"), activation=Scheme("int8", symmetric=False))
 CONV = {"stride_h": 1, "stride_w": 1, "padding": "SAME", "dilation_h_factor": 1, "dilation_w_factor": 1}
 Layer = tuple[Node, dict[str, tuple[int, ...]]]
 
@@ -68,6 +71,35 @@ def net(
         tensors |= {name: Tensor(name, shape, "float32") for name, shape in shapes.items()}
     graph = Graph("main", tuple(inputs), tuple(outputs), tuple(node for node, _ in layers), tensors)
     return Model((graph,))
+
+
+def recipe(*rules: Rule) -> Recipe:
+    """Returns a recipe of rules."""
+    return Recipe("mine", rules)
+
+
+def single(op: str, shape: tuple[int, ...] = X) -> Model:
+    """Returns a model of one operator without options."""
+    return net({"x": shape}, {}, [unary(op, "x", "y", shape)], ["y"])
+
+
+def concat(*inputs: str, y: str = "y", shape: tuple[int, ...] = (1, 4, 4, 16)) -> Layer:
+    """Returns a concatenation of channels."""
+    return layer("CONCATENATION", inputs, {y: shape}, axis=3)
+
+
+def one_conv(w: np.ndarray, b: np.ndarray | None = None, size: int = 4) -> Model:
+    """Returns a model of one convolution, with zeros for a bias where none is given."""
+    constants = {"w": w, "b": np.zeros(w.shape[0], np.float32) if b is None else b}
+    layers = [conv("x", "w", "b", "y", (1, size, size, w.shape[0]))]
+    return net({"x": (1, size, size, w.shape[-1])}, constants, layers, ["y"])
+
+
+def one_dense(w: np.ndarray, b: np.ndarray | None = None) -> Model:
+    """Returns a model of one dense layer."""
+    constants = {"w": w} | ({} if b is None else {"b": b})
+    layers = [dense("x", "w", "" if b is None else "b", "y", (1, w.shape[0]))]
+    return net({"x": (1, w.shape[1])}, constants, layers, ["y"])
 
 
 def weights(*shape: int, seed: int = 0, spread: float = 0.3) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""`.tflite` files built with the schema's own objects (not by the writer under test), and models compared in full."""
+"""Files built with the schema's own objects (not by the writer under test), and models compared after a round trip."""
 
 from __future__ import annotations
 
@@ -243,3 +243,27 @@ def litert_outputs(content: bytes, seed: int = 0) -> list[np.ndarray]:
         interpreter.set_tensor(detail["index"], np.asarray(drawn).astype(dtype))
     interpreter.invoke()
     return [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
+
+
+def assert_round_trip(content: bytes) -> Model:
+    """Reads and writes a file (both placements of its constants) and returns the model; all must be equal."""
+    model = tflite.read(content)
+    for limit in ({}, {"inline_limit_bytes": 0}):
+        again = tflite.read(tflite.write(model, **limit))
+        assert plain(again) == plain(model)
+        assert sharing(again) == sharing(model)
+    return model
+
+
+def one_operator(options: Any = None, *, op: str = "NEG", **more: Any) -> bytes:
+    """Returns a file of one operator."""
+    tensors = [packed_tensor("x", (2, 3)), packed_tensor("y", (2, 3))]
+    graph = packed_graph(tensors, [packed_operator(0, [0], [1], options, **more)], [0], [1])
+    return to_bytes(packed_model([graph], [packed_code(op)], [packed_buffer(None)]))
+
+
+def one_constant(data: np.ndarray, dtype: str = "FLOAT32", *, extra: tuple[Any, ...] = (), **more: Any) -> bytes:
+    """A file whose first tensor is a constant with the given fields; `extra` are further tensors."""
+    tensors = [packed_tensor("w", more.pop("shape", data.shape), dtype, 1, **more), *extra]
+    graph = packed_graph(tensors, [], [], [0])
+    return to_bytes(packed_model([graph], [], [packed_buffer(None), packed_buffer(data)]))
