@@ -42,5 +42,7 @@ def test_every_integer_is_litert_s(name: str, form: str, oracle: Oracle) -> None
 
 def test_every_operator_with_an_integer_kernel_is_tested() -> None:
     tested = {name.split()[0] for name, _ in CASES}
-    kernels = {op.name for op in operators.registered() if {"int8", "*"} & op.kernels.keys()}
+    kernels = {
+        op.name for op in operators.registered() if any(form == "*" or form.startswith("int8") for form in op.kernels)
+    }
     assert not kernels - tested

@@ -77,7 +77,7 @@ def test_a_type_without_kernel_is_refused() -> None:
             ),
         )
     )
-    with pytest.raises(UnsupportedOp, match=r"TANH 'y': no reference kernel for activations of type uint8 \(supp"):
+    with pytest.raises(UnsupportedOp, match=r"TANH 'y': no reference kernel for the form uint8 \(supp"):
         run_reference(model, np.zeros((1, 2), np.uint8))
 
 

@@ -302,7 +302,8 @@ def test_four_bit_weights_become_eight(stack: Model, stats: Stats) -> None:
 
 def test_a_rule_keeps_one_layer_float(stack: Model, stats: Stats, samples: list[np.ndarray]) -> None:
     node = layers_of(stack)[0]
-    recipe = recipes.with_rules(recipes.load("int8"), [recipes.Rule(match=node.name)])
+    int8 = recipes.load("int8")
+    recipe = replace(int8, rules=(recipes.Rule(match=node.name), *int8.rules))
     plan, model = planned(stack, recipe, "tflm", stats=stats)
     assert plan.kept_float[node.name] == f"{LSTM}: the recipe keeps it float"
     assert plan.kept_float[node.inputs[18]] == "SLICE: it writes the state of a float layer"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -241,11 +242,12 @@ def test_what_is_slower_in_integers_stays_float_on_cpus_only() -> None:
 
 
 def test_a_rule_that_names_an_operator_is_followed() -> None:
-    from featherweight.recipes.recipe import Rule, Scheme, load, with_rules
+    from featherweight.recipes.recipe import Rule, Scheme, load
 
     shape = (1, 64, 64, 64)
     model = net({"x": shape}, {}, [unary("HARD_SWISH", "x", "y", shape)], ["y"])
-    named = with_rules(load("int8"), [Rule(op="HARD_SWISH", weight=Scheme("int8"), activation=Scheme("int8"))])
+    int8, rule = load("int8"), Rule(op="HARD_SWISH", weight=Scheme("int8"), activation=Scheme("int8"))
+    named = replace(int8, rules=(rule, *int8.rules))
     assert list(plan(model, ranges(x=(-4.0, 4.0), y=(-0.4, 4.0)), named).forms) == ["y"]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -294,7 +295,8 @@ def test_rules_match_in_loop_bodies() -> None:
 
 
 def test_rules_put_before_others_win() -> None:
-    recipe = recipes.with_rules(recipes.load("int8"), [Rule("head")])
+    int8 = recipes.load("int8")
+    recipe = replace(int8, rules=(Rule("head"), *int8.rules))
     assert recipe.name == "int8"
     assert recipe.rules == (Rule("head"), *recipes.load("int8").rules)
     assert recipes.resolve(recipe, MODEL)["head"] == Rule("head")

@@ -2,7 +2,7 @@
 
 A *form* says in which types an operator computes: ``"int8"`` for operators without weights,
 ``"activation*weight"`` for those with (``"int8*int8"``, ``"int16*int8"``, ``"int8*int4"``; ``"float32*int8"`` is the
-hybrid, dynamic-range form, whose activations the kernel quantizes itself).
+hybrid, dynamic-range form, whose activations the kernel quantizes itself), ``"float32"`` where both are float.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
-from featherweight.graph import Graph, Node
+from featherweight.graph import Graph, Node, Tensor
 from featherweight.operators.axes import AxesRule
-from featherweight.operators.call import Call, Kernel
+from featherweight.operators.call import Call, Kernel, tensors_of
 from featherweight.operators.relevance import EVERYTHING, Interval, Reading, Rule
 
 Macs = Callable[[Node, Graph], int]
@@ -60,7 +60,8 @@ class Op:
         weight_kind: ``conv``, ``depthwise``, ``transposed``, ``dense``, ``recurrent`` or ``embedding``, also of a
             constant that takes the place of what is computed (GATHER); empty for all others.
         bias: position of the bias, int32 at input scale × weight scale.
-        activation: position of the operand that the bias scale and the weight belong to.
+        activation: position of the operand that the bias scale and the weight belong to, and whose type is the form's;
+            that of the weight where the operator copies out of it.
         more_weights: the weights besides the first, where there are several.
         trained: what a float constant that is trained is called, by its position.
         nibbles: types of the activation whose integer kernels take weights of int4.
@@ -99,7 +100,7 @@ class Op:
         is_factor: its results multiply others, one for each row: the error of each counts relative to itself.
         wants_symmetric: positions of computed operands that XNNPACK takes with a zero point of 0 only.
         macs: multiply-accumulates of one run.
-        kernels: reference implementations by the type of the activation; ``*`` takes any type.
+        kernels: reference implementations by form; ``*`` takes any.
         definition: what it computes of floats, or of values that it only moves, over any array namespace: the reference
             kernel of some types, and what a Keras model computes.
     """
@@ -171,8 +172,24 @@ class Op:
         """True where the axes that its second input names come together in one value each."""
         return self.axes in ("reduction", "decision")
 
+    def form(self, node: Node, graph: Graph) -> str:
+        """Returns the form in which a node computes, by the types of what it reads and writes; empty without inputs."""
+        inputs, outputs = tensors_of(node, graph)
+        reads: dict[int | None, Tensor | None] = dict(enumerate(inputs))
+        activation = outputs[0] if self.weight == self.activation else reads.get(self.activation)
+        if activation is None:
+            return ""
+        weight = reads.get(self.weight)
+        if self.weight is None and activation.dtype == "float32":
+            weight = next((t for t in inputs if t is not None and t.quant is not None), None)
+        if weight is None or weight.dtype == activation.dtype == "float32":
+            return activation.dtype
+        return f"{activation.dtype}*{weight.dtype}"
+
 
 _OPS: dict[str, Op] = {}
+INTEGER_FORMS = tuple(f"{activation}*{weight}" for activation in ("int8", "int16") for weight in ("int8", "int4"))
+HYBRID_FORMS = ("float32*int8", "float32*int4")
 ALL_INPUTS = tuple(range(1024))
 
 
@@ -184,30 +201,30 @@ def register(op: Op) -> Op:
     return op
 
 
-def kernel(op: str, *dtypes: str) -> Callable[[Kernel], Kernel]:
-    """Attaches a reference kernel to an operator's record, for these types of its activation (``*``: any type).
+def kernel(op: str, *forms: str) -> Callable[[Kernel], Kernel]:
+    """Attaches a reference kernel to an operator's record, for these forms (``*``: any).
 
     Raises:
-        ValueError: if the operator has no record, or a kernel for one of the types.
+        ValueError: if the operator has no record, or a kernel for one of the forms.
     """
 
     def attach(function: Kernel) -> Kernel:
         if op not in _OPS:
             raise ValueError(f"operator {op} has no record; register it before its kernels")
-        for dtype in dtypes:
-            if dtype in _OPS[op].kernels:
-                raise ValueError(f"operator {op} has two kernels for {dtype}")
-        _OPS[op] = replace(_OPS[op], kernels={**_OPS[op].kernels, **dict.fromkeys(dtypes, function)})
+        for form in forms:
+            if form in _OPS[op].kernels:
+                raise ValueError(f"operator {op} has two kernels for {form}")
+        _OPS[op] = replace(_OPS[op], kernels={**_OPS[op].kernels, **dict.fromkeys(forms, function)})
         return function
 
     return attach
 
 
-def definition(op: str, *dtypes: str) -> Callable[[Kernel], Kernel]:
-    """Attaches the definition of an operator, which is its reference kernel for these types (see `kernel`), too."""
+def definition(op: str, *forms: str) -> Callable[[Kernel], Kernel]:
+    """Attaches the definition of an operator, which is its reference kernel for these forms (see `kernel`), too."""
 
     def attach(function: Kernel) -> Kernel:
-        kernel(op, *dtypes)(function)
+        kernel(op, *forms)(function)
         _OPS[op] = replace(_OPS[op], definition=function)
         return function
 

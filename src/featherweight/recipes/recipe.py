@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -176,11 +176,6 @@ def _parse_scheme(row: Table, key: str, settings: Mapping[str, tuple[str, ...]])
 def _names_range_method(method: str) -> bool:
     name, colon, _ = method.partition(":")
     return name in RANGE_METHODS and (not colon or name == "percentile")
-
-
-def with_rules(recipe: Recipe, rules: Iterable[Rule]) -> Recipe:
-    """Returns the recipe with rules put before its own."""
-    return replace(recipe, rules=(*rules, *recipe.rules))
 
 
 def names_of(node: Node, graph: Graph) -> tuple[str, ...]:

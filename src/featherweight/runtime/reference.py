@@ -109,7 +109,7 @@ def evaluate(
         call = Call(node, arrays, inputs, outputs, execution.profile, run_graph, intermediates, graph.tensors)
         if reason := operators.refusal(call):
             raise UnsupportedOp(f"{call.place}: LiteRT can't compute it: {reason}. Keep it float, or quantize it anew.")
-        found = _kernel(node, inputs)(call)
+        found = _kernel(node, graph)(call)
         # Behind its outputs, a kernel returns the new values of the variable tensors that it read.
         variables = [tensor for tensor in inputs if tensor is not None and tensor.is_variable]
         written = outputs if len(found) == len(outputs) else (*outputs, *variables)
@@ -149,8 +149,8 @@ def _variable(execution: Execution, tensor: Tensor) -> np.ndarray:
     return execution.state[tensor.name]
 
 
-def _kernel(node: Node, inputs: Sequence[Tensor | None]) -> operators.Kernel:
-    """Returns the kernel for the type of the node's activation."""
+def _kernel(node: Node, graph: Graph) -> operators.Kernel:
+    """Returns the kernel for the node's form."""
     op = operators.lookup(node.custom_code or node.op)
     place = f"{node.op} '{node.name}'"
     if not op.kernels:
@@ -159,12 +159,11 @@ def _kernel(node: Node, inputs: Sequence[Tensor | None]) -> operators.Kernel:
             f"{listed((op.name for op in operators.registered() if op.kernels), limit=200)}). "
             "Run it with runtime 'litert'."
         )
-    tensor = inputs[op.activation] if op.activation < len(inputs) else None
-    dtype = tensor.dtype if tensor else ""
-    kernel = op.kernels.get(dtype) or op.kernels.get("*")
+    form = op.form(node, graph)
+    kernel = op.kernels.get(form) or op.kernels.get("*")
     if kernel is None:
         raise UnsupportedOp(
-            f"{place}: no reference kernel for activations of type {dtype or 'none'} (supported: "
+            f"{place}: no reference kernel for the form {form or 'without inputs'} (supported: "
             f"{listed(op.kernels)}). Run it with runtime 'litert'."
         )
     return kernel

@@ -160,7 +160,7 @@ def _readers(model: Model) -> Iterator[tuple[Node, Graph]]:
 def _decided(node: Node, graph: Graph, prefer: str) -> StoredTensor:
     """Returns the smallest form of a weight that its operator has a kernel for."""
     tensor = graph.tensors[_weight_of(node)]
-    form, size = _form(node, graph, tensor), tensor.stored_bytes
+    form, size = operators.lookup(node.op).form(node, graph), tensor.stored_bytes
     row = StoredTensor(tensor.name, node.op, form, size, size)
     if is_sparse(tensor):
         return replace(row, reason="it is stored sparsely already")
@@ -199,11 +199,6 @@ def _milliseconds(node: Node, graph: Graph, block: int) -> tuple[float, float] |
     dense = Model((alone,))
     found, _ = _in_a_process("timing", dense, _with_sparse(dense, {_weight_of(node): block}))
     return None if found is None else (found[0], found[1])
-
-
-def _form(node: Node, graph: Graph, weight: Tensor) -> str:
-    activation = graph.tensors[node.inputs[operators.lookup(node.op).activation]].dtype
-    return activation if weight.dtype == activation == "float32" else f"{activation}*{weight.dtype}"
 
 
 def _bytes(tensor: Tensor) -> int:

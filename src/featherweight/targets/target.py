@@ -21,7 +21,7 @@ from featherweight.errors import listed
 from featherweight.graph import Graph, Model, Node
 from featherweight.graph.numerics import INTEGER_BITS
 from featherweight.operators import profiles
-from featherweight.operators.call import Call
+from featherweight.operators.call import Call, tensors_of
 from featherweight.recipes.toml import Table, check_known, read_chain, shipped
 from featherweight.sparsity import patterns
 from featherweight.targets import constraints
@@ -228,26 +228,17 @@ def _times(rows: Table) -> dict[str, float]:
 
 def form_of(node: Node, graph: Graph) -> str | None:
     """Returns the form in which a node of a file computes, ``"float32"`` for float, None where it touches neither."""
-    op = operators.lookup(node.op)
-    weight = None if op.weight is None or op.weight >= len(node.inputs) else node.inputs[op.weight]
-    dtypes = [graph.tensors[name].dtype for name in (*node.inputs, *node.outputs) if name and name != weight]
-    quantized = [
-        graph.tensors[name].dtype
-        for name in (*node.inputs, *node.outputs)
-        if name
-        and name != weight
-        and graph.tensors[name].quant
-        and graph.tensors[name].dtype in {"int8", "int16", "uint8"}
-    ]
     if converts(node):
         return None
-    if "float32" in dtypes or "float16" in dtypes:
-        if weight and graph.tensors[weight].dtype in INTEGER_BITS:
-            return f"float32*{graph.tensors[weight].dtype}"
-        return "float32"
-    if not quantized:
-        return None
-    return f"{quantized[0]}*{graph.tensors[weight].dtype}" if weight else quantized[0]
+    op = operators.lookup(node.op)
+    weight = op.input_of(node, op.weight)
+    others = [graph.tensors[name] for name in (*node.inputs, *node.outputs) if name and name != weight]
+    integers = [t.dtype for t in others if t.quant and t.dtype in {"int8", "int16", "uint8"}]
+    is_float = any(t.dtype in {"float32", "float16"} for t in others)
+    activation = "float32" if is_float else integers[0] if integers else None
+    dtype = graph.tensors[weight].dtype if weight else ""
+    has_form = activation and dtype and not (is_float and dtype not in INTEGER_BITS)
+    return f"{activation}*{dtype}" if has_form else activation
 
 
 def converts(node: Node) -> bool:
@@ -303,8 +294,7 @@ def _check(node: Node, graph: Graph, target: Target) -> Iterator[Violation]:
 
 def _call(node: Node, graph: Graph, target: Target) -> Call:
     """Returns a node with the tensors that it reads and writes, without values."""
-    inputs = tuple(graph.tensors[name] if name else None for name in node.inputs)
-    outputs = tuple(graph.tensors[name] for name in node.outputs)
+    inputs, outputs = tensors_of(node, graph)
     return Call(node, (None,) * len(inputs), inputs, outputs, profiles.find(target.profile))
 
 

@@ -9,28 +9,11 @@ from __future__ import annotations
 from featherweight.training.float import control, conv, linear, recurrent
 from featherweight.training.graph.graph_model import GraphModel, graph_model
 from featherweight.training.graph.writeback import float_graph
-from featherweight.training.integer import (
-    elementwise as integer_elementwise,
-)
-from featherweight.training.integer import (
-    lookup_tables as tables,
-)
-from featherweight.training.integer import (
-    other as integer_kernels,
-)
-from featherweight.training.integer import (
-    reductions as integer_reductions,
-)
-from featherweight.training.integer import (
-    softmax,
-)
-from featherweight.training.integer import (
-    weighted as integer_weighted,
-)
+from featherweight.training.integer import elementwise, lookup_tables, reductions, softmax, weighted, weightless
 from featherweight.training.pruning.optimizer import SparseOptimizer
 from featherweight.training.qat.quantized_model import QuantizedModel
 
 __all__ = ["GraphModel", "QuantizedModel", "SparseOptimizer", "float_graph", "graph_model"]
 
 _FAMILIES = (control, conv, linear, recurrent)
-_INTEGER_FAMILIES = (integer_elementwise, integer_kernels, integer_reductions, integer_weighted, softmax, tables)
+_INTEGER_FAMILIES = (elementwise, lookup_tables, reductions, softmax, weighted, weightless)

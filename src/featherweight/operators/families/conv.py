@@ -10,11 +10,11 @@ from featherweight.graph import Graph, Node
 from featherweight.operators.call import Call
 from featherweight.operators.geometry import Span, Window, strides_of
 from featherweight.operators.kernels import hybrid
-from featherweight.operators.kernels.matrix import delegate_takes, finisher, float_weight, prepare
+from featherweight.operators.kernels.matrix import delegate_takes, finisher, prepare
 from featherweight.operators.kernels.products import windowed_product
 from featherweight.operators.kernels.rows import quantize_asymmetric, quantize_symmetric
 from featherweight.operators.limits import refused_depthwise, refused_weighted
-from featherweight.operators.record import Op, kernel, output_elements, placed, register
+from featherweight.operators.record import HYBRID_FORMS, INTEGER_FORMS, Op, kernel, output_elements, placed, register
 
 
 def _conv_macs(node: Node, graph: Graph) -> int:
@@ -135,7 +135,7 @@ def _sizes(call: Call) -> tuple[np.ndarray, np.ndarray]:
     return x, weight
 
 
-@kernel("CONV_2D", "int8", "int16")
+@kernel("CONV_2D", *INTEGER_FORMS)
 def conv_2d(call: Call) -> tuple[np.ndarray, ...]:
     """Convolution: x (n, h, w, c), weight (out, kh, kw, c / groups), bias (out)."""
     x, weight = _sizes(call)
@@ -160,13 +160,18 @@ def conv_2d(call: Call) -> tuple[np.ndarray, ...]:
 
 @kernel("CONV_2D", "float32")
 def conv_2d_float(call: Call) -> tuple[np.ndarray, ...]:
-    """Convolution in float32, or hybrid: bit for bit LiteRT's then."""
+    """Convolution in float32."""
+    x, weight = _sizes(call)
+    sums = _conv_sums(call, x, weight.shape, weight.reshape(weight.shape[0], -1), np.float32)
+    bias = call.optional(2)
+    return (call.clamp(sums if bias is None else sums + bias),)
+
+
+@kernel("CONV_2D", *HYBRID_FORMS)
+def conv_2d_hybrid(call: Call) -> tuple[np.ndarray, ...]:
+    """Convolution that quantizes every image, or pixel, bit for bit LiteRT's."""
     x, weight = _sizes(call)
     flat = weight.reshape(weight.shape[0], -1)
-    if not hybrid.is_hybrid(call):
-        float_weight(call)
-        sums, bias = _conv_sums(call, x, weight.shape, flat, np.float32), call.optional(2)
-        return (call.clamp(sums if bias is None else sums + bias),)
     call = placed(call)
     scales = hybrid.weight_scales(call)
     is_grouped = x.shape[3] != weight.shape[3]
@@ -208,7 +213,7 @@ def _groups(call: Call, channels: int, shape: tuple[int, ...]) -> list[tuple[sli
     return [(slice(g * depth, (g + 1) * depth), slice(g * outputs, (g + 1) * outputs)) for g in range(count)]
 
 
-@kernel("DEPTHWISE_CONV_2D", "int8", "int16")
+@kernel("DEPTHWISE_CONV_2D", *INTEGER_FORMS)
 def depthwise_conv_2d(call: Call) -> tuple[np.ndarray, ...]:
     """Depthwise convolution: x (n, h, w, c), weight (1, kh, kw, out), bias (out), out a multiple of c."""
     x, weight = _sizes(call)
@@ -230,16 +235,19 @@ def depthwise_conv_2d(call: Call) -> tuple[np.ndarray, ...]:
 
 @kernel("DEPTHWISE_CONV_2D", "float32")
 def depthwise_conv_2d_float(call: Call) -> tuple[np.ndarray, ...]:
-    """Depthwise convolution in float32, or hybrid (which XNNPACK does not take): bit for bit LiteRT's then."""
+    """Depthwise convolution in float32."""
+    x, weight = _sizes(call)
+    window = Window.of(call, x.shape[1], x.shape[2], (weight.shape[1], weight.shape[2]))
+    sums, bias = _depthwise_sums(call, x, window, weight.reshape(-1, weight.shape[3])), call.optional(2)
+    return (call.clamp(sums if bias is None else sums + bias),)
+
+
+@kernel("DEPTHWISE_CONV_2D", "float32*int8")
+def depthwise_conv_2d_hybrid(call: Call) -> tuple[np.ndarray, ...]:
+    """Depthwise convolution that quantizes every image, which XNNPACK does not take: bit for bit LiteRT's."""
     x, weight = _sizes(call)
     window = Window.of(call, x.shape[1], x.shape[2], (weight.shape[1], weight.shape[2]))
     flat = weight.reshape(-1, weight.shape[3])
-    if not hybrid.is_hybrid(call):
-        float_weight(call)
-        sums, bias = _depthwise_sums(call, x, window, flat), call.optional(2)
-        return (call.clamp(sums if bias is None else sums + bias),)
-    if call.input(1).dtype != "int8":
-        raise call.unsupported(f"float activations with {call.input(1).dtype} weights are not supported (int8 are)")
     call = placed(call)
     hybrid.check_scales(call, weight.shape[3])
     operands = hybrid.prepare_hybrid(call, flat.T, rows=(x.shape[0], 1, 1, 1), quantize=quantize_asymmetric)
@@ -270,7 +278,7 @@ def _depthwise_sums(call: Call, x: np.ndarray, window: Window, weight: np.ndarra
 @kernel("CONV_3D", "float32")
 def conv_3d(call: Call) -> tuple[np.ndarray, ...]:
     """Convolution of volumes in float32, the only type LiteRT has: x (n, d, h, w, c), weight (kd, kh, kw, c, out)."""
-    x, weight, bias = call.array(0), float_weight(call), call.optional(2)
+    x, weight, bias = call.array(0), call.array(1), call.optional(2)
     if x.ndim != 5 or weight.ndim != 5 or x.shape[4] != weight.shape[3]:
         raise call.unsupported(f"inputs of {list(x.shape)} with a weight of {list(weight.shape)} are not supported")
     span = Span.of(call, "d", x.shape[1], weight.shape[0])

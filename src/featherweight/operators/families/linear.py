@@ -12,10 +12,10 @@ from featherweight.graph import Graph, Node
 from featherweight.graph.numerics import round_half_away
 from featherweight.operators.call import Call
 from featherweight.operators.kernels import blocks, hybrid
-from featherweight.operators.kernels.matrix import delegate_takes, finisher, float_weight, prepare, prepare_pair
+from featherweight.operators.kernels.matrix import delegate_takes, finisher, prepare, prepare_pair
 from featherweight.operators.kernels.rows import Rows, quantize_asymmetric, quantize_symmetric
 from featherweight.operators.limits import refused_matmul, refused_weighted
-from featherweight.operators.record import Op, kernel, output_elements, placed, register
+from featherweight.operators.record import HYBRID_FORMS, INTEGER_FORMS, Op, kernel, output_elements, placed, register
 
 
 def _dense_macs(node: Node, graph: Graph) -> int:
@@ -100,7 +100,7 @@ def _shapes(call: Call) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
     return rows, weight, (*leading, weight.shape[0])
 
 
-@kernel("FULLY_CONNECTED", "int8", "int16")
+@kernel("FULLY_CONNECTED", *INTEGER_FORMS)
 def fully_connected(call: Call) -> tuple[np.ndarray, ...]:
     """Dense layer: x (…, in), weight (out, in), bias (out)."""
     rows, weight, shape = _shapes(call)
@@ -112,20 +112,25 @@ def fully_connected(call: Call) -> tuple[np.ndarray, ...]:
 
 @kernel("FULLY_CONNECTED", "float32")
 def fully_connected_float(call: Call) -> tuple[np.ndarray, ...]:
-    """Dense layer in float32, or hybrid: bit for bit LiteRT's then."""
+    """Dense layer in float32."""
     rows, weight, shape = _shapes(call)
-    if hybrid.is_hybrid(call):
-        kernel_of = blocks.fully_connected if blocks.is_blocked(call) else _fully_connected_hybrid
-        return (kernel_of(placed(call), rows, weight).reshape(shape),)
-    sums, bias = rows @ float_weight(call).T, call.optional(2)
+    sums, bias = rows @ weight.T, call.optional(2)
     return (call.clamp(sums if bias is None else sums + bias).reshape(shape),)
+
+
+@kernel("FULLY_CONNECTED", *HYBRID_FORMS)
+def fully_connected_hybrid(call: Call) -> tuple[np.ndarray, ...]:
+    """Dense layer that quantizes every row, bit for bit LiteRT's."""
+    rows, weight, shape = _shapes(call)
+    kernel_of = blocks.fully_connected if blocks.is_blocked(call) else _fully_connected_by_channel
+    return (kernel_of(placed(call), rows, weight).reshape(shape),)
 
 
 # LiteRT's optimized kernel for int4 weights wants so many outputs and inputs at least (FilterWidth, FilterDepth).
 _NIBBLE_UNITS, _NIBBLE_DEPTH = 4, 32
 
 
-def _fully_connected_hybrid(call: Call, rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def _fully_connected_by_channel(call: Call, rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Quantizes every row; XNNPACK always with a zero point, LiteRT where `asymmetric_quantize_inputs` says so."""
     units, depth = weight.shape
     is_nibbles = call.profile.is_vectorized and call.input(1).dtype == "int4"
@@ -168,16 +173,18 @@ def _nibbles(call: Call, operands: hybrid.Hybrid, sums: np.ndarray) -> np.ndarra
     return call.clamp(start + moved)
 
 
-@kernel("BATCH_MATMUL", "int8", "int16", "float32")
+@kernel("BATCH_MATMUL", "float32")
+def batch_matmul_float(call: Call) -> tuple[np.ndarray, ...]:
+    """Matrix product in float32, summed in NumPy's order; operands as in `batch_matmul`."""
+    return (_turned(call, "adj_x", call.array(0)) @ _turned(call, "adj_y", call.array(1)),)
+
+
+@kernel("BATCH_MATMUL", "int8", "int16")
 def batch_matmul(call: Call) -> tuple[np.ndarray, ...]:
     """Matrix product: x (…, rows, depth), y (…, depth, out), each transposed where `adj_x` or `adj_y` says so.
 
-    Leading dimensions broadcast. Float is summed in NumPy's order; hybrid (int8 y) is bit for bit LiteRT's.
+    Leading dimensions broadcast.
     """
-    if call.input(0).dtype == "float32":
-        if hybrid.is_hybrid(call):
-            return (_batch_matmul_hybrid(call),)
-        return (_turned(call, "adj_x", call.array(0)) @ _turned(call, "adj_y", float_weight(call)),)
     call = placed(call)
     operands = prepare_pair(call)
     sums = _turned(call, "adj_x", operands.x) @ _turned(call, "adj_y", operands.weight)
@@ -188,8 +195,12 @@ def _turned(call: Call, adjoint: str, x: np.ndarray) -> np.ndarray:
     return np.swapaxes(x, -1, -2) if call.node.attrs.get(adjoint) else x
 
 
-def _batch_matmul_hybrid(call: Call) -> np.ndarray:
-    """Quantizes every row of x; LiteRT's own kernel takes the zero point's share away in float32."""
+@kernel("BATCH_MATMUL", *HYBRID_FORMS)
+def batch_matmul_hybrid(call: Call) -> tuple[np.ndarray, ...]:
+    """Matrix product that quantizes every row of x, bit for bit LiteRT's.
+
+    LiteRT's own kernel takes the zero point's share away in float32.
+    """
     y, quantize = call.array(1), _quantize_of(call)
     # XNNPACK gives zeros for a y that is computed.
     if call.input(1).dtype != "int8" or not call.input(1).is_constant:
@@ -203,12 +214,12 @@ def _batch_matmul_hybrid(call: Call) -> np.ndarray:
     weight = np.swapaxes(operands.weight.reshape(sides.shape), -1, -2)
     sums = operands.x @ weight
     if call.profile.is_delegate:
-        return operands.finish(call, sums, hybrid.delegated)
+        return (operands.finish(call, sums, hybrid.delegated),)
     if operands.dtype is np.float64:
         totals = weight.sum(axis=-2, keepdims=True)
         whole = (sums + operands.zero_points * totals).astype(np.float32)
         sums = np.trunc(whole - totals.astype(np.float32) * operands.zero_points)
-    return operands.finish(call, sums, hybrid.joined)
+    return (operands.finish(call, sums, hybrid.joined),)
 
 
 def _check_row_scales(call: Call, x_lead: tuple[int, ...], y_lead: tuple[int, ...], *, symmetric: bool) -> None:
@@ -229,7 +240,7 @@ def _check_row_scales(call: Call, x_lead: tuple[int, ...], y_lead: tuple[int, ..
         )
 
 
-@kernel("EMBEDDING_LOOKUP", "float32", "int8", "int4")
+@kernel("EMBEDDING_LOOKUP", "float32", "int8*int8", "int4*int4", *HYBRID_FORMS)
 def embedding_lookup(call: Call) -> tuple[np.ndarray, ...]:
     """Rows of a table (rows, …) by index; a quantized table is read as ``scale * q`` where the output is float.
 

@@ -22,6 +22,7 @@ for _name, _options in (("SELECT", "SelectOptions"), ("SELECT_V2", "SelectV2Opti
             _name,
             _options,
             axes="selection" if _name == "SELECT" else "joined",
+            activation=1,
             is_mover=True,
             same_scale=(1, 2),
             versions=_versions,
@@ -69,7 +70,7 @@ register(Op("WHERE", "WhereOptions", axes="kept"))
 DETECTION = register(Op("TFLite_Detection_PostProcess", axes="kept")).name  # the custom code of its node
 
 
-@definition("SELECT", "bool")
+@definition("SELECT", "*")
 def select(call: Call) -> tuple[Array, ...]:
     """One of two values, by a condition for each, or for each along the first axis."""
     call.check_same(1, 2)
@@ -79,7 +80,7 @@ def select(call: Call) -> tuple[Array, ...]:
     return (call.xp.where(condition, x, call.array(2)),)
 
 
-@definition("SELECT_V2", "bool")
+@definition("SELECT_V2", "*")
 def select_v2(call: Call) -> tuple[Array, ...]:
     """One of two values, by a condition; all three are broadcast."""
     call.check_same(1, 2)

@@ -10,15 +10,15 @@ from featherweight.operators.call import Call
 from featherweight.operators.families.conv import TRANSPOSE_CONV
 from featherweight.operators.geometry import Window
 from featherweight.operators.kernels import hybrid
-from featherweight.operators.kernels.matrix import finisher, float_weight, prepare
+from featherweight.operators.kernels.matrix import finisher, prepare
 from featherweight.operators.kernels.rows import quantize_asymmetric
-from featherweight.operators.record import kernel, placed
+from featherweight.operators.record import HYBRID_FORMS, INTEGER_FORMS, kernel, placed
 
 # (row, column) of a tap -> what it adds to the output, in order.
 Parts = Callable[[int, int], Iterable[np.ndarray]]
 
 
-@kernel(TRANSPOSE_CONV, "int8", "int16")
+@kernel(TRANSPOSE_CONV, *INTEGER_FORMS)
 def transpose_conv(call: Call) -> tuple[np.ndarray, ...]:
     """Transposed convolution: output shape, weight (out, kh, kw, c), x (n, h, w, c), bias (out)."""
     weight = call.array(1)
@@ -31,24 +31,26 @@ def transpose_conv(call: Call) -> tuple[np.ndarray, ...]:
 
 @kernel(TRANSPOSE_CONV, "float32")
 def transpose_conv_float(call: Call) -> tuple[np.ndarray, ...]:
-    """Transposed convolution in float32, or hybrid: bit for bit LiteRT's then."""
-    if hybrid.is_hybrid(call):
-        return (_hybrid(placed(call)),)
-    x, weight, bias = call.array(2), float_weight(call), call.optional(3)
+    """Transposed convolution in float32."""
+    x, weight, bias = call.array(2), call.array(1), call.optional(3)
     sums = _sums(call, x, weight.shape, _products(x, weight))
     return (call.clamp(sums if bias is None else sums + bias),)
 
 
-def _hybrid(call: Call) -> np.ndarray:
-    """LiteRT's own kernel scales and adds the product of every two numbers in float32, in the order of the input."""
-    weight = call.array(1)
+@kernel(TRANSPOSE_CONV, *HYBRID_FORMS)
+def transpose_conv_hybrid(call: Call) -> tuple[np.ndarray, ...]:
+    """Transposed convolution that quantizes every image, bit for bit LiteRT's.
+
+    LiteRT's own kernel scales and adds the product of every two numbers in float32, in the order of the input.
+    """
+    call, weight = placed(call), call.array(1)
     hybrid.check_scales(call, weight.shape[0])
     flat = weight.reshape(weight.shape[0], -1)
     rows = (call.array(2).shape[0], 1, 1, 1)
     operands = hybrid.prepare_hybrid(call, flat, rows=rows, quantize=quantize_asymmetric, x_position=2, bias_position=3)
     x, taps = operands.x, operands.weight.reshape(weight.shape)
     if call.profile.is_delegate:
-        return operands.finish(call, _sums(call, x, taps.shape, _products(x, taps)), hybrid.delegated)
+        return (operands.finish(call, _sums(call, x, taps.shape, _products(x, taps)), hybrid.delegated),)
     x, taps = x.astype(np.float32), taps.astype(np.float32)
 
     def parts(row: int, column: int) -> Iterator[np.ndarray]:
@@ -56,7 +58,7 @@ def _hybrid(call: Call) -> np.ndarray:
             product = x[..., channel : channel + 1] * taps[:, row, column, channel]
             yield product * operands.weight_scales * operands.row_scales
 
-    return call.clamp(_sums(call, x, taps.shape, parts) + operands.bias)
+    return (call.clamp(_sums(call, x, taps.shape, parts) + operands.bias),)
 
 
 def _products(x: np.ndarray, weight: np.ndarray) -> Parts:

@@ -55,11 +55,6 @@ class Hybrid:
         return call.clamp(how(sums.astype(np.float32, copy=False), self.row_scales, self.weight_scales, self.bias))
 
 
-def is_hybrid(call: Call) -> bool:
-    """Returns True where the weight of an operator with float activations is quantized."""
-    return call.input(1).dtype in ("int8", "int4")
-
-
 def prepare_hybrid(
     call: Call,
     weight: np.ndarray,

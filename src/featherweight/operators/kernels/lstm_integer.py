@@ -23,7 +23,7 @@ _GATE_SCALE = np.float32(2.0**-12)
 _MOST_INTEGER_BITS = 6
 
 
-@kernel(LSTM, "int8")
+@kernel(LSTM, "int8*int8")
 def lstm_of_8(call: Call) -> tuple[np.ndarray, ...]:
     """Integer LSTM: gates in Q3.12, their functions in fixed point, an int16 cell state, an int8 hidden one."""
     layer = Layer.of(call)

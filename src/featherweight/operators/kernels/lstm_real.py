@@ -22,7 +22,7 @@ _PLACES = (0, 2, 1, 3)
 Product = Callable[[np.ndarray], np.ndarray]
 
 
-@kernel(LSTM, "float32")
+@kernel(LSTM, "float32", "float32*int8")
 def lstm_of_reals(call: Call) -> tuple[np.ndarray, ...]:
     """LSTM in float32, or hybrid: every row of the input and of the state is quantized at every step."""
     layer = Layer.of(call)

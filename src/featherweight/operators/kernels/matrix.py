@@ -145,17 +145,6 @@ def _centred(call: Call, position: int, dtype: type) -> np.ndarray:
     return x
 
 
-def float_weight(call: Call) -> np.ndarray:
-    """Returns the weight of a float operator.
-
-    Raises:
-        UnsupportedOp: if it is of another type.
-    """
-    if call.input(1).dtype != "float32":
-        raise call.unsupported(f"float activations with {call.input(1).dtype} weights are not supported")
-    return call.array(1)
-
-
 def _output_scales(call: Call, weight_scales: np.ndarray, x_position: int, *, is_wide: bool) -> np.ndarray:
     """Returns the real factors as the kernels compute them.
 

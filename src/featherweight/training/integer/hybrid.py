@@ -20,6 +20,7 @@ from featherweight.operators import lookup
 from featherweight.operators.call import Array
 from featherweight.operators.geometry import padding_of, strides_of
 from featherweight.operators.profiles import Profile
+from featherweight.operators.record import HYBRID_FORMS
 from featherweight.training.graph.registry import Function, ops
 from featherweight.training.integer.hybrid_blocks import block_products
 from featherweight.training.integer.hybrid_rows import Rows, asymmetric_rows, delegated_rows
@@ -41,10 +42,7 @@ def is_hybrid(node: Node, graph: Graph) -> bool:
     """True where a node multiplies float activations by, or picks float rows of, a constant stored in integers."""
     op = lookup(node.op)
     name = op.input_of(node, op.weight)
-    if not name or not graph.tensors[node.outputs[0]].is_float:
-        return False
-    weight = graph.tensors[name]
-    return weight.is_constant and weight.quant is not None and weight.dtype in ("int8", "int4")
+    return bool(name) and graph.tensors[name].is_constant and op.form(node, graph) in HYBRID_FORMS
 
 
 def hybrid_function(op: str, profile: Profile) -> Function | None:
