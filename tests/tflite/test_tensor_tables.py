@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -155,9 +156,23 @@ def test_parameters_per_block() -> None:
 
 def test_shared_buffers_stay_shared() -> None:
     tensors = [packed_tensor(name, (2,), "FLOAT32", number) for name, number in (("a", 1), ("b", 1), ("c", 2))]
-    buffers = [packed_buffer(None), packed_buffer(np.ones(2, np.float32)), packed_buffer(np.ones(2, np.float32))]
+    buffers = [packed_buffer(None), packed_buffer(np.ones(2, np.float32)), packed_buffer(np.zeros(2, np.float32))]
     model = assert_round_trip(to_bytes(packed_model([packed_graph(tensors, [], [], [0, 1, 2])], [], buffers)))
     assert sharing(model) == [["a", "b"], ["c"]]
+
+
+def test_equal_constants_share_a_buffer_in_all_graphs_but_variables_keep_their_own() -> None:
+    ones = np.ones(4, np.float32)
+    one = {name: constant(name, ones.copy()) for name in ("a", "b")} | {"other": constant("other", 2 * ones)}
+    one["state"] = replace(constant("state", ones.copy()), is_variable=True)
+    two = {"c": constant("c", ones.copy()), "zeros": constant("zeros", np.zeros((2, 2), np.float32))}
+    two["bits"] = constant("bits", ones.view(np.int32).reshape(2, 2))
+    model = Model((Graph("one", (), tuple(one), (), one), Graph("two", (), tuple(two), (), two)))
+    for limit in ({}, {"inline_limit_bytes": 0}):
+        written = read(write(model, **limit))
+        assert sharing(written) == [["a", "b", "c", "bits"], ["other"], ["state"], ["zeros"]]
+        assert all(np.array_equal(t.array, written.tensors[n].array) for n, t in (one | two).items())
+        assert write(written, **limit) == write(model, **limit)
 
 
 def test_buffers_shared_over_subgraphs_stay_shared() -> None:

@@ -22,6 +22,7 @@ from featherweight.errors import FeatherweightError, FormatError, listed
 from featherweight.graph import Graph, Model, Node, Signature, Tensor
 from featherweight.operators import lookup
 from featherweight.tflite import names
+from featherweight.tflite.buffers import Buffers
 from featherweight.tflite.names import schema
 from featherweight.tflite.reader import release_pages
 
@@ -142,8 +143,7 @@ class _Writer:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.buffers: list[np.ndarray | None] = [None]
-        self.buffer_numbers: dict[int, int] = {}
+        self.buffers = Buffers()
         self.codes: dict[tuple[str, int, str | None], int] = {}
 
     def pack(self) -> tuple[Any, list[np.ndarray | None]]:
@@ -160,26 +160,17 @@ class _Writer:
             file_names = model.extras.get("metadata_names", {})
             packed.metadata = [self.metadata(file_names.get(k, k), v) for k, v in model.metadata.items()]
         if "metadata_buffer" in model.extras:
-            packed.metadataBuffer = [self.buffer(data) for data in model.extras["metadata_buffer"]]
+            packed.metadataBuffer = [self.buffers.number(data) for data in model.extras["metadata_buffer"]]
         for field in ("externalBufferGroups", "externalBuffers"):
             setattr(packed, field, model.extras.get(field))
-        packed.buffers = [schema.BufferT() for _ in self.buffers]
-        return packed, self.buffers
-
-    def buffer(self, data: np.ndarray | None) -> int:
-        """Returns the number of the buffer that holds `data`; the same array gets the same buffer."""
-        if data is None:
-            return 0
-        if id(data) not in self.buffer_numbers:
-            self.buffer_numbers[id(data)] = len(self.buffers)
-            self.buffers.append(data)
-        return self.buffer_numbers[id(data)]
+        packed.buffers = [schema.BufferT() for _ in self.buffers.contents]
+        return packed, self.buffers.contents
 
     def metadata(self, name: str, content: bytes | np.ndarray) -> Any:
         """Returns one metadata entry."""
         entry = schema.MetadataT()
         data = np.frombuffer(content, np.uint8) if isinstance(content, bytes) else content
-        entry.name, entry.buffer = _encoded(name), self.buffer(data)
+        entry.name, entry.buffer = _encoded(name), self.buffers.number(data)
         return entry
 
     def graph(self, graph: Graph, index: dict[str, int]) -> Any:
@@ -199,7 +190,7 @@ class _Writer:
         packed.name = _encoded(tensor.name if tensor.file_name is None else tensor.file_name)
         packed.shape = np.asarray(tensor.shape, np.int32)
         packed.type = names.DTYPE_CODES[tensor.dtype]
-        packed.buffer = self.buffer(tensor.data)
+        packed.buffer = self.buffers.number_of(tensor)
         packed.isVariable = tensor.is_variable
         if tensor.shape_signature is not None:
             packed.shapeSignature = np.asarray(tensor.shape_signature, np.int32)
