@@ -17,9 +17,10 @@ from featherweight.calibration.stats import Stats
 from featherweight.errors import RecipeError
 from featherweight.graph import Model, producers
 from featherweight.operators import lookup
+from featherweight.operators.entries import with_main
 from featherweight.runtime import Feed, Session, default_threads, feeds, track
 from featherweight.runtime.litert import with_outputs
-from featherweight.runtime.samples import known_length
+from featherweight.runtime.samples import by_signature, known_length
 
 
 def calibrate(
@@ -36,8 +37,10 @@ def calibrate(
     """Returns the statistics of a float model's tensors over samples: exact, whatever the samples' order.
 
     Args:
-        model: its main graph is measured; tensors inside of loops are not.
-        samples: any iterable of arrays, tuples or dicts (`runtime.samples`); a generator is consumed once.
+        model: its main graph is measured, or those of its signatures; tensors inside of loops are not.
+        samples: any iterable of arrays, tuples or dicts (`runtime.samples`); a generator is consumed once. A model with
+            several signatures takes a dict of them by the signatures' names. A model that keeps state between runs
+            takes them in their order, as one sequence.
         tensors: names in the main graph; default: every float32 tensor that is fed or computed there.
         histograms: collect distributions too, for range methods other than minmax.
         channels: collect sums and sums of squares per index along the last axis too.
@@ -51,6 +54,23 @@ def calibrate(
         FeatherweightError: if LiteRT can't run the model.
     """
     model = model if isinstance(model, Model) else tflite.read(model)
+    parts = by_signature(samples, model)
+    if [*parts] != [0]:
+        found = [
+            calibrate(
+                with_main(model, index),
+                part,
+                tensors=tensors,
+                histograms=histograms,
+                channels=channels,
+                limit=limit,
+                threads=threads,
+                progress=progress,
+            )
+            for index, part in parts.items()
+        ]
+        return functools.reduce(Stats.beside, found)
+    samples = parts[0]
     names = measurable(model) if tensors is None else _asked(model, tensors)
     threads = threads or default_threads()
     # Moments are per index along the last axis, which moving data may change.

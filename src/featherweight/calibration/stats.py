@@ -145,6 +145,10 @@ class Stats:
         merged = {name: stats.merge(other.tensors[name]) for name, stats in self.tensors.items()}
         return Stats(self.samples + other.samples, merged)
 
+    def beside(self, other: Stats) -> Stats:
+        """Returns the statistics of the tensors of both: those of another graph of the same model."""
+        return Stats(self.samples + other.samples, {**self.tensors, **other.tensors})
+
 
 def channel_moments(values: np.ndarray, rows: int) -> ChannelMoments:
     """Returns the moments of float32 values of shape (rows, …, channels); each row adds as if alone."""

@@ -245,6 +245,30 @@ def _shape(text: str) -> tuple[str, tuple[int | None, ...]]:
     return name, tuple(None if part == "?" else int(part) for part in parts)
 
 
+def open_calibration(given: Sequence[str], model: Model, *, preprocess: str | None = None) -> Any:
+    """Returns the samples of DATA, or of several NAME=DATA a dict of them by the signature that each names.
+
+    Raises:
+        typer.BadParameter: if there are several, and one names no signature of the model.
+    """
+    from featherweight.operators.entries import entries, with_main
+
+    graphs = {key: index for index, key in entries(model).items() if key}
+    named = [text.partition("=") for text in given]
+    if len(given) == 1 and named[0][0] not in graphs:
+        return open_data(given[0], model, preprocess=preprocess).samples
+    for name, _, data in named:
+        if name not in graphs or not data:
+            raise typer.BadParameter(
+                f"'{name}' is no signature of the model; give NAME=DATA once for each (its signatures: "
+                f"{', '.join(graphs) or 'none'}).",
+                param_hint="--calibration",
+            )
+    return {
+        name: open_data(data, with_main(model, graphs[name]), preprocess=preprocess).samples for name, _, data in named
+    }
+
+
 def open_data(data: str, model: Model, *, preprocess: str | None = None, labels: bool = False) -> Dataset:
     """Returns the samples that DATA names for a model's inputs."""
     from featherweight.analysis import datasets

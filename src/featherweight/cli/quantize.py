@@ -14,7 +14,7 @@ from featherweight.cli.harness import (
     check_outputs,
     check_report,
     command,
-    open_data,
+    open_calibration,
     open_lowered,
     print_table,
     say,
@@ -134,10 +134,11 @@ def quantize(
     recipe: Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="See `featherweight recipes`.")] = "int8",
     target: Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="See `featherweight targets`.")] = "litert",
     calibration: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            metavar="DATA",
-            help="Samples of the training split: .npz, .npy, folder of images, or pkg.module:function.",
+            metavar="[NAME=]DATA",
+            help="Samples of the training split: .npz, .npy, folder of images, or pkg.module:function; for a file of "
+            "several signatures, NAME=DATA once for each.",
         ),
     ] = None,
     preprocess: Annotated[
@@ -188,15 +189,15 @@ def quantize(
     check_outputs(output, plan_out, report, sources=[path for path in (model, plan_in) if path])
     wish, device = recipes.load(recipe), targets.load(target)
     plan = None if plan_in is None else plans.load(plan_in)
-    measured = calibration is not None and (wish.needs_ranges or report is not None)
-    if plan is None and wish.needs_ranges and calibration is None:
+    measured = calibration and (wish.needs_ranges or report is not None)
+    if plan is None and wish.needs_ranges and not calibration:
         pipeline.quantize(model, wish, target=device)  # raises, and says what is missing
     style = choose_style(wish, device, recurrent.value)
     lowered = open_lowered(model, input_shape, unroll=style.unroll, fuse=style.fuse)
     if "equalize" in improve.split(","):
         lowered = _equalized(lowered)
     graph = lowered.model
-    data = open_data(calibration, graph, preprocess=preprocess).samples if measured and calibration else None
+    data = open_calibration(calibration, graph, preprocess=preprocess) if measured and calibration else None
     result = pipeline.quantize(
         lowered,
         wish,
@@ -213,12 +214,21 @@ def quantize(
         progress=True,
     )
     summary = result.report
-    if report is not None and calibration is not None:
+    if report is not None and calibration:
         from featherweight.analysis import compare
+        from featherweight.operators.entries import with_main
+        from featherweight.runtime.samples import by_signature
 
-        data = open_data(calibration, graph, preprocess=preprocess).samples
+        data = by_signature(open_calibration(calibration, graph, preprocess=preprocess), graph)
         limit = min(samples or _REPORT_SAMPLES, _REPORT_SAMPLES)
-        summary = replace(summary, errors=tuple(compare(graph, result.model, data, limit=limit, progress=True)))
+        errors = [
+            row
+            for index, part in data.items()
+            for row in compare(
+                with_main(graph, index), with_main(result.model, index), part, limit=limit, progress=True
+            )
+        ]
+        summary = replace(summary, errors=tuple(errors))
     result.save(output)
     if plan_out is not None:
         result.plan.save(plan_out)

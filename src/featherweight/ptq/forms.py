@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -81,15 +81,24 @@ def check_is_float(model: Model) -> None:
                 )
 
 
-def choose_forms(model: Model, recipe: Recipe, target: Target, obstacle: Obstacle = no_obstacle) -> Forms:
-    """Returns the form of every operator under recipe and target, and what else must compute it."""
+def choose_forms(
+    model: Model,
+    recipe: Recipe,
+    target: Target,
+    obstacle: Obstacle = no_obstacle,
+    unplanned: Mapping[int, str] | None = None,
+) -> Forms:
+    """Returns the form of every operator under recipe and target, and what else must compute it.
+
+    `unplanned` says of graphs why nothing in them can compute in integers that need fixed ranges.
+    """
     result = Forms(resolve(recipe, model), obstacle)
     for index, graph in enumerate(model.graphs):
         for node in graph.nodes:
             if not touches_float(node, graph):
                 continue
             noted = len(result.notes)
-            _choose(result, node, graph, target, is_called=index > 0)
+            _choose(result, node, graph, target, (unplanned or {}).get(index, ""))
             form = result.forms.get(node.name)
             if form is not None and (reason := obstacle(node, graph, form)) is not None:
                 del result.notes[noted:]  # they are about the form
@@ -129,18 +138,24 @@ def _is_constant(name: str, graph: Graph) -> bool:
     return bool(name) and graph.tensors[name].is_constant
 
 
-def _choose(result: Forms, node: Node, graph: Graph, target: Target, *, is_called: bool) -> None:
+def no_ranges(calling: Sequence[str]) -> str:
+    """Returns why a graph that operators of these types call can't compute in integers."""
+    way = "lower the framework model with its recurrent layers unrolled, or its LSTM layers fused"
+    if not {"WHILE", "IF"} & set(calling):
+        what, way = f"a graph that {listed(sorted(set(calling))) or 'nothing'} calls", ""
+    else:
+        what = "a loop or branch"
+    return f"integers need fixed ranges, which {what} has no place for" + (f"; {way}" if way else "")
+
+
+def _choose(result: Forms, node: Node, graph: Graph, target: Target, unplanned: str) -> None:
     rule = result.rules.get(node.name)
     if rule is None or (rule.weight is None and rule.activation is None):
         result.keep(node, "the recipe keeps it float")
     elif rule.activation is None:
-        _choose_weights(result, node, graph, rule, target, is_called=is_called)
-    elif is_called or operators.lookup(node.op).calls:
-        result.keep(
-            node,
-            "integers need fixed ranges, which a loop or branch has no place for; "
-            "lower the framework model with its recurrent layers unrolled, or its LSTM layers fused",
-        )
+        _choose_weights(result, node, graph, rule, target, is_called=bool(unplanned))
+    elif unplanned or operators.lookup(node.op).calls:
+        result.keep(node, unplanned or no_ranges([node.op]))
     else:
         _choose_integers(result, node, graph, rule, target)
 

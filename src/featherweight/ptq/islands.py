@@ -18,14 +18,17 @@ _MOST_CLASSES = 127
 _PROBABILITY_SCALE = 1 / 256
 
 
-def settle(result: Forms, model: Model, recipe: Recipe, target: Target) -> None:
-    """Draws the consequences of forms that were chosen, or changed: for states of layers, and for moved data."""
+def settle(result: Forms, model: Model, planned: Graph, recipe: Recipe, target: Target) -> None:
+    """Draws the consequences of forms that were chosen, or changed: for states of layers, and for moved data.
+
+    `planned` joins the graphs of the model that can compute in integers.
+    """
     if recipe.needs_ranges:
-        _drop_final_softmax(result, model.main, target)
+        _drop_final_softmax(result, planned, target)
     for graph in model.graphs:
         follow_layers(result, graph, target)
     if recipe.needs_ranges:
-        _keep_islands_float(result, model.main)
+        _keep_islands_float(result, planned)
 
 
 def keep_faster_float(forms: Forms, graph: Graph, target: Target) -> None:

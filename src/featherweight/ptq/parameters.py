@@ -41,7 +41,7 @@ class ParameterPlanner:
 
     def __init__(
         self,
-        model: Model,
+        graph: Graph,
         stats: Stats | None,
         recipe: Recipe,
         target: Target,
@@ -53,7 +53,7 @@ class ParameterPlanner:
         is_free: bool,
         tight: Collection[str],
     ) -> None:
-        self.graph, self.target, self.forms, self.io, self.given = model.main, target, forms, io, given
+        self.graph, self.target, self.forms, self.io, self.given = graph, target, forms, io, given
         self.default_dtype = next((r.activation.dtype for r in recipe.rules if r.activation), "int8")
         self.made, self.read = producers(self.graph), consumers(self.graph)
         self.params: dict[str, QuantParams] = {}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from featherweight.calibration import Stats
-from featherweight.errors import RecipeError
+from featherweight.errors import RecipeError, listed
 from featherweight.graph import Model
 from featherweight.graph.numerics import QuantParams
-from featherweight.ptq.forms import Obstacle, check_is_float, choose_forms, no_obstacle, set_free
+from featherweight.operators.entries import callers, entries, joined
+from featherweight.ptq.forms import Obstacle, check_is_float, choose_forms, no_obstacle, no_ranges, set_free
 from featherweight.ptq.islands import hidden_scores, keep_faster_float, keep_scores_float, settle, slow_in_16_bits
 from featherweight.ptq.parameters import ParameterPlanner
 from featherweight.ptq.plan import Plan
@@ -48,8 +49,10 @@ def plan(
     """
     recipe, target = recipes.load(recipe), targets.load(target)
     check_is_float(model)
-    forms = choose_forms(model, recipe, target, obstacle)
-    settle(forms, model, recipe, target)
+    chosen = _with_ranges(model, stats, given) if recipe.needs_ranges else list(entries(model))
+    graph = joined(model, chosen)
+    forms = choose_forms(model, recipe, target, obstacle, _unplanned(model, chosen))
+    settle(forms, model, graph, recipe, target)
     if io not in (None, "float32", "int8"):
         raise RecipeError(f"io '{io}' is unknown (allowed: float32, int8).")
     if io == "int8" and not recipe.needs_ranges:
@@ -59,13 +62,13 @@ def plan(
         raise RecipeError(f"Recipe '{recipe.name}' needs measured ranges. Pass calibration samples.")
     is_free = target.is_float_allowed and not integers
     if is_free:
-        keep_faster_float(forms, model.main, target)
-        keep_scores_float(forms, model.main, io)
-        settle(forms, model, recipe, target)
+        keep_faster_float(forms, graph, target)
+        keep_scores_float(forms, graph, io)
+        settle(forms, model, graph, recipe, target)
     tight: set[str] = set()
     while True:
         planner = ParameterPlanner(
-            model, stats, recipe, target, forms, io, ranges, given or {}, is_free=is_free, tight=tight
+            graph, stats, recipe, target, forms, io, ranges, given or {}, is_free=is_free, tight=tight
         )
         rejected = planner.planned(model)
         if planner.too_wide:
@@ -74,8 +77,8 @@ def plan(
         if not rejected:
             break
         for node, reason in rejected:
-            set_free(forms, node, model.main, target, reason)
-        settle(forms, model, recipe, target)
+            set_free(forms, node, graph, target, reason)
+        settle(forms, model, graph, recipe, target)
     return Plan(
         recipe.name,
         target.name,
@@ -86,5 +89,27 @@ def plan(
         planner.edges,
         forms.kept_float,
         forms.dropped,
-        (*forms.notes, *planner.notes, *slow_in_16_bits(forms, model.main, target), *hidden_scores(forms, model.main)),
+        (*forms.notes, *planner.notes, *slow_in_16_bits(forms, graph, target), *hidden_scores(forms, graph)),
     )
+
+
+def _with_ranges(model: Model, stats: Stats | None, given: Mapping[str, QuantParams] | None) -> list[int]:
+    """Returns the graphs that a caller runs and calibration measured; the first one, where it measured none."""
+    known = {*(stats.tensors if stats else ()), *(given or ())}
+    return [index for index in entries(model) if not known.isdisjoint(model.graphs[index].tensors)] or [0]
+
+
+def _unplanned(model: Model, chosen: Collection[int]) -> dict[int, str]:
+    """Returns why the other graphs can't compute in integers that need fixed ranges."""
+    named, called = entries(model), callers(model)
+    found: dict[int, str] = {}
+    for index in range(len(model.graphs)):
+        if index in named and index not in chosen:
+            found[index] = (
+                f"signature '{named[index]}' has no calibration samples (those given are for "
+                f"{listed(repr(named[other]) for other in chosen)}); give each signature its own, "
+                "{'name': samples, …} (--calibration NAME=DATA)"
+            )
+        elif index not in named:
+            found[index] = no_ranges([node.op for node in called.get(index, ())])
+    return found

@@ -17,11 +17,15 @@ from featherweight.errors import RecipeError, UnsupportedOp, listed
 from featherweight.graph import Graph, Model, Node, Tensor, constant
 from featherweight.graph.editor import Editor, without_unused
 from featherweight.graph.numerics import QuantParams, bias_params
+from featherweight.operators.entries import entries
 from featherweight.operators.families.quantize import DEQUANTIZE, QUANTIZE
 from featherweight.ptq import recurrent
 from featherweight.ptq.constants import quantized_constant
 from featherweight.ptq.forms import touches_float
 from featherweight.ptq.plan import Plan, edge
+
+# (a constant's data, shape, parameters …) → what it became, and the constant, which must outlive the key.
+Shared = dict[tuple[Any, ...], tuple[tuple[Tensor, ...], Tensor]]
 
 
 def rewrite(model: Model, plan: Plan) -> Model:
@@ -32,8 +36,11 @@ def rewrite(model: Model, plan: Plan) -> Model:
     """
     _check_fits(model, plan)
     taken = set(model.tensors)
+    callable_graphs = entries(model)
+    shared: Shared = {}
     rewriters = [
-        _Rewriter(graph, plan, plan.io if index == 0 else "float32", taken) for index, graph in enumerate(model.graphs)
+        _Rewriter(graph, plan, plan.io if index in callable_graphs else "float32", taken, shared)
+        for index, graph in enumerate(model.graphs)
     ]
     graphs = tuple(rewriter.rewritten() for rewriter in rewriters)
     signatures = tuple(
@@ -72,8 +79,9 @@ def _check_fits(model: Model, plan: Plan) -> None:
 class _Rewriter(Editor):
     """Rebuilds one graph node by node, with none of its tensors to begin with."""
 
-    def __init__(self, graph: Graph, plan: Plan, io: str, taken: set[str]) -> None:
+    def __init__(self, graph: Graph, plan: Plan, io: str, taken: set[str], shared: Shared) -> None:
         super().__init__(graph, taken)
+        self.shared = shared
         self.tensors.clear()
         self.plan, self.io = plan, io
         self.borders: dict[str, str] = {}
@@ -222,7 +230,11 @@ class _Rewriter(Editor):
         if wanted is None:
             self.tensors[name] = replace(tensor, name=name)
         else:
-            self.tensors |= {t.name: t for t in quantized_constant(tensor, wanted, name, narrow=narrow)}
+            made = quantized_constant(tensor, wanted, name, narrow=narrow)
+            # What other tensors, in other graphs too, hold already is not held twice.
+            held = id(tensor.data), tensor.shape, replace(wanted, scale_tensor=None), narrow
+            same = self.shared.setdefault(held, (made, tensor))[0]
+            self.tensors |= {t.name: replace(t, data=s.data) for t, s in zip(made, same, strict=True)}
         self.made[key] = name
         return name
 

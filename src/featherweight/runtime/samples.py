@@ -16,9 +16,19 @@ import numpy as np
 from featherweight.errors import DataError, listed
 from featherweight.graph import Model, Tensor, io_names
 from featherweight.graph.numerics import storage_dtype
+from featherweight.operators.entries import entries
 from featherweight.runtime.batches import Feed, cut, has_free_batch, regrouped, rows_of, unit_of
 
-__all__ = ["Feed", "as_feeds", "checked_arrays", "feeds", "has_free_batch", "input_tensors", "known_length"]
+__all__ = [
+    "Feed",
+    "as_feeds",
+    "by_signature",
+    "checked_arrays",
+    "feeds",
+    "has_free_batch",
+    "input_tensors",
+    "known_length",
+]
 
 _FLOATS = {"float16", "bfloat16", "float32", "float64"}
 
@@ -67,6 +77,33 @@ def feeds(
             left -= feed.rows
             if left <= 0:
                 return
+
+
+def by_signature(samples: Any, model: Model) -> dict[int, Any]:
+    """Returns graph → samples, which are one collection for the first graph, or one for each signature by its name.
+
+    Raises:
+        DataError: if a signature is named that the model has not.
+    """
+    keys = [signature.key for signature in model.signatures if signature.graph in entries(model)]
+    inputs = input_tensors(model)
+    named = {str(key) for key in samples} if isinstance(samples, Mapping) else set[str]()
+    several = len(set(entries(model))) > 1
+    if not named or (named <= inputs.keys() and not (several and named <= set(keys))):
+        return {0: samples}
+    if unknown := sorted(named - set(keys)):
+        if not several:
+            return {0: samples}  # one sample, whose names are wrong
+        raise DataError(
+            f"samples name '{unknown[0]}', which is no signature of the model (allowed: {listed(keys)}). Give each "
+            "signature its own samples: {'name': samples, …}."
+        )
+    found: dict[int, Any] = {}
+    for signature in model.signatures:
+        if signature.key in samples:
+            given = samples[signature.key]
+            found[signature.graph] = [*found[signature.graph], *given] if signature.graph in found else given
+    return found
 
 
 def input_tensors(model: Model) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from featherweight.analysis.noise import notes_on_noise
 from featherweight.calibration import calibrate, needs_histogram
 from featherweight.errors import RecipeError, TargetViolation, listed
 from featherweight.graph import Model
+from featherweight.operators.entries import entries, with_main
 from featherweight.ptq import plan as plans
 from featherweight.ptq import planning
 from featherweight.ptq.equalization import Equalized, equalize_graph
@@ -20,6 +21,7 @@ from featherweight.ptq.recurrent import choose_style
 from featherweight.ptq.rewrite import rewrite
 from featherweight.recipes import recipe as recipes
 from featherweight.report import Report, make_report
+from featherweight.runtime.samples import by_signature
 from featherweight.targets import target as targets
 from featherweight.tasks.load import load, load_with_notes, peeked
 
@@ -61,7 +63,9 @@ def quantize(
     Args:
         source: what `load` takes, or what `load_with_notes` returned.
         recipe: a recipe's name, TOML file or value.
-        calibration: samples from the training split, any iterable; needed by recipes with integer activations.
+        calibration: samples from the training split, any iterable; needed by recipes with integer activations. For a
+            file of several signatures, a dict of them by the signatures' names: one that is left out stays float. For a
+            model that keeps state, successive steps: they run in order, as one sequence from the initial state.
         target: the device, by name, TOML file or value.
         io: ``float32`` or ``int8`` inputs and outputs; None takes the target's habit.
         strict: raise if any operator but the border conversions computes in float.
@@ -93,23 +97,47 @@ def quantize(
             f"Recipe '{recipe.name}' measures activation ranges: pass calibration samples from the training split "
             "(calibration=…, --calibration DATA), or use 'dynamic', which needs none."
         )
+    parts = {} if calibration is None else _peeked_parts(calibration, model)
     decided = given
     if decided is None:
         stats = None
         if recipe.needs_ranges and calibration is not None:
-            stats = calibrate(model, calibration, histograms=histograms, limit=samples, progress=progress)
+            named = {entries(model)[index]: part for index, (_, part) in parts.items()}
+            stats = calibrate(
+                model,
+                parts[0][1] if [*parts] == [0] else named,
+                histograms=histograms,
+                limit=samples,
+                progress=progress,
+            )
         decided = planning.plan(model, stats, recipe, target, io=io, ranges=ranges, integers=integers or strict)
         notes = [f"Recurrent layers: {listed(lowered.recurrent)}; {style.reason}."] if lowered.recurrent else []
         decided = replace(decided, notes=(*lowered.notes, *notes, *decided.notes))
     result = rewrite(model, decided)
     if strict:
         require_integer(result, decided)
-    if verify and first and decided.forms:
-        noise = notes_on_noise(model, result, first, samples, decided.recipe)
+    if verify and decided.forms:
+        noise = _noise(model, result, {index: seen for index, (seen, _) in parts.items()}, samples, decided.recipe)
         for note in noise:
             _log.warning(note)
         decided = replace(decided, notes=(*decided.notes, *noise))
     return Quantized(result, decided, make_report(model, result, decided, targets.check(result, target)))
+
+
+def _peeked_parts(calibration: Any, model: Model) -> dict[int, tuple[list[Any] | None, Any]]:
+    """Returns graph → (its first samples, all of them), for the graphs that samples are given for."""
+    return {index: peeked(part) for index, part in by_signature(calibration, model).items()}
+
+
+def _noise(
+    before: Model, after: Model, seen: Mapping[int, list[Any] | None], limit: int | None, recipe: str
+) -> tuple[str, ...]:
+    """Returns the notes on noisy outputs of each signature that there are samples for."""
+    found: list[str] = []
+    for index, part in seen.items():
+        notes = notes_on_noise(with_main(before, index), with_main(after, index), part, limit, recipe) if part else []
+        found += [f"signature '{entries(before)[index]}': {note}" if len(seen) > 1 else note for note in notes]
+    return tuple(found)
 
 
 def equalize(source: Any, *, samples: Iterable[Any] | None = None, input_shapes: Any = None) -> Equalized:
