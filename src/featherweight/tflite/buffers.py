@@ -39,7 +39,7 @@ class Buffers:
         data = tensor.data
         if data is None or not data.size or tensor.is_variable or id(data) in self._numbers:
             return self.number(data)
-        alike = self._alike.setdefault((data.size, zlib.crc32(memoryview(data))), [])
+        alike = self._alike.setdefault((data.size, zlib.crc32(data.data)), [])
         same = next((number for number in alike if np.array_equal(data, np.asarray(self.contents[number]))), None)
         if same is None:
             alike.append(self.number(data))
