@@ -141,7 +141,7 @@ def _is_constant(name: str, graph: Graph) -> bool:
 def no_ranges(calling: Sequence[str]) -> str:
     """Returns why a graph that operators of these types call can't compute in integers."""
     way = "lower the framework model with its recurrent layers unrolled, or its LSTM layers fused"
-    if not {"WHILE", "IF"} & set(calling):
+    if not any(len(operators.lookup(op).calls) > 1 for op in calling):
         what, way = f"a graph that {listed(sorted(set(calling))) or 'nothing'} calls", ""
     else:
         what = "a loop or branch"
