@@ -8,6 +8,7 @@ PYTHON ?= python3
 OUT ?= demo-output
 SEED ?= 0
 PYTEST_ARGS ?=
+RUNS ?= 100000
 # A test file stays on one worker, and so do its fixtures.
 pytest = python -m pytest -n auto --dist loadfile
 
@@ -23,7 +24,7 @@ export CUDA_VISIBLE_DEVICES ?= -1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 run_in = PATH="$(CURDIR)/$(1)/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/$(1)"
 
-.PHONY: help setup setup-all setup-tfmot setup-architectures demo test test-all lint format bench conformance clean
+.PHONY: help setup setup-all setup-tfmot setup-architectures demo test test-all fuzz lint format bench conformance clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +74,10 @@ test: $(READY)  ## all tests but those that need TensorFlow or torch: PYTEST_ARG
 
 test-all: $(READY_ALL)  ## after `make test`: what needs TensorFlow or torch, or must hold beside them
 	$(call run_in,.venv-all) $(pytest) -m "frameworks or beside" $(PYTEST_ARGS)
+
+fuzz: $(READY)  ## mutate files and read them: RUNS=1000000
+	@$(call pip_install,.venv) atheris
+	$(call run_in,.venv) python -m tests.tflite.fuzzing -runs=$(RUNS)
 
 lint: $(READY)  ## ruff, pyright and the layers contract
 	$(call run_in,.venv) ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.tflite import files
 
+from featherweight.analysis.inspection import inspect
 from featherweight.errors import FormatError
-from featherweight.graph import Model
+from featherweight.graph import Graph, Model, Node, Tensor
 from featherweight.tflite import read, write
 
 SMALL = write(files.dense_model(2, 3))
@@ -20,17 +22,14 @@ FILES = {"small": SMALL, "outside": OUTSIDE, "while": write(files.while_model())
 
 
 def readable(content: bytes) -> Model | None:
-    """Returns the model that the bytes hold, with all that its constants hold, or None for a FormatError."""
+    """Returns the model that the bytes hold, with all that `inspect` reads of it, or None for a FormatError."""
     try:
         model = read(content)
+        inspect(content, compress=False)
+        for tensor in model.tensors.values():
+            _ = tensor.array
     except FormatError:
         return None
-    for graph in model.graphs:
-        for tensor in graph.tensors.values():
-            try:
-                _ = tensor.array
-            except FormatError:
-                return None
     return model
 
 
@@ -155,3 +154,24 @@ def test_a_model_without_subgraphs() -> None:
     content = files.to_bytes(files.packed_model([], [], [files.packed_buffer(None)]))
     with pytest.raises(FormatError, match=r"^the given bytes: it has no subgraph\. Convert the model again"):
         read(content)
+
+
+def test_a_border_that_is_no_tensor() -> None:
+    packed = files.unpacked(SMALL)
+    packed.subgraphs[0].inputs = [-1]
+    with pytest.raises(FormatError, match="an input or output of a subgraph is no tensor"):
+        read(files.to_bytes(packed))
+
+
+@pytest.mark.parametrize("op", ["CONV_2D", "MAX_POOL_2D", "FULLY_CONNECTED"])
+def test_an_operator_without_what_its_arithmetic_is_counted_by(op: str) -> None:
+    graph = Graph("main", ("x",), ("y",), (Node(op, ("x",), ("y",)),), {n: Tensor(n, (1,), "float32") for n in "xy"})
+    with pytest.raises(FormatError, match=rf"^{op} 'y' lacks an input, a dimension or an attribute"):
+        inspect(Model((graph,)))
+
+
+@pytest.mark.parametrize("shape", [(1,) * 98, (-2, -3)], ids=["98 axes", "negative"])
+def test_a_constant_of_a_shape_that_no_array_has(shape: tuple[int, ...]) -> None:
+    values = np.zeros(math.prod(shape) * 4, np.uint8)
+    with pytest.raises(FormatError, match=r"^Tensor 'w': \d+ bytes are stored, but float32\["):
+        _ = Tensor("w", shape, "float32", values).array

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from featherweight import operators
 from featherweight.channels.labels import Axes, Labeled, unlabeled
 from featherweight.graph import Graph, Model, Node, Tensor, replace_graph
 from featherweight.graph.editor import Editor, with_values, without_unused
@@ -177,7 +178,7 @@ _ADAPTERS: dict[AxesRule, _Adapter] = {"depthwise": _depthwise, "pad": _pad, "sl
 
 def total_macs(model: Model) -> int:
     """Returns the multiply-accumulates of one run of the main graph."""
-    return sum(lookup(node.op).macs(node, model.main) for node in model.main.nodes)
+    return sum(operators.macs(node, model.main) for node in model.main.nodes)
 
 
 def constant_bytes(model: Model) -> int:

@@ -20,6 +20,7 @@ from featherweight.graph.numerics import QuantParams, storage_dtype
 from featherweight.graph.packing import PACKED_BITS, pack, unpack
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
+_MOST_AXES = 64  # NumPy has no more
 _PLAINLESS = {"string": "holds strings", "resource": "is a handle", "variant": "is a handle"}
 
 
@@ -90,7 +91,8 @@ class Tensor:
             values = self.data.view(dtype)
         else:
             values = None
-        if values is None or values.size != self.elements:
+        is_shape = len(self.shape) <= _MOST_AXES and min(self.shape, default=0) >= 0
+        if values is None or values.size != self.elements or not is_shape:
             raise FormatError(
                 f"Tensor '{self.name}': {self.data.size} bytes are stored, but {self.dtype}{list(self.shape)} needs "
                 f"{self.elements} elements. The file is damaged."

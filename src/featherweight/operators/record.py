@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
+from featherweight.errors import FormatError
 from featherweight.graph import Graph, Node, Tensor
 from featherweight.operators.axes import AxesRule
 from featherweight.operators.call import Call, Kernel, tensors_of
@@ -248,6 +249,21 @@ def refusal(call: Call) -> str | None:
     real = [t for t in (*others, *call.outputs) if t.dtype in ("int8", "int16")]
     has_scales = bool(real) and all(t.quant is not None and len(t.quant.scale) == 1 for t in real)
     return op.refused(call) if call.profile.is_litert and has_scales else None
+
+
+def macs(node: Node, graph: Graph) -> int:
+    """Returns the multiply-accumulates of one run of a node.
+
+    Raises:
+        FormatError: if the node lacks an input, a dimension or an attribute that its operator has.
+    """
+    try:
+        return lookup(node.op).macs(node, graph)
+    except (LookupError, TypeError, ValueError) as error:
+        raise FormatError(
+            f"{node.op} '{node.name}' lacks an input, a dimension or an attribute that the operator has. The file is "
+            "damaged: copy or convert it again."
+        ) from error
 
 
 def registered() -> tuple[Op, ...]:

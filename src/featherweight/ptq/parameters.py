@@ -116,7 +116,7 @@ class ParameterPlanner:
             for position in operators.lookup(node.op).wants_symmetric
             for name in [node.inputs[position]]
             if dtype == "int8" and self.wants_symmetric(name) and self.params[name].zero_point != (0,)
-            if operators.lookup(node.op).macs(node, self.graph) >= _LEAST_SLOW_MACS
+            if operators.macs(node, self.graph) >= _LEAST_SLOW_MACS
         ]
 
     def dtype_of(self, name: str) -> str | None:

@@ -153,7 +153,10 @@ class _Reader:
         tensors = {name: self.tensor(t, name, own) for name, t in zip(own, sub.tensors or (), strict=True)}
         nodes = tuple(self.node(operator, own) for operator in sub.operators or ())
         extras = {"debug_metadata_index": sub.debugMetadataIndex} if sub.debugMetadataIndex != -1 else {}
-        return Graph(_text(sub.name), _named(sub.inputs, own), _named(sub.outputs, own), nodes, tensors, extras)
+        inputs, outputs = _named(sub.inputs, own), _named(sub.outputs, own)
+        if "" in (*inputs, *outputs):
+            raise FormatError("an input or output of a subgraph is no tensor. Convert the model again.")
+        return Graph(_text(sub.name), inputs, outputs, nodes, tensors, extras)
 
     def tensor(self, packed: Any, name: str, own: list[str]) -> Tensor:
         """Returns one tensor."""
