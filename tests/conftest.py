@@ -19,12 +19,13 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-# What XLA has compiled, for all processes of a run: the same steps come up again and again.
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    _PROGRAMS = tempfile.mkdtemp(prefix="featherweight-programs-")
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = _PROGRAMS
+# What XLA has compiled and converters have lowered, for all processes of a run: the same comes up again and again.
+if "FEATHERWEIGHT_TEST_RUN" not in os.environ:
+    _RUN = tempfile.mkdtemp(prefix="featherweight-tests-")
+    os.environ["FEATHERWEIGHT_TEST_RUN"] = _RUN
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(_RUN, "programs"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-    atexit.register(shutil.rmtree, _PROGRAMS, ignore_errors=True)
+    atexit.register(shutil.rmtree, _RUN, ignore_errors=True)
 
 import numpy as np
 import pytest

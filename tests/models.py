@@ -1,16 +1,21 @@
 """Small models for the whole test-suite: every family of network, in Keras, with weights like trained ones.
 
 Each builder returns the same model every time: weights and batch-norm statistics are drawn from a seed.
-`build(name)` caches them, `lowered(name)` their float graphs; a test must not change a model
-(`keras.models.clone_model` gives one that may be).
+`build(name)` caches them, `lowered(name)` their float graphs, the latter for all processes of a run; a test must not
+change a model (`keras.models.clone_model` gives one that may be).
 `samples(name, count)` are inputs of the kind the model expects, by input name.
 """
 
 from __future__ import annotations
 
+import contextlib
+import copyreg
 import functools
 import os
+import pickle
 from collections.abc import Callable
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,6 +24,7 @@ IMAGE = 24
 STEPS = 10
 FEATURES = 8
 VOCABULARY = 50
+RUN_FOLDER = "FEATHERWEIGHT_TEST_RUN"  # the variable that names the folder which all processes of a run share
 
 
 def import_keras() -> Any:
@@ -199,6 +205,14 @@ BUILDERS: dict[str, Callable[[], Any]] = {
 RECURRENT = ("lstm", "gru")
 
 
+def _view(entries: dict[str, Any]) -> Any:
+    """A mapping that can't be changed: what nodes hold their attributes in."""
+    return MappingProxyType(entries)
+
+
+copyreg.pickle(MappingProxyType, lambda view: (_view, (dict(view),)))
+
+
 @functools.cache
 def build(name: str) -> Any:
     """The model of that name, built once in a process."""
@@ -206,20 +220,37 @@ def build(name: str) -> Any:
 
 
 @functools.cache
-def lowered(name: str, unroll: bool = False) -> Any:
-    """The float graph of that model, lowered once in a process; `unroll` as in `featherweight.load`."""
+def lowered(name: str, unroll: bool = False, fuse: bool = False) -> Any:
+    """The float graph of that model, lowered once in a run of tests; `unroll` and `fuse` as in `featherweight.load`."""
     from featherweight.tasks.load import load
 
-    return load(build(name), unroll=unroll)
+    return once_in_a_run(f"{name}-{unroll:d}{fuse:d}", lambda: load(build(name), unroll=unroll, fuse=fuse))
+
+
+@functools.cache
+def input_shapes(name: str) -> dict[str, tuple[int | None, ...]]:
+    """The shapes of that model's inputs, by name."""
+    return once_in_a_run(f"{name}-inputs", lambda: {tensor.name: tensor.shape for tensor in build(name).inputs})
+
+
+def once_in_a_run(key: str, make: Callable[[], Any]) -> Any:
+    """Returns what is made, by the first process of a run of tests that asks for it on its backend of Keras."""
+    if RUN_FOLDER not in os.environ:
+        return make()
+    path = Path(os.environ[RUN_FOLDER], f"{os.environ['KERAS_BACKEND']}-{key}.pickle")
+    with contextlib.suppress(FileNotFoundError):
+        return pickle.loads(path.read_bytes())
+    made = make()
+    partial = path.with_suffix(f".{os.getpid()}")
+    partial.write_bytes(pickle.dumps(made))
+    partial.replace(path)
+    return made
 
 
 def samples(name: str, count: int = 16, seed: int = 0) -> list[dict[str, np.ndarray]]:
     """`count` single examples (batch dimension 1) of its inputs, by input name; float32 or int32."""
     random = np.random.default_rng(seed)
-    return [
-        {tensor.name: _sample(random, tensor.name, tensor.shape[1:]) for tensor in build(name).inputs}
-        for _ in range(count)
-    ]
+    return [{key: _sample(random, key, shape[1:]) for key, shape in input_shapes(name).items()} for _ in range(count)]
 
 
 def batch(name: str, count: int = 16, seed: int = 0) -> dict[str, np.ndarray]:

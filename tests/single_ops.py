@@ -1,104 +1,48 @@
-"""One small float model per operator, built by hand: what each registered form must run on a runtime."""
+"""One small float model per operator: what each registered form must run on a runtime."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from featherweight.graph import Graph, Model, Node, Tensor, constant
-
-
-def model_of(
-    op: str,
-    inputs: dict[str, tuple[int, ...] | np.ndarray],
-    outputs: dict[str, tuple[int, ...]],
-    dtypes: dict[str, str] | None = None,
-    **attrs: Any,
-) -> Model:
-    """Returns a model of one operator: shapes are fed, arrays are constants."""
-    dtypes = dtypes or {}
-    tensors: dict[str, Tensor] = {}
-    for name, value in inputs.items():
-        if isinstance(value, np.ndarray):
-            tensors[name] = constant(name, value)
-        else:
-            tensors[name] = Tensor(name, value, dtypes.get(name, "float32"))
-    for name, shape in outputs.items():
-        tensors[name] = Tensor(name, shape, dtypes.get(name, "float32"))
-    version = 2 if op == "BROADCAST_TO" else 1
-    node = Node(op, tuple(inputs), tuple(outputs), attrs, version)
-    fed = tuple(name for name, value in inputs.items() if not isinstance(value, np.ndarray))
-    return Model((Graph("main", fed, tuple(outputs), (node,), tensors),))
-
-
-def weights(*shape: int) -> np.ndarray:
-    """Returns float32 weights, the same for the same shape."""
-    return np.random.default_rng(shape).normal(0, 0.4, shape).astype(np.float32)
-
-
-def ints(*values: int) -> np.ndarray:
-    """Returns an int32 vector."""
-    return np.asarray(values, np.int32)
-
+from featherweight.graph import Model, Tensor
+from tests.building import CONV, POOL, Shape, ints, model_of, weights
 
 X = (1, 6, 6, 8)
-CONV = {"stride_h": 1, "stride_w": 1, "padding": "SAME", "dilation_h_factor": 1, "dilation_w_factor": 1}
-POOL = {"filter_height": 2, "filter_width": 2, "stride_h": 2, "stride_w": 2, "padding": "VALID"}
 FACTORIES: dict[str, Callable[[], Model]] = {}
 
 
-def _add(op: str, make: Callable[[], Model]) -> None:
-    FACTORIES[op] = make
+def _add(op: str, inputs: dict[str, Shape | np.ndarray], outputs: dict[str, Shape], /, **more: Any) -> None:
+    FACTORIES[op] = partial(model_of, op, inputs, outputs, **more)
 
 
-_add(
-    "CONV_2D",
-    lambda: model_of("CONV_2D", {"x": X, "w": weights(4, 3, 3, 8), "b": weights(4)}, {"y": (1, 6, 6, 4)}, **CONV),
-)
-_add(
-    "DEPTHWISE_CONV_2D",
-    lambda: model_of(
-        "DEPTHWISE_CONV_2D",
-        {"x": X, "w": weights(1, 3, 3, 8), "b": weights(8)},
-        {"y": X},
-        depth_multiplier=1,
-        **CONV,
-    ),
-)
+# ------------------------------------------------------------------------------------------------ weights
+
+_add("CONV_2D", {"x": X, "w": weights(4, 3, 3, 8), "b": weights(4)}, {"y": (1, 6, 6, 4)}, **CONV)
+_add("DEPTHWISE_CONV_2D", {"x": X, "w": weights(1, 3, 3, 8), "b": weights(8)}, {"y": X}, depth_multiplier=1, **CONV)
 _add(
     "TRANSPOSE_CONV",
-    lambda: model_of(
-        "TRANSPOSE_CONV",
-        {"size": ints(1, 12, 12, 4), "w": weights(4, 3, 3, 8), "x": X, "b": weights(4)},
-        {"y": (1, 12, 12, 4)},
-        stride_h=2,
-        stride_w=2,
-        padding="SAME",
-    ),
+    {"size": ints(1, 12, 12, 4), "w": weights(4, 3, 3, 8), "x": X, "b": weights(4)},
+    {"y": (1, 12, 12, 4)},
+    stride_h=2,
+    stride_w=2,
+    padding="SAME",
 )
-_add(
-    "FULLY_CONNECTED",
-    lambda: model_of("FULLY_CONNECTED", {"x": (1, 64), "w": weights(8, 64), "b": weights(8)}, {"y": (1, 8)}),
-)
-_add(
-    "BATCH_MATMUL",
-    lambda: model_of("BATCH_MATMUL", {"x": (2, 5, 8), "z": (2, 8, 3)}, {"y": (2, 5, 3)}),
-)
-_add(
-    "EMBEDDING_LOOKUP",
-    lambda: model_of("EMBEDDING_LOOKUP", {"x": (4,), "w": weights(10, 32)}, {"y": (4, 32)}, dtypes={"x": "int32"}),
-)
+_add("FULLY_CONNECTED", {"x": (1, 64), "w": weights(8, 64), "b": weights(8)}, {"y": (1, 8)})
+_add("BATCH_MATMUL", {"x": (2, 5, 8), "z": (2, 8, 3)}, {"y": (2, 5, 3)})
+_add("EMBEDDING_LOOKUP", {"x": (4,), "w": weights(10, 32)}, {"y": (4, 32)}, dtypes={"x": "int32"})
 
 
 def lstm(steps: int = 6, features: int = 8, units: int = 8) -> Model:
     """Returns a fused LSTM whose states nothing resets, as an imported file has them."""
-    inputs: dict[str, tuple[int, ...] | np.ndarray] = {"x": (1, steps, features)}
-    inputs |= {f"kernel_{gate}": weights(units, features) for gate in "ifco"}
-    inputs |= {f"recurrent_{gate}": weights(units, units) for gate in "ifco"}
-    inputs |= {f"bias_{gate}": weights(units) for gate in "ifco"}
+    inputs: dict[str, Shape | np.ndarray] = {"x": (1, steps, features)}
+    inputs |= {f"kernel_{gate}": weights(units, features, seed=at) for at, gate in enumerate("ifco")}
+    inputs |= {f"recurrent_{gate}": weights(units, units, seed=at) for at, gate in enumerate("ifco", 4)}
+    inputs |= {f"bias_{gate}": weights(units, seed=at) for at, gate in enumerate("ifco", 8)}
     model = model_of("UNIDIRECTIONAL_SEQUENCE_LSTM", inputs, {"y": (1, steps, units)}, fused_activation_function="TANH")
     (node,), (*names,) = model.main.nodes, inputs
     wired = (*names[:9], *[""] * 3, *names[9:], *[""] * 2, "hidden", "cell", *[""] * 4)
@@ -107,139 +51,74 @@ def lstm(steps: int = 6, features: int = 8, units: int = 8) -> Model:
     return replace(model, graphs=(graph,))
 
 
-_add("UNIDIRECTIONAL_SEQUENCE_LSTM", lstm)
-for _op in ("ADD", "SUB", "MUL", "DIV"):
-    _add(_op, lambda op=_op: model_of(op, {"x": X, "z": X}, {"y": X}))
-for _op in ("MAXIMUM", "MINIMUM"):
-    _add(_op, lambda op=_op: model_of(op, {"x": X, "z": X}, {"y": X}))
-_add("SQUARED_DIFFERENCE", lambda: model_of("SQUARED_DIFFERENCE", {"x": X, "z": X}, {"y": X}))
+FACTORIES["UNIDIRECTIONAL_SEQUENCE_LSTM"] = lstm
+
+# ------------------------------------------------------------------------------------------------ functions
+
+for _op in ("ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE", "POW"):
+    _add(_op, {"x": X, "z": X}, {"y": X})
 for _op in (
     *("ABS", "NEG", "EXP", "RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "ELU", "TANH", "LOGISTIC"),
     *("HARD_SWISH", "GELU", "L2_NORMALIZATION", "LOG_SOFTMAX", "RSQRT", "SQRT", "LOG"),
+    *("SIN", "COS", "SQUARE", "FLOOR", "CEIL", "ROUND"),
 ):
-    _add(_op, lambda op=_op: model_of(op, {"x": X}, {"y": X}))
-POSITIVE = {"RSQRT", "SQRT", "LOG"}
-_add("SOFTMAX", lambda: model_of("SOFTMAX", {"x": (1, 10)}, {"y": (1, 10)}, beta=1.0))
-_add("LEAKY_RELU", lambda: model_of("LEAKY_RELU", {"x": X}, {"y": X}, alpha=0.2))
-_add("PRELU", lambda: model_of("PRELU", {"x": X, "alpha": weights(1, 1, 8)}, {"y": X}))
-for _op in ("AVERAGE_POOL_2D", "MAX_POOL_2D"):
-    _add(_op, lambda op=_op: model_of(op, {"x": X}, {"y": (1, 3, 3, 8)}, **POOL))
-for _op in ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"):
-    _add(_op, lambda op=_op: model_of(op, {"x": X, "axes": ints(1, 2)}, {"y": (1, 8)}, keep_dims=False))
-for _op in ("ARG_MAX", "ARG_MIN"):
-    _add(
-        _op,
-        lambda op=_op: model_of(op, {"x": X, "axis": ints(3)}, {"y": (1, 6, 6)}, {"y": "int32"}, output_type=2),
-    )
+    _add(_op, {"x": X}, {"y": X})
+POSITIVE = {"RSQRT", "SQRT", "LOG", "POW"}
+_add("SOFTMAX", {"x": (1, 10)}, {"y": (1, 10)}, beta=1.0)
+_add("LEAKY_RELU", {"x": X}, {"y": X}, alpha=0.2)
+_add("PRELU", {"x": X, "alpha": weights(1, 1, 8)}, {"y": X})
+_add("CAST", {"x": X}, {"y": X}, dtypes={"y": "int32"}, in_data_type=0, out_data_type=2)
 COMPARISONS = ("EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL")
 for _op in COMPARISONS:
-    _add(_op, lambda op=_op: model_of(op, {"x": X, "z": X}, {"y": X}, {"y": "bool"}))
-_add("SELECT", lambda: model_of("SELECT", {"c": X, "x": X, "z": X}, {"y": X}, {"c": "bool"}))
-_add("SELECT_V2", lambda: model_of("SELECT_V2", {"c": X, "x": X, "z": X}, {"y": X}, {"c": "bool"}))
-_add("RESHAPE", lambda: model_of("RESHAPE", {"x": X, "s": ints(1, 36, 8)}, {"y": (1, 36, 8)}))
-_add("SQUEEZE", lambda: model_of("SQUEEZE", {"x": X}, {"y": X[1:]}, squeeze_dims=(0,)))
-_add("EXPAND_DIMS", lambda: model_of("EXPAND_DIMS", {"x": X, "a": ints(1)}, {"y": (1, 1, *X[1:])}))
-_add("TRANSPOSE", lambda: model_of("TRANSPOSE", {"x": X, "p": ints(0, 3, 1, 2)}, {"y": (1, 8, 6, 6)}))
-_add("TILE", lambda: model_of("TILE", {"x": X, "m": ints(1, 2, 1, 1)}, {"y": (1, 12, 6, 8)}))
-_add(
-    "BROADCAST_TO",
-    lambda: model_of("BROADCAST_TO", {"x": X, "s": ints(3, 6, 6, 8)}, {"y": (3, 6, 6, 8)}),
-)
-_add(
-    "SPACE_TO_DEPTH",
-    lambda: model_of("SPACE_TO_DEPTH", {"x": X}, {"y": (1, 3, 3, 32)}, block_size=2),
-)
-_add(
-    "DEPTH_TO_SPACE",
-    lambda: model_of("DEPTH_TO_SPACE", {"x": X}, {"y": (1, 12, 12, 2)}, block_size=2),
-)
-_add("REVERSE_V2", lambda: model_of("REVERSE_V2", {"x": X, "a": ints(1)}, {"y": X}))
-_add(
-    "MIRROR_PAD",
-    lambda: model_of(
-        "MIRROR_PAD",
-        {"x": X, "p": ints(0, 0, 1, 1, 1, 1, 0, 0).reshape(4, 2)},
-        {"y": (1, 8, 8, 8)},
-        mode=0,
-    ),
-)
-_add(
-    "PAD",
-    lambda: model_of("PAD", {"x": X, "p": ints(0, 0, 1, 1, 1, 1, 0, 0).reshape(4, 2)}, {"y": (1, 8, 8, 8)}),
-)
-_add(
-    "PADV2",
-    lambda: model_of(
-        "PADV2",
-        {"x": X, "p": ints(0, 0, 1, 1, 1, 1, 0, 0).reshape(4, 2), "v": np.array([0.5], np.float32)},
-        {"y": (1, 8, 8, 8)},
-    ),
-)
-_add(
-    "SLICE",
-    lambda: model_of("SLICE", {"x": X, "b": ints(0, 1, 1, 0), "s": ints(1, 3, 3, 8)}, {"y": (1, 3, 3, 8)}),
-)
+    _add(_op, {"x": X, "z": X}, {"y": X}, dtypes={"y": "bool"})
+_add("LOGICAL_NOT", {"x": X}, {"y": X}, dtypes={"x": "bool", "y": "bool"})
+for _op in ("SELECT", "SELECT_V2"):
+    _add(_op, {"c": X, "x": X, "z": X}, {"y": X}, dtypes={"c": "bool"})
+
+# ------------------------------------------------------------------------------------------------ windows, reductions
+
+for _op in ("AVERAGE_POOL_2D", "MAX_POOL_2D"):
+    _add(_op, {"x": X}, {"y": (1, 3, 3, 8)}, **POOL)
+for _op in ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"):
+    _add(_op, {"x": X, "axes": ints(1, 2)}, {"y": (1, 8)}, keep_dims=False)
+for _op in ("ARG_MAX", "ARG_MIN"):
+    _add(_op, {"x": X, "axis": ints(3)}, {"y": (1, 6, 6)}, dtypes={"y": "int32"}, output_type=2)
+_add("TOPK_V2", {"x": (1, 10), "k": ints(3).reshape(())}, {"y": (1, 3), "i": (1, 3)}, dtypes={"i": "int32"})
+for _op in ("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"):
+    _add(_op, {"x": X, "s": ints(12, 12)}, {"y": (1, 12, 12, 8)}, half_pixel_centers=True)
+
+# ------------------------------------------------------------------------------------------------ movement
+
+_PADS = ints(0, 0, 1, 1, 1, 1, 0, 0).reshape(4, 2)
+_HALVES = {"y": (1, 6, 6, 4), "y2": (1, 6, 6, 4)}
+_add("RESHAPE", {"x": X, "s": ints(1, 36, 8)}, {"y": (1, 36, 8)})
+_add("SQUEEZE", {"x": X}, {"y": X[1:]}, squeeze_dims=(0,))
+_add("EXPAND_DIMS", {"x": X, "a": ints(1)}, {"y": (1, 1, *X[1:])})
+_add("TRANSPOSE", {"x": X, "p": ints(0, 3, 1, 2)}, {"y": (1, 8, 6, 6)})
+_add("TILE", {"x": X, "m": ints(1, 2, 1, 1)}, {"y": (1, 12, 6, 8)})
+_add("BROADCAST_TO", {"x": X, "s": ints(3, 6, 6, 8)}, {"y": (3, 6, 6, 8)}, version=2)
+_add("SPACE_TO_DEPTH", {"x": X}, {"y": (1, 3, 3, 32)}, block_size=2)
+_add("DEPTH_TO_SPACE", {"x": X}, {"y": (1, 12, 12, 2)}, block_size=2)
+_add("REVERSE_V2", {"x": X, "a": ints(1)}, {"y": X})
+_add("MIRROR_PAD", {"x": X, "p": _PADS}, {"y": (1, 8, 8, 8)}, mode=0)
+_add("PAD", {"x": X, "p": _PADS}, {"y": (1, 8, 8, 8)})
+_add("PADV2", {"x": X, "p": _PADS, "v": np.array([0.5], np.float32)}, {"y": (1, 8, 8, 8)})
+_add("SLICE", {"x": X, "b": ints(0, 1, 1, 0), "s": ints(1, 3, 3, 8)}, {"y": (1, 3, 3, 8)})
 _add(
     "STRIDED_SLICE",
-    lambda: model_of(
-        "STRIDED_SLICE",
-        {"x": X, "b": ints(0, 0, 0, 0), "e": ints(1, 6, 6, 8), "s": ints(1, 2, 2, 1)},
-        {"y": (1, 3, 3, 8)},
-    ),
+    {"x": X, "b": ints(0, 0, 0, 0), "e": ints(1, 6, 6, 8), "s": ints(1, 2, 2, 1)},
+    {"y": (1, 3, 3, 8)},
 )
-_add("GATHER", lambda: model_of("GATHER", {"x": X, "i": ints(2, 0, 1)}, {"y": (1, 3, 6, 8)}, axis=1))
-_add(
-    "GATHER_ND",
-    lambda: model_of("GATHER_ND", {"x": X, "i": ints(0, 1, 0, 2).reshape(2, 2)}, {"y": (2, 6, 8)}),
-)
-_add(
-    "SPACE_TO_BATCH_ND",
-    lambda: model_of(
-        "SPACE_TO_BATCH_ND",
-        {"x": X, "b": ints(2, 2), "p": np.zeros((2, 2), np.int32)},
-        {"y": (4, 3, 3, 8)},
-    ),
-)
-_add(
-    "BATCH_TO_SPACE_ND",
-    lambda: model_of(
-        "BATCH_TO_SPACE_ND",
-        {"x": (4, 3, 3, 8), "b": ints(2, 2), "p": np.zeros((2, 2), np.int32)},
-        {"y": X},
-    ),
-)
-_HALVES = {"y": (1, 6, 6, 4), "y2": (1, 6, 6, 4)}
-_add("SPLIT", lambda: model_of("SPLIT", {"a": ints(3)[0:1].reshape(()), "x": X}, _HALVES, num_splits=2))
-_add(
-    "SPLIT_V",
-    lambda: model_of("SPLIT_V", {"x": X, "s": ints(4, 4), "a": ints(3).reshape(())}, _HALVES, num_splits=2),
-)
-_add(
-    "PACK",
-    lambda: model_of("PACK", {"x": (1, 8), "z": (1, 8)}, {"y": (2, 1, 8)}, values_count=2, axis=0),
-)
-_add("UNPACK", lambda: model_of("UNPACK", {"x": (2, 8)}, {"y": (8,), "y2": (8,)}, num=2, axis=0))
-_add(
-    "CONCATENATION",
-    lambda: model_of("CONCATENATION", {"x": X, "z": X}, {"y": (1, 6, 6, 16)}, axis=3),
-)
-for _op in ("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"):
-    _add(
-        _op,
-        lambda op=_op: model_of(op, {"x": X, "s": ints(12, 12)}, {"y": (1, 12, 12, 8)}, half_pixel_centers=True),
-    )
-_add(
-    "TOPK_V2",
-    lambda: model_of("TOPK_V2", {"x": (1, 10), "k": ints(3).reshape(())}, {"y": (1, 3), "i": (1, 3)}, {"i": "int32"}),
-)
-_add(
-    "DYNAMIC_UPDATE_SLICE",
-    lambda: model_of(
-        "DYNAMIC_UPDATE_SLICE",
-        {"x": (1, 8, 4), "u": (1, 2, 4), "s": ints(0, 3, 0)},
-        {"y": (1, 8, 4)},
-    ),
-)
+_add("GATHER", {"x": X, "i": ints(2, 0, 1)}, {"y": (1, 3, 6, 8)}, axis=1)
+_add("GATHER_ND", {"x": X, "i": ints(0, 1, 0, 2).reshape(2, 2)}, {"y": (2, 6, 8)})
+_add("SPACE_TO_BATCH_ND", {"x": X, "b": ints(2, 2), "p": np.zeros((2, 2), np.int32)}, {"y": (4, 3, 3, 8)})
+_add("BATCH_TO_SPACE_ND", {"x": (4, 3, 3, 8), "b": ints(2, 2), "p": np.zeros((2, 2), np.int32)}, {"y": X})
+_add("SPLIT", {"a": ints(3).reshape(()), "x": X}, _HALVES, num_splits=2)
+_add("SPLIT_V", {"x": X, "s": ints(4, 4), "a": ints(3).reshape(())}, _HALVES, num_splits=2)
+_add("PACK", {"x": (1, 8), "z": (1, 8)}, {"y": (2, 1, 8)}, values_count=2, axis=0)
+_add("UNPACK", {"x": (2, 8)}, {"y": (8,), "y2": (8,)}, num=2, axis=0)
+_add("CONCATENATION", {"x": X, "z": X}, {"y": (1, 6, 6, 16)}, axis=3)
+_add("DYNAMIC_UPDATE_SLICE", {"x": (1, 8, 4), "u": (1, 2, 4), "s": ints(0, 3, 0)}, {"y": (1, 8, 4)})
 
 
 def feeds(model: Model, seed: int = 0) -> dict[str, np.ndarray]:

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from tests import models
+from tests.building import ints, model_of
 from tests.runtime import tiny
 
 import featherweight as fw
@@ -13,7 +14,7 @@ from featherweight import tflite
 from featherweight.calibration import TensorStats, calibrate, measurable, shards
 from featherweight.calibration.probes import implied, with_probes
 from featherweight.errors import DataError, RecipeError
-from featherweight.graph import Tensor, constant
+from featherweight.graph import Tensor
 from featherweight.runtime import Session
 
 MODES = [{}, {"histograms": True}, {"channels": True}, {"histograms": True, "channels": True}]
@@ -74,12 +75,7 @@ def test_what_is_only_moved_is_measured_once(mode):
 
 
 def test_repeated_values_share_extremes_but_not_histograms():
-    tensors = [
-        Tensor("x", (1, 2), "float32"),
-        constant("by", np.array([1, 3], np.int32)),
-        Tensor("y", (1, 6), "float32"),
-    ]
-    model = tiny.model(tensors, [tiny.node("TILE", ("x", "by"), ("y",))], ("x",), ("y",))
+    model = model_of("TILE", {"x": (1, 2), "by": ints(1, 3)}, {"y": (1, 6)})
     assert implied(model, ["x", "y"], same_size=False) == {"x": "x", "y": "x"}
     assert implied(model, ["x", "y"], same_size=True) == {"x": "x", "y": "y"}
     stats = calibrate(model, [np.ones(2, np.float32)], histograms=True)

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tests import models
+from tests.building import Layer, conv, dense, layer, net, reshape, unary, weights
 from tests.channels.channel_oracle import masked, outputs
-from tests.ptq.nets import Layer, conv, dense, layer, net, reshape, unary, weights
 
 import featherweight as fw
 from featherweight.errors import DataError, FormatError, RecipeError

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+from tests.building import layer, net
 
 from featherweight import operators
-from featherweight.graph import Graph, Model, Node, Tensor, constant
+from featherweight.graph import Model, Tensor, constant
 from featherweight.graph.numerics import QuantParams, integer_range
 from featherweight.runtime.reference import run_reference
 
@@ -50,12 +51,12 @@ class Case:
         record = operators.lookup(self.op)
         form = f"{self.form}*int8" if record.weight is not None and "*" not in self.form else self.form
         version = record.versions.get(form, 1)
-        inputs, outputs = (tuple(t.name for t in part) for part in (self.tensors, self.outputs))
-        node = Node(self.op, inputs, outputs, self.attrs, version)
+        given = {t.name: t for t in self.tensors}
+        fed = {name: given[name] for name in self.feeds}
 
         def build(results: list[Tensor]) -> Model:
-            tensors = {t.name: t for t in (*self.tensors, *results)}
-            return Model((Graph("main", tuple(self.feeds), outputs, (node,), tensors),))
+            computed = layer(self.op, tuple(given), {t.name: t for t in results}, version=version, **self.attrs)
+            return net(fed, given, [computed], tuple(computed[1]))
 
         found = run_reference(build(self.outputs), self.feeds, "integer_multiplier")
         return build([replace(t, shape=found[t.name].shape) for t in self.outputs])

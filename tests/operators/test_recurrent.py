@@ -171,7 +171,7 @@ def test_rows_are_quantized_as_by_litert(asymmetric: bool) -> None:
 @pytest.mark.parametrize("recipe", ["dynamic", "int8"])
 def test_every_tensor_of_a_fused_network_is_litert_s(recipe: str, profile: str) -> None:
     calibration = models.samples("lstm", 16, seed=1)
-    model = fw.quantize(fw.load(models.build("lstm"), fuse=True), recipe, calibration=calibration, progress=False).model
+    model = fw.quantize(models.lowered("lstm", fuse=True), recipe, calibration=calibration, progress=False).model
     assert any(node.op == "UNIDIRECTIONAL_SEQUENCE_LSTM" for node in model.main.nodes)
     for inputs in models.samples("lstm", 3, seed=2):
         found = tensors(model, inputs, runtime="reference", profile=profile)

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.ptq.nets import Layer, add, layer, net, operators, planned, samples, unary
+from tests.building import Layer, add, layer, net, unary
+from tests.ptq.nets import operators, planned, samples
 from tests.single_ops import FACTORIES
 from tests.tflite.files import if_model, plain, while_model
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import models
-from tests.ptq.nets import dense, net, samples, softmax, weights
+from tests.building import dense, net, softmax, weights
+from tests.ptq.nets import samples
 
 import featherweight as fw
 from featherweight.errors import DataError, FormatError, RecipeError

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests import models, single_ops
-from tests.ptq.nets import layer, net, weights
+from tests.building import layer, net, weights
 
 import featherweight as fw
 from featherweight.graph import Model

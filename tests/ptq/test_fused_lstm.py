@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from tests import clients, models
+from tests.building import weights
 from tests.ptq.nets import operators, planned, sqnr_db
-from tests.single_ops import lstm, weights
+from tests.single_ops import lstm
 from typer.testing import CliRunner
 
 import featherweight as fw

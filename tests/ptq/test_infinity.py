@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.ptq.nets import Layer, add, dense, layer, net, operators, planned, softmax, sqnr_db, unary, weights
+from tests.building import Layer, add, dense, layer, net, softmax, unary, weights
+from tests.ptq.nets import operators, planned, sqnr_db
 
 from featherweight.calibration import calibrate
 from featherweight.graph import Model

@@ -4,23 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.ptq.nets import (
-    INT8,
-    X,
-    agreement_db,
-    dense,
-    net,
-    one_dense,
-    operators,
-    planned,
-    ranges,
-    recipe,
-    reshape,
-    single,
-    softmax,
-    unary,
-    weights,
-)
+from tests.building import dense, net, reshape, softmax, unary, weights
+from tests.ptq.nets import INT8, X, agreement_db, one_dense, operators, planned, ranges, recipe, single
 from tests.tflite.files import while_model
 
 from featherweight.graph import Model

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.building import add, layer, net, softmax, unary, weights
 from tests.ptq import nets
 from tests.ptq.litert_worker import run_all
-from tests.ptq.nets import add, layer, net, planned, ranges, softmax, sqnr_db, unary, weights
+from tests.ptq.nets import planned, ranges, sqnr_db
 
 from featherweight import operators
 from featherweight.calibration import Stats, TensorStats

@@ -91,7 +91,7 @@ def test_litert_runs_it_and_agrees_with_float(op: str, form: str, resolver: str,
 
 def test_a_process_that_ends_is_reported_and_the_rest_is_run(tmp_path: Any) -> None:
     # LiteRT's reference kernel aborts on an int8 SOFTMAX whose sum of exponentials reaches 512.
-    from tests.ptq.nets import net, softmax
+    from tests.building import net, softmax
 
     from featherweight.calibration import Stats, TensorStats
 

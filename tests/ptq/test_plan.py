@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.ptq.nets import add, conv, dense, net, planned, ranges, weights
+from tests.building import add, conv, dense, net, weights
+from tests.ptq.nets import planned, ranges
 
 from featherweight.errors import FeatherweightError, FormatError, RecipeError
 from featherweight.graph import constant

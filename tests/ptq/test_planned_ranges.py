@@ -4,18 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.ptq.nets import (
-    INT8,
-    X,
-    dense,
-    net,
-    ranges,
-    recipe,
-    samples,
-    single,
-    unary,
-    weights,
-)
+from tests.building import dense, net, unary, weights
+from tests.ptq.nets import INT8, X, ranges, recipe, samples, single
 
 from featherweight.calibration import calibrate
 from featherweight.errors import DataError, RecipeError

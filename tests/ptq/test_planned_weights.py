@@ -4,21 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.ptq.nets import (
-    X,
-    agreement_db,
-    dense,
-    layer,
-    net,
-    one_conv,
-    one_dense,
-    operators,
-    planned,
-    ranges,
-    recipe,
-    samples,
-    weights,
-)
+from tests.building import dense, layer, net, weights
+from tests.ptq.nets import X, agreement_db, one_conv, one_dense, operators, planned, ranges, recipe, samples
 
 from featherweight.calibration import calibrate
 from featherweight.errors import DataError

@@ -4,22 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.ptq.nets import (
-    CONV,
-    INT8,
-    add,
-    agreement_db,
-    dense,
-    net,
-    one_conv,
-    operators,
-    planned,
-    ranges,
-    recipe,
-    samples,
-    single,
-    weights,
-)
+from tests.building import CONV, add, dense, net, weights
+from tests.ptq.nets import INT8, agreement_db, one_conv, operators, planned, ranges, recipe, samples, single
 
 from featherweight.calibration import calibrate
 from featherweight.graph.numerics import QuantParams, params_from_range

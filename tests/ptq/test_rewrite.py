@@ -7,21 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.ptq.nets import (
-    add,
-    agreement_db,
-    conv,
-    dense,
-    layer,
-    net,
-    operators,
-    planned,
-    ranges,
-    reshape,
-    samples,
-    unary,
-    weights,
-)
+from tests.building import add, conv, dense, layer, net, reshape, unary, weights
+from tests.ptq.nets import agreement_db, operators, planned, ranges, samples
 from tests.tflite.files import if_model, plain, while_model
 
 from featherweight.calibration import calibrate

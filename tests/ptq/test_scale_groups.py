@@ -4,21 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.ptq.nets import (
-    X,
-    agreement_db,
-    concat,
-    layer,
-    net,
-    operators,
-    planned,
-    ranges,
-    reshape,
-    single,
-    softmax,
-    unary,
-    weights,
-)
+from tests.building import concat, layer, net, reshape, softmax, unary, weights
+from tests.ptq.nets import X, agreement_db, operators, planned, ranges, single
 
 from featherweight.graph import Graph, Model
 from featherweight.graph.numerics import QuantParams, params_from_range

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from tests.runtime import tiny
 import featherweight as fw
 from featherweight import tflite
 from featherweight.errors import DataError, FeatherweightError, FormatError, RecipeError, UnsupportedOp
-from featherweight.graph import Tensor
 from featherweight.runtime import Session, run
 
 X = np.array([[1, -2, 3]], np.float32)
@@ -87,7 +87,8 @@ def test_run_lets_infinity_pass_because_masks_need_it():
 
 
 def test_errors_name_what_failed(tmp_path):
-    broken = tiny.model([Tensor("x", (1, 2), "float32"), Tensor("y", (1, 2), "float32")], [], ("x",), ("y",))
+    whole = tiny.unary("NEG")
+    broken = replace(whole, graphs=(replace(whole.main, nodes=()),))
     custom = tiny.unary("CUSTOM")
     object.__setattr__(custom.main.nodes[0], "custom_code", "Unheard")
     with pytest.raises(FeatherweightError, match=r"LiteRT can't load the model: .*Unheard"):

@@ -6,110 +6,81 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from tests.building import Shape, ints, layer, model_of, net, of_graphs
 
-from featherweight.graph import Graph, Model, Node, Signature, Tensor, constant
-
-
-def node(op: str, inputs: tuple[str, ...], outputs: tuple[str, ...], **attrs: Any) -> Node:
-    return Node(op, inputs, outputs, attrs)
-
-
-def model(
-    tensors: list[Tensor], nodes: list[Node], inputs: tuple[str, ...], outputs: tuple[str, ...], signature: bool = False
-) -> Model:
-    graph = Graph("main", inputs, outputs, tuple(nodes), {tensor.name: tensor for tensor in tensors})
-    pairs = tuple((f"in_{name}", name) for name in inputs), tuple((f"out_{name}", name) for name in outputs)
-    return Model((graph,), (Signature("serving_default", *pairs),) if signature else ())
+from featherweight.graph import Model, Signature, Tensor
 
 
 def dense(batch: int = 1, *, free: bool = False, signature: bool = False, weight_scale: float = 1.0) -> Model:
     """x (batch, 3) → ReLU(x·Wᵀ) (batch, 4) → reshaped (batch, 2, 2)."""
     weight = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [-1, -1, 2]], np.float32) * weight_scale
-    open_ = (lambda *shape: (-1, *shape[1:])) if free else (lambda *shape: None)
-    tensors = [
-        Tensor("x", (batch, 3), "float32", shape_signature=open_(batch, 3)),
-        constant("w", weight),
-        Tensor("y", (batch, 4), "float32", shape_signature=open_(batch, 4)),
-        constant("shape", np.array([-1, 2, 2], np.int32)),
-        Tensor("z", (batch, 2, 2), "float32", shape_signature=open_(batch, 2, 2)),
+
+    def value(name: str, *shape: int) -> Tensor:
+        return Tensor(name, (batch, *shape), "float32", shape_signature=(-1, *shape) if free else None)
+
+    layers = [
+        layer("FULLY_CONNECTED", ("x", "w", ""), {"y": value("y", 4)}, fused_activation_function="RELU"),
+        layer("RESHAPE", ("y", "shape"), {"z": value("z", 2, 2)}, new_shape=(-1, 2, 2)),
     ]
-    nodes = [
-        node("FULLY_CONNECTED", ("x", "w", ""), ("y",), fused_activation_function="RELU"),
-        node("RESHAPE", ("y", "shape"), ("z",), new_shape=(-1, 2, 2)),
-    ]
-    return model(tensors, nodes, ("x",), ("z",), signature)
+    made = net({"x": value("x", 3)}, {"w": weight, "shape": ints(-1, 2, 2)}, layers, ("z",))
+    return with_signature(made) if signature else made
 
 
 def two_inputs(*, signature: bool = False) -> Model:
     """Two outputs in an order of their own: s = b − a, then p = a · b; a and b (1, 2)."""
-    tensors = [Tensor(name, (1, 2), "float32") for name in ("b", "a", "p", "s")]
-    nodes = [
-        node("MUL", ("a", "b"), ("p",), fused_activation_function="NONE"),
-        node("SUB", ("b", "a"), ("s",), fused_activation_function="NONE"),
+    layers = [
+        layer("MUL", ("a", "b"), {"p": (1, 2)}, fused_activation_function="NONE"),
+        layer("SUB", ("b", "a"), {"s": (1, 2)}, fused_activation_function="NONE"),
     ]
-    return model(tensors, nodes, ("a", "b"), ("s", "p"), signature)
+    made = net({"b": (1, 2), "a": (1, 2)}, {}, layers, ("s", "p"))
+    made = replace(made, graphs=(replace(made.main, inputs=("a", "b")),))
+    return with_signature(made) if signature else made
 
 
-def unary(op: str, shape: tuple[int, ...] = (1, 4), **attrs: Any) -> Model:
+def with_signature(made: Model) -> Model:
+    """Returns the model with a signature that calls input x in_x, output y out_y."""
+    inputs = tuple((f"in_{name}", name) for name in made.main.inputs)
+    outputs = tuple((f"out_{name}", name) for name in made.main.outputs)
+    return replace(made, signatures=(Signature("serving_default", inputs, outputs),))
+
+
+def unary(op: str, shape: Shape = (1, 4), **attrs: Any) -> Model:
     """x → op → y, both of one shape."""
-    tensors = [Tensor("x", shape, "float32"), Tensor("y", shape, "float32")]
-    return model(tensors, [node(op, ("x",), ("y",), **attrs)], ("x",), ("y",))
+    return model_of(op, {"x": shape}, {"y": shape}, **attrs)
 
 
-def chain(*ops: str, shape: tuple[int, ...] = (1, 4)) -> Model:
+def chain(*ops: str, shape: Shape = (1, 4)) -> Model:
     """t0 → ops[0] → t1 → ops[1] → t2 …"""
-    tensors = [Tensor(f"t{i}", shape, "float32") for i in range(len(ops) + 1)]
-    nodes = [node(op, (f"t{i}",), (f"t{i + 1}",)) for i, op in enumerate(ops)]
-    return model(tensors, nodes, ("t0",), (f"t{len(ops)}",))
+    layers = [layer(op, (f"t{i}",), {f"t{i + 1}": shape}) for i, op in enumerate(ops)]
+    return net({"t0": shape}, {}, layers, (f"t{len(ops)}",))
 
 
 def integers(dtype: str) -> Model:
     """x + x for an integer dtype."""
-    tensors = [Tensor("x", (1, 3), dtype), Tensor("y", (1, 3), dtype)]
-    nodes = [node("ADD", ("x", "x"), ("y",), fused_activation_function="NONE")]
-    return model(tensors, nodes, ("x",), ("y",))
+    x, y = (Tensor(name, (1, 3), dtype) for name in "xy")
+    return net({"x": x}, {}, [layer("ADD", ("x", "x"), {"y": y}, fused_activation_function="NONE")], ("y",))
 
 
 def loop() -> Model:
     """y = x doubled until its only value is at least 100."""
-    main = Graph(
-        "main",
-        ("x",),
-        ("y",),
-        (node("WHILE", ("x",), ("y",), cond_subgraph_index=1, body_subgraph_index=2),),
-        {name: Tensor(name, (1,), "float32") for name in ("x", "y")},
+    more = Tensor("more", (1,), "bool")
+    main = net(
+        {"x": (1,)}, {}, [layer("WHILE", ("x",), {"y": (1,)}, cond_subgraph_index=1, body_subgraph_index=2)], "y"
     )
-    limit = constant("limit", np.array([100], np.float32))
-    condition = Graph(
-        "condition",
-        ("c",),
-        ("more",),
-        (node("LESS", ("c", "limit"), ("more",)),),
-        {"c": Tensor("c", (1,), "float32"), "limit": limit, "more": Tensor("more", (1,), "bool")},
-    )
-    body = Graph(
-        "body",
-        ("i",),
-        ("o",),
-        (node("ADD", ("i", "i"), ("o",), fused_activation_function="NONE"),),
-        {name: Tensor(name, (1,), "float32") for name in ("i", "o")},
-    )
-    return Model((main, condition, body))
+    limit = {"limit": np.array([100], np.float32)}
+    condition = net({"c": (1,)}, limit, [layer("LESS", ("c", "limit"), {"more": more})], ("more",))
+    body = net({"i": (1,)}, {}, [layer("ADD", ("i", "i"), {"o": (1,)}, fused_activation_function="NONE")], ("o",))
+    return of_graphs(main=main, condition=condition, body=body)
 
 
 def dynamic() -> Model:
     """Indices of the non-zero values of x (4,): a size that only the values decide."""
-    tensors = [
-        Tensor("x", (4,), "float32"),
-        Tensor("nonzero", (4,), "bool"),
-        constant("zero", np.zeros(1, np.float32)),
-        Tensor("where", (1, 1), "int64", shape_signature=(-1, 1)),
+    nonzero, where = Tensor("nonzero", (4,), "bool"), Tensor("where", (1, 1), "int64", shape_signature=(-1, 1))
+    layers = [
+        layer("NOT_EQUAL", ("x", "zero"), {"nonzero": nonzero}),
+        layer("WHERE", ("nonzero",), {"where": where}),
     ]
-    nodes = [
-        node("NOT_EQUAL", ("x", "zero"), ("nonzero",)),
-        node("WHERE", ("nonzero",), ("where",)),
-    ]
-    return model(tensors, nodes, ("x",), ("where",))
+    return net({"x": (4,)}, {"zero": np.zeros(1, np.float32)}, layers, ("where",))
 
 
 def renamed(source: Model, name: str) -> Model:

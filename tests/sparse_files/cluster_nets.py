@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from tests.ptq.nets import Layer, dense, layer, net, weights
+from tests.building import Layer, dense, layer, net, weights
 
 from featherweight.graph import Model
 

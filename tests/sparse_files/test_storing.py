@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import models
-from tests.ptq.nets import dense, net, samples, weights
+from tests.building import dense, net, weights
+from tests.ptq.nets import samples
 
 import featherweight as fw
 from featherweight import operators

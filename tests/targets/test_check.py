@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.single_ops import CONV, FACTORIES, POOL, ints, model_of
+from tests.building import CONV, POOL, ints, model_of
+from tests.single_ops import FACTORIES
 from tests.targets.building import NAMES, VALID, edited, own, quantized
 
 from featherweight.graph import Graph, Model, Tensor, constant

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.single_ops import FACTORIES, model_of
+from tests.building import model_of
+from tests.single_ops import FACTORIES
 from tests.targets.building import NAMES, VALID, own, quantized
 
 from featherweight import operators

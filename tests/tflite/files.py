@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import importlib.util
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from tests import single_ops
+from tests.building import layer, model_of, net, of_graphs, weights
 
 from featherweight import tflite
-from featherweight.graph import Graph, Model, Node, Signature, Tensor, constant
+from featherweight.graph import Model, Signature, Tensor
 
 
 def packed_tensor(
@@ -93,97 +95,56 @@ def unpacked(content: bytes) -> Any:
 
 def dense_model(rows: int = 4, columns: int = 8, seed: int = 0) -> Model:
     """Returns a model of two dense layers that share no weights, with a signature and metadata."""
-    random = np.random.default_rng(seed)
 
-    def weights(*shape: int) -> np.ndarray:
-        return random.normal(0, 0.5, shape).astype(np.float32)
+    def value(name: str, width: int) -> Tensor:
+        return Tensor(name, (1, width), "float32", shape_signature=(-1, width))
 
-    constants = {
-        "w1": constant("w1", weights(rows, columns)),
-        "b1": constant("b1", weights(rows)),
-        "w2": constant("w2", weights(3, rows)),
-    }
-    tensors = constants | {
-        "x": Tensor("x", (1, columns), "float32", shape_signature=(-1, columns)),
-        "h": Tensor("h", (1, rows), "float32", shape_signature=(-1, rows)),
-        "y": Tensor("y", (1, 3), "float32", shape_signature=(-1, 3)),
-    }
-    nodes = (
-        Node("FULLY_CONNECTED", ("x", "w1", "b1"), ("h",), {"fused_activation_function": "RELU"}),
-        Node("FULLY_CONNECTED", ("h", "w2", ""), ("y",), {"fused_activation_function": "NONE"}),
-    )
+    shapes = {"w1": (rows, columns), "b1": (rows,), "w2": (3, rows)}
+    constants = {name: weights(*shape, seed=seed + at, spread=0.5) for at, (name, shape) in enumerate(shapes.items())}
+    layers = [
+        layer("FULLY_CONNECTED", ("x", "w1", "b1"), {"h": value("h", rows)}, fused_activation_function="RELU"),
+        layer("FULLY_CONNECTED", ("h", "w2", ""), {"y": value("y", 3)}, fused_activation_function="NONE"),
+    ]
+    made = net({"x": value("x", columns)}, constants, layers, ("y",))
     signature = Signature("serving_default", (("frame", "x"),), (("score", "y"),))
-    graph = Graph("main", ("x",), ("y",), nodes, tensors)
-    return Model((graph,), (signature,), {"author": b"tests"}, "two dense layers")
+    return replace(made, signatures=(signature,), metadata={"author": b"tests"}, description="two dense layers")
 
 
 def while_model() -> Model:
     """Returns a loop: three times x = x @ w + b, counted in a second loop variable."""
-    w = np.eye(4, dtype=np.float32)[::-1] * np.float32(0.5)
 
-    def tensors(tag: str, *outputs: str) -> dict[str, Tensor]:
-        made = {f"{tag}_n": Tensor(f"{tag}_n", (), "int32"), f"{tag}_x": Tensor(f"{tag}_x", (1, 4), "float32")}
-        return made | {name: Tensor(name, (1, 4) if "x" in name else (), "float32") for name in outputs}
+    def counter(name: str) -> Tensor:
+        return Tensor(name, (), "int32")
 
-    cond = Graph(
-        "cond",
-        ("cond_n", "cond_x"),
+    again = Tensor("again", (), "bool")
+    cond = net(
+        {"cond_n": counter("cond_n"), "cond_x": (1, 4)},
+        {"three": np.array(3, np.int32)},
+        [layer("LESS", ("cond_n", "three"), {"again": again})],
         ("again",),
-        (Node("LESS", ("cond_n", "three"), ("again",)),),
-        tensors("cond") | {"three": constant("three", np.array(3, np.int32)), "again": Tensor("again", (), "bool")},
     )
-    body = Graph(
-        "body",
-        ("body_n", "body_x"),
+    w = np.eye(4, dtype=np.float32)[::-1] * np.float32(0.5)
+    body = net(
+        {"body_n": counter("body_n"), "body_x": (1, 4)},
+        {"one": np.array(1, np.int32), "w": w, "b": np.full(4, 0.25, np.float32)},
+        [
+            layer("ADD", ("body_n", "one"), {"next_n": counter("next_n")}),
+            layer("FULLY_CONNECTED", ("body_x", "w", "b"), {"next_x": (1, 4)}),
+        ],
         ("next_n", "next_x"),
-        (
-            Node("ADD", ("body_n", "one"), ("next_n",)),
-            Node("FULLY_CONNECTED", ("body_x", "w", "b"), ("next_x",)),
-        ),
-        tensors("body")
-        | {
-            "one": constant("one", np.array(1, np.int32)),
-            "w": constant("w", w),
-            "b": constant("b", np.full(4, 0.25, np.float32)),
-            "next_n": Tensor("next_n", (), "int32"),
-            "next_x": Tensor("next_x", (1, 4), "float32"),
-        },
     )
-    main = Graph(
-        "main",
-        ("x",),
-        ("y",),
-        (
-            Node(
-                "WHILE",
-                ("zero", "x"),
-                ("n", "y"),
-                {"cond_subgraph_index": 1, "body_subgraph_index": 2},
-            ),
-        ),
-        {
-            "zero": constant("zero", np.array(0, np.int32)),
-            "x": Tensor("x", (1, 4), "float32"),
-            "n": Tensor("n", (), "int32"),
-            "y": Tensor("y", (1, 4), "float32"),
-        },
-    )
-    return Model((main, cond, body))
+    computed = {"n": counter("n"), "y": (1, 4)}
+    loop = layer("WHILE", ("zero", "x"), computed, cond_subgraph_index=1, body_subgraph_index=2)
+    return of_graphs(main=net({"x": (1, 4)}, {"zero": np.array(0, np.int32)}, [loop], ("y",)), cond=cond, body=body)
 
 
 def if_model() -> Model:
     """Returns a branch: -x where c is true, else abs(x)."""
-
-    def branch(name: str, op: str) -> Graph:
-        x, y = f"{name}_x", f"{name}_y"
-        tensors = {n: Tensor(n, (3,), "float32") for n in (x, y)}
-        return Graph(name, (x,), (y,), (Node(op, (x,), (y,)),), tensors)
-
-    attrs = {"then_subgraph_index": 1, "else_subgraph_index": 2}
-    tensors = {"c": Tensor("c", (1,), "bool"), "x": Tensor("x", (3,), "float32"), "y": Tensor("y", (3,), "float32")}
-    node = Node("IF", ("c", "x"), ("y",), attrs)
-    main = Graph("main", ("c", "x"), ("y",), (node,), tensors)
-    return Model((main, branch("then", "NEG"), branch("else", "ABS")))
+    branches = {
+        name: model_of(op, {f"{name}_x": (3,)}, {f"{name}_y": (3,)}) for name, op in (("then", "NEG"), ("else", "ABS"))
+    }
+    chosen = layer("IF", ("c", "x"), {"y": (3,)}, then_subgraph_index=1, else_subgraph_index=2)
+    return of_graphs(main=net({"c": Tensor("c", (1,), "bool"), "x": (3,)}, {}, [chosen], ("y",)), **branches)
 
 
 @functools.cache

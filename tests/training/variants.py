@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from tests.single_ops import ints, model_of, weights
+from tests.building import ints, model_of, weights
 
 from featherweight.graph import Model
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.single_ops import ints, model_of
+from tests.building import ints, model_of
 
 from featherweight.graph import Model
 from featherweight.training.graph.batch import fixed_batch

@@ -13,7 +13,7 @@ import jax
 import keras
 import numpy as np
 import pytest
-from tests import models, single_ops
+from tests import building, models, single_ops
 from tests.training.variants import VARIANTS
 
 import featherweight as fw
@@ -41,7 +41,7 @@ def assert_equal(found: Any, expected: Any, model: Model, tolerance: float = 1e-
 
 
 def one_op(op: str, constants: dict[str, np.ndarray], out: tuple[int, ...], x: tuple[int, ...], **attrs: Any) -> Model:
-    return single_ops.model_of(op, {"x": x, **constants}, {"y": out}, **attrs)
+    return building.model_of(op, {"x": x, **constants}, {"y": out}, **attrs)
 
 
 @pytest.mark.parametrize(("name", "unroll"), NETS)
@@ -52,7 +52,7 @@ def test_a_graph_model_computes_what_litert_computes(name: str, unroll: bool) ->
 
 
 def test_a_fused_recurrent_layer_computes_what_litert_computes() -> None:
-    graph, x = fw.load(models.build("lstm"), fuse=True), models.batch("lstm", ROWS)
+    graph, x = models.lowered("lstm", fuse=True), models.batch("lstm", ROWS)
     assert "UNIDIRECTIONAL_SEQUENCE_LSTM" in {node.op for node in graph.main.nodes}
     assert_equal(fw.graph_model(graph).predict(x, verbose=0), fw.run(graph, x), graph)
 
@@ -75,9 +75,9 @@ def test_unusual_options_compute_what_litert_computes(name: str) -> None:
 
 @pytest.mark.parametrize(("size", "padding", "taps"), [(12, "SAME", 3), (11, "SAME", 2), (13, "VALID", 3)])
 def test_transposed_convolutions_have_the_size_that_the_file_says(size: int, padding: str, taps: int) -> None:
-    weights = {"w": single_ops.weights(4, taps, taps, 8)}
-    inputs = {"size": single_ops.ints(1, size, size, 4), **weights, "x": (1, 6, 6, 8)}
-    graph = single_ops.model_of(
+    weights = {"w": building.weights(4, taps, taps, 8)}
+    inputs = {"size": building.ints(1, size, size, 4), **weights, "x": (1, 6, 6, 8)}
+    graph = building.model_of(
         "TRANSPOSE_CONV",
         inputs,
         {"y": (1, size, size, 4)},
@@ -316,24 +316,24 @@ def two_dense(kernels: tuple[np.ndarray, np.ndarray], shared: bool, bias: np.nda
 
 
 def test_dropped_biases_come_back_as_zeros() -> None:
-    graph = two_dense((single_ops.weights(4, 4), single_ops.weights(4, 4) * 2), shared=False, bias=None)
+    graph = two_dense((building.weights(4, 4), building.weights(4, 4) * 2), shared=False, bias=None)
     model = fw.graph_model(graph, name="net")
     paths = {variable.path: np.asarray(variable) for variable in model.variables}
     assert list(paths) == ["net/a/kernel", "net/a/bias", "net/b/kernel", "net/b/bias"]
     assert not paths["net/a/bias"].any()
-    x = single_ops.weights(3, 4)
+    x = building.weights(3, 4)
     model.variables[1].assign([1.0, 2.0, 3.0, 4.0])
     assert_equal(model.predict(x, verbose=0), fw.run(float_graph(model), x), graph)
     assert np.abs(model.predict(x, verbose=0) - fw.run(graph, x)).max() > 0.1
 
 
 def test_what_nodes_share_by_chance_is_trained_apart_and_what_they_share_is_one_variable() -> None:
-    kernels = single_ops.weights(4, 4), single_ops.weights(4, 4) * 2
+    kernels = building.weights(4, 4), building.weights(4, 4) * 2
     by_chance = fw.graph_model(two_dense(kernels, shared=False, bias=np.ones(4, np.float32)))
     assert len(by_chance.variables) == 4
     shared = fw.graph_model(two_dense((kernels[0], kernels[0]), shared=True, bias=np.ones(4, np.float32)))
     assert len(shared.variables) == 2
-    same_values = fw.graph_model(two_dense((kernels[0], kernels[0]), shared=False, bias=single_ops.weights(4)))
+    same_values = fw.graph_model(two_dense((kernels[0], kernels[0]), shared=False, bias=building.weights(4)))
     assert len(same_values.variables) == 2
     written = float_graph(same_values)
     assert {"a/kernel", "b/kernel"} < set(written.main.tensors)

@@ -92,7 +92,7 @@ def written(folder: Path, name: str, form: str) -> str:
     import numpy as np
 
     called = f"{name}_{form}"
-    graph = fw.load(models.build(name), fuse=True) if form == "fused" else models.lowered(name, form == "unrolled")
+    graph = models.lowered(name, fuse=True) if form == "fused" else models.lowered(name, form == "unrolled")
     fw.save(graph, folder / f"{called}.tflite")
     np.savez(folder / f"{called}.npz", **models.batch(name, 4))
     return called

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests import single_ops
+from tests import building, single_ops
 from tests.backends import on_backend
 from tests.training.checking import RESOLVER, assert_every_tensor_is_litert_s
 from tests.training.variants import VARIANTS
@@ -156,7 +156,7 @@ def gradients() -> dict[str, tuple[dict[str, np.ndarray], dict[str, np.ndarray],
             return sum(weighted_sum(pairs[name][at](inputs[name])) for name in pairs)
 
         def weighted_sum(outputs: Any) -> Any:
-            return sum(ops.sum(part * single_ops.weights(*part.shape)) for part in jax.tree.leaves(outputs))
+            return sum(ops.sum(part * building.weights(*part.shape)) for part in jax.tree.leaves(outputs))
 
         return jax.jit(jax.grad(total))({name: fed[at] for name, fed in given.items()})
 

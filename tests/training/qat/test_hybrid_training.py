@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests import models, single_ops
+from tests import building, models, single_ops
 from tests.backends import on_backend
 from tests.training.checking import as_dict, assert_equal, predictions, runtime_outputs
 
@@ -23,13 +23,13 @@ STEP = 0.02
 
 def model_of(op: str, x: tuple[int, ...], weight: tuple[int, ...], y: tuple[int, ...], **attrs: Any) -> fw.Model:
     bias = weight[-1] if op == "DEPTHWISE_CONV_2D" else weight[0]
-    inputs = {"x": x, "w": single_ops.weights(*weight), "b": single_ops.weights(bias)}
+    inputs = {"x": x, "w": building.weights(*weight), "b": building.weights(bias)}
     if op == "FULLY_CONNECTED":
-        return single_ops.model_of(op, inputs, {"y": y}, **attrs)
-    options: dict[str, Any] = {**single_ops.CONV, **attrs}
+        return building.model_of(op, inputs, {"y": y}, **attrs)
+    options: dict[str, Any] = {**building.CONV, **attrs}
     if op == "CONV_2D":
-        return single_ops.model_of(op, inputs, {"y": y}, **options)
-    return single_ops.model_of(op, inputs, {"y": y}, depth_multiplier=1, **options)
+        return building.model_of(op, inputs, {"y": y}, **options)
+    return building.model_of(op, inputs, {"y": y}, depth_multiplier=1, **options)
 
 
 RELU = {"fused_activation_function": "RELU"}

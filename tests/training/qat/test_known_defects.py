@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers as L  # noqa: N812
-from tests import models, single_ops
+from tests import building, models
 from tests.training.checking import assert_equal, quantized, ranges_of, runtime_outputs
 from tests.training.pruning.nets import Custom, Subclassed
 
@@ -161,7 +161,7 @@ def test_four_bits_have_sixteen_levels() -> None:
 @pytest.mark.parametrize("train_ranges", ["fixed", "minmax"])
 @pytest.mark.parametrize("op", ["RSQRT", "SQRT", "LOG"])
 def test_slopes_are_finite_where_an_integer_is_zero(op: str, train_ranges: str) -> None:
-    source = single_ops.model_of(op, {"x": (1, 8)}, {"y": (1, 8)})
+    source = building.model_of(op, {"x": (1, 8)}, {"y": (1, 8)})
     x = np.linspace(0.01, 2, 8, dtype=np.float32)[np.newaxis]
     model = fw.quantize_aware(source, calibration=[x], train_ranges=train_ranges, progress=False)
     x[0, :4] = 1e-3  # an eighth of a step

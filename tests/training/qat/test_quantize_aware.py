@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests import models, single_ops
+from tests import building, models
 from tests.backends import on_backend
 from tests.compilation import optimizations
 from tests.training.checking import (
@@ -139,7 +139,7 @@ def test_zeros_stay_zeros_unless_asked_otherwise() -> None:
 def test_long_sums_stay_exact() -> None:
     """2,000 products of the largest integers: float32 could not hold their sum."""
     weight = np.full((3, 2000), 0.5, np.float32) * np.array([[1], [-1], [0.3]], np.float32)
-    float_model = single_ops.model_of(
+    float_model = building.model_of(
         "FULLY_CONNECTED", {"x": (1, 2000), "w": weight, "b": np.zeros(3, np.float32)}, {"y": (1, 3)},
         fused_activation_function="NONE", keep_num_dims=False,
     )  # fmt: skip
@@ -172,7 +172,7 @@ def test_a_channel_whose_weights_are_all_pruned_keeps_its_bias(
     weight, bias = rng.normal(size=shape).astype(np.float32), np.linspace(0.5, 2, 8, dtype=np.float32)
     np.moveaxis(weight, 0 if op == "CONV_2D" else 3, 0)[0] = 0
     more = {"depth_multiplier": 8 // channels} if op == "DEPTHWISE_CONV_2D" else {}
-    float_model = single_ops.model_of(
+    float_model = building.model_of(
         op, {"x": (1, 6, 6, channels), "w": weight, "b": bias}, {"y": (1, 6, 6, 8)}, **more, **_WINDOW
     )
     x = rng.normal(size=(1, 6, 6, channels)).astype(np.float32)
@@ -184,7 +184,7 @@ def test_a_channel_whose_weights_are_all_pruned_keeps_its_bias(
 def test_sums_that_outgrow_float32_are_noted() -> None:
     weight = np.random.default_rng(0).normal(0, 0.01, (3, 900)).astype(np.float32)
     weight[:, 0] = 1.0  # all others are small integers
-    float_model = single_ops.model_of(
+    float_model = building.model_of(
         "FULLY_CONNECTED", {"x": (1, 900), "w": weight, "b": np.zeros(3, np.float32)}, {"y": (1, 3)},
         fused_activation_function="NONE", keep_num_dims=False,
     )  # fmt: skip
