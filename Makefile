@@ -9,8 +9,8 @@ OUT ?= demo-output
 SEED ?= 0
 PYTEST_ARGS ?=
 RUNS ?= 100000
-# A test file stays on one worker, and so do its fixtures.
-pytest = python -m pytest -n auto --dist loadfile
+# A test file stays on one worker, and so do its fixtures. tests/conftest.py decides about their order.
+pytest = python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # What decides about an environment; a change of any of them installs again.
 INPUTS := pyproject.toml constraints.txt

@@ -22,7 +22,10 @@ FILES = {"small": SMALL, "outside": OUTSIDE, "while": write(files.while_model())
 
 
 def readable(content: bytes) -> Model | None:
-    """Returns the model that the bytes hold, with all that `inspect` reads of it, or None for a FormatError."""
+    """Returns the model that the bytes hold, with all that `inspect` reads of it, or None for a FormatError.
+
+    Any other exception fails the test that asks, and so does a model without a graph.
+    """
     try:
         model = read(content)
         inspect(content, compress=False)
@@ -30,6 +33,7 @@ def readable(content: bytes) -> Model | None:
             _ = tensor.array
     except FormatError:
         return None
+    assert model.graphs
     return model
 
 
@@ -127,10 +131,12 @@ def test_damaged_bytes(name: str, changes: list[tuple[float, int]]) -> None:
 def test_damage_of_every_single_byte(name: str) -> None:
     content = FILES[name]
     random = np.random.default_rng(0)
+    found: set[bool] = set()
     for position in range(8, len(content)):
         damaged = bytearray(content)
         damaged[position] ^= int(random.integers(1, 256))
-        readable(bytes(damaged))
+        found.add(readable(bytes(damaged)) is None)
+    assert found == {True, False}
 
 
 @pytest.mark.parametrize("value", [b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\x00\x00\x00\x80", b"\x00\x00\x01\x00"])
