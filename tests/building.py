@@ -16,7 +16,7 @@ CONV = {"stride_h": 1, "stride_w": 1, "padding": "SAME", "dilation_h_factor": 1,
 POOL = {"filter_height": 2, "filter_width": 2, "stride_h": 2, "stride_w": 2, "padding": "VALID"}
 
 
-def weights(*shape: int, seed: int = 0, spread: float = 0.3) -> np.ndarray:
+def weights(*shape: int, seed: int | Shape = 0, spread: float = 0.3) -> np.ndarray:
     """Returns float32 weights."""
     return np.random.default_rng(seed).normal(0, spread, shape).astype(np.float32)
 

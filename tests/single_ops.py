@@ -40,9 +40,9 @@ _add("EMBEDDING_LOOKUP", {"x": (4,), "w": weights(10, 32)}, {"y": (4, 32)}, dtyp
 def lstm(steps: int = 6, features: int = 8, units: int = 8) -> Model:
     """Returns a fused LSTM whose states nothing resets, as an imported file has them."""
     inputs: dict[str, Shape | np.ndarray] = {"x": (1, steps, features)}
-    inputs |= {f"kernel_{gate}": weights(units, features, seed=at) for at, gate in enumerate("ifco")}
-    inputs |= {f"recurrent_{gate}": weights(units, units, seed=at) for at, gate in enumerate("ifco", 4)}
-    inputs |= {f"bias_{gate}": weights(units, seed=at) for at, gate in enumerate("ifco", 8)}
+    shapes = {"kernel": (units, features), "recurrent": (units, units), "bias": (units,)}
+    for part, shape in shapes.items():
+        inputs |= {f"{part}_{gate}": weights(*shape, seed=shape, spread=0.4) for gate in "ifco"}
     model = model_of("UNIDIRECTIONAL_SEQUENCE_LSTM", inputs, {"y": (1, steps, units)}, fused_activation_function="TANH")
     (node,), (*names,) = model.main.nodes, inputs
     wired = (*names[:9], *[""] * 3, *names[9:], *[""] * 2, "hidden", "cell", *[""] * 4)
