@@ -45,6 +45,8 @@ settings.register_profile(
 settings.load_profile("featherweight")
 
 
+collect_ignore = ["tflite/fuzzing.py"]  # no test: it imports the fuzzer, which `make fuzz` installs
+
 # Folders whose files take longest, for they train and start processes: the many quick ones fill the end of a run.
 SLOW = {"training", "e2e", "demo", "lower"}
 
