@@ -10,7 +10,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -70,19 +70,39 @@ def _run(content: bytes, feeds: Sequence[Feeds], resolver: str) -> list[list[np.
 
 
 def _serve() -> None:
+    """Answers jobs in a copy of this process, and in the next one where a kernel ended it: none has to start anew."""
+    import ai_edge_litert.interpreter  # noqa: F401  the copies have it
+
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what kernels print must not reach the answers
     while True:
+        if not (copy := os.fork()):
+            _answer(answers)
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])
+        if not status:
+            return
+        _send(f"the process ended with {status}", answers)
+
+
+def _answer(answers: IO[bytes]) -> None:
+    """Answers one job after another, to the end of the jobs."""
+    jobs = os.fdopen(os.dup(0), "rb")
+    while True:
         try:
-            job: Any = pickle.load(sys.stdin.buffer)
+            job: Any = pickle.load(jobs)
         except EOFError:
             return
         try:
             result: list[list[np.ndarray]] | str = _run(*job)
         except Exception as error:
             result = f"{type(error).__name__}: {error}"
-        pickle.dump(result, answers)
-        answers.flush()
+        _send(result, answers)
+
+
+def _send(answer: list[list[np.ndarray]] | str, answers: IO[bytes]) -> None:
+    pickle.dump(answer, answers)
+    answers.flush()
 
 
 if __name__ == "__main__":

@@ -177,10 +177,15 @@ class Call:
         return FUSED_BOUNDS[name]
 
     def finish(self, values: np.ndarray, low: int | None = None, high: int | None = None) -> np.ndarray:
-        """Adds the output's zero point, clips to [low, high] and stores in the output's type."""
+        """Adds the output's zero point, clips to [low, high] and stores in the output's type.
+
+        LiteRT's numbers have 32 bits there, and wrap.
+        """
         zero_point = self.affine(self.outputs[0])[1]
         least, largest = self.bounds()
         values = values + zero_point
+        if self.profile.is_litert:
+            values = values.astype(np.int32)
         return np.clip(values, least if low is None else low, largest if high is None else high).astype(
             storage_dtype(self.outputs[0].dtype)
         )

@@ -76,6 +76,16 @@ def wrap_int32(x: Array, xp: Any = on_numpy) -> Array:
     return xp.cast(xp.cast(x, "int32"), "int64")
 
 
+def truncated(x: np.ndarray) -> np.ndarray:
+    """Returns floats as int32, held in int64: what doesn't fit, and NaN, is the least integer (x86-64's cvttss2si).
+
+    >>> truncated(np.array([-1.5, 3e9, np.nan])).tolist()
+    [-1, -2147483648, -2147483648]
+    """
+    fits = (x >= -(2.0**31)) & (x < 2.0**31)
+    return np.where(fits, x, -(2.0**31)).astype(np.int64)
+
+
 def doubling_high_multiply(x: Array, y: Array | int, xp: Any = on_numpy) -> Array:
     """Returns ``round(x * y / 2**31)``, ties toward positive infinity, saturated: int32 numbers held in int64.
 

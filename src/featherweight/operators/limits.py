@@ -7,10 +7,13 @@ kernels' Prepare functions and arithmetic (LiteRT 2.3, tflite/kernels), confirme
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
-from featherweight.operators.call import Call
+from featherweight.graph import Tensor
+from featherweight.operators.call import FUSED_BOUNDS, Call, fused_activation
 from featherweight.operators.fixed_point import binary_exponent
 
 # Bits by which sums shift their operands left before they bring them to one scale (add.cc, sub.cc).
@@ -23,38 +26,81 @@ _LARGEST_FACTOR = 2.0**31
 _LARGEST_WIDE_FACTOR = 2.0**14
 # XNNPACK makes no runtime for a product with a larger factor, and LiteRT then none for the whole model.
 _LARGEST_DELEGATED_FACTOR = 2.0**8
+# The attribute quantized_bias_type, by number or name: sums of 32 bits.
+_INT32 = (2, "INT32")
+# Bounds of activations become int32 numbers before they are cut to the output's type (kernel_util.cc: Quantize).
+_LARGEST_BOUND = 2.0**31 - 2.0**15
 
 
-def _scale(call: Call, position: int) -> float:
+def scale_of(call: Call, position: int) -> float:
+    """Returns the scale of an input."""
     return float(call.affine(call.input(position))[0])
 
 
-def _result_scale(call: Call) -> float:
+def result_scale(call: Call) -> float:
+    """Returns the scale of the output."""
     return float(call.affine(call.outputs[0])[0])
 
 
-def _too_large(factor: float, most: float = _LARGEST_FACTOR) -> str | None:
+def too_large(factor: float, most: float = _LARGEST_FACTOR) -> str | None:
+    """Returns what is wrong with a rescaling factor, or None below what a kernel can."""
     if factor < most:
         return None
     return f"it would rescale by {factor:.3g}, and its kernel can by less than {most:.3g}"
 
 
+def refused_bounds(call: Call, bounds: tuple[float | None, float | None]) -> str | None:
+    """Activations that are bounded at numbers other than zero: the bounds must be int32 numbers of output steps."""
+    furthest = max((abs(bound) for bound in bounds if bound is not None), default=0.0)
+    steps = furthest / result_scale(call)
+    if steps < _LARGEST_BOUND:
+        return None
+    return f"its bound {furthest:g} is {steps:.3g} steps of its output, and its kernel counts up to 2**31 of them"
+
+
+def refused_fused(call: Call) -> str | None:
+    """The same for the activation that an operator has fused."""
+    if call.outputs[0].is_float or call.outputs[0].quant is None:
+        return None
+    return refused_bounds(call, FUSED_BOUNDS.get(fused_activation(call.node), (None, None)))
+
+
 def refused_sum(call: Call) -> str | None:
-    """Sums and differences: ``0 < 2 max(s₁, s₂) / (2**bits s_out) < 1`` (CalculateOpData: a CHECK that aborts)."""
+    """Sums and differences: ``0 < 2 max(s₁, s₂) / (2**bits s_out) < 1`` (CalculateOpData: a CHECK that aborts).
+
+    Differences are checked for a factor of 1 only, and shifted by a negative number of bits beyond.
+    """
     bits = SUM_BITS.get(call.input(0).dtype)
     if bits is None:
         return None
-    first, second, result = (np.float32(s) for s in (_scale(call, 0), _scale(call, 1), _result_scale(call)))
+    first, second, result = (np.float32(s) for s in (scale_of(call, 0), scale_of(call, 1), result_scale(call)))
     only_shifts = bits == SUM_BITS["int16"] and call.node.attrs.get("pot_scale_int16", True)
-    if only_shifts and None not in [binary_exponent(scale) for scale in (first, second, result)]:
-        return None  # another kernel
+    exponents = [binary_exponent(scale) for scale in (first, second, result)]
+    if only_shifts and None not in exponents:
+        return _refused_shifts(call, exponents)
     with np.errstate(over="ignore"):
-        factor = float(np.float32(2) * max(first, second)) / float(np.float32(2.0**bits) * result)
-    if 0 < factor < 1:
+        larger, left = np.float32(2) * max(first, second), np.float32(2.0**bits) * result
+    factor = float(larger) / float(left)
+    parts = [float(scale) / float(larger) for scale in (first, second)]
+    if 0 < factor < 1 and min(parts) > 0:
         return None
+    ends = "gives nonsense" if call.node.op == "SUB" and factor > 1 and min(parts) > 0 else "ends the process"
     return (
         f"scales {float(first):.3g} and {float(second):.3g} of its inputs and {float(result):.3g} of its output are "
-        "further apart than its kernel can bring together (it ends the process)"
+        f"further apart than its kernel can bring together (it {ends})"
+    )
+
+
+def _refused_shifts(call: Call, exponents: list[int | None]) -> str | None:
+    """Sums of int16 at scales that are all powers of two: one operand has the output's, the other's is not larger."""
+    first, second, result = (exponent or 0 for exponent in exponents)
+    if call.node.op == "ADD" and call.input(0).shape != call.input(1).shape:
+        return "it broadcasts between scales that are powers of two (it ends the process; allowed: pot_scale_int16 off)"
+    if max(first, second) == result:
+        return None
+    return (
+        f"its inputs' scales are 2**{first - result} and 2**{second - result} of its output's, and it shifts one of "
+        "them to the right only (allowed: one equal, one not larger)"
     )
 
 
@@ -62,19 +108,19 @@ def refused_squared_difference(call: Call) -> str | None:
     """Squared differences: ``0 < (2 max(s₁, s₂))² / (2**14 s_out) < 1`` (a CHECK that aborts)."""
     if call.input(0).dtype != "int8":
         return None
-    twice = float(np.float32(2) * np.float32(max(_scale(call, 0), _scale(call, 1))))
+    twice = float(np.float32(2) * np.float32(max(scale_of(call, 0), scale_of(call, 1))))
     with np.errstate(over="ignore"):
-        factor = twice * twice / float(np.float32(2.0 ** (2 * SQUARE_BITS)) * np.float32(_result_scale(call)))
+        factor = twice * twice / float(np.float32(2.0 ** (2 * SQUARE_BITS)) * np.float32(result_scale(call)))
     if 0 < factor < 1:
         return None
     return "its output's scale is too fine for its inputs' (its kernel ends the process)"
 
 
-def refused_product(call: Call) -> str | None:
+def refused_product(call: Call, most: float = _LARGEST_FACTOR) -> str | None:
     """Products of two tensors: ``s₁ s₂ / s_out``."""
     if call.input(0).is_float or call.input(0).quant is None:
         return None
-    return _too_large(_scale(call, 0) * _scale(call, 1) / _result_scale(call), _LARGEST_WIDE_FACTOR)
+    return too_large(scale_of(call, 0) * scale_of(call, 1) / result_scale(call), most)
 
 
 def refused_matmul(call: Call) -> str | None:
@@ -83,18 +129,48 @@ def refused_matmul(call: Call) -> str | None:
         return None
     if any(not 2 <= len(call.input(position).shape) <= 5 for position in (0, 1)):
         return f"its inputs have {len(call.input(0).shape)} and {len(call.input(1).shape)} dimensions (allowed: 2 to 5)"
-    return refused_product(call)
+    return refused_product(call, _LARGEST_WIDE_FACTOR if call.input(0).dtype == "int16" else _LARGEST_FACTOR)
 
 
-def refused_weighted(call: Call) -> str | None:
-    """Convolutions and dense layers: ``s_in s_w / s_out`` of every channel."""
-    x, weight = call.input(0), call.input(1)
+def refused_weighted(call: Call, position: int = 0) -> str | None:
+    """Convolutions: ``s_in s_w / s_out`` of every channel."""
+    x, weight = call.input(position), call.input(1)
     if x.is_float or call.outputs[0].is_float or weight.quant is None or not weight.quant.scale:
         return None
-    factor = _scale(call, 0) * max(weight.quant.scale) / _result_scale(call)
-    if x.dtype == "int16":
-        return _too_large(factor, _LARGEST_WIDE_FACTOR)
-    return _too_large(factor, _LARGEST_DELEGATED_FACTOR if call.profile.is_delegate else _LARGEST_FACTOR)
+    factor = scale_of(call, position) * max(weight.quant.scale) / result_scale(call)
+    if x.dtype == "int16" and call.node.attrs.get("quantized_bias_type") not in _INT32:
+        return too_large(factor, _LARGEST_WIDE_FACTOR)
+    is_delegated = call.profile.is_delegate and x.dtype == "int8" and weight.dtype == "int8"
+    return too_large(factor, _LARGEST_DELEGATED_FACTOR if is_delegated else _LARGEST_FACTOR)
+
+
+def refused_dense(call: Call) -> str | None:
+    """Dense layers: the same, but for LiteRT's reference kernel, which rescales in float64, int64 biases too."""
+    x, weight = call.input(0), call.input(1)
+    bias = call.inputs[2] if len(call.inputs) > 2 else None
+    is_long = x.dtype == "int16" and bias is not None and bias.dtype != "int32"
+    if x.is_float or weight.quant is None:
+        return None
+    if call.profile.is_reference or is_long:
+        return None if bias is None else _unlike_bias(call, weight, bias)
+    is_nibbles = weight.dtype == "int4" and weight.shape[-1] % 2 == 0 and x.dtype == "int8"
+    of_bytes = replace(weight, dtype="int8") if is_nibbles else weight
+    short = replace(call.node, attrs={**call.node.attrs, "quantized_bias_type": _INT32[0]})
+    reason = refused_weighted(replace(call, node=short, inputs=(x, of_bytes)))
+    is_delegated = call.profile.is_delegate and x.dtype == "int8" and of_bytes.dtype == "int8"
+    return reason if reason or is_delegated or bias is None else _unlike_bias(call, weight, bias)
+
+
+def _unlike_bias(call: Call, weight: Tensor, bias: Tensor) -> str | None:
+    """Of layers with one scale, a bias's may differ from ``s_in s_w`` by a fiftieth of an output step (kernel_util)."""
+    if weight.quant is None or len(weight.quant.scale) != 1:
+        return None
+    product = scale_of(call, 0) * weight.quant.scale[0]
+    # Of a bias that is planned, it differs by float32's rounding.
+    found = bias.quant.scale[0] if bias.quant is not None and bias.quant.scale else product * (1 + 2.0**-24)
+    if abs(product - found) <= 0.02 * result_scale(call):
+        return None
+    return f"the scale {found:.3g} of its bias has not the digits for an output in steps of {result_scale(call):.3g}"
 
 
 def refused_depthwise(call: Call) -> str | None:
@@ -109,18 +185,28 @@ def refused_rescaling(call: Call) -> str | None:
     """Operators that bring one tensor to another scale: ``s_in / s_out``."""
     if any(tensor is None or tensor.is_float or tensor.quant is None for tensor in (call.input(0), call.outputs[0])):
         return None
-    return _too_large(_scale(call, 0) / _result_scale(call))
+    return too_large(scale_of(call, 0) / result_scale(call))
 
 
 def refused_mean(call: Call) -> str | None:
-    """Means and sums over axes: the same, and a sum of 32 bits."""
+    """Means over axes: a sum of 32 bits, and the same but in XNNPACK's float32."""
+    if reason := refused_total(call):
+        return reason
+    is_delegated = call.profile.is_delegate and call.input(0).dtype == "int8"
+    return None if is_delegated else refused_rescaling(call)
+
+
+def refused_total(call: Call) -> str | None:
+    """Sums over axes: a sum of 32 bits, and a factor that float32 holds."""
     x = call.input(0)
     if x.is_float or x.quant is None:
         return None
+    if reason := too_large(scale_of(call, 0) / result_scale(call), 2.0**100):
+        return reason
     count = math.prod(x.shape) // max(math.prod(call.outputs[0].shape), 1)
     if x.dtype == "int16" and count >= 1 << 16:
         return f"{count} int16 values are more than its sum of 32 bits can hold (allowed: 65535)"
-    return refused_rescaling(call)
+    return None
 
 
 def refused_equality(call: Call) -> str | None:
@@ -128,8 +214,11 @@ def refused_equality(call: Call) -> str | None:
     x = call.input(0)
     if x.is_float or x.quant is None:
         return None
-    largest = max(_scale(call, 0), _scale(call, 1))
-    return None if largest < 1 else f"it compares scales below 1 only, and one is {largest:.3g} (it ends the process)"
+    scales = scale_of(call, 0), scale_of(call, 1)
+    if max(scales) < 1:
+        return None
+    ends = "ends the process at 1" if 1 in scales else "takes all numbers for equal"
+    return f"it compares scales below 1 only, and one is {max(scales):.3g} (it {ends})"
 
 
 def refused_order(call: Call) -> str | None:
@@ -137,33 +226,27 @@ def refused_order(call: Call) -> str | None:
     x = call.input(0)
     if x.dtype != "int16" or x.quant is None:
         return refused_equality(call)
-    return None if _scale(call, 0) == _scale(call, 1) else "its operands have two scales, which it does not read"
-
-
-def refused_softmax(call: Call) -> str | None:
-    """Softmax of int16: differences times ``6553.5 β s`` must fit 32 bits."""
-    if call.input(0).dtype != "int16":
-        return None
-    factor = _scale(call, 0) * float(call.node.attrs.get("beta", 1.0)) * 6553.5
-    return None if factor < 2.0**15 else f"differences of scores at a scale of {_scale(call, 0):.3g} overflow in it"
-
-
-def refused_sigmoid(call: Call) -> str | None:
-    """Sigmoid and hyperbolic tangent of int16: inputs times ``12288 s`` must fit 32 bits."""
-    if call.input(0).dtype != "int16" or 2.0**-44 <= _scale(call, 0) <= 2.0**31 / (32767 * 12288):
-        return None
-    return f"inputs of scale {_scale(call, 0):.3g} overflow in it"
-
-
-def refused_root(call: Call) -> str | None:
-    """Reciprocal roots of int8: ``2**-12 <= 1 / (sqrt(s_in) s_out) < 2**50``."""
-    if call.input(0).dtype != "int8":
-        return None
-    factor = 1.0 / (math.sqrt(_scale(call, 0)) * _result_scale(call))
-    return None if 2.0**-12 <= factor < 2.0**50 else f"it would rescale by {factor:.3g}, beyond its kernel"
+    return None if scale_of(call, 0) == scale_of(call, 1) else "its operands have two scales, which it does not read"
 
 
 def refused_padding(call: Call) -> str | None:
     """Paddings: up to five dimensions."""
     rank = len(call.input(0).shape)
     return None if call.input(0).is_float or rank <= 5 else f"its input has {rank} dimensions (allowed: 5)"
+
+
+def refused_factors(call: Call) -> str | None:
+    """Products over axes: ``s_in / s_out**(1 / n)`` for each of n factors."""
+    x = call.input(0)
+    if x.is_float or x.quant is None:
+        return None
+    count = max(math.prod(x.shape) // max(math.prod(call.outputs[0].shape), 1), 1)
+    return too_large(scale_of(call, 0) / result_scale(call) ** (1 / count), _LARGEST_WIDE_FACTOR)
+
+
+def refused_gates(call: Call, pairs: Iterable[tuple[int, int]]) -> str | None:
+    """Integer LSTMs: ``2**12 s_in s_w`` of every (operand, weight), and ``2**-30 / s_out`` of what they give."""
+    if call.input(0).is_float or call.outputs[0].is_float:
+        return None
+    factors = [scale_of(call, operand) * scale_of(call, weight) * 2.0**12 for operand, weight in pairs]
+    return too_large(max(*factors, 2.0**-30 / result_scale(call)))

@@ -16,6 +16,7 @@ from featherweight.errors import FormatError
 from featherweight.graph import Graph, Node, Tensor
 from featherweight.operators.axes import AxesRule
 from featherweight.operators.call import Call, Kernel, tensors_of
+from featherweight.operators.limits import refused_fused
 from featherweight.operators.relevance import EVERYTHING, Interval, Reading, Rule
 
 Macs = Callable[[Node, Graph], int]
@@ -248,7 +249,10 @@ def refusal(call: Call) -> str | None:
     others = [t for i, t in enumerate(call.inputs) if t is not None and i != op.weight]
     real = [t for t in (*others, *call.outputs) if t.dtype in ("int8", "int16")]
     has_scales = bool(real) and all(t.quant is not None and len(t.quant.scale) == 1 for t in real)
-    return op.refused(call) if call.profile.is_litert and has_scales else None
+    if not call.profile.is_litert or not has_scales:
+        return None
+    is_delegated = call.profile.is_delegate and op.delegated(call)
+    return op.refused(call) or (None if is_delegated else refused_fused(call))
 
 
 def macs(node: Node, graph: Graph) -> int:

@@ -12,6 +12,13 @@ from featherweight.operators.call import FUSED_BOUNDS, Array, Call, clipped, qua
 from featherweight.operators.fixed_point import binary_exponent, quantize_multiplier, rounding_shift, shifted
 from featherweight.operators.fixed_point import logistic_16 as gemmlowp_logistic
 from featherweight.operators.fixed_point import tanh_16 as gemmlowp_tanh
+from featherweight.operators.function_limits import (
+    refused_hard_swish,
+    refused_prelu,
+    refused_sigmoid,
+    refused_softmax,
+    refused_table,
+)
 from featherweight.operators.kernels.interpolation import (
     Function,
     libm,
@@ -21,7 +28,7 @@ from featherweight.operators.kernels.interpolation import (
     tanh_16,
 )
 from featherweight.operators.kernels.softmax import softmax_fixed, softmax_table
-from featherweight.operators.limits import refused_rescaling, refused_sigmoid, refused_softmax
+from featherweight.operators.limits import refused_bounds, refused_rescaling
 from featherweight.operators.record import Op, definition, kernel, placed, register
 from featherweight.operators.relevance import of_rectified, of_saturated, of_softmax
 
@@ -61,6 +68,12 @@ register(
         relevant=of_saturated,
     )
 )
+
+
+def _refused_rectifier(call: Call) -> str | None:
+    return refused_rescaling(call) or refused_bounds(call, FUSED_BOUNDS[call.node.op])
+
+
 for _name in ("RELU", "RELU6"):
     register(
         Op(
@@ -70,10 +83,12 @@ for _name in ("RELU", "RELU6"):
             is_homogeneous=_name == "RELU",
             versions={"int8": 2, "int16": 3},
             relevant=of_rectified,
+            refused=_refused_rectifier,
         )
     )
-register(Op("RELU_N1_TO_1", axes="same", channels_first=True, versions={"int8": 1}))
-register(Op("RELU_0_TO_1", axes="same", versions={"int8": 1}))  # of which XNNPACK takes none
+register(Op("RELU_N1_TO_1", axes="same", channels_first=True, versions={"int8": 1}, refused=_refused_rectifier))
+# Of which XNNPACK takes none.
+register(Op("RELU_0_TO_1", axes="same", versions={"int8": 1}, refused=_refused_rectifier))
 register(
     Op(
         "LEAKY_RELU",
@@ -92,11 +107,31 @@ register(
         trained={1: "alpha"},
         versions={"int8": 1},
         delegated=lambda call: call.input(0).is_float,
+        refused=refused_prelu,
     )
 )
 register(Op("ELU", axes="same", channels_first=True, versions={"int8": 1}, is_curved=True))
-register(Op("HARD_SWISH", "HardSwishOptions", axes="same", channels_first=True, versions={"int8": 1}))
-register(Op("GELU", "GeluOptions", axes="same", channels_first=True, versions={"int8": 2, "int16": 2}, is_curved=True))
+register(
+    Op(
+        "HARD_SWISH",
+        "HardSwishOptions",
+        axes="same",
+        channels_first=True,
+        versions={"int8": 1},
+        refused=refused_hard_swish,
+    )
+)
+register(
+    Op(
+        "GELU",
+        "GeluOptions",
+        axes="same",
+        channels_first=True,
+        versions={"int8": 2, "int16": 2},
+        is_curved=True,
+        refused=refused_table,
+    )
+)
 
 
 def _sigmoid(x: np.ndarray, exp: Function) -> np.ndarray:
@@ -206,11 +241,11 @@ def hard_swish(call: Call) -> tuple[np.ndarray, ...]:
     if gate_shift > 0:
         gate = _saturated_16(gate << 1)
     elif gate_shift < 0:
-        gate = rounding_shift(gate, -gate_shift)
+        gate = _shifted_16(gate, -gate_shift)
     gate = (gate + (1 << 15)) >> 1
     both = gate * product
     both = np.where(both >= 0, both >> 15, -((-both) >> 15))
-    values = rounding_shift(both, -shift) if shift <= 0 else both << shift
+    values = _shifted_16(both, -shift) if shift <= 0 else both << shift
     return (call.finish(values),)
 
 
@@ -223,6 +258,11 @@ def _saturated_16(x: np.ndarray) -> np.ndarray:
     return np.clip(x, -(1 << 15), (1 << 15) - 1)
 
 
+def _shifted_16(x: np.ndarray, exponent: int) -> np.ndarray:
+    """Returns ``x / 2**exponent``; in registers of 16 bits, 16 and more leave 1 or -1 (RoundingDivideByPOT)."""
+    return rounding_shift(x, exponent) if exponent < 16 else np.where(x >= 0, 1, -1)
+
+
 def _high_16(x: np.ndarray, multiplier: int) -> np.ndarray:
     """Returns ``round(x * multiplier / 2**15)``, ties toward positive infinity."""
     return np.minimum((x * multiplier + (1 << 14)) >> 15, (1 << 15) - 1)
@@ -231,8 +271,7 @@ def _high_16(x: np.ndarray, multiplier: int) -> np.ndarray:
 @kernel("ELU", "int8")
 def elu_of_8(call: Call) -> tuple[np.ndarray, ...]:
     """Exponential linear unit: from a table, or by XNNPACK's function of the same name."""
-    delegated = call.profile.is_delegate
-    below = libm("expm1") if delegated else (lambda x: libm("exp")(x) - np.float32(1))
+    below, delegated = libm("expm1"), call.profile.is_delegate
     return (tabulated(call, lambda x: np.where(x < 0, below(np.minimum(x, 0)), x), delegated=delegated),)
 
 

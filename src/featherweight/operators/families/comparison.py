@@ -55,17 +55,13 @@ _FRACTION_BITS = 8
 
 
 def _coarse(call: Call, position: int) -> np.ndarray:
-    """Returns an operand as LiteRT compares it: its real value in units of 1/256, rounded.
-
-    Raises:
-        UnsupportedOp: if its scale is one or larger: LiteRT shifts by a negative number of bits.
-    """
+    """Returns an operand as LiteRT compares it: its real value in units of 1/256, rounded."""
     scale, zero_point = call.affine(call.input(position))
     multiplier, shift = quantize_multiplier(np.float64(scale))
-    if shift > 0:
-        raise call.unsupported(f"a scale of {float(scale):g} is not supported (by LiteRT neither; allowed: below 1)")
+    # Steps of 1 and more, which LiteRT refuses, have nothing to round; beyond 2**30 all that differs is far apart.
+    left, right = np.clip(shift, 0, 30), np.maximum(-shift, 0)
     values = (call.array(position).astype(np.int64) - zero_point) << _FRACTION_BITS
-    return rounding_shift(doubling_high_multiply(values, multiplier), -shift)
+    return rounding_shift(doubling_high_multiply(values, multiplier) << left, right)
 
 
 def _attach(op: str, compare: str, coarse: tuple[str, ...], plain: tuple[str, ...]) -> None:

@@ -97,9 +97,16 @@ def _transposed_macs(node: Node, graph: Graph) -> int:
 
 def _delegate_takes_transposed(call: Call) -> bool:
     """XNNPACK leaves kernels smaller than their stride alone where that would need a negative padding."""
+    return _is_covered(call) and delegate_takes(call, 2)
+
+
+def _is_covered(call: Call) -> bool:
     shape, strides = call.input(1).shape, strides_of(call)
-    is_covered = shape[1] >= strides[0] and shape[2] >= strides[1]
-    return (is_covered or call.node.attrs.get("padding") == "VALID") and delegate_takes(call, 2)
+    return (shape[1] >= strides[0] and shape[2] >= strides[1]) or call.node.attrs.get("padding") == "VALID"
+
+
+def _refused_transposed(call: Call) -> str | None:
+    return refused_weighted(call if _is_covered(call) else call.fallen_back(), 2)
 
 
 TRANSPOSE_CONV = register(
@@ -117,6 +124,7 @@ TRANSPOSE_CONV = register(
         activation=2,
         versions={"float32*int8": 2, "int8*int8": 2, "int16*int8": 2},
         delegated=_delegate_takes_transposed,
+        refused=_refused_transposed,
         macs=_transposed_macs,
     )
 ).name

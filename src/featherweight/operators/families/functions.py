@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from featherweight.errors import DataError
 from featherweight.graph.numerics import storage_dtype
 from featherweight.operators.call import Array, Call
-from featherweight.operators.fixed_point import inverse_square_root
+from featherweight.operators.fixed_point import inverse_square_root, truncated
+from featherweight.operators.function_limits import refused_exponential, refused_logarithm, refused_root
 from featherweight.operators.kernels.interpolation import libm, tabulated
-from featherweight.operators.limits import refused_rescaling, refused_root
+from featherweight.operators.limits import refused_rescaling
 from featherweight.operators.record import Op, definition, kernel, register
 from featherweight.operators.relevance import of_exponential
 
@@ -46,21 +49,12 @@ register(
         versions={"int8": 2, "int16": 2},
         is_curved=True,
         relevant=of_exponential,
+        refused=refused_exponential,
     )
 )
-for _name in ("SQRT", "LOG"):
-    register(
-        Op(
-            _name,
-            axes="same",
-            channels_first=True,
-            is_steep_at_zero=True,
-            is_of_positive=_name == "SQRT",
-            versions={"int8": 2, "int16": 2},
-            is_curved=True,
-            is_factor=_name == "SQRT",
-        )
-    )
+_ROOT: dict[str, Any] = {"axes": "same", "channels_first": True, "is_steep_at_zero": True, "is_curved": True}
+register(Op("SQRT", is_of_positive=True, is_factor=True, versions={"int8": 2, "int16": 2}, **_ROOT))
+register(Op("LOG", refused=refused_logarithm, versions={"int8": 2, "int16": 2}, **_ROOT))
 for _name, _options in (("SQUARE", "SquareOptions"), ("COS", "CosOptions")):
     register(Op(_name, _options, axes="same", channels_first=True))
 register(Op("SIGN", "SignOptions", axes="same"))  # not tried with channels first
@@ -117,7 +111,7 @@ def square_root(call: Call) -> tuple[np.ndarray, ...]:
     _check_domain(call)
     (in_scale, in_zero), (out_scale, _) = call.affine(call.input(0)), call.affine(call.outputs[0])
     roots = np.sqrt(in_scale * (call.array(0).astype(np.int32) - in_zero).astype(np.float32))
-    return (call.finish(np.minimum(roots / out_scale, np.float32(2.0**30)).astype(np.int64)),)
+    return (call.finish(truncated(roots / out_scale)),)
 
 
 @kernel("RSQRT", "int8")

@@ -14,7 +14,7 @@ from featherweight.operators.call import Call
 from featherweight.operators.kernels import blocks, hybrid
 from featherweight.operators.kernels.matrix import delegate_takes, finisher, prepare, prepare_pair
 from featherweight.operators.kernels.rows import Rows, quantize_asymmetric, quantize_symmetric
-from featherweight.operators.limits import refused_matmul, refused_weighted
+from featherweight.operators.limits import refused_dense, refused_matmul
 from featherweight.operators.record import HYBRID_FORMS, INTEGER_FORMS, Op, kernel, output_elements, placed, register
 
 
@@ -55,7 +55,7 @@ register(
             "int8*int4": 10,
         },
         delegated=delegate_takes,
-        refused=refused_weighted,
+        refused=refused_dense,
         biased=("int16",),  # without, LiteRT sums products in 32 bits
         macs=_dense_macs,
     )

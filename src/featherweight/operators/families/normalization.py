@@ -20,6 +20,7 @@ from featherweight.operators.fixed_point import (
     rescale_twice,
     rounding_shift,
 )
+from featherweight.operators.function_limits import refused_differences
 from featherweight.operators.kernels.interpolation import libm
 from featherweight.operators.record import Op, definition, kernel, placed, register
 
@@ -30,6 +31,7 @@ register(
         axes="normalization",
         fixed_output={"int8": (16 / 256, 127)},
         versions={"int8": 2},
+        refused=refused_differences,
     )
 )
 register(
@@ -76,7 +78,7 @@ def log_softmax(call: Call) -> tuple[np.ndarray, ...]:
 
 def _log_softmax_fixed(x: np.ndarray, scale: np.float32) -> np.ndarray:
     one = 1 << (31 - _DIFFERENCE_BITS)
-    multiplier, shift = quantize_multiplier(min(float(scale) * one, float(INT32_MAX)))
+    multiplier, shift = quantize_multiplier(min(max(float(scale) * one, 1.0), float(INT32_MAX)))
     left = int(shift)
     least = -math.floor(((1 << _DIFFERENCE_BITS) - 1) * one / 2.0**left)
     x = x.astype(np.int64)

@@ -6,6 +6,8 @@ import numpy as np
 
 from featherweight.graph.numerics import dequantize, integer_range, round_half_away, storage_dtype
 from featherweight.operators.call import Call
+from featherweight.operators.fixed_point import truncated
+from featherweight.operators.limits import refused_rescaling
 from featherweight.operators.record import Op, kernel, placed, register
 
 
@@ -24,6 +26,7 @@ QUANTIZE = register(
         is_conversion=True,
         versions={"int8": 1, "int16": 2, "int4": 4},
         delegated=_delegate_takes,
+        refused=refused_rescaling,
     )
 ).name
 # By the type that is read; "channels" is int8 with a scale per channel.
@@ -59,7 +62,9 @@ def quantize_real(call: Call) -> tuple[np.ndarray, ...]:
         rounded.reshape(-1)[:whole] = np.rint(x.reshape(-1)[:whole] * inverse)
     else:
         rounded = round_half_away(x / scale)
-    return (np.clip(rounded + np.float32(zero_point), qmin, qmax).astype(storage_dtype(call.outputs[0].dtype)),)
+    if not call.profile.is_litert or call.profile.is_delegate:
+        return (np.clip(rounded + np.float32(zero_point), qmin, qmax).astype(storage_dtype(call.outputs[0].dtype)),)
+    return (call.finish(truncated(rounded), qmin, qmax),)
 
 
 @kernel("QUANTIZE", "int8", "int16")

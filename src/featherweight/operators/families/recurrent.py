@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from featherweight.graph import Graph, Node
+from featherweight.operators.call import Call
+from featherweight.operators.limits import refused_gates
 from featherweight.operators.record import Op, WeightRole, lookup, register
 
 # Positions of the two states, variable tensors of (batch, units).
@@ -15,6 +17,10 @@ def _lstm_macs(node: Node, graph: Graph) -> int:
     kernels = sum(graph.tensors[node.inputs[role.weight]].elements for role in lookup(LSTM).weights)
     batch, steps, *_ = graph.tensors[node.inputs[0]].shape
     return batch * steps * kernels
+
+
+def _refused_lstm(call: Call) -> str | None:
+    return refused_gates(call, [(role.activation, role.weight) for role in lookup(LSTM).weights])
 
 
 # Weights 1 to 4 are for the input, 5 to 8 for the hidden state, biases 12 to 15: input, forget, cell, output gate.
@@ -38,6 +44,7 @@ register(
             **{12 + at: f"{gate}_bias" for at, gate in enumerate(_GATES)},
         },
         versions={"float32*int8": 3, "int8*int8": 1},
+        refused=_refused_lstm,
         macs=_lstm_macs,
     )
 )

@@ -11,8 +11,8 @@ import numpy as np
 
 from featherweight.graph.numerics import round_half_away
 from featherweight.operators.call import Array, Call
-from featherweight.operators.fixed_point import divided, quantize_multiplier, rescale_short
-from featherweight.operators.limits import refused_mean
+from featherweight.operators.fixed_point import divided, quantize_multiplier, rescale_short, truncated
+from featherweight.operators.limits import refused_factors, refused_mean, refused_total
 from featherweight.operators.record import Op, definition, kernel, placed, register
 from featherweight.operators.relevance import of_largest, of_smallest
 
@@ -39,10 +39,10 @@ for _name, _int16 in (("MEAN", 3), ("SUM", 2)):
             is_homogeneous=_name == "MEAN",
             versions=_versions,
             delegated=lambda call: call.input(0).dtype != "int16",
-            refused=refused_mean,
+            refused=refused_mean if _name == "MEAN" else refused_total,
         )
     )
-register(Op("REDUCE_PROD", "ReducerOptions", axes="reduction"))
+register(Op("REDUCE_PROD", "ReducerOptions", axes="reduction", refused=refused_factors))
 for _name in ("REDUCE_ANY", "REDUCE_ALL"):
     register(Op(_name, "ReducerOptions", axes="decision"))
 for _name, _options in (("ARG_MAX", "ArgMaxOptions"), ("ARG_MIN", "ArgMinOptions")):
@@ -123,7 +123,7 @@ def total(call: Call) -> tuple[np.ndarray, ...]:
         )
     scale = in_scale / out_scale
     bias = np.float32(-in_zero) * scale * np.float32(count)
-    return (call.finish(round_half_away(sums.astype(np.float32) * scale + bias).astype(np.int64)),)
+    return (call.finish(truncated(round_half_away(sums.astype(np.float32) * scale + bias))),)
 
 
 @kernel("REDUCE_PROD", "int8", "int16")

@@ -51,8 +51,9 @@ def input_multiplier(scale: np.float32, *, shifts: tuple[int, ...] | None) -> tu
     exponent = binary_exponent(scale)
     left = -1 if exponent is None else 12 + exponent
     if left >= 0 and (shifts is None or left in shifts):
-        return 3 << left, 0
-    multiplier, right = float(scale) * 4096.0 * 3.0, 0
+        return 3 << min(left, 28), 0
+    # From here on, all but zero is at an end.
+    multiplier, right = min(float(scale), 2.0**16) * 4096.0 * 3.0, 0
     while multiplier <= 32767.0 / 2.0 and right <= 30:
         right += 1
         multiplier *= 2.0

@@ -10,6 +10,7 @@ import numpy as np
 from featherweight.graph import Tensor
 from featherweight.graph.numerics import integer_range, round_half_away
 from featherweight.operators.call import Call
+from featherweight.operators.fixed_point import truncated
 from featherweight.operators.kernels.products import exact_type
 from featherweight.operators.record import lookup
 
@@ -190,7 +191,7 @@ def _rescaler(call: Call, scales: np.ndarray, *, is_wide: bool, is_product: bool
     if profile.is_delegate:
         return lambda sums: call.delegated(sums, scales)
     if _rescales_really(call, is_wide=is_wide):
-        return lambda sums: call.finish(round_half_away(sums.astype(np.float64) * scales))
+        return lambda sums: call.finish(truncated(round_half_away(sums.astype(np.float64) * scales)))
     multiplier, shift = call.multiplier(scales)
     chosen = profile.rescale_wide if is_wide else profile.rescale_products if is_product else profile.rescale
     return lambda sums: call.finish(chosen(sums.astype(np.int64), multiplier, shift))

@@ -58,16 +58,6 @@ def _sum(call: Call, sign: int) -> np.ndarray:
 
 def _shifted_sum(call: Call, x: np.ndarray, z: np.ndarray, shifts: tuple[int, int]) -> np.ndarray:
     """LiteRT's int16 sum where all scales are powers of two: one operand is shifted right to the output's scale."""
-    if call.node.op == ADD and x.shape != z.shape:
-        raise call.unsupported(
-            "int16 broadcasting between scales that are powers of two is not supported (by LiteRT neither, which ends "
-            "the process; allowed: other scales, or pot_scale_int16 false)"
-        )
-    if max(shifts) != 0:
-        raise call.unsupported(
-            f"int16 scales of 2**{shifts[0]} and 2**{shifts[1]} of the output's are not supported (by LiteRT neither; "
-            "allowed: one equal, one not larger)"
-        )
     return call.finish(rounding_shift(x, -shifts[0]) + rounding_shift(z, -shifts[1]))
 
 
