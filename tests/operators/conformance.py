@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from tests.operators.building import CASES
 from tests.operators.checking import FLOAT_ULPS, Finding, compared, example, further_feeds
 from tests.operators.oracle import RESOLVERS, Oracle
+from tests.operators.ratio_conformance import KINDS, Ratios, measure_ratios, ratio_lines
 
 from featherweight.runtime import default_threads
 from featherweight.runtime.progress import track
@@ -128,7 +129,7 @@ def _round(row: Row, oracle: Oracle, number: int, elements: int, deadline: float
     draw()
 
 
-def page(rows: Sequence[Row], elements: int) -> str:
+def page(rows: Sequence[Row], elements: int, ratios: Sequence[Ratios] = ()) -> str:
     """Returns the page, in Markdown."""
     profiles = list(RESOLVERS)
     total = sum(sum(row.elements.values()) for row in rows)
@@ -156,7 +157,8 @@ def page(rows: Sequence[Row], elements: int) -> str:
         f"| operator | form | models | {' | '.join(profiles)} | refused | note |",
         f"|---|---|---:|{'---:|' * len(profiles)}---:|---|",
     ]
-    return "\n".join(lines + [_line(row, profiles, elements) for row in rows]) + "\n"
+    lines += [_line(row, profiles, elements) for row in rows]
+    return "\n".join(lines + (ratio_lines(list(ratios)) if ratios else [])) + "\n"
 
 
 def _line(row: Row, profiles: Iterable[str], elements: int) -> str:
@@ -202,6 +204,7 @@ def main() -> int:
     parser.add_argument("kinds", nargs="*", metavar="KIND", help="operators, or whole kinds in quotes; default: all")
     parser.add_argument("--elements", type=int, default=200_000, help="per operator, form and profile (200000)")
     parser.add_argument("--seconds", type=float, default=300, help="at most, per operator and form (300)")
+    parser.add_argument("--models", type=int, default=400, help="at any ratios of scales, per operator and form (400)")
     parser.add_argument("--jobs", type=int, default=default_threads(), help="processes (all processors)")
     arguments = parser.parse_args()
     wanted = set(arguments.kinds)
@@ -212,7 +215,11 @@ def main() -> int:
     work = partial(measure, elements=arguments.elements, seconds=arguments.seconds)
     with ProcessPoolExecutor(arguments.jobs) as pool:
         rows = list(track(pool.map(work, kinds), "Comparing", total=len(kinds)))
-    content = page(rows, arguments.elements)
+        over = [kind for kind in kinds if kind in KINDS]
+        ratios = list(
+            track(pool.map(partial(measure_ratios, models=arguments.models), over), "Ratios", total=len(over))
+        )
+    content = page(rows, arguments.elements, ratios)
     if wanted:
         print(content)
     else:
@@ -221,7 +228,10 @@ def main() -> int:
     unexplained = [row for row in rows if any(row.mismatches.values()) and row.kind not in REASONS]
     for row in unexplained:
         print(f"{' '.join(row.kind)}: {sum(row.mismatches.values())} mismatches; {row.first}", file=sys.stderr)
-    return int(bool(unexplained))
+    wrong = [row for row in ratios if row.first]
+    for row in wrong:
+        print(f"{' '.join(row.kind)}: {row.first}", file=sys.stderr)
+    return int(bool(unexplained or wrong))
 
 
 if __name__ == "__main__":

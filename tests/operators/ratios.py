@@ -88,13 +88,29 @@ def _with_biases(tensors: list[Tensor], record: operators.Op) -> list[Tensor]:
 def _hostile(case: Case, random: np.random.Generator) -> dict[str, np.ndarray]:
     """Returns the feeds, some of them zero or at an end of their type."""
     feeds = dict(case.feeds)
-    for tensor in case.tensors:
-        quant = tensor.quant
-        if tensor.name not in feeds or quant is None or tensor.dtype not in _REAL:
-            continue
+    for tensor in _fed(case):
         array, kind = feeds[tensor.name], random.random()
         if kind < 0.1:
-            feeds[tensor.name] = np.full_like(array, quant.zero_point[0] if quant.zero_point else 0)
+            zero_points = tensor.quant.zero_point if tensor.quant else ()
+            feeds[tensor.name] = np.full_like(array, zero_points[0] if zero_points else 0)
         elif kind < 0.2:
             feeds[tensor.name] = random.choice(integer_range(tensor.dtype), array.shape).astype(array.dtype)
     return feeds
+
+
+def extremes(case: Case, random: np.random.Generator) -> dict[str, np.ndarray]:
+    """Returns feeds that reach from one end of their types to the other, each with as much of it as it happens."""
+    feeds = dict(case.feeds)
+    for tensor in _fed(case):
+        low, high = integer_range(tensor.dtype)
+        share = random.choice([0.0, 0.5, 1.0])
+        any_of = random.integers(low, high + 1, feeds[tensor.name].shape)
+        ends = random.choice([low, high], feeds[tensor.name].shape)
+        chosen = np.where(random.random(any_of.shape) < share, ends, any_of)
+        feeds[tensor.name] = chosen.astype(feeds[tensor.name].dtype)
+    return feeds
+
+
+def _fed(case: Case) -> list[Tensor]:
+    """Returns the tensors that integers which stand for numbers are fed to."""
+    return [tensor for tensor in case.tensors if tensor.name in case.feeds and tensor.quant and tensor.dtype in _REAL]

@@ -118,11 +118,12 @@ def params_from_range(
 
     Asymmetric: ``scale = (high - low) / (qmax - qmin)``, ``zero_point = round(qmin - low / scale)``, ties away from
     zero, with the range first widened to contain zero (Jacob et al., 1712.05877, section 3). Symmetric:
-    ``scale = max(|low|, |high|) / qmax``. A range of width zero gets the scale 1: all its values are zero.
+    ``scale = max(|low|, |high|) / qmax``. A range of width zero gets the scale 1: all its values are zero. So does one
+    whose scale would be below float32's smallest normal number, which hardware flushes to zero.
     With `power_of_two` the scale is the smallest power of two that covers the range.
 
     Raises:
-        DataError: if a bound is NaN or infinite, or the scale under- or overflows float32.
+        DataError: if a bound is NaN or infinite, or the scale overflows float32.
 
     >>> params = params_from_range(0.0, 2.55, "int8")
     >>> params.scale, params.zero_point
@@ -132,9 +133,9 @@ def params_from_range(
         raise DataError(f"{where}: its range is [{low}, {high}]; both ends must be finite numbers.")
     low, high = min(float(low), 0.0), max(float(high), 0.0)
     qmin, qmax = integer_range(dtype)
-    if low == high:
-        return QuantParams(dtype, (1.0,), (0,))
     real = max(-low, high) / qmax if symmetric else (high - low) / (qmax - qmin)
+    if real < _SMALLEST_SCALE:
+        return QuantParams(dtype, (1.0,), (0,))
     scale = check_scale(real, where)
     if power_of_two:
         scale = check_scale(2.0 ** math.ceil(math.log2(real)), where)
@@ -155,18 +156,21 @@ def _zero_point(low: float, high: float, scale: float, qmin: int, qmax: int) -> 
 def scales_from_largest(largest: np.ndarray, dtype: str, *, power_of_two: bool, where: str) -> np.ndarray:
     """Returns float32 symmetric scales for the given largest magnitudes (float64, any shape).
 
-    A dead channel (zeros, or nothing but rounding noise beside the others) gets the scale that a magnitude of 5e-7
-    would have, as in the TensorFlow converter: its bias, which takes its scale from it, must stay fine.
+    A dead channel (zeros, nothing but rounding noise beside the others, or numbers whose scale float32 can't hold) gets
+    the scale that a magnitude of 5e-7 would have, as in the TensorFlow converter: its bias, which takes its scale from
+    it, must stay fine.
 
     Raises:
-        DataError: if a magnitude is NaN or infinite, or a scale under- or overflows float32.
+        DataError: if a magnitude is NaN or infinite, or a scale overflows float32.
     """
     if not np.isfinite(largest).all():
         raise DataError(
             f"{where}: it holds NaN or infinite values; quantization needs finite numbers. Repair the model's weights."
         )
-    is_dead = (largest < DEAD_WEIGHT) & ((largest == 0) | (largest.max(initial=0.0) >= 1000 * DEAD_WEIGHT))
-    scales = np.where(is_dead, DEAD_WEIGHT, largest) / integer_range(dtype, narrow=True)[1]
+    most = integer_range(dtype, narrow=True)[1]
+    is_nothing = largest < most * _SMALLEST_SCALE
+    is_dead = (largest < DEAD_WEIGHT) & (is_nothing | (largest.max(initial=0.0) >= 1000 * DEAD_WEIGHT))
+    scales = np.where(is_dead, DEAD_WEIGHT, largest) / most
     if power_of_two:
         scales = np.exp2(np.ceil(np.log2(scales)))
     for extreme in (scales.min(), scales.max()):

@@ -22,7 +22,15 @@ from featherweight.operators.families import (
     selection,
     shape,
 )
-from featherweight.operators.kernels import conv_transposed, detection, division, lstm_integer, lstm_real, sums
+from featherweight.operators.kernels import (
+    conv_transposed,
+    detection,
+    division,
+    hard_swish,
+    lstm_integer,
+    lstm_real,
+    sums,
+)
 from featherweight.operators.record import (
     Op,
     WeightRole,
@@ -60,6 +68,7 @@ _FAMILIES = (
     creation,
     elementwise,
     functions,
+    hard_swish,
     linear,
     conv_transposed,
     detection,

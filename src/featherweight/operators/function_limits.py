@@ -51,29 +51,6 @@ def refused_prelu(call: Call) -> str | None:
     return refused_rescaling(call) or refused_product(call)
 
 
-def refused_table(call: Call) -> str | None:
-    """GELU of int16: entries of its table are float32 numbers, rounded to ``2**-17 s_in / s_out`` output steps."""
-    return _without_digits(call, scale_of(call, 0) / 2.0**16)
-
-
-def refused_logarithm(call: Call) -> str | None:
-    """Logarithms of int16: the same, for entries up to ``|log(s_in)|`` or ``|log(32768 s_in)|``."""
-    return _without_digits(call, max(abs(math.log(scale_of(call, 0) * steps)) for steps in (1.0, 2.0**15)) / 2.0**24)
-
-
-def _without_digits(call: Call, unit: float) -> str | None:
-    if call.input(0).dtype != "int16" or unit < result_scale(call):
-        return None
-    return f"entries of its table, in float32, have no digits for an output in steps of {result_scale(call):.3g}"
-
-
-def refused_exponential(call: Call) -> str | None:
-    """Exponentials of int16: from one entry of the table to the next, 128 steps, by less than ``e**2``."""
-    if call.input(0).dtype != "int16" or scale_of(call, 0) < 2.0**-6:
-        return None
-    return f"an entry of its table is e**{128 * scale_of(call, 0):.3g} times the one before, with lines between them"
-
-
 def refused_root(call: Call) -> str | None:
     """Reciprocal roots of int8: ``2**-12 <= 1 / (sqrt(s_in) s_out) < 2**50``, or nothing that counts."""
     if call.input(0).dtype != "int8":

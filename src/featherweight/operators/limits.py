@@ -120,7 +120,9 @@ def refused_product(call: Call, most: float = _LARGEST_FACTOR) -> str | None:
     """Products of two tensors: ``s₁ s₂ / s_out``."""
     if call.input(0).is_float or call.input(0).quant is None:
         return None
-    return too_large(scale_of(call, 0) * scale_of(call, 1) / result_scale(call), most)
+    with np.errstate(over="ignore"):
+        product = float(np.float32(scale_of(call, 0)) * np.float32(scale_of(call, 1)))
+    return too_large(product / result_scale(call), most)
 
 
 def refused_matmul(call: Call) -> str | None:
@@ -227,6 +229,18 @@ def refused_order(call: Call) -> str | None:
     if x.dtype != "int16" or x.quant is None:
         return refused_equality(call)
     return None if scale_of(call, 0) == scale_of(call, 1) else "its operands have two scales, which it does not read"
+
+
+def coarse_equality(call: Call) -> str | None:
+    """Comparisons bring operands to units of 1/256: smaller steps are equal to their neighbours."""
+    if call.input(0).is_float or call.input(0).quant is None or scale_of(call, 0) >= 2.0**-8:
+        return None
+    return f"it compares in steps of 1/256, and those of its operands are {scale_of(call, 0):.3g}"
+
+
+def coarse_order(call: Call) -> str | None:
+    """The same but for int16, which is compared as it is."""
+    return None if call.input(0).dtype == "int16" else coarse_equality(call)
 
 
 def refused_padding(call: Call) -> str | None:

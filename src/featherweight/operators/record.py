@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 from featherweight.errors import FormatError
 from featherweight.graph import Graph, Node, Tensor
 from featherweight.operators.axes import AxesRule
@@ -93,6 +95,8 @@ class Op:
             computes nonsense), or None; reads tensors only, no values.
         finest: (type, largest scale of an input) → the finest scale that an output beside it can have; None where
             there is no such limit.
+        coarse: says why the integer kernel loses what a call is about, although it computes it, or None.
+        divisor: position of the operand that others are divided by: its errors count relative to itself.
         integer_attrs: attributes that the integer form of a type needs, by the type.
         biased: types of activations whose kernels are right with a bias only, if with one of zeros.
         relevant: which values of an input matter to what it computes.
@@ -137,6 +141,8 @@ class Op:
     channels_first: bool = False
     refused: Callable[[Call], str | None] = _no_refusal
     finest: Callable[[str, float], float] | None = None
+    coarse: Callable[[Call], str | None] = _no_refusal
+    divisor: int | None = None
     integer_attrs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     biased: tuple[str, ...] = ()
     relevant: Rule = _all_matter
@@ -248,11 +254,14 @@ def refusal(call: Call) -> str | None:
     op = lookup(call.node.op)
     others = [t for i, t in enumerate(call.inputs) if t is not None and i != op.weight]
     real = [t for t in (*others, *call.outputs) if t.dtype in ("int8", "int16")]
-    has_scales = bool(real) and all(t.quant is not None and len(t.quant.scale) == 1 for t in real)
+    has_scales = bool(real) and all(
+        t.quant is not None and len(t.quant.scale) == 1 and t.quant.scale[0] > 0 for t in real
+    )
     if not call.profile.is_litert or not has_scales:
         return None
-    is_delegated = call.profile.is_delegate and op.delegated(call)
-    return op.refused(call) or (None if is_delegated else refused_fused(call))
+    with np.errstate(over="ignore"):  # scales may be of any size
+        is_delegated = call.profile.is_delegate and op.delegated(call)
+        return op.refused(call) or (None if is_delegated else refused_fused(call))
 
 
 def macs(node: Node, graph: Graph) -> int:

@@ -113,3 +113,38 @@ def coarse_sources(
             further = [n for n in maker.inputs if n in made and n not in seen and graph.tensors[n].is_float]
             waiting += further
             seen.update(further)
+
+
+def coarse_divisors(
+    node: Node, graph: Graph, magnitudes: Magnitudes, forms: Forms, params: Mapping[str, QuantParams]
+) -> Iterator[tuple[Node, str]]:
+    """Yields (operator, reason) for the integer operators whose steps are too coarse for what a node divides by.
+
+    They are those that compute it, whether at once or as the terms of a float sum. A quotient's relative error is that
+    of its divisor v, ``s² / 12 v²`` of each term; where v is less than a step, it may be a division by zero.
+    """
+    made = producers(graph)
+    sizes = np.abs(magnitudes.values.astype(np.float64))
+    counts, sizes = magnitudes.counts[sizes > 0].astype(np.float64), sizes[sizes > 0]
+    waiting = [(operators.lookup(node.op).input_of(node, operators.lookup(node.op).divisor), 1.0)]
+    seen = {waiting[0][0]}
+    while waiting and counts.size:
+        name, terms = waiting.pop()
+        maker = made.get(name)
+        if maker is None:
+            continue
+        op = operators.lookup(maker.op)
+        if dtype := forms.activation(maker):
+            step = params[name].scale[0] if name in params else 0.0
+            noise = float(counts @ np.minimum(terms * step**2 / 12 / sizes**2, 1.0) / counts.sum())
+            ratio = -10 * math.log10(noise) if noise else math.inf
+            if sizes.min() < step * math.sqrt(terms):
+                yield maker, f"a step of its output is more than some values that {node.op} '{node.name}' divides by"
+            elif ratio < LEAST_DB[dtype]:
+                yield maker, f"steps of its output leave {ratio:.0f} dB in what {node.op} '{node.name}' divides by"
+        elif op.moves_data or op.finest is not None or op.is_reduction:
+            count = graph.tensors[maker.inputs[0]].elements / max(graph.tensors[name].elements, 1)
+            terms *= (1 / count if op.is_homogeneous else count) if op.is_reduction and not op.picks else 1
+            further = [n for n in maker.inputs if n in made and n not in seen and graph.tensors[n].is_float]
+            waiting += [(n, terms) for n in further]
+            seen.update(further)

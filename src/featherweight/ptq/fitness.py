@@ -44,6 +44,13 @@ def _integer_nodes(graph: Graph, forms: Forms) -> Iterator[Node]:
 def _refusal(
     node: Node, graph: Graph, params: Mapping[str, QuantParams], edges: Mapping[str, QuantParams], profile: Profile
 ) -> str | None:
+    return operators.refusal(_planned(node, graph, params, edges, profile))
+
+
+def _planned(
+    node: Node, graph: Graph, params: Mapping[str, QuantParams], edges: Mapping[str, QuantParams], profile: Profile
+) -> Call:
+    """Returns an operator as the plan will have it, without values."""
     inputs = tuple(
         _typed(graph.tensors[name], edges.get(edge(node.name, position)) or params.get(name)) if name else None
         for position, name in enumerate(node.inputs)
@@ -51,8 +58,7 @@ def _refusal(
     outputs = tuple(_typed(graph.tensors[name], params.get(name)) for name in node.outputs)
     op, dtype = operators.lookup(node.op), outputs[0].dtype if outputs else ""
     planned = replace(node, attrs={**node.attrs, **op.integer_attrs.get(dtype, {})})
-    call = Call(planned, (None,) * len(inputs), inputs, outputs, profile)
-    return operators.refusal(call)
+    return Call(planned, (None,) * len(inputs), inputs, outputs, profile)
 
 
 def _typed(tensor: Tensor, params: QuantParams | None) -> Tensor:
@@ -61,9 +67,16 @@ def _typed(tensor: Tensor, params: QuantParams | None) -> Tensor:
 
 
 def unfaithful(
-    graph: Graph, stats: Stats | None, forms: Forms, params: Mapping[str, QuantParams], target: Target
+    graph: Graph,
+    stats: Stats | None,
+    forms: Forms,
+    params: Mapping[str, QuantParams],
+    edges: Mapping[str, QuantParams],
+    target: Target,
 ) -> Rejected:
     """Returns the operators that are too coarse in integers where their values lie: curves, and what goes with them.
+
+    So are comparisons of what is finer than they compare, and what computes divisors, whose errors count as factors'.
 
     Measured on what calibration saw: the integers of each operator alone, from exact inputs, against its function.
     Where the grids of a factor are too coarse, and not the kernel, so are the statistics that lead to it and what
@@ -74,6 +87,12 @@ def unfaithful(
     profile = profiles.find(target.profile)
     for node in graph.nodes:
         op = operators.lookup(node.op)
+        if forms.activation(node) and (reason := op.coarse(_planned(node, graph, params, edges, profile))) is not None:
+            found[node.name] = (node, reason)
+        divided = stats.tensors.get(op.input_of(node, op.divisor)) if stats is not None else None
+        if divided is not None and divided.magnitudes is not None:
+            for source, reason in factors.coarse_divisors(node, graph, divided.magnitudes, forms, params):
+                found.setdefault(source.name, (source, reason))
         measured = stats.tensors.get(node.inputs[0]) if stats is not None and op.is_curved else None
         if measured is None or measured.magnitudes is None or not measured.magnitudes.keys.size:
             continue

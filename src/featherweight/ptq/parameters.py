@@ -18,7 +18,7 @@ from featherweight.ptq import recurrent
 from featherweight.ptq.fitness import unfaithful, unfit
 from featherweight.ptq.forms import Forms, freed_form, real_tensors, weight_roles
 from featherweight.ptq.groups import fixed_outputs, integer_nodes, tied_groups
-from featherweight.ptq.partners import Partners
+from featherweight.ptq.partners import Partners, is_blank
 from featherweight.ptq.plan import edge
 from featherweight.ptq.ranges import Ranges
 from featherweight.ptq.weights import weight_params
@@ -76,7 +76,7 @@ class ParameterPlanner:
             self.plan_activations()
             if self.is_free and (rejected := self.slowed_by_zero_points()):
                 return rejected
-            coarse = unfaithful(self.graph, self.ranges.stats, self.forms, self.params, self.target)
+            coarse = unfaithful(self.graph, self.ranges.stats, self.forms, self.params, self.edges, self.target)
             self.too_wide = frozenset(node.inputs[0] for node, _ in coarse if self.has_curve(node)) - self.tight
             if self.too_wide:
                 return []
@@ -174,7 +174,10 @@ class ParameterPlanner:
         dtype = self.dtypes[names[0]]
         if dtype == "int16" and self.tight.isdisjoint(names):
             low, high = low * _HEADROOM, high * _HEADROOM
-        return self.from_range(low, high, dtype, names[0], symmetric=any(map(self.wants_symmetric, names)))
+        params = self.from_range(low, high, dtype, names[0], symmetric=any(map(self.wants_symmetric, names)))
+        if low < high and is_blank(params):
+            self.notes.append(f"tensor '{names[0]}': its values, up to {max(-low, high):.3g}, count as zero")
+        return params
 
     def has_curve(self, node: Node) -> bool:
         """True for a 16-bit operator that follows a curve over its input's whole range: in coarser steps over more."""

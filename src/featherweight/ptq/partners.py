@@ -41,7 +41,7 @@ class Partners:
     def fit(self, nodes: Sequence[Node], groups: Iterable[Sequence[str]]) -> None:
         """Fits the parameters of groups of tensors, each of which shares one scale."""
         self.group = {name: members for members in groups for name in members}
-        blank = {name for name in self.group if _is_blank(self.params[name])}
+        blank = {name for name in self.group if is_blank(self.params[name])}
         for _ in range(_ROUNDS):
             before = dict(self.params)
             for node in nodes:
@@ -98,7 +98,7 @@ class Partners:
         scales = [self.params[name].scale[0] for name in (*others, *node.outputs) if name in self.params]
         if op.finest is None or not scales:
             return params
-        if _is_blank(params):
+        if is_blank(params):
             return self.with_scale(params, max(scales))
         if node.outputs[0] not in self.params:
             return params
@@ -116,6 +116,6 @@ class Partners:
         return replace(params, scale=(float(np.float32(scale)),))
 
 
-def _is_blank(params: QuantParams) -> bool:
-    """True for the parameters that a tensor of zeros alone gets."""
+def is_blank(params: QuantParams) -> bool:
+    """True for the parameters that a tensor of zeros alone gets, or of values that are nothing to float32."""
     return params.scale == (_BLANK_SCALE,) and params.zero_point == (0,)

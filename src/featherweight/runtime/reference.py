@@ -109,7 +109,8 @@ def evaluate(
         call = Call(node, arrays, inputs, outputs, execution.profile, run_graph, intermediates, graph.tensors)
         if reason := operators.refusal(call):
             raise UnsupportedOp(f"{call.place}: LiteRT can't compute it: {reason}. Keep it float, or quantize it anew.")
-        found = _kernel(node, graph)(call)
+        with np.errstate(all="ignore"):  # what is beyond float32 goes through, as on devices
+            found = _kernel(node, graph)(call)
         # Behind its outputs, a kernel returns the new values of the variable tensors that it read.
         variables = [tensor for tensor in inputs if tensor is not None and tensor.is_variable]
         written = outputs if len(found) == len(outputs) else (*outputs, *variables)

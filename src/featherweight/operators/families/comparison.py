@@ -11,7 +11,7 @@ import numpy as np
 
 from featherweight.operators.call import Array, Call
 from featherweight.operators.fixed_point import doubling_high_multiply, quantize_multiplier, rounding_shift
-from featherweight.operators.limits import refused_equality, refused_order
+from featherweight.operators.limits import coarse_equality, coarse_order, refused_equality, refused_order
 from featherweight.operators.record import Op, definition, kernel, register
 from featherweight.operators.relevance import of_compared
 
@@ -21,28 +21,20 @@ for _name, _options, _int16 in (
     ("NOT_EQUAL", "NotEqualOptions", 4),
     ("GREATER_EQUAL", "GreaterEqualOptions", 3),
     ("LESS", "LessOptions", 3),
+    ("GREATER", "GreaterOptions", None),
+    ("LESS_EQUAL", "LessEqualOptions", None),
 ):
+    _is_equality = _name in ("EQUAL", "NOT_EQUAL")
     register(
         Op(
             _name,
             _options,
             axes="joined",
             same_scale=(0, 1),
-            versions={"int8": 2, "int16": _int16},
+            versions={"int8": 2} | ({"int16": _int16} if _int16 else {}),
             relevant=of_compared,
-            refused=refused_order if _name in ("GREATER_EQUAL", "LESS") else refused_equality,
-        )
-    )
-for _name, _options in (("GREATER", "GreaterOptions"), ("LESS_EQUAL", "LessEqualOptions")):
-    register(
-        Op(
-            _name,
-            _options,
-            axes="joined",
-            same_scale=(0, 1),
-            versions={"int8": 2},
-            relevant=of_compared,
-            refused=refused_order,
+            refused=refused_equality if _is_equality else refused_order,
+            coarse=coarse_equality if _is_equality else coarse_order,
         )
     )
 for _name, _options in (("LOGICAL_AND", "LogicalAndOptions"), ("LOGICAL_OR", "LogicalOrOptions")):

@@ -38,8 +38,9 @@ def _has_few_axes(call: Call) -> bool:
     return all(len(call.input(position).shape) <= 6 for position in (0, 1))
 
 
-# A result finer than this beside its operands holds nothing but their rounding; the kernels reach little further.
-_FINEST = {"int8": 2.0**-7, "int16": 2.0**-13}
+# A result finer than this beside its operands holds nothing but their rounding; the kernels reach little further, and
+# the sum of two int8 operands does not wrap around in any of them.
+_FINEST = {"int8": 2.0**-6, "int16": 2.0**-13}
 
 
 def _finest_sum(dtype: str, largest: float) -> float:
@@ -137,9 +138,9 @@ for _name, _relevant in (("MAXIMUM", of_larger), ("MINIMUM", of_smaller)):
     )
 
 register(Op("ADD_N", "AddNOptions", axes="joined"))
-DIV = register(Op("DIV", "DivOptions", axes="joined", trained={0: "scale", 1: "scale"})).name
-register(Op("FLOOR_DIV", "FloorDivOptions", axes="joined"))
-register(Op("FLOOR_MOD", "FloorModOptions", axes="joined"))
+DIV = register(Op("DIV", "DivOptions", axes="joined", trained={0: "scale", 1: "scale"}, divisor=1)).name
+register(Op("FLOOR_DIV", "FloorDivOptions", axes="joined", divisor=1))
+register(Op("FLOOR_MOD", "FloorModOptions", axes="joined", divisor=1))
 register(Op("POW", "PowOptions", axes="joined"))
 register(Op("ATAN2", "ATan2Options", axes="joined"))
 

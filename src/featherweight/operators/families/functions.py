@@ -10,7 +10,7 @@ from featherweight.errors import DataError
 from featherweight.graph.numerics import storage_dtype
 from featherweight.operators.call import Array, Call
 from featherweight.operators.fixed_point import inverse_square_root, truncated
-from featherweight.operators.function_limits import refused_exponential, refused_logarithm, refused_root
+from featherweight.operators.function_limits import refused_root
 from featherweight.operators.kernels.interpolation import libm, tabulated
 from featherweight.operators.limits import refused_rescaling
 from featherweight.operators.record import Op, definition, kernel, register
@@ -49,12 +49,11 @@ register(
         versions={"int8": 2, "int16": 2},
         is_curved=True,
         relevant=of_exponential,
-        refused=refused_exponential,
     )
 )
 _ROOT: dict[str, Any] = {"axes": "same", "channels_first": True, "is_steep_at_zero": True, "is_curved": True}
 register(Op("SQRT", is_of_positive=True, is_factor=True, versions={"int8": 2, "int16": 2}, **_ROOT))
-register(Op("LOG", refused=refused_logarithm, versions={"int8": 2, "int16": 2}, **_ROOT))
+register(Op("LOG", versions={"int8": 2, "int16": 2}, **_ROOT))
 for _name, _options in (("SQUARE", "SquareOptions"), ("COS", "CosOptions")):
     register(Op(_name, _options, axes="same", channels_first=True))
 register(Op("SIGN", "SignOptions", axes="same"))  # not tried with channels first

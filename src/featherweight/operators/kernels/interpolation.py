@@ -148,10 +148,11 @@ def table_16(function: Function, low: Real, high: Real, inverse: Real) -> np.nda
 
 
 def look_up(x: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Returns the interpolated entries for int16 values held in int64."""
+    """Returns the interpolated entries for int16 values held in int64; slopes and sums wrap at 16 bits."""
     index = 256 + (x >> 7)
     base = table[index]
-    return base + (((table[index + 1] - base) * (x & 0x7F) + 64) >> 7)
+    slope = (table[index + 1] - base).astype(np.int16).astype(np.int64)
+    return (base + ((slope * (x & 0x7F) + 64) >> 7)).astype(np.int16).astype(np.int64)
 
 
 @functools.cache

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from tests.operators.oracle import Oracle
+from tests.operators.ratio_conformance import KINDS, Kind, Ratios, measure_ratios, ratio_lines
+
+
+@pytest.fixture(scope="module")
+def oracle() -> Iterator[Oracle]:
+    running = Oracle()
+    yield running
+    running.close()
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=" ".join)
+def test_at_all_ratios_of_scales_litert_gives_these_integers_or_they_are_refused(kind: Kind, oracle: Oracle) -> None:
+    row = measure_ratios(kind, 8, oracle)
+    assert not row.first, row.first
+    assert row.models
+
+
+def test_what_is_refused_can_not_be_computed(oracle: Oracle) -> None:
+    row = measure_ratios(("HARD_SWISH", "int8"), 60, oracle)
+    (reason,) = (reason for reason in row.reasons if "times its output's" in reason)
+    assert "allowed: less than …" in reason
+    count, shown = row.reasons[reason]
+    assert count >= shown >= 10
+    assert f"| {reason} | {count:,} | {shown:,} |" in ratio_lines([row])
+
+
+def test_the_page_counts_what_is_wrong() -> None:
+    row = Ratios(("ADD", "int8"), models=3)
+    row.equal["xnnpack"], row.mismatches["xnnpack"], row.ended["xnnpack"] = 5, 2, 1
+    lines = ratio_lines([row])
+    assert "- 8 runs compared, of which 2 differ and 1 end; 0 refused, of which 0 shown." in lines
+    assert "| ADD | int8 | 3 | 3 / 7 | 0 / 0 | 0 / 0 | 0 | 0 |" in lines
+
+
+def test_a_kernel_that_ends_the_process_is_an_answer_like_others(oracle: Oracle) -> None:
+    row = measure_ratios(("SQUARED_DIFFERENCE", "int8"), 12, oracle)
+    assert row.shown["xnnpack"] > 0
+    assert row.equal["xnnpack"] > 0
