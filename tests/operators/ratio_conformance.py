@@ -167,7 +167,7 @@ def ratio_lines(rows: list[Ratios]) -> list[str]:
         "",
         "The same models with other scales: from 1.2e-38 to 1.3e+30, near each other or up to 2**160 apart, and some",
         "operands are zeros alone. What the reference kernels do not refuse, LiteRT must compute, and all integers",
-        "must be equal. What they refuse, LiteRT ends with an error, ends the process at, or gives nonsense for: *shown*",
+        "must be equal. What they refuse, LiteRT ends with an error, ends the process at, or computes wrongly: *shown*",
         "where it does so for the values tried here. A cell is *models that differ or end / models compared*.",
         "",
         f"- {total + wrong + ended:,} runs compared, of which {wrong:,} differ and {ended:,} end; {refused:,} refused, "

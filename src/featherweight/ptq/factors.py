@@ -13,8 +13,9 @@ from statistics import NormalDist
 import numpy as np
 
 from featherweight import operators
+from featherweight.calibration import TensorStats
 from featherweight.calibration.details import Magnitudes
-from featherweight.graph import Graph, Node, consumers, producers
+from featherweight.graph import Graph, Node, Tensor, consumers, producers
 from featherweight.graph.numerics import QuantParams
 from featherweight.ptq.forms import Forms
 
@@ -116,35 +117,56 @@ def coarse_sources(
 
 
 def coarse_divisors(
-    node: Node, graph: Graph, magnitudes: Magnitudes, forms: Forms, params: Mapping[str, QuantParams]
+    node: Node, graph: Graph, measured: Mapping[str, TensorStats], forms: Forms, params: Mapping[str, QuantParams]
 ) -> Iterator[tuple[Node, str]]:
     """Yields (operator, reason) for the integer operators whose steps are too coarse for what a node divides by.
 
-    They are those that compute it, whether at once or as the terms of a float sum. A quotient's relative error is that
+    They are those that compute it, whether at once or by float sums and products. A quotient's relative error is that
     of its divisor v, ``s² / 12 v²`` of each term; where v is less than a step, it may be a division by zero.
     """
     made = producers(graph)
+    divisor = operators.lookup(node.op).input_of(node, operators.lookup(node.op).divisor)
+    magnitudes = measured[divisor].magnitudes if divisor in measured else None
+    if magnitudes is None:
+        return
     sizes = np.abs(magnitudes.values.astype(np.float64))
     counts, sizes = magnitudes.counts[sizes > 0].astype(np.float64), sizes[sizes > 0]
-    waiting = [(operators.lookup(node.op).input_of(node, operators.lookup(node.op).divisor), 1.0)]
-    seen = {waiting[0][0]}
+    waiting, seen = [(divisor, 1.0)], {divisor}
     while waiting and counts.size:
         name, terms = waiting.pop()
         maker = made.get(name)
         if maker is None:
             continue
-        op = operators.lookup(maker.op)
         if dtype := forms.activation(maker):
-            step = params[name].scale[0] if name in params else 0.0
-            noise = float(counts @ np.minimum(terms * step**2 / 12 / sizes**2, 1.0) / counts.sum())
+            step = math.sqrt(terms) * (params[name].scale[0] if name in params else 0.0)
+            noise = float(counts @ np.minimum(step**2 / 12 / sizes**2, 1.0) / counts.sum())
             ratio = -10 * math.log10(noise) if noise else math.inf
-            if sizes.min() < step * math.sqrt(terms):
+            if sizes.min() < step:
                 yield maker, f"a step of its output is more than some values that {node.op} '{node.name}' divides by"
             elif ratio < LEAST_DB[dtype]:
                 yield maker, f"steps of its output leave {ratio:.0f} dB in what {node.op} '{node.name}' divides by"
-        elif op.moves_data or op.finest is not None or op.is_reduction:
-            count = graph.tensors[maker.inputs[0]].elements / max(graph.tensors[name].elements, 1)
-            terms *= (1 / count if op.is_homogeneous else count) if op.is_reduction and not op.picks else 1
-            further = [n for n in maker.inputs if n in made and n not in seen and graph.tensors[n].is_float]
-            waiting += [(n, terms) for n in further]
-            seen.update(further)
+            continue
+        for source, gain in _gains(maker, graph, measured):
+            if source in made and source not in seen:
+                seen.add(source)
+                waiting.append((source, terms * gain))
+
+
+def _gains(node: Node, graph: Graph, measured: Mapping[str, TensorStats]) -> Iterator[tuple[str, float]]:
+    """Yields (input, by what a float operator multiplies the square of its error), where that is the same anywhere."""
+    op, sources = operators.lookup(node.op), [t for _, t in graph.float_inputs(node)]
+    if op.is_reduction:
+        count = sources[0].elements / max(graph.tensors[node.outputs[0]].elements, 1)
+        yield sources[0].name, 1.0 if op.picks else 1 / count if op.is_homogeneous else count
+    elif op.moves_data or op.picks or op.finest is not None or (op.elementwise == 1 and not op.is_curved):
+        yield from ((tensor.name, 1.0) for tensor in sources)
+    elif op.elementwise == 2 and op.divisor is None and len(sources) == 2:
+        for tensor, other in (sources, reversed(sources)):
+            yield tensor.name, _largest(other, measured) ** 2
+
+
+def _largest(tensor: Tensor, measured: Mapping[str, TensorStats]) -> float:
+    if tensor.is_constant:
+        return float(np.abs(np.asarray(tensor.array)).max(initial=0.0))
+    found = measured.get(tensor.name)
+    return max(abs(found.low), abs(found.high)) if found else 0.0

@@ -89,9 +89,8 @@ def unfaithful(
         op = operators.lookup(node.op)
         if forms.activation(node) and (reason := op.coarse(_planned(node, graph, params, edges, profile))) is not None:
             found[node.name] = (node, reason)
-        divided = stats.tensors.get(op.input_of(node, op.divisor)) if stats is not None else None
-        if divided is not None and divided.magnitudes is not None:
-            for source, reason in factors.coarse_divisors(node, graph, divided.magnitudes, forms, params):
+        if op.divisor is not None and stats is not None:
+            for source, reason in factors.coarse_divisors(node, graph, stats.tensors, forms, params):
                 found.setdefault(source.name, (source, reason))
         measured = stats.tensors.get(node.inputs[0]) if stats is not None and op.is_curved else None
         if measured is None or measured.magnitudes is None or not measured.magnitudes.keys.size:

@@ -18,7 +18,7 @@ from featherweight.ptq import recurrent
 from featherweight.ptq.fitness import unfaithful, unfit
 from featherweight.ptq.forms import Forms, freed_form, real_tensors, weight_roles
 from featherweight.ptq.groups import fixed_outputs, integer_nodes, tied_groups
-from featherweight.ptq.partners import Partners, is_blank
+from featherweight.ptq.partners import MOST_STEPS, Partners, is_blank
 from featherweight.ptq.plan import edge
 from featherweight.ptq.ranges import Ranges
 from featherweight.ptq.weights import weight_params
@@ -26,8 +26,6 @@ from featherweight.recipes.recipe import Recipe, Scheme
 from featherweight.targets.target import Target
 from featherweight.tflite import release_pages
 
-# Half of what int32 holds.
-_MOST_STEPS = 2.0**30
 # From here on a product that XNNPACK leaves to the built-in kernel loses 20 µs (0.18 ns per multiply-accumulate).
 _LEAST_SLOW_MACS = 110_000
 # How much wider than measured the ranges of 16-bit activations are, but where a curve becomes too coarse by it: they
@@ -200,7 +198,7 @@ class ParameterPlanner:
         fused = str(node.attrs.get("fused_activation_function", "NONE")) if node else "NONE"
         largest = max((abs(bound) for bound in FUSED_BOUNDS.get(fused, ()) if bound), default=0.0)
         qmin, qmax = integer_range(self.dtypes[name])
-        return largest / _MOST_STEPS * (qmax - qmin)
+        return largest / MOST_STEPS * (qmax - qmin)
 
     def from_range(self, low: float, high: float, dtype: str, where: str, *, symmetric: bool = False) -> QuantParams:
         """Returns per-tensor activation parameters in the target's kind of scale."""

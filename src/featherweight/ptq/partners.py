@@ -14,13 +14,17 @@ import numpy as np
 from featherweight import operators
 from featherweight.graph import Graph, Node, consumers
 from featherweight.graph.numerics import QuantParams
+from featherweight.operators.call import FUSED_BOUNDS, fused_activation
 from featherweight.targets.target import Target
 
 # Of the output's scale: below, 8 bits of an operand are less than a step of it (and XNNPACK leaves the operator).
 _FINEST_OPERAND = 2.0**-9
 # Of a tensor of zeros alone (`numerics.params_from_range`).
 _BLANK_SCALE = 1.0
+_LARGEST_SCALE = 2.0**127
 _ROUNDS = 4
+# Half of what int32 holds: as far as the bounds of activations may be away, in steps.
+MOST_STEPS = 2.0**30
 
 
 class Partners:
@@ -60,9 +64,11 @@ class Partners:
         filled = (
             names if operators.lookup(node.op).finest is not None else [n for n in node.outputs if n in self.params]
         )
+        bounds = FUSED_BOUNDS.get(fused_activation(node), ())
+        least = max((abs(bound) for bound in bounds if bound), default=0.0) / MOST_STEPS
         for name in filled:
             if others and name in blank and len({self.params[n].dtype for n in names}) == 1:
-                self.rescale(name, max(others))
+                self.rescale(name, max(*others, least))
                 blank.difference_update(self.group[name])
 
     def coarsen(self, node: Node) -> None:
@@ -113,7 +119,7 @@ class Partners:
         """Returns parameters with another scale, the next power of two where the target wants one."""
         if self.target.is_power_of_two:
             scale = 2.0 ** float(np.ceil(np.log2(scale)))
-        return replace(params, scale=(float(np.float32(scale)),))
+        return replace(params, scale=(float(np.float32(min(scale, _LARGEST_SCALE))),))
 
 
 def is_blank(params: QuantParams) -> bool:
