@@ -59,7 +59,7 @@ def quantized(op: str, form: str) -> Any:
     stats = None
     if recipe.needs_ranges:
         stats = calibrate(model, [feeds(model, seed) for seed in range(4)], progress=False)
-    decided = plan(model, stats, recipe, LITERT)
+    decided = plan(model, stats, recipe, LITERT, integers=True)
     assert list(decided.forms.values()) == [form], (decided.forms, decided.kept_float)
     return rewrite(model, decided)
 

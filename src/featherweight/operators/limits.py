@@ -165,14 +165,17 @@ def refused_dense(call: Call) -> str | None:
 
 def _unlike_bias(call: Call, weight: Tensor, bias: Tensor) -> str | None:
     """Of layers with one scale, a bias's may differ from ``s_in s_w`` by a fiftieth of an output step (kernel_util)."""
-    if weight.quant is None or len(weight.quant.scale) != 1:
+    if weight.quant is None or len(weight.quant.scale) != 1 or not (bias.is_float or bias.dtype in ("int32", "int64")):
         return None
-    product = scale_of(call, 0) * weight.quant.scale[0]
+    product, step = scale_of(call, 0) * weight.quant.scale[0], result_scale(call)
     # Of a bias that is planned, it differs by float32's rounding.
     found = bias.quant.scale[0] if bias.quant is not None and bias.quant.scale else product * (1 + 2.0**-24)
-    if abs(product - found) <= 0.02 * result_scale(call):
+    if abs(product - found) <= 0.02 * step:
         return None
-    return f"the scale {found:.3g} of its bias has not the digits for an output in steps of {result_scale(call):.3g}"
+    return (
+        f"the scale of its bias and the product of its input's and its weight's, {product:.3g}, are further apart than "
+        f"a fiftieth of an output step, {step:.3g}"
+    )
 
 
 def refused_depthwise(call: Call) -> str | None:
