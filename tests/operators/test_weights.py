@@ -89,7 +89,8 @@ def test_a_table_is_read_within_its_rows() -> None:
 
 def test_a_bias_of_another_type_than_the_kernel_reads_is_refused() -> None:
     built = Case("FULLY_CONNECTED").fed("x", np.ones((1, 2), np.int16), replace(SCALES, dtype="int16"))
-    built.constant("w", np.ones((2, 2), np.int8), SCALES).constant("b", np.ones(2, np.int32), SCALES)
+    bias = QuantParams("int32", (SCALES.scale[0] ** 2,), (0,))
+    built.constant("w", np.ones((2, 2), np.int8), SCALES).constant("b", np.ones(2, np.int32), bias)
     built = replace(built.gives("int16", replace(SCALES, dtype="int16")), form="int16")
     with pytest.raises(UnsupportedOp, match="a bias of int32, where LiteRT reads int64, are not supported"):
         built.model()
