@@ -17,6 +17,7 @@ from featherweight.calibration.probes import Probed
 from featherweight.calibration.stats import ChannelMoments, Stats, TensorStats, channel_moments
 from featherweight.errors import DataError
 from featherweight.graph import Model
+from featherweight.operators.families.variables import keeps_state
 from featherweight.runtime import Feed, Session
 from featherweight.runtime.litert import weight_bytes
 from featherweight.runtime.samples import input_tensors
@@ -125,6 +126,8 @@ class ValueShard:
 def shard_number(model: Model, threads: int, kept_bytes: int) -> int:
     """Returns how many interpreters work side by side: two, unless there is one thread or they take much memory."""
     weights = sum(tensor.stored_bytes for tensor in model.main.tensors.values())
+    if keeps_state(model):  # each step follows the one before
+        return 1
     return 2 if threads > 1 and weights + kept_bytes <= _LARGEST_TWICE_BYTES else 1
 
 

@@ -123,8 +123,8 @@ class Node:
 
     @property
     def name(self) -> str:
-        """The node's name in plans, rules and messages: its first output's."""
-        return next((o for o in self.outputs if o), f"{self.op}()")
+        """The node's name in plans, rules and messages: its first output's, or else its operator and inputs."""
+        return next((o for o in self.outputs if o), f"{self.op}({', '.join(self.inputs)})")
 
 
 @dataclass(frozen=True, eq=False)

@@ -71,7 +71,7 @@ def storage_dtype(dtype: str) -> np.dtype:
     """
     if dtype in {"bfloat16", "int4", "int2", "uint4"}:
         return np.dtype(getattr(ml_dtypes, dtype))
-    return np.dtype(dtype)
+    return np.dtype(object if dtype == "resource" else dtype)
 
 
 def round_half_away(x: np.ndarray) -> np.ndarray:

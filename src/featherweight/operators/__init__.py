@@ -21,6 +21,7 @@ from featherweight.operators.families import (
     resize,
     selection,
     shape,
+    variables,
 )
 from featherweight.operators.kernels import (
     conv_transposed,
@@ -84,4 +85,5 @@ _FAMILIES = (
     resize,
     selection,
     shape,
+    variables,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -48,6 +48,7 @@ class Call:
         run_graph: runs another graph of the model.
         intermediates: tensors that only say in which parameters the kernel holds what it computes on the way.
         tensors: the graph's tensors by name (the scales of weights in blocks are one).
+        kept: what operators keep from run to run, by name.
         dtype: the float type that is computed in.
     """
 
@@ -59,6 +60,7 @@ class Call:
     run_graph: RunGraph = _alone
     intermediates: tuple[Tensor, ...] = ()
     tensors: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    kept: MutableMapping[str, Array] = field(default_factory=dict[str, Array])
     dtype: str = "float32"
 
     @property

@@ -9,8 +9,9 @@ import numpy as np
 
 from featherweight import operators
 from featherweight.errors import FormatError, listed
-from featherweight.graph import Graph, Model, Node, Tensor, producers
+from featherweight.graph import Graph, Model, Node, Tensor, consumers, producers
 from featherweight.graph.numerics import INTEGER_BITS
+from featherweight.operators.families import variables
 from featherweight.operators.relevance import EVERYTHING
 from featherweight.ptq import recurrent
 from featherweight.ptq.relevance import finite_values, relevant_intervals
@@ -120,6 +121,8 @@ def weight_position(node: Node, graph: Graph) -> int | None:
     if op.weight is not None:
         is_weight = op.weight < len(node.inputs) and _is_constant(node.inputs[op.weight], graph)
         return op.weight if is_weight else None
+    if not node.outputs:  # what is assigned to a variable is no weight
+        return None
     for position, tensor in graph.float_inputs(node):
         if tensor.is_constant and tensor.elements >= _SMALLEST_TABLE_ELEMENTS:
             return position
@@ -272,6 +275,40 @@ def follow_layers(result: Forms, graph: Graph, target: Target) -> None:
                 result.forms[writer.name] = recurrent.states(node)[name]
             else:
                 result.keep(writer, "it writes the state of a float layer")
+
+
+def follow_variables(result: Forms, model: Model, planned: Graph) -> None:
+    """Gives all that reads or assigns a variable one integer type, where all of it is planned, or keeps it float."""
+    handed = next(variables.handed_on(model), None)
+    for name, uses in variables.uses(model).items():
+        real = [use for use in uses if model.graphs[use.graph].tensors[use.value].is_float]
+        computed = [use for use in real if use.is_read or not _is_constant(use.value, model.graphs[use.graph])]
+        if handed is not None or not name:
+            where = f"{handed.op} '{handed.name}' hands it" if handed is not None else "it comes"
+            obstacle = f"{where} from graph to graph, where it is not followed"
+        else:
+            obstacle = _obstacle_of_variable(result, [use.node for use in computed], planned)
+        for use in real:
+            if obstacle is not None:
+                result.keep(use.node, f"its variable '{name}' stays float: {obstacle}")
+            elif use not in computed:
+                result.kept_float.pop(use.node.name, None)
+                result.forms[use.node.name] = result.forms[computed[0].node.name]
+
+
+def _obstacle_of_variable(result: Forms, users: Sequence[Node], planned: Graph) -> str | None:
+    """Returns why what reads a variable, or assigns computed values to it, can't do so in one integer type."""
+    made, read = producers(planned), consumers(planned)
+    for node in users:
+        if result.activation(node) is None:
+            return result.kept_float[node.name].rpartition("stays float: ")[2].removeprefix(f"{node.op}: ")
+    if len({result.activation(node) for node in users}) > 1:
+        return "a rule of the recipe gives it two types"
+    around = [made.get(node.inputs[-1]) for node in users]
+    around += [reader for node in users for name in node.outputs for reader in read.get(name, ())]
+    if not any(node is not None and node not in users and result.activation(node) for node in around):
+        return "it only keeps data, between float operators"
+    return None
 
 
 def real_tensors(graph: Graph) -> list[Tensor]:

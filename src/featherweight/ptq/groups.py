@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from featherweight import operators
 from featherweight.graph import Graph, Node
@@ -30,7 +30,12 @@ def fixed_outputs(graph: Graph, forms: Forms) -> dict[str, QuantParams]:
 
 
 def tied_groups(
-    graph: Graph, forms: Forms, dtypes: Mapping[str, str], ranges: Ranges, fixed: dict[str, QuantParams]
+    graph: Graph,
+    forms: Forms,
+    dtypes: Mapping[str, str],
+    ranges: Ranges,
+    fixed: dict[str, QuantParams],
+    kept: Iterable[Sequence[str]] = (),
 ) -> list[list[str]]:
     """Returns the tensors in groups that must share parameters; a fixed output only joins where it fits.
 
@@ -40,6 +45,7 @@ def tied_groups(
         dtypes: the integer types of its tensors.
         ranges: of its tensors.
         fixed: parameters that kernels prescribe; those of groups that take them over are added.
+        kept: for each variable, the tensors that hold its value.
     """
 
     def fits(names: list[str], params: QuantParams) -> bool:
@@ -53,6 +59,9 @@ def tied_groups(
     for node, dtype in integer_nodes(graph, forms):
         tied = [name for name in sharing(node) if dtypes.get(name) == dtype]
         links += [(tied[0], other) for other in tied[1:]]
+    for values in kept:
+        same = [name for name in values if dtypes.get(name) == dtypes.get(values[0])]
+        links += [(values[0], other) for other in same[1:]]
     grouped: dict[str, list[str]] = {}
     roots = united(dtypes, (pair for pair in links if not fixed.keys() & pair))
     for name, root in roots.items():

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from featherweight import operators
 from featherweight.graph import Graph, Model, Node, consumers, producers
-from featherweight.ptq.forms import Forms, follow_layers
+from featherweight.ptq.forms import Forms, follow_layers, follow_variables
 from featherweight.recipes.recipe import Recipe
 from featherweight.targets.target import Target
 
@@ -28,6 +28,7 @@ def settle(result: Forms, model: Model, planned: Graph, recipe: Recipe, target: 
     for graph in model.graphs:
         follow_layers(result, graph, target)
     if recipe.needs_ranges:
+        follow_variables(result, model, planned)
         _keep_islands_float(result, planned)
 
 

@@ -14,6 +14,7 @@ from featherweight.graph import Graph, Model, Node, consumers, producers
 from featherweight.graph.numerics import QuantParams, integer_range, params_from_range
 from featherweight.operators import profiles
 from featherweight.operators.call import FUSED_BOUNDS
+from featherweight.operators.families.variables import VALUE, uses
 from featherweight.ptq import recurrent
 from featherweight.ptq.fitness import unfaithful, unfit
 from featherweight.ptq.forms import Forms, freed_form, real_tensors, weight_roles
@@ -39,6 +40,7 @@ class ParameterPlanner:
 
     def __init__(
         self,
+        model: Model,
         graph: Graph,
         stats: Stats | None,
         recipe: Recipe,
@@ -52,6 +54,7 @@ class ParameterPlanner:
         tight: Collection[str],
     ) -> None:
         self.graph, self.target, self.forms, self.io, self.given = graph, target, forms, io, given
+        self.variables = uses(model)
         self.default_dtype = next((r.activation.dtype for r in recipe.rules if r.activation), "int8")
         self.made, self.read = producers(self.graph), consumers(self.graph)
         self.params: dict[str, QuantParams] = {}
@@ -129,17 +132,19 @@ class ParameterPlanner:
         """Gives every tensor that is integer somewhere its parameters."""
         fixed = fixed_outputs(self.graph, self.forms)
         self.notes += self.ranges.notes_on_inputs()
-        groups = tied_groups(self.graph, self.forms, self.dtypes, self.ranges, fixed)
+        kept = [[use.value for use in each if use.value in self.dtypes] for each in self.variables.values()]
+        groups = tied_groups(self.graph, self.forms, self.dtypes, self.ranges, fixed, filter(None, kept))
         for members in groups:
             self.params |= dict.fromkeys(members, self.group_params(members, fixed))
         self.params |= {name: params for name, params in fixed.items() if name not in self.params}
         self.partners = Partners(self.graph, self.params, self.target, [*fixed, *self.given])
         nodes = list(integer_nodes(self.graph, self.forms))
-        self.partners.fit([node for node, _ in nodes], groups)
+        self.partners.fit([node for node, _ in nodes if node.outputs], groups)
         for node, _ in nodes:
             self.plan_states(node)
         for node, dtype in nodes:
             self.plan_inputs(node, operators.lookup(node.op), dtype)
+        self.plan_variables()
         self.notes += self.ranges.notes_on_infinity()
 
     def plan_states(self, node: Node) -> None:
@@ -153,6 +158,15 @@ class ParameterPlanner:
                 low, high = self.ranges.extremes(name)
                 self.params[name], notes = recurrent.cell_params(low, high, f"{node.op} '{node.name}'")
                 self.notes += notes
+
+    def plan_variables(self) -> None:
+        """Gives what is assigned to a variable the parameters of what is read from it."""
+        for each in self.variables.values():
+            kept = next((self.params[use.value] for use in each if use.is_read and use.value in self.params), None)
+            for use in each:
+                if kept is not None and not use.is_read and self.forms.activation(use.node):
+                    self.edges.pop(edge(use.node.name, VALUE), None)
+                    self.want(use.node, VALUE, use.value, kept)
 
     def group_params(self, names: list[str], fixed: dict[str, QuantParams]) -> QuantParams:
         """Returns the parameters that hold the values of all tensors of a group."""

@@ -68,7 +68,7 @@ def plan(
     tight: set[str] = set()
     while True:
         planner = ParameterPlanner(
-            graph, stats, recipe, target, forms, io, ranges, given or {}, is_free=is_free, tight=tight
+            model, graph, stats, recipe, target, forms, io, ranges, given or {}, is_free=is_free, tight=tight
         )
         rejected = planner.planned(model)
         if planner.too_wide:

@@ -1,8 +1,9 @@
 """Runs models on the reference kernels of `operators`: node by node, in one arithmetic profile.
 
-Variable tensors (the state of fused recurrent layers) hold zero when a run begins, as in a fresh session of LiteRT, and
-keep what nodes write to them to its end: over the parts of a large batch too. A model whose results shall not depend on
-what ran before in the same session must itself write its state before it reads it.
+When a run begins, variable tensors (the state of fused recurrent layers) hold zero, as in a fresh session of LiteRT,
+and variables what the model initializes them with. Both keep what nodes write to them to its end: over the parts of a
+large batch too, so that rows of a model of batch 1 are steps. A model whose results shall not depend on what ran before
+in the same session must itself write its state before it reads it.
 """
 
 from __future__ import annotations
@@ -75,12 +76,14 @@ class Execution:
 
     Attributes:
         state: the values that variable tensors have by now, by name.
+        kept: the values of variables, by name.
         running: the graphs that are being computed, each called by another.
     """
 
     model: Model
     profile: Profile
     state: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
+    kept: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
     running: tuple[int, ...] = (0,)
 
 
@@ -106,7 +109,9 @@ def evaluate(
         intermediates = tuple(graph.tensors[name] for name in node.extras.get("intermediates", ()) if name)
         run_graph = functools.partial(_run_graph, execution)
         inputs, outputs = tensors_of(node, graph)
-        call = Call(node, arrays, inputs, outputs, execution.profile, run_graph, intermediates, graph.tensors)
+        call = Call(
+            node, arrays, inputs, outputs, execution.profile, run_graph, intermediates, graph.tensors, execution.kept
+        )
         if reason := operators.refusal(call):
             raise UnsupportedOp(f"{call.place}: LiteRT can't compute it: {reason}. Keep it float, or quantize it anew.")
         with np.errstate(all="ignore"):  # what is beyond float32 goes through, as on devices

@@ -9,7 +9,6 @@ from featherweight.operators.record import Op, kernel, register
 
 register(Op("WHILE", "WhileOptions", axes="kept", calls=("cond_subgraph_index", "body_subgraph_index")))
 register(Op("IF", "IfOptions", axes="kept", calls=("then_subgraph_index", "else_subgraph_index")))
-register(Op("CALL_ONCE", "CallOnceOptions", calls=("init_subgraph_index",)))
 register(Op("CALL", "CallOptions", calls=("subgraph",)))
 register(Op("STABLEHLO_COMPOSITE", "StableHLOCompositeOptions", calls=("decomposition_subgraph_index",)))
 register(Op("STABLEHLO_REDUCE_WINDOW", "StablehloReduceWindowOptions", calls=("body_subgraph_index",)))
