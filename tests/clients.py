@@ -72,6 +72,12 @@ def tflm_run(path: str | Path, inputs: Inputs) -> list[np.ndarray]:
     return _run_in_process("tflm", path, inputs)
 
 
+def tflm_steps(path: str | Path, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Run a file of one input with TFLite Micro on one step after another; the outputs, and those after a reset."""
+    first, again = _run_in_process("tflm-steps", path, steps)
+    return first, again
+
+
 def litert_run(path: str | Path, inputs: Inputs, resolver: str = "auto") -> list[np.ndarray]:
     """Run a file with LiteRT: `auto` (XNNPACK), `nodelegate` (own kernels) or `ref` (reference)."""
     if resolver not in RESOLVERS:
@@ -193,6 +199,22 @@ def _tflm(path: str, named: dict[str, np.ndarray]) -> list[np.ndarray]:
     return [np.array(interpreter.get_output(index)) for index in range(count)]
 
 
+def _tflm_steps(path: str, named: dict[str, np.ndarray]) -> list[np.ndarray]:
+    from tflite_micro.python.tflite_micro import runtime
+
+    interpreter = runtime.Interpreter.from_file(path, arena_size=1 << 20)
+    (steps,) = named.values()
+
+    def ran(x: np.ndarray) -> np.ndarray:
+        interpreter.set_input(x, 0)
+        interpreter.invoke()
+        return np.array(interpreter.get_output(0))
+
+    first = [ran(x) for x in steps]
+    interpreter.reset()
+    return [np.stack(first), np.stack([ran(x) for x in steps])]
+
+
 def _litert_outputs(path: str) -> list[dict[str, object]]:
     from ai_edge_litert.interpreter import Interpreter
 
@@ -218,7 +240,7 @@ def _main(client: str, model: str, given: str, taken: str) -> None:
     if client.startswith("litert-"):
         outputs = _litert(model, named, client.removeprefix("litert-"))
     else:
-        outputs = {"tflm": _tflm, "openvino": _openvino}[client](model, named)
+        outputs = {"tflm": _tflm, "tflm-steps": _tflm_steps, "openvino": _openvino}[client](model, named)
     np.savez(taken, *outputs)
 
 

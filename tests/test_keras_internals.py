@@ -275,3 +275,15 @@ def test_the_private_names_of_keras_stand_in_one_module() -> None:
     assert {path: found for path, text in sources.items() if (found := names & names_of_others(text))} == {}
     for forbidden in ("keras.src", "gc.get_objects", "sys.meta_path"):
         assert [path for path, text in sources.items() if forbidden in text] == []
+
+
+def test_a_recording_scope_knows_what_was_assigned_and_drops_it() -> None:
+    layer = keras.layers.SimpleRNN(2, stateful=True)
+    before = np.asarray(layer(np.ones((1, 3, 4), np.float32)))
+    layer.reset_state()
+    with keras_internals.recording_scope() as scope:
+        layer(np.ones((1, 3, 4), np.float32))
+        layer(np.ones((1, 3, 4), np.float32))
+    (state,) = scope.assigned
+    assert np.asarray(scope.get_current_value(state)).any()
+    assert np.array_equal(np.asarray(layer(np.ones((1, 3, 4), np.float32))), before)

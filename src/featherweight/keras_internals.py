@@ -70,6 +70,29 @@ def names_of_outputs(model: Any) -> list[str] | None:
     return getattr(getattr(model, "_functional", None) or model, "output_names", None)
 
 
+def recording_scope() -> Any:
+    """Returns a `keras.StatelessScope` with a list `assigned` of the variables that code inside of it assigns to.
+
+    (`StatelessScope.add_update`, which every assignment calls: the states of recurrent layers are in no public list.)
+    """
+    import keras
+
+    class Recording(keras.StatelessScope):
+        """Drops assignments, as any stateless scope does, but knows which there were."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.assigned: list[Any] = []
+
+        def add_update(self, update: tuple[Any, Any]) -> None:
+            """Takes (variable, value)."""
+            if all(variable is not update[0] for variable in self.assigned):
+                self.assigned.append(update[0])
+            super().add_update(update)
+
+    return Recording()
+
+
 def sharding_of(variable: Any) -> Any:
     """Returns how a variable is laid out over devices, for another one of its shape; None where it is not.
 

@@ -21,7 +21,7 @@ from featherweight.runtime.litert import Session
 _log = logging.getLogger("featherweight")
 # The batch at which a freed graph is checked against its source, besides 1.
 SEVERAL = 3
-_WAY_OUT = (
+WAY_OUT = (
     "This is a defect of the conversion; nothing was returned. Lower it another way (route='tensorflow' for a Keras "
     "model), replace the layer, and please report it."
 )
@@ -128,9 +128,9 @@ class Check:
             with Session(model) as session:
                 got = verify.outputs_of(session, inputs)
         except FeatherweightError as error:
-            raise LoweringError(f"The lowered {self.title} does not run: {error}. {_WAY_OUT}") from error
+            raise LoweringError(f"The lowered {self.title} does not run: {error}. {WAY_OUT}") from error
         found = self._differences(model, inputs, outputs, got, 1)
-        verify.require_equal(found, self.title, _WAY_OUT)
+        verify.require_equal(found, self.title, WAY_OUT)
 
     def at_free_batch(self, model: Model) -> None:
         """Compares at several samples and at one.
@@ -145,7 +145,7 @@ class Check:
             single = verify.outputs_of(session, one)
             found = verify.outputs_of(session, inputs)
         where = f"{self.title} at batch {SEVERAL}"
-        verify.require_equal(self._differences(model, inputs, outputs, found, SEVERAL), where, _WAY_OUT)
+        verify.require_equal(self._differences(model, inputs, outputs, found, SEVERAL), where, WAY_OUT)
         first = [o[:1] if o.shape != g.shape else o for o, g in zip(outputs, single, strict=True)]
         if not all(d.is_tolerable for d in self._differences(model, one, first, single, 1)):
             self.at_fixed_batch(model)  # The samples of a batch depend on each other: ask the source itself.

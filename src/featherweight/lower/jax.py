@@ -12,14 +12,23 @@ import numpy as np
 
 from featherweight.errors import LoweringError
 from featherweight.graph import Model, Signature
-from featherweight.lower import names
-from featherweight.lower.checking import SEVERAL, Check, Lowered, checked, with_recurrent_styles
+from featherweight.lower import names, verify
+from featherweight.lower.checking import (
+    SEVERAL,
+    WAY_OUT,
+    Check,
+    Lowered,
+    batch_of,
+    checked,
+    with_recurrent_styles,
+)
 from featherweight.lower.converter import SIGNATURE, convert
 from featherweight.lower.rewrites import fused_lstm
 from featherweight.lower.rewrites.double import in_float64
 from featherweight.lower.rewrites.engine import UNROLLED, rewritten
 from featherweight.lower.rewrites.rules import RULES
 from featherweight.lower.source import Input, Source, first_samples, unique_names
+from featherweight.lower.states import State, check_steps, with_variables
 
 # The source runs a few times only: compiling it must not take longer than all the rest.
 _QUICK_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -80,6 +89,15 @@ def lower_source(
 def _lowered(source: Source, unroll: bool, fuse: bool, samples: Iterable[Any] | None) -> Lowered:
     given = first_samples(samples, source.inputs)
     trace = _traced(source, 1)
+    states: list[State] = []
+    said: tuple[str, ...] = ()
+    if (stateful := source.with_state()) is not None:
+        source, initial, said = stateful
+        states = [State(name, value) for name, value in initial.items()]
+        real = source.inputs[: -len(states)]
+        fed = batch_of(given, real, 1) or verify.random_inputs(real, 1, _integer_limits(trace.jaxpr.jaxpr, real))
+        given = [[*fed, *initial.values()]]
+        trace = _traced(source, 1)
     outputs = tuple(source.outputs) or tuple(f"output_{i}" for i in range(len(trace.out_avals)))
     if len(outputs) == 1 and not source.outputs:
         outputs = ("output",)
@@ -105,6 +123,10 @@ def _lowered(source: Source, unroll: bool, fuse: bool, samples: Iterable[Any] | 
             return _converted(named, traced, unroll, applied)
 
         lowered = checked(check, convert)
+        if states:
+            model = with_variables(lowered.model, states)
+            check_steps(model, compiled, given[0][: -len(states)], states, source.title, WAY_OUT)
+            lowered = replace(lowered, model=model, notes=(*said, *lowered.notes))
     return with_recurrent_styles(replace(lowered, notes=(*lowered.notes, *notes)), is_unrolled=UNROLLED in applied)
 
 

@@ -7,16 +7,18 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from featherweight import keras_internals
-from featherweight.errors import LoweringError
-from featherweight.lower.source import Input, Source, shape_list, sized, unique_names, with_input_shapes
+from featherweight.errors import LoweringError, listed
+from featherweight.lower.source import Input, Source, Stateful, shape_list, sized, unique_names, with_input_shapes
 
+# The type of seeds: what random layers do to them is no state that a file keeps.
+_SEED = "uint32"
 SUFFIXES = (".keras", ".h5", ".hdf5")
 
 
@@ -122,16 +124,67 @@ def read(model: Any, samples: Sequence[Any] | None = None, input_shapes: Any = N
     """
     inputs, pack = _inputs(model, samples, input_shapes)
     names = _declared_outputs(model)
+    assigned: list[Any] = []
+    title = f"Keras model '{model.name}'"
 
     def call(*arrays: Any) -> list[Any]:
         import keras
 
-        with keras.StatelessScope():  # Whatever the call would assign (seeds, counters) is dropped.
+        with keras_internals.recording_scope() as scope:
             outputs = model(*pack(arrays), training=False)
         names[:] = _declared_outputs(model) or _output_names(outputs)
+        assigned[:] = scope.assigned
         return keras.tree.flatten(outputs)
 
-    return Source(call, inputs, outputs=names, title=f"Keras model '{model.name}'", scope=model.name)
+    def stateful() -> Stateful | None:
+        kept = [variable for variable in assigned if str(variable.dtype) != _SEED]
+        if not kept:
+            return None
+        named = unique_names([*(item.name for item in inputs), *names, *(variable.path for variable in kept)])
+        initial, notes = _initial_values(model, kept, named[-len(kept) :])
+        fixed = tuple(replace(i, shape=(1, *i.shape[1:])) if i.has_free_batch else i for i in inputs)
+        if fixed != inputs:
+            notes += (f"The batch of the {title} is fixed at 1: it keeps state between calls.",)
+
+        def step(*arrays: Any) -> list[Any]:
+            import keras
+
+            pairs = list(zip(kept, arrays[len(inputs) :], strict=True))
+            with keras.StatelessScope(state_mapping=pairs) as scope:
+                outputs = model(*pack(arrays[: len(inputs)]), training=False)
+            return [*keras.tree.flatten(outputs), *(scope.get_current_value(variable) for variable in kept)]
+
+        items = [Input(name, value.shape, value.dtype.name) for name, value in initial.items()]
+        outputs = (*names, *(f"{name}/next" for name in initial))
+        return Source(step, (*fixed, *items), outputs, title, model.name), initial, notes
+
+    return Source(call, inputs, names, title, model.name, stateful)
+
+
+def _initial_values(
+    model: Any, variables: Sequence[Any], names: Sequence[str]
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Returns what variables are when their layers have reset them, by name, and a note on those that none resets."""
+    import keras
+
+    with keras.StatelessScope() as scope:
+        for layer in keras_internals.layers_of(model):
+            reset = getattr(layer, "reset_state", None) or getattr(layer, "reset_states", None)
+            if callable(reset):
+                reset()
+    found: dict[str, np.ndarray] = {}
+    as_now: list[str] = []
+    for name, variable in zip(names, variables, strict=True):
+        value = scope.get_current_value(variable)
+        if value is None:
+            value = variable.value
+            as_now.append(name)
+        found[name] = np.asarray(keras.ops.convert_to_numpy(value))
+    note = (
+        f"State of the Keras model '{model.name}' begins with the values that it has now ({listed(as_now, 3)}): its "
+        "layers have no method reset_state."
+    )
+    return found, (note,) if as_now else ()
 
 
 @dataclass(frozen=True)

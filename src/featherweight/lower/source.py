@@ -50,6 +50,8 @@ class Source:
         outputs: public output names; may be a list that `call` fills. Empty: ``output_0``, ``output_1`` …
         title: what messages call it.
         scope: the name scope around all of it, which tensor names are to leave out.
+        with_state: once `call` was traced, returns the source whose last inputs and outputs are the state that it keeps
+            between calls, with its initial values by name; None where it keeps none.
     """
 
     call: Callable[..., Sequence[Any]]
@@ -57,6 +59,11 @@ class Source:
     outputs: Sequence[str] = ()
     title: str = "model"
     scope: str = ""
+    with_state: Callable[[], Stateful | None] = lambda: None
+
+
+Stateful = tuple[Source, Mapping[str, np.ndarray], tuple[str, ...]]
+"""A source that takes and gives its state, the state's initial values by name, and notes."""
 
 
 def first_samples(samples: Iterable[Any] | None, inputs: Sequence[Input], count: int = 3) -> list[list[np.ndarray]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,10 @@ _OF_SUM = 4 * 2.0**-24
 _TIMES_SOURCE = 4.0
 # Beside float64, where only one of two results is rounded: InceptionV3's folded batch norms leave 1.3 times.
 _TIMES_TOLERATED = 2.0
+
+
+Run = Callable[[Sequence[np.ndarray], int], list[np.ndarray]]
+"""What runs a source: (arrays in order, batch) → outputs in order."""
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ _MOST_THREADS = 8
 _SOFTMAX_ABORT_CLASSES = 512
 # A model with more constants than this is given to LiteRT as a file, which it maps, instead of as a copy in memory.
 _LARGEST_COPY_BYTES = 64 << 20
+# The signature of a graph that gives variables their initial values.
+RESET = "reset"
 _NOTICE = re.compile(rb"^INFO: Created TensorFlow Lite XNNPACK delegate for CPU\.\s*$")
 _notice_lock = threading.Lock()
 _notice_seen = False
@@ -151,8 +153,12 @@ class Session:
         return self._running().tensor(self._index[tensor])
 
     def reset(self) -> None:
-        """Sets variable tensors (the state of recurrent layers) back to zero."""
-        self._running().reset_all_variables()
+        """Sets variable tensors (the state of recurrent layers) to zero, and runs the signature ``reset``, if any."""
+        interpreter = self._running()
+        interpreter.reset_all_variables()
+        if any(s.key == RESET and not s.inputs for s in self.model.signatures):
+            with _reported("reset the variables"):
+                interpreter.get_signature_runner(RESET)()
 
     def _fetch(self, tensor: str, fetch: Callable[[int], np.ndarray]) -> np.ndarray:
         """Returns an output's array; one without elements too, which LiteRT refuses to hand out."""
