@@ -12,7 +12,7 @@ from keras import layers, ops
 from tests.clients import tflm_steps
 
 import featherweight as fw
-from featherweight.errors import FeatherweightError
+from featherweight.errors import FeatherweightError, LoweringError
 from featherweight.graph.numerics import dequantize, quantize
 from featherweight.runtime import Session
 from featherweight.tasks.load import load_with_notes
@@ -46,7 +46,7 @@ class Counter(layers.Layer):
 
     def reset_state(self) -> None:
         self.count.assign(ops.full((), 5, "int32"))
-        self.mean.assign(ops.ones_like(self.mean))
+        self.mean.assign(ops.ones(self.mean.shape))
 
 
 def _recurrent(kind: str) -> keras.Model:
@@ -156,6 +156,16 @@ def test_a_free_batch_is_fixed_and_states_of_all_types_begin_as_reset_state_says
         session.reset()
         assert float(next(iter(session.run(ones[0]).values()))[0, 0]) == found[0]
     assert found == [6.0, 7.0, 8.0]
+
+
+def test_a_reset_state_that_fails_is_named():
+    class Odd(Counter):
+        def reset_state(self) -> None:
+            raise KeyError("none")
+
+    x = keras.Input((_FEATURES,))
+    with pytest.raises(LoweringError, match=r"'reset_state' of layer 'odd' raises KeyError"):
+        fw.load(keras.Model(x, Odd(name="odd")(x)))
 
 
 def test_a_stateless_model_has_no_variables_and_one_signature():

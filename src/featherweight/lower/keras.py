@@ -169,9 +169,14 @@ def _initial_values(
 
     with keras.StatelessScope() as scope:
         for layer in keras_internals.layers_of(model):
-            reset = getattr(layer, "reset_state", None) or getattr(layer, "reset_states", None)
-            if callable(reset):
-                reset()
+            name = next((n for n in ("reset_state", "reset_states") if callable(getattr(layer, n, None))), None)
+            try:
+                getattr(layer, name)() if name else None
+            except Exception as error:  # Whatever the layer's own code raises.
+                raise LoweringError(
+                    f"'{name}' of layer '{layer.name}' raises {type(error).__name__}: {error}. It must set the state "
+                    "that the layer begins with."
+                ) from error
     found: dict[str, np.ndarray] = {}
     as_now: list[str] = []
     for name, variable in zip(names, variables, strict=True):
