@@ -17,7 +17,7 @@ from featherweight.calibration.probes import Probed
 from featherweight.calibration.stats import ChannelMoments, Stats, TensorStats, channel_moments
 from featherweight.errors import DataError
 from featherweight.graph import Model
-from featherweight.operators.families.variables import keeps_state
+from featherweight.operators.families.control import keeps_state
 from featherweight.runtime import Feed, Session
 from featherweight.runtime.litert import weight_bytes
 from featherweight.runtime.samples import input_tensors

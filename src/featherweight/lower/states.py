@@ -16,7 +16,7 @@ from featherweight.graph import Graph, Model, Node, Signature, Tensor, constant
 from featherweight.graph.editor import Editor
 from featherweight.lower import verify
 from featherweight.lower.source import Input
-from featherweight.operators.families.variables import ASSIGN, CALL_ONCE, HANDLE, READ
+from featherweight.operators.families.control import ASSIGN, CALL_ONCE, HANDLE, READ
 from featherweight.runtime.litert import RESET, Session
 
 _STEPS = 3

@@ -21,7 +21,6 @@ from featherweight.operators.families import (
     resize,
     selection,
     shape,
-    variables,
 )
 from featherweight.operators.kernels import (
     conv_transposed,
@@ -85,5 +84,4 @@ _FAMILIES = (
     resize,
     selection,
     shape,
-    variables,
 )

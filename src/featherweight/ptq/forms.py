@@ -11,7 +11,7 @@ from featherweight import operators
 from featherweight.errors import FormatError, listed
 from featherweight.graph import Graph, Model, Node, Tensor, consumers, producers
 from featherweight.graph.numerics import INTEGER_BITS
-from featherweight.operators.families import variables
+from featherweight.operators.families import control
 from featherweight.operators.relevance import EVERYTHING
 from featherweight.ptq import recurrent
 from featherweight.ptq.relevance import finite_values, relevant_intervals
@@ -279,8 +279,8 @@ def follow_layers(result: Forms, graph: Graph, target: Target) -> None:
 
 def follow_variables(result: Forms, model: Model, planned: Graph) -> None:
     """Gives all that reads or assigns a variable one integer type, where all of it is planned, or keeps it float."""
-    handed = next(variables.handed_on(model), None)
-    for name, uses in variables.uses(model).items():
+    handed = next(control.handed_on(model), None)
+    for name, uses in control.uses(model).items():
         real = [use for use in uses if model.graphs[use.graph].tensors[use.value].is_float]
         computed = [use for use in real if use.is_read or not _is_constant(use.value, model.graphs[use.graph])]
         if handed is not None or not name:

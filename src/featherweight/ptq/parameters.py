@@ -14,7 +14,7 @@ from featherweight.graph import Graph, Model, Node, consumers, producers
 from featherweight.graph.numerics import QuantParams, integer_range, params_from_range
 from featherweight.operators import profiles
 from featherweight.operators.call import FUSED_BOUNDS
-from featherweight.operators.families.variables import VALUE, uses
+from featherweight.operators.families.control import VALUE, uses
 from featherweight.ptq import recurrent
 from featherweight.ptq.fitness import unfaithful, unfit
 from featherweight.ptq.forms import Forms, freed_form, real_tensors, weight_roles
