@@ -336,3 +336,46 @@ def test_a_mask_that_is_computed_from_an_input(recipe: str) -> None:
     q = quantize(model, recipe, calibration=feeds, progress=False)
     right, found = (np.concatenate([np.asarray(run(m, feed)) for feed in feeds]) for m in (model, q.model))
     assert sqnr_db(right, found) >= 25.0
+
+
+def test_only_what_reads_a_mask_is_float_before_weights() -> None:
+    shape, wide = (1, 4, 4, 2), (1, 8, 8, 2)
+    layers = [
+        layer("SELECT_V2", ("c", "x", "low"), {"m": shape}),
+        layer("TRANSPOSE_CONV", ("sizes", "w", "m"), {"t": wide}, stride_h=2, stride_w=2, padding="SAME"),
+        unary("RELU", "t", "r", wide),
+        add("r", "r", "y", wide),
+    ]
+    constants = {
+        "c": np.arange(4)[None, :, None, None] < 3,
+        "low": np.float32(-1e9),
+        "w": weights(2, 2, 2, 2),
+        "sizes": np.array(wide, np.int32),
+    }
+    model = net({"x": shape}, constants, layers, ["y"])
+    q = quantize(model, "int8", calibration=draws(model, 8, 0), verify=False, progress=False)
+    assert "m" in q.plan.kept_float
+    assert {name: form for name, form in q.plan.forms.items() if name != "t"} == {"r": "int8", "y": "int8"}
+
+
+def test_the_largest_of_masked_values_is_no_mask() -> None:
+    shape, row = (1, 8, 16), (1, 16)
+    layers = [
+        layer("SELECT_V2", ("c", "x", "low"), {"m": shape}),
+        layer("REDUCE_MAX", ("m", "axis"), {"r": row}, keep_dims=False),
+        dense("r", "w", "", "y", row),
+    ]
+    for low in (-np.inf, LOWEST, -1e9):
+        constants = {
+            "c": np.arange(8)[None, :, None] < 5,
+            "low": np.float32(low),
+            "axis": np.array([1], np.int32),
+            "w": weights(16, 16),
+        }
+        model = net({"x": shape}, constants, layers, ["y"])
+        feeds = draws(model, 8, 0)
+        q = quantize(model, "int8", calibration=feeds, progress=False)
+        assert q.plan.kept_float == {}
+        assert decibels(model, q.model) >= 25.0
+        assert calibrate(model, feeds, progress=False).tensors["r"].is_masked is False
+        assert calibrate(model, feeds, progress=False).tensors["m"].is_masked is True

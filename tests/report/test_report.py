@@ -159,3 +159,21 @@ def test_cells():
     assert [percent(1, 4), percent(1, 0), percent(math.inf, math.inf)] == ["25 %", "-", "-"]
     assert shortened("a" * 30 + "b" * 30, 21) == "a" * 10 + "…" + "b" * 10
     assert shortened("short", 21) == "short"
+
+
+def test_reasons_are_grouped_and_long_names_are_shortened_where_shown(quantized):
+    from featherweight.report.summary import NodeNote
+    from featherweight.report.text import grouped, grouped_notes
+
+    long = "encoder/" * 30 + "query"
+    kept = [NodeNote(f"add_{i}", "ADD", "ADD: it has no constant weights") for i in range(265)]
+    kept.append(NodeNote(long, "GREATER", f"GREATER: '{long}' holds infinity"))
+    report = replace(quantized.report, kept_float=tuple(kept), notes=(f"FULLY_CONNECTED '{long}': 3 dB",) * 3)
+    text = str(report)
+    assert "265  ADD       add_0, add_1, add_2, and 262 more" in text
+    assert long not in text
+    assert "(and 2 more like it)" in text
+    assert len(grouped(kept)) == 2
+    assert [row.name for row in report.kept_float] == [note.name for note in kept]
+    assert long in report.to_json()["notes"][0]
+    assert grouped_notes(["ADD 'a': 3 µs", "MUL 'b': slow"]) == ["ADD 'a': 3 µs", "MUL 'b': slow"]

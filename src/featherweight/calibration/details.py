@@ -10,6 +10,7 @@ import numpy as np
 from featherweight.calibration.infinity import holding_infinity
 from featherweight.graph import Graph
 from featherweight.operators import lookup
+from featherweight.operators.relevance import LARGEST_ORDINARY
 
 # A row whose largest score lies below this is masked as a whole (masks begin at -1e4): nobody reads its softmax.
 _LOWEST_PEAK = -4096.0
@@ -112,6 +113,7 @@ class Details:
     hidden: set[str] = field(default_factory=set[str])
     peaks: dict[str, float | None] = field(default_factory=dict[str, "float | None"])
     magnitudes: dict[str, Magnitudes] = field(default_factory=dict[str, Magnitudes])
+    masked: set[str] = field(default_factory=set[str])
 
     def finite(self, name: str, values: np.ndarray) -> np.ndarray:
         """Returns the values that count: the finite ones of a tensor that may hold infinity, else all."""
@@ -126,6 +128,8 @@ class Details:
 
     def take(self, name: str, values: np.ndarray) -> None:
         """Adds what one run computed."""
+        if name in self.asked.infinite and not (np.abs(values) < LARGEST_ORDINARY).all():
+            self.masked.add(name)
         if name in self.asked.rows:
             self.peaks[name] = lesser(self.peaks.get(name), least_peak(values))
         if name in self.asked.curves:

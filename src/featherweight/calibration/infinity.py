@@ -18,7 +18,7 @@ from featherweight.operators.relevance import (
 
 # What these compute from an infinity is finite again, or a fault that is worth an error.
 _ENDING = (of_rectified, of_saturated, of_exponential)
-_ENDING_WEIGHTS = ("conv", "depthwise", "dense")
+_ENDING_WEIGHTS = ("conv", "depthwise", "transposed", "dense", "recurrent")
 
 
 def holding_infinity(graph: Graph, *, or_nan: bool = False) -> frozenset[str]:

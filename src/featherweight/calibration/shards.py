@@ -228,7 +228,8 @@ def _extremes(count: int, low: float, high: float) -> TensorStats:
 
 def _detailed(stats: TensorStats, name: str, details: Details) -> TensorStats:
     peak, magnitudes = details.peaks.get(name), details.magnitudes.get(name)
-    return replace(stats, peak=peak, magnitudes=magnitudes, is_infinite=name in details.hidden)
+    masked = name in details.masked if name in details.asked.infinite else None
+    return replace(stats, peak=peak, magnitudes=magnitudes, is_infinite=name in details.hidden, is_masked=masked)
 
 
 def _hidden_infinities(model: Model, computed: Sequence[str], feed: Feed, asked: Asked) -> dict[str, np.ndarray]:

@@ -74,6 +74,7 @@ class TensorStats:
         channels: its channels' moments, if they were asked for.
         peak: the smallest of its rows' largest values, where an operator normalizes its rows; masked rows left out.
         is_infinite: True where it also held NaN or infinity, which no output showed.
+        is_masked: whether it held infinity, or a mask, where a constant may bring one; None where none can.
         magnitudes: how often values of each size occurred, where an operator follows a curve over them.
     """
 
@@ -85,6 +86,7 @@ class TensorStats:
     peak: float | None = None
     magnitudes: Magnitudes | None = None
     is_infinite: bool = False
+    is_masked: bool | None = None
 
     def merge(self, other: TensorStats) -> TensorStats:
         """Returns the statistics of both sets of values; exact, and the same in any order.
@@ -111,8 +113,17 @@ class TensorStats:
         if self.magnitudes is not None and other.magnitudes is not None:
             magnitudes = self.magnitudes.merge(other.magnitudes)
         peak = lesser(self.peak, other.peak)
-        is_infinite = self.is_infinite or other.is_infinite
-        return TensorStats(self.count + other.count, low, high, histogram, channels, peak, magnitudes, is_infinite)
+        return TensorStats(
+            self.count + other.count,
+            low,
+            high,
+            histogram,
+            channels,
+            peak,
+            magnitudes,
+            self.is_infinite or other.is_infinite,
+            self.is_masked if other.is_masked is None else self.is_masked or other.is_masked,
+        )
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,10 @@ def quantize(
         bool, typer.Option("--integers", help="Leave nothing float because it is faster or finer so on the target.")
     ] = False,
     verify: Annotated[
-        bool, typer.Option("--verify/--no-verify", help="Run both models on some samples, and warn of noisy outputs.")
+        bool,
+        typer.Option(
+            "--verify/--no-verify", help="Measure the outputs on some calibration samples, and warn of noise."
+        ),
     ] = True,
     plan_in: Annotated[Path | None, typer.Option(metavar="P.json", help="Carry out this plan.")] = None,
     plan_out: Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan.")] = None,
@@ -189,7 +192,6 @@ def quantize(
     check_outputs(output, plan_out, report, sources=[path for path in (model, plan_in) if path])
     wish, device = recipes.load(recipe), targets.load(target)
     plan = None if plan_in is None else plans.load(plan_in)
-    measured = calibration and (wish.needs_ranges or report is not None)
     if plan is None and wish.needs_ranges and not calibration:
         pipeline.quantize(model, wish, target=device)  # raises, and says what is missing
     style = choose_style(wish, device, recurrent.value)
@@ -197,11 +199,11 @@ def quantize(
     if "equalize" in improve.split(","):
         lowered = _equalized(lowered)
     graph = lowered.model
-    data = open_calibration(calibration, graph, preprocess=preprocess) if measured and calibration else None
+    data = open_calibration(calibration, graph, preprocess=preprocess) if calibration else None
     result = pipeline.quantize(
         lowered,
         wish,
-        calibration=data if plan is None else None,
+        calibration=data,
         target=device,
         io=None if io is None else io.value,
         strict=strict,
@@ -244,13 +246,17 @@ def print_result(output: Path, result: Quantized, graph: Model) -> None:
     say(f"{output}: {after:,} bytes, {100 * after / before:.0f} % of the float graph's {before:,}.")
     nodes = ", ".join(f"{count} {kind}" for kind, count in result.report.nodes.items())
     say(f"Operators: {nodes}.")
-    kept = [(n.op, n.name, n.reason) for n in result.report.kept_float]
+    from featherweight.report.text import NOTE_HEADERS, OUTPUT_HEADERS, grouped, grouped_notes, output_rows
+
+    kept, dropped = result.report.kept_float, result.report.dropped
     if kept:
-        print_table(f"{len(kept)} operators stay float", ("operator", "name", "reason"), kept)
-    dropped = [(n.op, n.name, n.reason) for n in result.report.dropped]
+        print_table(f"{len(kept)} operators stay float", NOTE_HEADERS, grouped(kept), right=(0,))
     if dropped:
-        print_table(f"{len(dropped)} operators were left out", ("operator", "name", "reason"), dropped)
-    for note in result.report.notes:
+        print_table(f"{len(dropped)} operators were left out", NOTE_HEADERS, grouped(dropped), right=(0,))
+    if result.report.outputs:
+        rows = output_rows(result.report.outputs)
+        print_table("Outputs against the float model's", OUTPUT_HEADERS, rows, right=(1, 2, 3))
+    for note in grouped_notes(result.report.notes):
         say(f"Note: {note}")
     if result.report.violations:
         rows = [(v.op, v.node, v.message) for v in result.report.violations]

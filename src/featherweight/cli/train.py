@@ -136,7 +136,7 @@ def train(
     else:
         say(f"Going on after epoch {done} of {epochs}, from {folder}.")
     _train(trained, inputs, labels, course, checkpoints, done)
-    _write(trained, graph, output, report)
+    _write(trained, graph, output, report, _spread(inputs))
     checkpoints.remove()
 
 
@@ -183,11 +183,11 @@ def _train(trained: Any, inputs: Any, labels: Any, course: Course, checkpoints: 
         ) from None
 
 
-def _write(trained: QuantizedModel, graph: Model, output: Path, report: Path | None) -> None:
+def _write(trained: QuantizedModel, graph: Model, output: Path, report: Path | None, samples: Any) -> None:
     from featherweight.tasks.finalize import finalize
 
     with working("Writing the model"):
-        result = finalize(trained)
+        result = finalize(trained, samples=samples)
         result.save(output)
     if report is not None:
         result.report.save(report)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Set
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from featherweight.graph import Graph, Model, Node, replace_graph
 from featherweight.graph.editor import Editor, is_plain, with_values, without_orphans, without_unused
 from featherweight.operators import lookup
+from featherweight.operators.call import FUSED_BOUNDS
+from featherweight.passes.activations import recognized_activations, softmax_over_any_axis, without_signed_zeros
 from featherweight.passes.folding import folded_constants, settled_conditions
 from featherweight.passes.normalization import centred_normalization, squared_difference_as_product
 from featherweight.tflite.sparse_tensors import decoded, is_sparse
@@ -21,6 +24,8 @@ from featherweight.tflite.sparse_tensors import decoded, is_sparse
 Names = Set[str]
 Pass = Callable[..., Graph]
 _NOTHING: Names = frozenset()
+# Fused activations that are operators of the same name.
+_ALONE = frozenset(FUSED_BOUNDS) - {"NONE"}
 
 
 def densified(graph: Graph, taken: Names = _NOTHING) -> Graph:
@@ -64,6 +69,34 @@ def negative_of_difference(graph: Graph, taken: Names = _NOTHING) -> Graph:
         else:
             edit.nodes.append(node)
     return edit.result()
+
+
+def shared_twins(graph: Graph, taken: Names = _NOTHING) -> Graph:
+    """An operator that is there twice, once with a fused activation, is computed once, with the activation behind it.
+
+    Converters fuse ``relu(dense(x))`` and leave a second ``dense(x)`` to its other readers; exact.
+    """
+    weighted = [node for node in graph.nodes if lookup(node.op).weight is not None]
+    plain = {_twin_key(node): node for node in reversed(weighted) if _fused(node) == "NONE"}
+    twins = {n.name: plain[_twin_key(n)] for n in weighted if _fused(n) in _ALONE and _twin_key(n) in plain}
+    edit, done = Editor(graph), set[str]()
+    for node in graph.nodes:
+        twin = twins.get(node.name, node)
+        if twin.name not in done:
+            edit.nodes.append(twin)
+            done.add(twin.name)
+        if twin is not node:
+            edit.instead(node, _fused(node), (twin.name,))
+    return edit.result()
+
+
+def _fused(node: Node) -> str:
+    return str(node.attrs.get("fused_activation_function", "NONE"))
+
+
+def _twin_key(node: Node) -> tuple[Any, ...]:
+    attrs = {key: repr(value) for key, value in node.attrs.items() if key != "fused_activation_function"}
+    return node.op, node.inputs, tuple(sorted(attrs.items()))
 
 
 def add_of_negative(graph: Graph, taken: Names = _NOTHING) -> Graph:
@@ -123,6 +156,10 @@ PASSES: tuple[Pass, ...] = (
     unpacked_float16,
     folded_constants,
     settled_conditions,
+    without_signed_zeros,
+    shared_twins,
+    recognized_activations,
+    softmax_over_any_axis,
     negative_of_difference,
     centred_normalization,
     squared_difference_as_product,

@@ -42,6 +42,29 @@ def keep_faster_float(forms: Forms, graph: Graph, target: Target) -> None:
             forms.keep(node, f"slower in integers on target '{target.name}', by about {saved / 1000:.0f} µs")
 
 
+def keep_chains_float(forms: Forms, graph: Graph) -> None:
+    """Keeps float what leads from one tensor to a float operator alone: a function that has no kernel in integers.
+
+    Between the two, integers would be converted more often, and each polynomial of a rational function be rounded.
+    """
+    read = consumers(graph)
+    for last in graph.nodes:
+        if forms.activation(last) or operators.lookup(last.op).elementwise != 2 or last.name not in forms.kept_float:
+            continue
+        chain, front = [last], {t.name for _, t in graph.float_inputs(last) if not t.is_constant}
+        for node in reversed(graph.nodes[: graph.nodes.index(last)]):
+            if len(front) == 1 or node.name not in front:
+                continue
+            if not operators.lookup(node.op).elementwise or any(r not in chain for r in read.get(node.name, ())):
+                break
+            chain.append(node)
+            front = (front - {node.name}) | {t.name for _, t in graph.float_inputs(node) if not t.is_constant}
+        if len(front) == 1 and len(chain) > 2:
+            for node in chain[1:]:
+                if forms.activation(node) and not _is_named(forms, node):
+                    forms.keep(node, f"it leads to {last.op} '{last.name}' alone, which is float")
+
+
 def keep_scores_float(forms: Forms, graph: Graph, io: str) -> None:
     """Keeps the probabilities of many classes float at a float output, unless a rule names the operator."""
     for node, classes in _scores(forms, graph) if io == "float32" else ():

@@ -18,7 +18,7 @@ from featherweight.operators.families.control import VALUE, uses
 from featherweight.ptq import recurrent
 from featherweight.ptq.fitness import unfaithful, unfit
 from featherweight.ptq.forms import Forms, freed_form, real_tensors, weight_roles
-from featherweight.ptq.groups import fixed_outputs, integer_nodes, tied_groups
+from featherweight.ptq.groups import fixed_outputs, integer_nodes, notes_on_parts, tied_groups
 from featherweight.ptq.partners import MOST_STEPS, Partners, is_blank
 from featherweight.ptq.plan import edge
 from featherweight.ptq.ranges import Ranges
@@ -145,6 +145,7 @@ class ParameterPlanner:
         for node, dtype in nodes:
             self.plan_inputs(node, operators.lookup(node.op), dtype)
         self.plan_variables()
+        self.notes += notes_on_parts(self.graph, self.ranges, self.params) if self.ranges.stats else []
         self.notes += self.ranges.notes_on_infinity()
 
     def plan_states(self, node: Node) -> None:

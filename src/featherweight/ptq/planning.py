@@ -10,7 +10,14 @@ from featherweight.graph import Model
 from featherweight.graph.numerics import QuantParams
 from featherweight.operators.entries import callers, entries, joined
 from featherweight.ptq.forms import Obstacle, check_is_float, choose_forms, no_obstacle, no_ranges, set_free
-from featherweight.ptq.islands import hidden_scores, keep_faster_float, keep_scores_float, settle, slow_in_16_bits
+from featherweight.ptq.islands import (
+    hidden_scores,
+    keep_chains_float,
+    keep_faster_float,
+    keep_scores_float,
+    settle,
+    slow_in_16_bits,
+)
 from featherweight.ptq.parameters import ParameterPlanner
 from featherweight.ptq.plan import Plan
 from featherweight.recipes import recipe as recipes
@@ -63,6 +70,7 @@ def plan(
     is_free = target.is_float_allowed and not integers
     if is_free:
         keep_faster_float(forms, graph, target)
+        keep_chains_float(forms, graph)
         keep_scores_float(forms, graph, io)
         settle(forms, model, graph, recipe, target)
     tight: set[str] = set()

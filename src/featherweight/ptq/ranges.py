@@ -31,7 +31,9 @@ class Ranges:
         self.intervals = relevant_intervals(graph, stats, types)
         measured = stats.tensors if stats else {}
         self.hidden = frozenset(name for name, each in measured.items() if each.is_infinite)
-        self.infinite = holding_infinity(graph) | self.hidden
+        # Where a constant may bring a mask, and calibration saw none (the largest of a row), there is none.
+        unmasked = {name for name, each in measured.items() if each.count and each.is_masked is False}
+        self.infinite = (holding_infinity(graph) - unmasked) | self.hidden
         self.cut: set[str] = set()
 
     def of(self, name: str, dtype: str) -> Range:

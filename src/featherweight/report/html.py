@@ -7,7 +7,15 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from featherweight.report.summary import NodeNote, Report
-from featherweight.report.text import decibels, percent
+from featherweight.report.text import (
+    NOTE_HEADERS,
+    OUTPUT_HEADERS,
+    decibels,
+    grouped,
+    grouped_notes,
+    output_rows,
+    percent,
+)
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #1c2530; }
@@ -40,9 +48,10 @@ def render(report: Report) -> str:
         _sizes(report),
         _evaluations(report),
         _latency(report),
+        _outputs(report),
         _node_notes("Kept float", report.kept_float),
         _node_notes("Left out", report.dropped),
-        _list("Notes", report.notes),
+        _list("Notes", grouped_notes(report.notes)),
         _list(f"Violations of target {report.target}", [v.message for v in report.violations]),
         _errors(report),
         _tensors(report),
@@ -103,9 +112,14 @@ def _latency(report: Report) -> str:
     return _table("Latency in ms", ("model", "median", "10 %", "90 %", "ratio"), rows, (1, 2, 3, 4))
 
 
+def _outputs(report: Report) -> str:
+    rows = [tuple(map(escape, row)) for row in output_rows(report.outputs)]
+    return _table("Outputs against the float model's", OUTPUT_HEADERS, rows, (1, 2, 3))
+
+
 def _node_notes(title: str, notes: Sequence[NodeNote]) -> str:
-    rows = [(escape(note.name), escape(note.op), escape(note.reason)) for note in notes]
-    return _table(title, ("operator", "type", "reason"), rows)
+    rows = [(str(count), escape(what), escape(names), escape(reason)) for count, what, names, reason in grouped(notes)]
+    return _table(title, NOTE_HEADERS, rows, (0,))
 
 
 def _errors(report: Report) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from featherweight.analysis.comparison import TensorError
 from featherweight.analysis.evaluation import Evaluation
 from featherweight.analysis.inspection import constant_bytes, node_counts, op_name, quantization_text
+from featherweight.analysis.noise import OutputError
 from featherweight.errors import FeatherweightError
 from featherweight.graph import Model, producers
 from featherweight.ptq.plan import Plan
@@ -85,6 +86,7 @@ class Report:
         nodes: how many nodes compute in which arithmetic now (see `analysis.inspection.ARITHMETICS`).
         forms: how many nodes the plan gives which form.
         notes: what else the user should know: fallbacks, widened scales, clipped biases.
+        outputs: the errors of the outputs, where calibration samples were at hand.
         errors: per-tensor errors, worst first, where they were measured.
         evaluations: task metrics by the name of what was evaluated, where they were measured.
         latency: where it was measured.
@@ -103,6 +105,7 @@ class Report:
     dropped: tuple[NodeNote, ...] = ()
     notes: tuple[str, ...] = ()
     violations: tuple[Violation, ...] = ()
+    outputs: tuple[OutputError, ...] = ()
     errors: tuple[TensorError, ...] = ()
     evaluations: Mapping[str, Evaluation] = field(default_factory=dict[str, Evaluation])
     latency: tuple[Latency, ...] = ()

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 
+from featherweight.analysis.noise import OutputError
+from featherweight.errors import listed
 from featherweight.report.summary import NodeNote, Report
 
 _WIDEST_NAME = 60
 _MOST_ROWS = 40
+# Names of a group that are shown, and how much of each.
+_MOST_LISTED, _LISTED_NAME = 3, 32
+NOTE_HEADERS = ("count", "operator", "names", "reason")
+OUTPUT_HEADERS = ("output", "examples", "SQNR dB", "median", "worst column")
+# What tells reasons of one kind apart: names of operators and tensors, and numbers.
+_QUOTED_NAME = re.compile(r"'([^']*)'")
+_DETAIL = re.compile(r"[A-Z_0-9]* ?'[^']*'|-?\d[\d.e+-]*|[A-Z][A-Z_0-9]{2,}")
 
 
 def render(report: Report) -> str:
@@ -18,10 +28,11 @@ def render(report: Report) -> str:
         _sizes(report),
         _evaluations(report),
         _latency(report),
+        _outputs(report),
         _node_notes("Kept float", report.kept_float),
         _node_notes("Left out", report.dropped),
-        _lines("Notes", report.notes),
-        _lines(f"Violations of target {report.target}", [v.message for v in report.violations]),
+        _lines("Notes", grouped_notes(report.notes)),
+        _lines(f"Violations of target {report.target}", grouped_notes([v.message for v in report.violations])),
         _errors(report),
         _tensors(report),
         _lines("Environment", [f"{name} {version}" for name, version in report.environment.items()]),
@@ -134,9 +145,72 @@ def _latency(report: Report) -> str:
     return _section("Latency in ms", table(headers, rows, (1, 2, 3, 4))) if rows else ""
 
 
+def _outputs(report: Report) -> str:
+    rows = output_rows(report.outputs)
+    return _section("Outputs against the float model's", table(OUTPUT_HEADERS, rows, (1, 2, 3))) if rows else ""
+
+
 def _node_notes(title: str, notes: Sequence[NodeNote]) -> str:
-    rows = [(shortened(note.name), note.op, note.reason) for note in notes]
-    return _section(title, table(("operator", "type", "reason"), rows)) if rows else ""
+    return _section(title, table(NOTE_HEADERS, grouped(notes), (0,))) if notes else ""
+
+
+def grouped(notes: Sequence[NodeNote]) -> list[tuple[int, str, str, str]]:
+    """Returns (count, operators, names, reason) of notes of one reason, in order; numbers in reasons may differ.
+
+    >>> grouped([NodeNote("a", "ADD", "ADD: 2 µs"), NodeNote("b", "MUL", "MUL: x"), NodeNote("c", "ADD", "ADD: 4 µs")])
+    [(2, 'ADD', 'a, c', '2 µs, and the like'), (1, 'MUL', 'b', 'x')]
+    """
+    found: dict[str, list[NodeNote]] = {}
+    for note in notes:
+        found.setdefault(_DETAIL.sub("·", _reason(note)), []).append(note)
+    rows: list[tuple[int, str, str, str]] = []
+    for same in found.values():
+        ops = listed(list(dict.fromkeys(note.op for note in same)), _MOST_LISTED)
+        names = listed([shortened(note.name, _LISTED_NAME) for note in same], _MOST_LISTED)
+        reasons = list(dict.fromkeys(map(_reason, same)))
+        rows.append((len(same), ops, names, reasons[0] + (", and the like" if len(reasons) > 1 else "")))
+    return rows
+
+
+def grouped_notes(notes: Iterable[str]) -> list[str]:
+    """Returns one note of each kind, with the number of those that differ from it in names and numbers only.
+
+    >>> grouped_notes(["ADD 'a': 3 µs", "note", "MUL 'b': 4 µs"])
+    ["ADD 'a': 3 µs (and 1 more like it)", 'note']
+    """
+    found: dict[str, list[str]] = {}
+    for note in notes:
+        found.setdefault(_DETAIL.sub("·", note), []).append(_with_short_names(note))
+    return [same[0] + (f" (and {len(same) - 1} more like it)" if len(same) > 1 else "") for same in found.values()]
+
+
+def _with_short_names(text: str) -> str:
+    return _QUOTED_NAME.sub(lambda found: f"'{shortened(found[1])}'", text)
+
+
+def _reason(note: NodeNote) -> str:
+    return _with_short_names(note.reason.removeprefix(f"{note.op}: "))
+
+
+def output_rows(outputs: Sequence[OutputError]) -> list[tuple[str, ...]]:
+    """Returns the errors of outputs as rows of a table under `OUTPUT_HEADERS`."""
+    return [
+        (shortened(e.name), str(e.examples), decibels(e.sqnr_db), decibels(e.median_db), worst_column(e))
+        for e in outputs
+    ]
+
+
+def worst_column(error: OutputError) -> str:
+    """Returns the lowest ratio of an output's columns and which it is, for a table.
+
+    >>> worst_column(OutputError("y", 16, 40.0, 40.0, (38.5, 12.25)))
+    '12.2 dB (1 of 0 to 1)'
+    """
+    index = error.worst_column
+    if index is None:
+        return "-"
+    level = decibels(error.columns_db[index])
+    return f"{level}{' dB' if level[-1].isdigit() else ''} ({index} of 0 to {len(error.columns_db) - 1})"
 
 
 def _errors(report: Report) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,21 +16,26 @@ from featherweight.ptq import plan as plans
 from featherweight.ptq.rewrite import rewrite
 from featherweight.report import make_report
 from featherweight.targets import target as targets
-from featherweight.tasks.quantize import Quantized
+from featherweight.tasks.load import peeked
+from featherweight.tasks.quantize import Quantized, measured
 
 if TYPE_CHECKING:
     from featherweight.training.qat.quantized_model import QuantizedModel
 
 
-def finalize(model: QuantizedModel) -> Quantized:
+def finalize(model: QuantizedModel, *, samples: Iterable[Any] | None = None) -> Quantized:
     """Returns what was trained as an integer model, with its plan and report.
 
     The plan notes where weights grew so much that sums in training may have left what float32 holds exactly, and where
     scales moved into or out of what XNNPACK takes.
 
+    Args:
+        model: what `quantize_aware` returned, trained.
+        samples: inputs to measure the outputs on, against the trained weights in float; a warning names noise.
+
     Raises:
         RecipeError: if the model does not come from `quantize_aware`.
-        DataError: if a weight or range is not finite.
+        DataError: if a weight or range is not finite, or samples don't fit.
         UnsupportedOp: if the file would not compute the model's integers.
     """
     from featherweight.training.graph.writeback import float_graph
@@ -62,8 +67,8 @@ def finalize(model: QuantizedModel) -> Quantized:
     if not int(np.asarray(model.scales.step)):
         notes.append("nothing was trained: this is what quantize makes of the model")
     violations = targets.check(result, model.blueprint.origin.target)
-    plan = replace(plan, notes=(*plan.notes, *notes))
-    return Quantized(result, plan, make_report(trained, result, plan, violations))
+    plan, errors = measured(trained, result, replace(plan, notes=(*plan.notes, *notes)), {0: peeked(samples)[0]})
+    return Quantized(result, plan, replace(make_report(trained, result, plan, violations), outputs=errors))
 
 
 def _moved_between_kernels(model: QuantizedModel) -> list[str]:

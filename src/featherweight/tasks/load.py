@@ -15,8 +15,8 @@ from featherweight.lower import Lowered, lower_with_notes
 from featherweight.passes.legalization import prepare
 
 _FRAMEWORK_FILES = (".keras", ".h5")
-# Samples that a lowered model is verified with.
-_LOWERED_WITH = 3
+# Samples that a model is lowered with, and that its outputs are measured on afterwards.
+_PEEKED = 16
 
 
 def load(
@@ -86,7 +86,7 @@ def peeked(samples: Iterable[Any] | None) -> tuple[list[Any] | None, Iterable[An
     if samples is None or isinstance(samples, (str, bytes, Path, Mapping)) or not isinstance(samples, Iterable):
         return None, samples  # what calibration will say of it stands
     iterator = iter(samples)
-    first = list(islice(iterator, _LOWERED_WITH))
+    first = list(islice(iterator, _PEEKED))
     if iterator is samples and first:
         samples = chain(first, iterator)
     return first or None, samples

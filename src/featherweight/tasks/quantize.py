@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from featherweight import tflite
-from featherweight.analysis.noise import notes_on_noise
+from featherweight.analysis.noise import OutputError, notes_on_noise, output_errors
 from featherweight.calibration import calibrate, needs_histogram
 from featherweight.errors import RecipeError, TargetViolation, listed
 from featherweight.graph import Model
 from featherweight.operators.entries import entries, with_main
+from featherweight.passes.substitutes import substituted
 from featherweight.ptq import plan as plans
 from featherweight.ptq import planning
 from featherweight.ptq.equalization import Equalized, equalize_graph
@@ -76,7 +77,8 @@ def quantize(
             operator each), ``unrolled``, or ``auto``: what suits recipe and target; the plan's notes say which and why.
         integers: write in integers all that the target runs in integers, as `strict` and `quantize_aware` do. Without,
             operators stay float where integers are slower on the target, or can't follow the values that they see.
-        verify: run both models on some of the calibration samples, and warn where an output has become noise.
+        verify: run both models on some of the calibration samples (up to 16): the report then has the error of each
+            output and of its columns, and a warning names what has become noise.
         input_shapes: as in `load`.
         progress: show progress on a terminal.
 
@@ -98,7 +100,10 @@ def quantize(
             "(calibration=…, --calibration DATA), or use 'dynamic', which needs none."
         )
     parts = {} if calibration is None else _peeked_parts(calibration, model)
-    decided = given
+    exact, decided = model, given
+    substitutes: tuple[str, ...] = ()
+    if recipe.needs_ranges:
+        model, substitutes = substituted(model, target)
     if decided is None:
         stats = None
         if recipe.needs_ranges and calibration is not None:
@@ -112,32 +117,49 @@ def quantize(
             )
         decided = planning.plan(model, stats, recipe, target, io=io, ranges=ranges, integers=integers or strict)
         notes = [f"Recurrent layers: {listed(lowered.recurrent)}; {style.reason}."] if lowered.recurrent else []
-        decided = replace(decided, notes=(*lowered.notes, *notes, *decided.notes))
+        decided = replace(decided, notes=(*lowered.notes, *substitutes, *notes, *decided.notes))
     result = rewrite(model, decided)
     if strict:
         require_integer(result, decided)
-    if verify and decided.forms:
-        noise = _noise(model, result, {index: seen for index, (seen, _) in parts.items()}, samples, decided.recipe)
-        for note in noise:
-            _log.warning(note)
-        decided = replace(decided, notes=(*decided.notes, *noise))
-    return Quantized(result, decided, make_report(model, result, decided, targets.check(result, target)))
+    seen = {index: part for index, (part, _) in parts.items()} if verify else {}
+    decided, errors = measured(exact, result, decided, seen, samples)
+    report = make_report(exact, result, decided, targets.check(result, target))
+    return Quantized(result, decided, replace(report, outputs=errors))
+
+
+def measured(
+    before: Model, after: Model, plan: plans.Plan, seen: Mapping[int, Sequence[Any] | None], limit: int | None = None
+) -> tuple[plans.Plan, tuple[OutputError, ...]]:
+    """Returns the errors of a quantized model's outputs on samples, and the plan with a note where they are noise.
+
+    The note is logged as a warning, too. Without quantized operators, there is nothing to measure.
+
+    Args:
+        before: the float model.
+        after: the quantized one.
+        plan: what it was made by.
+        seen: index of a signature's graph → samples of it.
+        limit: use at most so many examples.
+    """
+    found: list[OutputError] = []
+    notes: list[str] = []
+    for index, samples in seen.items() if plan.forms else ():
+        if not samples:
+            continue
+        pair = with_main(before, index), with_main(after, index)
+        errors = output_errors(*pair, samples, limit)
+        noise = notes_on_noise(*pair, samples, errors, plan.recipe)
+        where = f"signature '{entries(before)[index]}': " if len(seen) > 1 else ""
+        found += [replace(error, name=f"{where}{error.name}") for error in errors]
+        notes += [f"{where}{note}" for note in noise]
+    for note in notes:
+        _log.warning(note)
+    return replace(plan, notes=(*plan.notes, *notes)), tuple(found)
 
 
 def _peeked_parts(calibration: Any, model: Model) -> dict[int, tuple[list[Any] | None, Any]]:
     """Returns graph → (its first samples, all of them), for the graphs that samples are given for."""
     return {index: peeked(part) for index, part in by_signature(calibration, model).items()}
-
-
-def _noise(
-    before: Model, after: Model, seen: Mapping[int, list[Any] | None], limit: int | None, recipe: str
-) -> tuple[str, ...]:
-    """Returns the notes on noisy outputs of each signature that there are samples for."""
-    found: list[str] = []
-    for index, part in seen.items():
-        notes = notes_on_noise(with_main(before, index), with_main(after, index), part, limit, recipe) if part else []
-        found += [f"signature '{entries(before)[index]}': {note}" if len(seen) > 1 else note for note in notes]
-    return tuple(found)
 
 
 def equalize(source: Any, *, samples: Iterable[Any] | None = None, input_shapes: Any = None) -> Equalized:

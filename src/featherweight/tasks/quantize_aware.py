@@ -13,6 +13,7 @@ from featherweight.graph import Model
 from featherweight.lower import keras
 from featherweight.lower.precision import in_float32
 from featherweight.operators import profiles
+from featherweight.passes.substitutes import substituted
 from featherweight.ptq import planning
 from featherweight.ptq.forms import no_obstacle
 from featherweight.ptq.plan import Plan
@@ -22,7 +23,7 @@ from featherweight.runtime.benchmark import random_inputs
 from featherweight.runtime.samples import as_feeds, input_tensors
 from featherweight.targets import target as targets
 from featherweight.tasks.load import load, peeked
-from featherweight.tasks.quantize import methods, require_integer
+from featherweight.tasks.quantize import measured, methods, require_integer
 
 if TYPE_CHECKING:
     from featherweight.training.graph.exposed import Exposed
@@ -46,6 +47,7 @@ def quantize_aware(
     keep_zeros: bool = True,
     strict: bool = False,
     samples: int | None = None,
+    verify: bool = True,
     name: str | None = None,
     input_shapes: Any = None,
     progress: bool = True,
@@ -73,6 +75,7 @@ def quantize_aware(
         keep_zeros: weights that are zero now stay zero (a pruned model stays pruned).
         strict: raise if any operator but the border conversions computes in float.
         samples: use at most so many samples.
+        verify: warn of outputs that are noise before training, measured on some of the calibration samples.
         name: of the Keras model.
         input_shapes: as in `load`.
         progress: show progress on a terminal.
@@ -92,14 +95,18 @@ def quantize_aware(
     named = str(target) if isinstance(target, (str, Path)) else None
     recipe, target = recipes.load(recipe), targets.load(target)
     first, calibration = peeked(calibration)
-    exposed = expose(load(source, unroll=True, samples=first, input_shapes=input_shapes))
+    model, substitutes = load(source, unroll=True, samples=first, input_shapes=input_shapes), ()
+    if recipe.needs_ranges:
+        model, substitutes = substituted(model, target)
+    exposed = expose(model)
     noise = _dropout(source if dropout is True else dropout, exposed, first)
     stats = _measured(exposed.model, recipe, calibration, ranges, samples, progress=progress)
     plan, integer = _planned(exposed.model, stats, recipe, target, ranges, strict=strict, approximate=approximate)
+    measured(exposed.model, integer, plan, {0: first} if verify else {}, samples)
     blueprint = draw_blueprint(
         exposed,
         integer,
-        replace(plan, notes=(*plan.notes, *noise.notes)).to_json(),
+        replace(plan, notes=(*substitutes, *plan.notes, *noise.notes)).to_json(),
         Origin(target, named),
         ranges=RangeTraining.of(train_ranges),
         keep_zeros=keep_zeros,
