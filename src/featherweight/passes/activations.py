@@ -214,11 +214,11 @@ def _softmax_source(node: Node, graph: Graph, made: Mapping[str, Node]) -> tuple
     powers, total = made.get(node.inputs[0]), made.get(node.inputs[1])
     while total is not None and lookup(total.op).moves_data and lookup(total.op).axes == "reshape":
         total = made.get(total.inputs[0])
-    if powers is None or powers.op != "EXP" or total is None or total.op != "SUM" or total.inputs[0] != powers.name:
+    if powers is None or powers.op != "EXP" or total is None or total.inputs[0] != powers.name:
         return None
     shape = graph.tensors[node.name].shape
     axes = graph.tensors[total.inputs[1]].array
-    if axes is None or axes.size != 1:
+    if axes is None or axes.size != 1 or not _adds_up(total, graph):
         return None
     axis = int(axes.reshape(-1)[0]) % len(shape)
     rows = (*shape[:axis], 1, *shape[axis + 1 :])
@@ -231,6 +231,15 @@ def _softmax_source(node: Node, graph: Graph, made: Mapping[str, Node]) -> tuple
         if len(of_rows) <= len(shape) and (1,) * (len(shape) - len(of_rows)) + of_rows == rows:
             source = shifted.inputs[0]
     return (source, axis) if axis and graph.tensors[source].shape == shape else None
+
+
+def _adds_up(node: Node, graph: Graph) -> bool:
+    """True for the reduction that makes 5 of 2, −1 and 4."""
+    op, (inputs, outputs) = lookup(node.op), tensors_of(node, graph)
+    if not op.is_reduction or op.definition is None:
+        return False
+    call = Call(node, (np.array([2, -1, 4], np.float32), np.zeros(1, np.int32)), inputs, outputs)
+    return float(op.definition(call)[0].reshape(-1)[0]) == 5
 
 
 def without_signed_zeros(graph: Graph, taken: Names = frozenset()) -> Graph:
