@@ -63,7 +63,10 @@ def quantize_real(call: Call) -> tuple[np.ndarray, ...]:
     else:
         rounded = round_half_away(x / scale)
     if not call.profile.is_litert or call.profile.is_delegate:
-        return (np.clip(rounded + np.float32(zero_point), qmin, qmax).astype(storage_dtype(call.outputs[0].dtype)),)
+        values = np.clip(rounded + np.float32(zero_point), qmin, qmax)
+        # XNNPACK's vectors of x86 take the other operand of a minimum for NaN.
+        values = np.where(np.isnan(values), qmax if call.profile.is_delegate else zero_point, values)
+        return (values.astype(storage_dtype(call.outputs[0].dtype)),)
     return (call.finish(truncated(rounded), qmin, qmax),)
 
 
