@@ -6,23 +6,25 @@ group's range is the union of its members' ranges.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+import numpy as np
 
 from featherweight import operators
 from featherweight.calibration import Stats
-from featherweight.graph import Graph, Model, Node, consumers, producers
+from featherweight.graph import Graph, Model, Node, Tensor, consumers, producers
 from featherweight.graph.numerics import QuantParams, integer_range, params_from_range
 from featherweight.operators import profiles
 from featherweight.operators.call import FUSED_BOUNDS
 from featherweight.operators.families.control import VALUE, uses
 from featherweight.ptq import recurrent
 from featherweight.ptq.fitness import unfaithful, unfit
-from featherweight.ptq.forms import Forms, freed_form, real_tensors, weight_roles
+from featherweight.ptq.forms import Forms, freed_form, real_tensors, stored_types, weight_roles
 from featherweight.ptq.groups import fixed_outputs, integer_nodes, notes_on_parts, tied_groups
 from featherweight.ptq.partners import MOST_STEPS, Partners, is_blank
 from featherweight.ptq.plan import edge
 from featherweight.ptq.ranges import Ranges
-from featherweight.ptq.weights import weight_params
+from featherweight.ptq.weights import can_take, weight_params
 from featherweight.recipes.recipe import Recipe, Scheme
 from featherweight.targets.target import Target
 from featherweight.tflite import release_pages
@@ -55,6 +57,13 @@ class ParameterPlanner:
     ) -> None:
         self.graph, self.target, self.forms, self.io, self.given = graph, target, forms, io, given
         self.variables = uses(model)
+        self.tables: dict[int, str] = {}
+        self.symmetric = set[str]()
+        for data, readers in stored_types(forms, graph).items():
+            plain = [node for node, dtype in readers.values() if forms.forms[node.name] == dtype]
+            if 0 < len(plain) < len(readers):
+                self.tables[data] = plain[0].inputs[weight_roles(plain[0], graph)[0].weight]
+                self.symmetric |= {name for node in plain for name in node.outputs}
         self.default_dtype = next((r.activation.dtype for r in recipe.rules if r.activation), "int8")
         self.made, self.read = producers(self.graph), consumers(self.graph)
         self.params: dict[str, QuantParams] = {}
@@ -84,8 +93,8 @@ class ParameterPlanner:
             if rejected := [(node, reason) for node, reason in coarse if self.is_free and self.can_free(node)]:
                 return rejected
             self.notes += [f"{node.op} '{node.name}': {reason}" for node, reason in coarse]
-        for graph in model.graphs:
-            self.plan_weights(graph)
+        found = [weight for graph in model.graphs for weight in self.planned_weights(graph)]
+        self.share_weights(found)
         return unfit(self.graph, self.forms, self.params, self.edges, self.target) if is_integer else []
 
     def can_free(self, node: Node) -> bool:
@@ -197,11 +206,14 @@ class ParameterPlanner:
         return self.forms.activation(node) == "int16" and operators.lookup(node.op).is_curved
 
     def wants_symmetric(self, name: str) -> bool:
-        """True where the target's delegate takes an operator that reads the tensor with a zero point of 0 only."""
-        return profiles.find(self.target.profile).is_delegate and any(
-            node.inputs[position] == name
-            for node in self.read.get(name, ())
-            for position in operators.lookup(node.op).wants_symmetric
+        """True for a tensor that takes a zero point of 0 only: before operators of the delegate, and as weights do."""
+        return name in self.symmetric or (
+            profiles.find(self.target.profile).is_delegate
+            and any(
+                node.inputs[position] == name
+                for node in self.read.get(name, ())
+                for position in operators.lookup(node.op).wants_symmetric
+            )
         )
 
     def least_width(self, name: str) -> float:
@@ -255,8 +267,26 @@ class ParameterPlanner:
         if self.params.setdefault(name, wanted) != wanted:
             self.edges[edge(node.name, position)] = wanted
 
-    def plan_weights(self, graph: Graph) -> None:
-        """Gives every weight its parameters."""
+    def share_weights(self, found: Sequence[tuple[Node, int, Tensor, QuantParams]]) -> None:
+        """Records the parameters of weights; where operators read one constant, they share them if they can."""
+        by_channel = {id(tensor.data): params for _, _, tensor, params in found if params.axis is not None}
+        for node, position, tensor, params in found:
+            table = self.params.get(self.tables.get(id(tensor.data), ""))
+            if "+" in self.forms.forms[node.name]:  # unpacked before it is read, whatever its scales
+                wanted = by_channel.get(id(tensor.data), params)
+                params = wanted if wanted.dtype == params.dtype else params
+            elif table is not None and can_take(np.asarray(tensor.array), params, table):
+                params = table
+            elif table is not None:
+                self.notes.append(
+                    f"{node.op} '{node.name}': its weight '{tensor.name}' is stored twice: the one scale at which "
+                    "another operator looks it up does not suit it"
+                )
+            self.want(node, position, tensor.name, params)
+            release_pages(tensor.data)
+
+    def planned_weights(self, graph: Graph) -> Iterator[tuple[Node, int, Tensor, QuantParams]]:
+        """Yields every weight with its operator, position and parameters."""
         for node in graph.nodes:
             form = self.forms.forms.get(node.name)
             if form is None or not ("*" in form or "+" in form):
@@ -270,5 +300,4 @@ class ParameterPlanner:
                 scheme = self.forms.rules[node.name].weight or Scheme("int8")
                 params, notes = weight_params(node, graph, role, form, scheme, self.target, activation)
                 self.notes += notes
-                self.want(node, role.weight, tensor.name, params)
-                release_pages(tensor.data)
+                yield node, role.weight, tensor, params

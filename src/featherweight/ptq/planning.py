@@ -9,7 +9,15 @@ from featherweight.errors import RecipeError, listed
 from featherweight.graph import Model
 from featherweight.graph.numerics import QuantParams
 from featherweight.operators.entries import callers, entries, joined
-from featherweight.ptq.forms import Obstacle, check_is_float, choose_forms, no_obstacle, no_ranges, set_free
+from featherweight.ptq.forms import (
+    Obstacle,
+    check_is_float,
+    choose_forms,
+    no_obstacle,
+    no_ranges,
+    set_free,
+    share_tables,
+)
 from featherweight.ptq.islands import (
     hidden_scores,
     keep_chains_float,
@@ -60,6 +68,7 @@ def plan(
     graph = joined(model, chosen)
     forms = choose_forms(model, recipe, target, obstacle, _unplanned(model, chosen))
     settle(forms, model, graph, recipe, target)
+    share_tables(forms, graph, target)
     if io not in (None, "float32", "int8"):
         raise RecipeError(f"io '{io}' is unknown (allowed: float32, int8).")
     if io == "int8" and not recipe.needs_ranges:

@@ -7,11 +7,21 @@ import numpy as np
 from featherweight import operators
 from featherweight.errors import DataError
 from featherweight.graph import Graph, Node
-from featherweight.graph.numerics import DEAD_WEIGHT, LARGEST_BIAS, QuantParams, check_scale, scales_from_largest
+from featherweight.graph.numerics import (
+    DEAD_WEIGHT,
+    LARGEST_BIAS,
+    QuantParams,
+    check_scale,
+    dequantize,
+    quantize,
+    scales_from_largest,
+)
 from featherweight.recipes.recipe import Scheme
 from featherweight.targets.target import Target
 
 # The smallest normal float16 number: below it, scales lose bits.
+# What int8 activations leave, about: a weight with more noise would show beside them.
+_LEAST_SHARED_DB = 30.0
 _SMALLEST_BLOCK_SCALE = float(np.finfo(np.float16).tiny)
 
 
@@ -72,6 +82,16 @@ def weight_params(
         if widened := int((narrow & (largest >= DEAD_WEIGHT)).sum()):
             notes.append(f"{where}: scales of {widened} channels were widened so that their biases fit their integers")
     return QuantParams(dtype, tuple(scales.tolist()), (0,) * scales.size, axis), notes
+
+
+def can_take(values: np.ndarray, params: QuantParams, shared: QuantParams) -> bool:
+    """True where a weight can have the one scale of a table that it is, too, and keeps 30 dB of its values in it."""
+    if shared.dtype != params.dtype or len(shared.scale) != 1 or any(shared.zero_point) or params.block_size:
+        return False
+    if max(params.scale) > shared.scale[0] * (1 + 1e-6):  # widened for its bias
+        return False
+    noise = np.square(dequantize(quantize(values, shared, narrow=True), shared) - values, dtype=np.float64).sum()
+    return bool(noise * 10 ** (_LEAST_SHARED_DB / 10) <= np.square(values, dtype=np.float64).sum())
 
 
 def _needed_for_bias(
