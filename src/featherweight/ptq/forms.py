@@ -292,7 +292,7 @@ def stored_types(result: Forms, graph: Graph) -> dict[int, dict[str, tuple[Node,
 def share_tables(result: Forms, graph: Graph, target: Target) -> None:
     """Lets what reads a constant in int4, or copies out of it in int16, read it in int8 where another operator must.
 
-    One copy in int8 takes less than one of each, and is finer than int4.
+    One copy in int8 takes less than one of each, and is finer than int4. Operators that a rule names stay as they are.
     """
     for readers in stored_types(result, graph).values():
         if "int8" not in {dtype for _, dtype in readers.values()}:
@@ -300,6 +300,8 @@ def share_tables(result: Forms, graph: Graph, target: Target) -> None:
         for node, dtype in readers.values():
             form = result.forms[node.name]
             shared = form.removesuffix(dtype) + "int8"
+            if result.rules[node.name].match != "*":  # as asked for by name
+                continue
             can_share = dtype == "int4" or (dtype == "int16" and form == dtype and picks_rows(node, graph))
             if can_share and ("+" in form or target.runs(node.op, shared)):
                 result.forms[node.name] = shared
