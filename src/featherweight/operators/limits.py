@@ -60,7 +60,7 @@ def refused_bounds(call: Call, bounds: tuple[float | None, float | None]) -> str
 
 def refused_fused(call: Call) -> str | None:
     """The same for the activation that an operator has fused."""
-    if call.outputs[0].is_float or call.outputs[0].quant is None:
+    if not call.outputs or call.outputs[0].is_float or call.outputs[0].quant is None:
         return None
     return refused_bounds(call, FUSED_BOUNDS.get(fused_activation(call.node), (None, None)))
 
