@@ -26,6 +26,8 @@ _LARGEST_FACTOR = 2.0**31
 _LARGEST_WIDE_FACTOR = 2.0**14
 # XNNPACK makes no runtime for a product with a larger factor, and LiteRT then none for the whole model.
 _LARGEST_DELEGATED_FACTOR = 2.0**8
+# What float32 holds, with room for what it multiplies.
+_LARGEST_REAL_FACTOR = 2.0**100
 # The attribute quantized_bias_type, by number or name: sums of 32 bits.
 _INT32 = (2, "INT32")
 # Bounds of activations become int32 numbers before they are cut to the output's type (kernel_util.cc: Quantize).
@@ -131,6 +133,8 @@ def refused_matmul(call: Call) -> str | None:
         return None
     if any(not 2 <= len(call.input(position).shape) <= 5 for position in (0, 1)):
         return f"its inputs have {len(call.input(0).shape)} and {len(call.input(1).shape)} dimensions (allowed: 2 to 5)"
+    if call.profile.is_delegate and call.input(0).dtype == "int8" and call.affine(call.input(1))[1] == 0:
+        return refused_product(call, _LARGEST_REAL_FACTOR)
     return refused_product(call, _LARGEST_WIDE_FACTOR if call.input(0).dtype == "int16" else _LARGEST_FACTOR)
 
 
@@ -206,7 +210,7 @@ def refused_total(call: Call) -> str | None:
     x = call.input(0)
     if x.is_float or x.quant is None:
         return None
-    if reason := too_large(scale_of(call, 0) / result_scale(call), 2.0**100):
+    if reason := too_large(scale_of(call, 0) / result_scale(call), _LARGEST_REAL_FACTOR):
         return reason
     count = math.prod(x.shape) // max(math.prod(call.outputs[0].shape), 1)
     if x.dtype == "int16" and count >= 1 << 16:

@@ -195,6 +195,7 @@ class Op:
         return f"{activation.dtype}*{weight.dtype}"
 
 
+_SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 _OPS: dict[str, Op] = {}
 INTEGER_FORMS = tuple(f"{activation}*{weight}" for activation in ("int8", "int16") for weight in ("int8", "int4"))
 HYBRID_FORMS = ("float32*int8", "float32*int4")
@@ -246,7 +247,13 @@ def lookup(name: str) -> Op:
 
 def placed(call: Call) -> Call:
     """Returns the call in the arithmetic that runs it: that of LiteRT's own kernels, where XNNPACK does not take it."""
-    return call if not call.profile.is_delegate or lookup(call.node.op).delegated(call) else call.fallen_back()
+    return call if not call.profile.is_delegate or _is_taken(call) else call.fallen_back()
+
+
+def _is_taken(call: Call) -> bool:
+    """True where XNNPACK takes a call; scales that are no normal float32 numbers it takes nowhere."""
+    scales = (scale for t in call.inputs if t is not None and t.quant is not None for scale in t.quant.scale)
+    return lookup(call.node.op).delegated(call) and all(scale >= _SMALLEST_SCALE for scale in scales)
 
 
 def refusal(call: Call) -> str | None:
@@ -260,7 +267,7 @@ def refusal(call: Call) -> str | None:
     if not call.profile.is_litert or not has_scales:
         return None
     with np.errstate(over="ignore"):  # scales may be of any size
-        is_delegated = call.profile.is_delegate and op.delegated(call)
+        is_delegated = call.profile.is_delegate and _is_taken(call)
         return op.refused(call) or (None if is_delegated else refused_fused(call))
 
 

@@ -28,9 +28,9 @@ def _matmul_macs(node: Node, graph: Graph) -> int:
 
 
 def _delegate_takes_matmul(call: Call) -> bool:
-    """XNNPACK takes no zero point of y. Its window of scales makes no difference: beyond it, all sums saturate."""
-    y = call.input(1)
-    return y.dtype == "int8" and call.affine(y)[1] == 0 and delegate_takes(call)
+    """XNNPACK takes no zero point of y; of scales it takes all, unlike for dense layers."""
+    x, y = call.input(0), call.input(1)
+    return y.dtype == "int8" and call.affine(y)[1] == 0 and x.dtype in ("int8", "float32")
 
 
 register(

@@ -34,5 +34,8 @@ def divide(call: Call) -> tuple[np.ndarray, ...]:
     shifted = rounding_shift(values, np.minimum(right, 32))
     if call.profile.is_litert:
         # Beyond 31 bits, x86 shifts by what is left of a multiple of 32, and LiteRT then adds one: 0 / 100 can be 1.
-        shifted = np.where(right > 31, (values >> (right & 31)) + (values >= 0), shifted)
+        # Its mask of what is shifted out has 64 bits, of which 32 count.
+        mask = np.where(right < 64, -1, (np.int64(1) << (right & 63)) - 1)
+        is_more = (values & mask) > (mask >> 1) + (values < 0)
+        shifted = np.where(right > 31, (values >> (right & 31)) + is_more, shifted)
     return (call.finish(shifted),)
