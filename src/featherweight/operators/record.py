@@ -261,8 +261,10 @@ def refusal(call: Call) -> str | None:
     op = lookup(call.node.op)
     others = [t for i, t in enumerate(call.inputs) if t is not None and i != op.weight]
     real = [t for t in (*others, *call.outputs) if t.dtype in ("int8", "int16")]
-    has_scales = bool(real) and all(
-        t.quant is not None and len(t.quant.scale) == 1 and t.quant.scale[0] > 0 for t in real
+    has_scales = (
+        bool(real)
+        and bool(call.outputs)
+        and all(t.quant is not None and len(t.quant.scale) == 1 and t.quant.scale[0] > 0 for t in real)
     )
     if not call.profile.is_litert or not has_scales:
         return None

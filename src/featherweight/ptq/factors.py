@@ -33,7 +33,7 @@ def company(node: Node, graph: Graph) -> list[Node]:
     made, read = producers(graph), consumers(graph)
     found, below = {node.name: node}, [node]
     while below:
-        for reader in read.get(below.pop().outputs[0], ()):
+        for reader in read.get(below.pop().name, ()):
             if operators.lookup(reader.op).weight is None:
                 found[reader.name] = reader
                 below += [reader] if operators.lookup(reader.op).moves_data else []

@@ -94,7 +94,7 @@ class Partners:
         """True where a node alone reads a tensor and those that share its scale, other than to move their values."""
         group = self.group[name]
         readers = [reader for member in group for reader in self.read.get(member, ())]
-        moved = (reader.outputs[0] in group for reader in readers if reader is not node)
+        moved = (reader.name in group for reader in readers if reader is not node)
         return all(moved) and not any(member in self.graph.outputs for member in group)
 
     def beside(self, node: Node, position: int, params: QuantParams) -> QuantParams:
