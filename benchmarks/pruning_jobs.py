@@ -30,7 +30,7 @@ def prune_in_training(
     for sparsity in sparsities:
         trained = networks.fashion(quick_depthwise(keras))
         trained.set_weights(weights)
-        schedule = fw.polynomial_decay(0.0, sparsity, begin=0, end=6 * steps // 10)
+        schedule = fw.schedules.polynomial_decay(0.0, sparsity, begin=0, end=6 * steps // 10)
         rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
         optimizer = fw.SparseOptimizer(keras.optimizers.Adam(rate), schedule, pattern, frequency=10)
         trained.compile(optimizer, loss="sparse_categorical_crossentropy")
@@ -42,7 +42,7 @@ def prune_in_training(
         network.set_weights(trained.get_weights())
         fw.save(fw.load(network), f"{out}_{sparsity}.tflite")
         graph = fw.load(source)
-        fw.prune(graph, sparsity, pattern=pattern, dense=("last", "depthwise"), progress=False).save(
+        fw.prune(graph, sparsity, pattern=pattern, keep=("last", "depthwise"), progress=False).save(
             f"{out}_{sparsity}_oneshot.tflite"
         )
     return {"reached": reached}
@@ -61,8 +61,8 @@ def prune_quantize(
         model.fit(fashion.batches(data, steps, seed), steps_per_epoch=steps, verbose=0)
 
     rates = [keras.optimizers.schedules.CosineDecay(rate, steps) for rate in learning_rates]
-    schedule = fw.polynomial_decay(0.0, sparsity, begin=0, end=6 * steps // 10)
-    fit(network, fw.SparseOptimizer(keras.optimizers.Adam(rates[0]), schedule, frequency=10, dense=()))
+    schedule = fw.schedules.polynomial_decay(0.0, sparsity, begin=0, end=6 * steps // 10)
+    fit(network, fw.SparseOptimizer(keras.optimizers.Adam(rates[0]), schedule, frequency=10, keep=()))
     model = fw.quantize_aware(network, calibration=fashion.calibration(data, seed), progress=False)
     fit(model, keras.optimizers.Adam(rates[1]))
     fw.finalize(model).save(out)
@@ -98,7 +98,7 @@ def sparse_stack_files(out: str, sparsity: float) -> dict[str, Any]:
     """Writes dense and sparse files of a stack of dense layers: float with 1x4, hybrid and int8 with 1x16."""
     sizes: dict[str, Any] = {}
     for kind, pattern in (("float", "1x4"), ("hybrid", "1x16"), ("int8", "1x16")):
-        model = fw.prune(_stack(), sparsity, pattern=pattern, dense=(), progress=False).model
+        model = fw.prune(_stack(), sparsity, pattern=pattern, keep=(), progress=False).model
         samples = [np.random.default_rng(seed).normal(size=(1, _UNITS)).astype(np.float32) for seed in range(8)]
         if kind != "float":
             recipe = "dynamic" if kind == "hybrid" else "int8"

@@ -116,7 +116,7 @@ def pruning_step(network: str, batch: int = 16, steps: int = 8, rounds: int = 9)
 
     source = _network(network)
     pruned = keras.models.clone_model(source)
-    schedule = fw.polynomial_decay(0.0, 0.8, begin=0, end=10_000)
+    schedule = fw.schedules.polynomial_decay(0.0, 0.8, begin=0, end=10_000)
     optimizer = fw.SparseOptimizer(keras.optimizers.SGD(1e-4), schedule)
     pruned.compile(optimizer, "mse")
     times = _step_times({"float": source, "pruned": pruned}, _examples(source, batch * steps, 3), batch, rounds)

@@ -7,8 +7,10 @@ True
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from featherweight.errors import (
@@ -24,123 +26,259 @@ from featherweight.version import package_version
 
 if TYPE_CHECKING:
     __version__: str
-    from featherweight.analysis import compare, evaluate, inspect, paired_difference
-    from featherweight.calibration import Stats, calibrate
-    from featherweight.graph import Graph, Model, Node, Tensor
+    from featherweight.analysis.comparison import TensorError
+    from featherweight.analysis.datasets import Dataset
+    from featherweight.analysis.evaluation import Difference, Evaluation, paired_difference
+    from featherweight.analysis.inspection import Inspection, OperatorRow, PortRow, TensorRow
+    from featherweight.calibration.details import Magnitudes
+    from featherweight.calibration.histogram import Histogram
+    from featherweight.calibration.stats import ChannelMoments, Stats, TensorStats
+    from featherweight.graph.model import Graph, Model, ModelLike, Node, Signature, Tensor
     from featherweight.graph.numerics import QuantParams
-    from featherweight.ptq.equalization import Equalized
+    from featherweight.operators.profiles import Profile
+    from featherweight.ptq.equalization import Equalized, EqualizedTensor
     from featherweight.ptq.plan import Plan
-    from featherweight.ptq.planning import plan
-    from featherweight.ptq.rewrite import rewrite
     from featherweight.recipes.recipe import Recipe, Rule, Scheme
-    from featherweight.report import Report
-    from featherweight.report.curve import Curve
-    from featherweight.runtime import benchmark, run
-    from featherweight.sparse_files.store import Stored, store_sparse
-    from featherweight.targets.target import Target, check
+    from featherweight.report.curve import Curve, CurvePoint
+    from featherweight.report.summary import FileSize, NodeNote, QuantizedTensor, Report
+    from featherweight.runtime.benchmark import Latency
+    from featherweight.sparse_files.store import Stored, StoredTensor
+    from featherweight.targets.constraints import Constraint
+    from featherweight.targets.target import Target, Violation
     from featherweight.tasks.finalize import finalize
+    from featherweight.tasks.front import (
+        benchmark,
+        calibrate,
+        check,
+        compare,
+        evaluate,
+        inspect,
+        plan,
+        rewrite,
+        run,
+        save,
+        store_sparse,
+        write,
+    )
     from featherweight.tasks.load import load
-    from featherweight.tasks.prune import Pruned, prune
+    from featherweight.tasks.prune import Pruned, PrunedKernel, prune
     from featherweight.tasks.quantize import Quantized, equalize, quantize
     from featherweight.tasks.quantize_aware import quantize_aware
     from featherweight.tasks.remove_channels import ChannelGroup, Removed, remove_channels
     from featherweight.tasks.sparsity_curve import sparsity_curve
-    from featherweight.tasks.unfold import unfold
-    from featherweight.tflite import read, save, write
-    from featherweight.training import graph_model
+    from featherweight.tasks.trainable import graph_model
+    from featherweight.tasks.unfold import Unfolded, unfold
+    from featherweight.tflite import read
+    from featherweight.training import schedules
+    from featherweight.training.graph.graph_model import GraphModel
     from featherweight.training.keras_models.batch_norms import reestimate_batch_norm
-    from featherweight.training.keras_models.regularizers import add_kurtosis, kurtosis_regularizer
+    from featherweight.training.keras_models.regularizers import KurtosisRegularizer, add_kurtosis, kurtosis_regularizer
+    from featherweight.training.keras_models.variable_search import UnfoldedWeight
     from featherweight.training.pruning.log import SparsityLog
     from featherweight.training.pruning.optimizer import SparseOptimizer
+    from featherweight.training.qat.quantized_model import QuantizedModel
     from featherweight.training.qat.settings import Oscillations, RangeTraining
-    from featherweight.training.schedules import constant, cosine, join, linear, polynomial_decay
+    from featherweight.training.schedules import Schedule
 
 # Public names are imported when first used: importing the package costs next to nothing.
 _HOMES = {
-    "analysis": ("compare", "evaluate", "inspect", "paired_difference"),
-    "calibration": ("Stats", "calibrate"),
-    "graph": ("Graph", "Model", "Node", "Tensor"),
+    "analysis.comparison": ("TensorError",),
+    "analysis.datasets": ("Dataset",),
+    "analysis.evaluation": (
+        "Difference",
+        "Evaluation",
+        "paired_difference",
+    ),
+    "analysis.inspection": (
+        "Inspection",
+        "OperatorRow",
+        "PortRow",
+        "TensorRow",
+    ),
+    "calibration.details": ("Magnitudes",),
+    "calibration.histogram": ("Histogram",),
+    "calibration.stats": (
+        "ChannelMoments",
+        "Stats",
+        "TensorStats",
+    ),
+    "graph.model": (
+        "Graph",
+        "Model",
+        "ModelLike",
+        "Node",
+        "Signature",
+        "Tensor",
+    ),
     "graph.numerics": ("QuantParams",),
-    "tasks.load": ("load",),
-    "tasks.quantize": ("Quantized", "equalize", "quantize"),
-    "ptq.equalization": ("Equalized",),
+    "operators.profiles": ("Profile",),
+    "ptq.equalization": (
+        "Equalized",
+        "EqualizedTensor",
+    ),
     "ptq.plan": ("Plan",),
-    "ptq.planning": ("plan",),
-    "ptq.rewrite": ("rewrite",),
-    "tasks.quantize_aware": ("quantize_aware",),
+    "recipes.recipe": (
+        "Recipe",
+        "Rule",
+        "Scheme",
+    ),
+    "report.curve": (
+        "Curve",
+        "CurvePoint",
+    ),
+    "report.summary": (
+        "FileSize",
+        "NodeNote",
+        "QuantizedTensor",
+        "Report",
+    ),
+    "runtime.benchmark": ("Latency",),
+    "sparse_files.store": (
+        "Stored",
+        "StoredTensor",
+    ),
+    "targets.constraints": ("Constraint",),
+    "targets.target": (
+        "Target",
+        "Violation",
+    ),
     "tasks.finalize": ("finalize",),
-    "recipes.recipe": ("Recipe", "Rule", "Scheme"),
-    "report": ("Report",),
-    "runtime": ("benchmark", "run"),
-    "tasks.remove_channels": ("ChannelGroup", "Removed", "remove_channels"),
-    "tasks.prune": ("Pruned", "prune"),
-    "sparse_files.store": ("Stored", "store_sparse"),
-    "report.curve": ("Curve",),
+    "tasks.front": (
+        "benchmark",
+        "calibrate",
+        "check",
+        "compare",
+        "evaluate",
+        "inspect",
+        "plan",
+        "rewrite",
+        "run",
+        "save",
+        "store_sparse",
+        "write",
+    ),
+    "tasks.load": ("load",),
+    "tasks.prune": (
+        "Pruned",
+        "PrunedKernel",
+        "prune",
+    ),
+    "tasks.quantize": (
+        "Quantized",
+        "equalize",
+        "quantize",
+    ),
+    "tasks.quantize_aware": ("quantize_aware",),
+    "tasks.remove_channels": (
+        "ChannelGroup",
+        "Removed",
+        "remove_channels",
+    ),
     "tasks.sparsity_curve": ("sparsity_curve",),
-    "targets.target": ("Target", "check"),
-    "tflite": ("read", "save", "write"),
-    "training": ("graph_model",),
+    "tasks.trainable": ("graph_model",),
+    "tasks.unfold": (
+        "Unfolded",
+        "unfold",
+    ),
+    "tflite": ("read",),
+    "training.graph.graph_model": ("GraphModel",),
     "training.keras_models.batch_norms": ("reestimate_batch_norm",),
-    "training.qat.settings": ("Oscillations", "RangeTraining"),
-    "training.keras_models.regularizers": ("add_kurtosis", "kurtosis_regularizer"),
-    "training.schedules": ("constant", "cosine", "join", "linear", "polynomial_decay"),
-    "training.pruning.optimizer": ("SparseOptimizer",),
+    "training.keras_models.regularizers": (
+        "KurtosisRegularizer",
+        "add_kurtosis",
+        "kurtosis_regularizer",
+    ),
+    "training.keras_models.variable_search": ("UnfoldedWeight",),
     "training.pruning.log": ("SparsityLog",),
-    "tasks.unfold": ("unfold",),
+    "training.pruning.optimizer": ("SparseOptimizer",),
+    "training.qat.quantized_model": ("QuantizedModel",),
+    "training.qat.settings": (
+        "Oscillations",
+        "RangeTraining",
+    ),
+    "training.schedules": ("Schedule",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+# Schedules under the names of version 0.1.
+_OLD_SCHEDULES = ("constant", "cosine", "join", "linear", "polynomial_decay")
 
 __all__ = [
     "ChannelGroup",
+    "ChannelMoments",
+    "Constraint",
     "Curve",
+    "CurvePoint",
     "DataError",
+    "Dataset",
+    "Difference",
     "Equalized",
+    "EqualizedTensor",
+    "Evaluation",
     "FeatherweightError",
+    "FileSize",
     "FormatError",
     "Graph",
+    "GraphModel",
+    "Histogram",
+    "Inspection",
+    "KurtosisRegularizer",
+    "Latency",
     "LoweringError",
+    "Magnitudes",
     "Model",
+    "ModelLike",
     "Node",
+    "NodeNote",
+    "OperatorRow",
     "Oscillations",
     "Plan",
+    "PortRow",
+    "Profile",
     "Pruned",
+    "PrunedKernel",
     "QuantParams",
     "Quantized",
+    "QuantizedModel",
+    "QuantizedTensor",
     "RangeTraining",
     "Recipe",
     "RecipeError",
     "Removed",
     "Report",
     "Rule",
+    "Schedule",
     "Scheme",
+    "Signature",
     "SparseOptimizer",
     "SparsityLog",
     "Stats",
     "Stored",
+    "StoredTensor",
     "Target",
     "TargetViolation",
     "Tensor",
+    "TensorError",
+    "TensorRow",
+    "TensorStats",
+    "Unfolded",
+    "UnfoldedWeight",
     "UnsupportedOp",
+    "Violation",
     "__version__",
     "add_kurtosis",
     "benchmark",
     "calibrate",
     "check",
     "compare",
-    "constant",
-    "cosine",
     "equalize",
     "evaluate",
     "finalize",
     "graph_model",
     "inspect",
-    "join",
     "kurtosis_regularizer",
-    "linear",
     "load",
     "paired_difference",
     "plan",
-    "polynomial_decay",
     "prune",
     "quantize",
     "quantize_aware",
@@ -150,6 +288,7 @@ __all__ = [
     "rewrite",
     "run",
     "save",
+    "schedules",
     "sparsity_curve",
     "store_sparse",
     "unfold",
@@ -160,9 +299,21 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return package_version()
+    if name == "schedules" or name in _OLD_SCHEDULES:
+        schedules = importlib.import_module("featherweight.training.schedules")
+        if name == "schedules":
+            return schedules
+        said = f"featherweight.{name} is featherweight.schedules.{name}, and goes with the next version. Write that."
+        warnings.warn(said, DeprecationWarning, stacklevel=2)
+        return getattr(schedules, name)
     if name not in _HOME_OF:
-        raise AttributeError(f"module 'featherweight' has no attribute '{name}'")
+        raise AttributeError(f"module 'featherweight' has no attribute '{name}'.{_meant(name)}")
     return getattr(importlib.import_module(f"featherweight.{_HOME_OF[name]}"), name)
+
+
+def _meant(name: str) -> str:
+    near = difflib.get_close_matches(name, __all__, 3)
+    return f" Near it: {', '.join(near)}." if near else ""
 
 
 def __dir__() -> list[str]:

@@ -115,7 +115,11 @@ def test_several_outputs_need_a_choice():
         ),
         ((X, LABELS), 3, r"A metric is a name or a function \(y_true, y_pred\) -> number, not 3"),
         ((X, LABELS[:-1]), "accuracy", "there are 200 samples, but 199 labels"),
-        (X, "accuracy", r"evaluate takes the pair \(samples, labels\) or a Dataset, but got a ndarray"),
+        (
+            X,
+            "accuracy",
+            r"evaluate: data is an ndarray of shape .* \(allowed: the pair \(samples, labels\)",
+        ),
         (Dataset(X, None, "d.npz"), "accuracy", r"d\.npz has no labels"),
         ((X[:, :5], LABELS), "accuracy", r"sample 0, input 'features': its shape is \[5\]"),
         ((X, LABELS), lambda y, p: 1 / 0, r"Metric '<lambda>' raised ZeroDivisionError: division by zero"),

@@ -161,7 +161,7 @@ def test_taylor_keeps_what_the_loss_needs() -> None:
     read[..., 1] = 0
     whole, x = _with(whole, v=read), np.random.default_rng(0).normal(size=(16, 4, 4, 3)).astype(np.float32)
     y = np.zeros((16, 4, 4, 4), np.float32)
-    removed = remove_channels(whole, 0.25, multiple=1, criterion="taylor", data=(x, y), loss="mse")
+    removed = remove_channels(whole, 0.25, multiple=1, method="taylor", data=(x, y), loss="mse")
     left = removed.model.main.tensors["w"].array
     assert left is not None
     assert sizes(removed)["a"] == (4, 3)
@@ -171,7 +171,7 @@ def test_taylor_keeps_what_the_loss_needs() -> None:
 def test_taylor_takes_the_share_of_macs() -> None:
     data = _digits()
     removed = fw.remove_channels(
-        models.lowered("convnet"), macs=0.3, criterion="taylor", data=data, loss="sparse_categorical_crossentropy",
+        models.lowered("convnet"), macs=0.3, method="taylor", data=data, loss="sparse_categorical_crossentropy",
         multiple=2,
     )  # fmt: skip
     assert removed.macs[1] <= 0.7 * removed.macs[0]
@@ -372,16 +372,16 @@ def _only(tensors: object, *names: str) -> dict[str, Tensor]:
     ("options", "told"),
     [
         ({}, "nothing says how much to remove"),
-        ({"fraction": 0.5, "macs": 0.5}, "fraction, macs says how much"),
-        ({"fraction": 1.0}, r"fraction=1.0 is not a share in \[0, 1\)"),
-        ({"macs": -0.5}, r"macs=-0.5 is not a share"),
+        ({"sparsity": 0.5, "macs": 0.5}, "sparsity, macs says how much"),
+        ({"sparsity": 1.0}, r"sparsity is 1\.0 \(allowed: a finite number from 0 to 1, without 1\)"),
+        ({"macs": -0.5}, r"macs is -0\.5 \(allowed: a finite number from 0 to 1, without 1\)"),
         ({"macs": 0.99}, r"macs=0.99 can't be removed; 0\.\d+ is the most"),
-        ({"fraction": 0.5, "multiple": 0}, "multiple=0 is not a number of channels"),
-        ({"fraction": 0.5, "criterion": "movement"}, "criterion 'movement' is unknown"),
-        ({"fraction": 0.5, "criterion": "taylor"}, r"pass data=\(inputs, labels\)"),
-        ({"fraction": 0.5, "loss": "mse"}, "data= and loss= are for criterion='taylor'"),
-        ({"fraction": 0.5, "exclude": "stemm"}, "exclude 'stemm' matches no weight"),
-        ({"fraction": 0.5, "exclude": "*"}, r"there is nothing to remove: .*\(excluded by '\*'\)"),
+        ({"sparsity": 0.5, "multiple": 0}, r"multiple is 0 \(allowed: a whole number from 1 on\)"),
+        ({"sparsity": 0.5, "method": "movement"}, "method 'movement' is unknown"),
+        ({"sparsity": 0.5, "method": "taylor"}, r"pass data=\(inputs, labels\)"),
+        ({"sparsity": 0.5, "loss": "mse"}, "data= and loss= are for method='taylor'"),
+        ({"sparsity": 0.5, "exclude": "stemm"}, "exclude 'stemm' matches no weight"),
+        ({"sparsity": 0.5, "exclude": "*"}, r"there is nothing to remove: .*\(excluded by '\*'\)"),
     ],
 )
 def test_bad_options(options: dict[str, object], told: str) -> None:
@@ -398,7 +398,7 @@ def test_bad_options(options: dict[str, object], told: str) -> None:
 )
 def test_bad_data(data: object, told: str) -> None:
     with pytest.raises(DataError, match=told):
-        remove_channels(models.lowered("convnet"), 0.5, criterion="taylor", data=data, loss="mse")
+        remove_channels(models.lowered("convnet"), 0.5, method="taylor", data=data, loss="mse")
 
 
 def test_quantized_models_are_refused() -> None:

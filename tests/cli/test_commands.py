@@ -167,10 +167,10 @@ def test_quantize_that_fails_writes_nothing(folder, args, message):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--improve", "gptq"], "'gptq' comes with a later version; this one has 'none' and 'equalize'"),
+        (["--improve", "gptq"], "unknown improvement 'gptq' (allowed: none, equalize)"),
         (["--improve", "magic"], "unknown improvement 'magic' (allowed: none, equalize"),
-        (["--engine", "ray"], "'ray' comes with a later version; this one has only 'local'"),
-        (["--engine", "abacus"], "unknown engine 'abacus' (allowed: local)"),
+        (["--samples", "3"], "--samples: it has no effect without --calibration. Leave it out."),
+        (["--recurrent", "fused"], "--recurrent: it has no effect on a .tflite file"),
         (["--io", "int4"], "Invalid value for '--io'"),
         (["--report", "r.pdf"], "the suffix '.pdf' names no form of report (allowed: .json, .txt, .html)"),
         (["--samples", "0"], "Invalid value for '--samples'"),

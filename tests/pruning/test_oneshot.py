@@ -87,7 +87,7 @@ def test_methods_that_look_at_inputs_do_less_harm() -> None:
     feeds = [{"x": (random.normal(size=(1, 64)) @ mixing).astype(np.float32)} for _ in range(200)]
     errors = {}
     for method in ("magnitude", "wanda", "sparsegpt"):
-        made = fw.prune(model, 0.5, method=method, calibration=feeds[:128], dense=(), progress=False)
+        made = fw.prune(model, 0.5, method=method, calibration=feeds[:128], keep=(), progress=False)
         errors[method] = output_error(model, made.model, feeds[128:])
     assert errors["sparsegpt"] < 0.8 * errors["wanda"]
     assert errors["wanda"] < 0.8 * errors["magnitude"]
@@ -132,7 +132,7 @@ def test_ties_and_zeros_still_give_the_exact_number(seed: int, sparsity: float, 
 
 @pytest.mark.parametrize("recipe", ["int8", "int16x8", "dynamic", "w4a8"])
 def test_quantizing_keeps_every_zero(recipe: str) -> None:
-    pruned = fw.prune(models.lowered("dense"), 0.6, dense=(), progress=False)
+    pruned = fw.prune(models.lowered("dense"), 0.6, keep=(), progress=False)
     calibration = None if recipe == "dynamic" else models.samples("dense", 8)
     integer = fw.quantize(pruned.model, recipe, calibration=calibration, progress=False).model
     for row in pruned.kernels:
@@ -144,7 +144,7 @@ def test_quantizing_keeps_every_zero(recipe: str) -> None:
 def test_training_in_integers_keeps_every_zero() -> None:
     import keras
 
-    pruned = fw.prune(models.lowered("dense"), 0.6, dense=(), progress=False)
+    pruned = fw.prune(models.lowered("dense"), 0.6, keep=(), progress=False)
     model = fw.quantize_aware(pruned.model, calibration=models.samples("dense", 8), progress=False)
     inputs = models.batch("dense", 8)
     model.compile(keras.optimizers.Adam(1e-2), loss="mse")
@@ -167,7 +167,7 @@ def test_bad_input() -> None:
     with pytest.raises(
         DataError, match=r"Kernel 'w1', shape \(4, 6\): pattern '1x4' does not divide it: .*nearest: 4 or 8"
     ):
-        fw.prune(model, 0.5, pattern="1x4", dense=(), progress=False)
+        fw.prune(model, 0.5, pattern="1x4", keep=(), progress=False)
     with pytest.raises(RecipeError, match=r"rule 'nothing' matches no kernel\. They are named w0, w1"):
         fw.prune(model, 0.5, rules={"nothing": 0.5}, progress=False)
     with pytest.raises(RecipeError, match="there is nothing to prune"):

@@ -174,7 +174,7 @@ def test_outputs_that_were_not_seen_change_least_with_sparsegpt(name: str, patte
     layout = kernel_of(model).kernel.layout
     seen, unseen, errors = related(case, 64, 0), related(case, 64, 1), {}
     for method in ("magnitude", "wanda", "sparsegpt"):
-        result = fw.prune(model, 0.5, pattern=pattern, method=method, calibration=seen, dense=(), progress=False)
+        result = fw.prune(model, 0.5, pattern=pattern, method=method, calibration=seen, keep=(), progress=False)
         (row,) = result.kernels
         assert (row.method, row.reason) == (method, "")
         assert row.zeros == round(0.5 * made.units(layout)) * layout.size // made.units(layout)
@@ -213,7 +213,7 @@ def test_fused_lstm_layers() -> None:
         np.testing.assert_allclose(moments, sum(x.T @ x for x in fed), rtol=1e-5, atol=1e-5)
     errors = {}
     for method in ("magnitude", "sparsegpt"):
-        result = fw.prune(model, 0.5, method=method, calibration=samples, dense=(), progress=False)
+        result = fw.prune(model, 0.5, method=method, calibration=samples, keep=(), progress=False)
         assert {(row.op, row.method, row.zeros, row.reason) for row in result.kernels} == {(LSTM, method, 32, "")}
         errors[method] = sum(float(((fw.run(model, x) - fw.run(result.model, x)) ** 2).sum()) for x in fresh)
     assert errors["sparsegpt"] < errors["magnitude"]

@@ -31,7 +31,7 @@ from featherweight.recipes.recipe import Recipe, Rule, Scheme
 from featherweight.runtime import run
 
 X = (1, 4, 4, 8)
-INT8 = Rule(weight=Scheme("int8"), activation=Scheme("int8", symmetric=False))
+INT8 = Rule(weight=Scheme("int8"), activation=Scheme("int8"))
 
 
 def recipe(*rules: Rule) -> Recipe:

@@ -297,7 +297,7 @@ def test_noise_is_announced(caplog: pytest.LogCaptureFixture) -> None:
     model = net({"x": (1, 16)}, {"w": weights(4, 16)}, [
         layer("FULLY_CONNECTED", ("x", "w", ""), {"y": (1, 4)})
     ], ["y"])  # fmt: skip
-    q = quantize(model, "int8", calibration=[x[1], x[0], *x[2:]], samples=1, progress=False)
+    q = quantize(model, "int8", calibration=[x[1], x[0], *x[2:]], limit=1, progress=False)
     assert not any("dB above its error" in note for note in q.plan.notes)
     q = quantize(model, "int8", calibration=[*x[1:], x[0]], progress=False)
     (note,) = (note for note in q.plan.notes if "dB above its error" in note)

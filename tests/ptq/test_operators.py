@@ -32,7 +32,7 @@ LEAST_EQUAL = {"int8": 0.95, "int16": 0.99}
 def scheme(form: str) -> Recipe:
     """Returns a recipe that asks for a form."""
     activation, _, weight = form.partition("*")
-    dtype = None if activation == "float32" else Scheme(activation, symmetric=activation == "int16")
+    dtype = None if activation == "float32" else Scheme(activation)
     return Recipe(form, (Rule(weight=Scheme(weight or "int8"), activation=dtype),))
 
 

@@ -116,7 +116,8 @@ def test_an_unwritable_path(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "5", '"plan"', "null", "{}", '{"format": 1}'])
 def test_text_that_is_no_plan(text: str) -> None:
-    with pytest.raises(RecipeError, match=r"^plan\.json is not a plan: .* Write one with --plan-out\.$"):
+    remedy = r"Write one with --plan-out, or plan\.save\(path\)\.$"
+    with pytest.raises(RecipeError, match=rf"^plan\.json is not a plan: .* {remedy}"):
         from_json(text, "plan.json")
 
 

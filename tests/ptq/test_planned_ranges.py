@@ -92,7 +92,7 @@ def test_an_unknown_range_method() -> None:
 def test_a_rule_chooses_the_range_method_of_what_its_operators_compute() -> None:
     model = net({"x": X}, {}, [unary("RELU", "x", "h", X), unary("RELU", "h", "y", X)], ["y"])
     stats = calibrate(model, samples(model, 32), histograms=True, progress=False)
-    clipped = Rule("y", activation=Scheme("int8", symmetric=False, range_method="percentile:90"))
+    clipped = Rule("y", activation=Scheme("int8", ranges="percentile:90"))
     decided = plan(model, stats, recipe(clipped, INT8))
     assert decided.params["h"] == params_from_range(0.0, stats.tensors["h"].high, "int8")
     assert decided.params["y"].scale[0] < 0.95 * decided.params["h"].scale[0]

@@ -66,7 +66,7 @@ def test_power_of_two_scales_everywhere() -> None:
 
 
 def test_a_rule_may_ask_for_one_scale_per_tensor() -> None:
-    rule = Rule(weight=Scheme("int8", per_channel=False), activation=Scheme("int8", symmetric=False))
+    rule = Rule(weight=Scheme("int8", per_channel=False), activation=Scheme("int8"))
     decided, _ = planned(one_conv(weights(3, 1, 1, 8)), recipe(rule))
     assert len(decided.params["w"].scale) == 1
 
@@ -133,7 +133,7 @@ def test_int4_weights() -> None:
 def test_int4_falls_back_to_int8_where_there_is_no_kernel() -> None:
     from tests.single_ops import FACTORIES
 
-    rule = Rule(weight=Scheme("int4"), activation=Scheme("int8", symmetric=False))
+    rule = Rule(weight=Scheme("int4"), activation=Scheme("int8"))
     decided, _ = planned(FACTORIES["DEPTHWISE_CONV_2D"](), recipe(rule))
     assert decided.forms["y"] == "int8*int8"
     assert decided.notes == ("DEPTHWISE_CONV_2D 'y': weights are int8, target 'litert' has no int4 kernel",)
@@ -142,7 +142,7 @@ def test_int4_falls_back_to_int8_where_there_is_no_kernel() -> None:
 def test_what_else_must_compute_an_operator_has_a_say() -> None:
     from tests.single_ops import FACTORIES
 
-    rule = Rule(weight=Scheme("int4"), activation=Scheme("int8", symmetric=False))
+    rule = Rule(weight=Scheme("int4"), activation=Scheme("int8"))
     asked: list[tuple[str, str]] = []
 
     def obstacle(node: Node, graph: Graph, form: str) -> str | None:

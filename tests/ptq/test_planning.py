@@ -52,7 +52,7 @@ def test_one_weight_at_different_precision() -> None:
     constants = {"w": weights(8, 8)}
     layers = [dense("x", "w", "", "h", (1, 8)), dense("h", "w", "", "y", (1, 8))]
     model = net({"x": (1, 8)}, constants, layers, ["y"])
-    four = Rule("y", weight=Scheme("int4"), activation=Scheme("int8", symmetric=False))
+    four = Rule("y", weight=Scheme("int4"), activation=Scheme("int8"))
     decided, quantized = planned(model, recipe(four, INT8))
     assert decided.params["w"].dtype == "int8"
     assert decided.edges["y:1"].dtype == "int4"

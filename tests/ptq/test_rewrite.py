@@ -20,7 +20,7 @@ from featherweight.recipes.recipe import Recipe, Rule, Scheme
 from featherweight.runtime import run
 from featherweight.tflite import read, write
 
-INT8 = Rule(weight=Scheme("int8"), activation=Scheme("int8", symmetric=False))
+INT8 = Rule(weight=Scheme("int8"), activation=Scheme("int8"))
 X = (1, 4, 4, 8)
 
 

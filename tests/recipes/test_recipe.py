@@ -57,11 +57,11 @@ def test_every_shipped_recipe_loads_and_says_what_it_is(name: str) -> None:
     assert ("needs samples" in recipe.description) == recipe.needs_ranges
 
 
-def test_activations_are_asymmetric_in_int8_and_symmetric_in_int16() -> None:
+def test_schemes_of_recipes() -> None:
     (int8,), (int16,) = recipes.load("int8").rules, recipes.load("int16x8").rules
-    assert int8.activation == Scheme("int8", symmetric=False, per_channel=False, narrow_range=False)
-    assert int16.activation == Scheme("int16", symmetric=True, per_channel=False, narrow_range=False)
-    assert int8.weight == Scheme("int8", symmetric=True, per_channel=True, narrow_range=True)
+    assert int8.activation == Scheme("int8", per_channel=False)
+    assert int16.activation == Scheme("int16", per_channel=False)
+    assert int8.weight == Scheme("int8", per_channel=True)
 
 
 def test_a_recipe_is_returned_as_it_is() -> None:
@@ -91,7 +91,7 @@ def test_a_recipe_from_a_file(tmp_path: Path) -> None:
         weight = { dtype = "int4", block_size = 32 }
         [[rule]]
         weight = { dtype = "int8", per_channel = false }
-        activation = { dtype = "int8", range_method = "mse" }
+        activation = { dtype = "int8", ranges = "mse" }
         """,
     )
     assert recipe.name == "mine"
@@ -99,9 +99,7 @@ def test_a_recipe_from_a_file(tmp_path: Path) -> None:
     assert recipe.rules[0] == Rule("head")
     assert recipe.rules[1] == Rule(op="FULLY_CONNECTED", weight=Scheme("int4", block_size=32))
     assert recipe.rules[2].weight == Scheme("int8", per_channel=False)
-    assert recipe.rules[2].activation == Scheme(
-        "int8", symmetric=False, per_channel=False, narrow_range=False, range_method="mse"
-    )
+    assert recipe.rules[2].activation == Scheme("int8", per_channel=False, ranges="mse")
 
 
 def test_a_base_comes_after_the_rules_of_the_file(tmp_path: Path) -> None:
@@ -176,7 +174,7 @@ def test_files_that_are_no_recipes(tmp_path: Path, text: str, message: str) -> N
         '[[rule]]\nweight = { dtype = "int4", block_size = 0 }',
         '[[rule]]\nweight = { dtype = "int4", block_size = -32 }',
         '[[rule]]\nweight = { dtype = "int4", block_size = "32" }',
-        '[[rule]]\nactivation = { dtype = "int8", range_method = "median" }',
+        '[[rule]]\nactivation = { dtype = "int8", ranges = "median" }',
         'name = 5\n[[rule]]\nweight = "int8"',
         'description = 5\n[[rule]]\nweight = "int8"',
         "base = 5",
@@ -206,7 +204,7 @@ def test_an_operator_that_does_not_exist(tmp_path: Path, op: str) -> None:
     "text",
     [
         'weight = { dtype = "int8", block_size = 32 }',  # blocks exist for int4 only
-        'weight = { dtype = "int8", range_method = "mse" }',  # weights are not measured
+        'weight = { dtype = "int8", ranges = "mse" }',  # weights are not measured
         'weight = "int8"\nactivation = { dtype = "int8", block_size = 32 }',
         'weight = "int8"\nactivation = { dtype = "int8", per_channel = true }',
     ],

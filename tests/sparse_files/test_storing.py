@@ -72,7 +72,7 @@ def stack(pattern: str, sparsity: float = 0.9) -> Model:
         constants |= {f"w{number}": weights(width, depth, seed=number), f"b{number}": weights(width, seed=9)}
         layers.append(dense(last, f"w{number}", f"b{number}", f"y{number}", (1, width), "RELU"))
         last = f"y{number}"
-    return fw.prune(net({"x": (1, WIDTHS[0])}, constants, layers, [last]), sparsity, pattern=pattern, dense=(),
+    return fw.prune(net({"x": (1, WIDTHS[0])}, constants, layers, [last]), sparsity, pattern=pattern, keep=(),
                     progress=False).model  # fmt: skip
 
 
@@ -115,7 +115,7 @@ def test_convolutions_are_unpacked_when_loaded() -> None:
 
 @pytest.mark.parametrize("name", ["convnet", "dense"])
 def test_sparse_files_are_loaded_and_quantized_as_dense_ones(name: str) -> None:
-    model = fw.prune(models.lowered(name), 0.85, dense=("depthwise",), progress=False).model
+    model = fw.prune(models.lowered(name), 0.85, keep=("depthwise",), progress=False).model
     stored = fw.store_sparse(model).model
     for tensor_name, tensor in prepare(stored).main.tensors.items():
         if tensor.is_constant and tensor.is_float:
@@ -131,7 +131,7 @@ def test_weights_of_sparse_files_are_compared(name: str, recipe: str | None) -> 
     source = models.lowered(name)
     # The convolutions of the one are unpacked by an operator, the dense layers of the other by their kernels.
     pattern, exclude = ("unstructured", ()) if recipe is None else ("1x16", ("norm_4",))
-    model = fw.prune(source, 0.85, pattern=pattern, exclude=exclude, dense=("depthwise",), progress=False).model
+    model = fw.prune(source, 0.85, pattern=pattern, exclude=exclude, keep=("depthwise",), progress=False).model
     if recipe is not None:
         model = fw.quantize(model, recipe, calibration=models.samples(name, 8), progress=False).model
     stored = fw.store_sparse(model)
@@ -160,7 +160,7 @@ def test_speed_takes_only_what_is_faster() -> None:
             assert (row.block > 0) == (sparse <= 0.95 * dense)
             assert row.block or row.reason == f"sparse it would take {sparse:.3g} ms instead of {dense:.3g} ms"
     assert {row.milliseconds for row in fw.store_sparse(integer).tensors} == {None}
-    with pytest.raises(RecipeError, match=r"prefer 'guess' is unknown \(allowed: size, speed\)"):
+    with pytest.raises(RecipeError, match=r"prefer is 'guess' \(allowed: size, speed\)"):
         fw.store_sparse(integer, prefer="guess")
 
 

@@ -13,7 +13,7 @@ from tests.models import import_keras
 
 import featherweight as fw
 from featherweight.errors import RecipeError
-from featherweight.report.curve import Curve, Point, from_json
+from featherweight.report.curve import Curve, CurvePoint, from_json
 
 
 def task(seed: int = 0) -> tuple[Any, tuple[np.ndarray, np.ndarray]]:
@@ -66,9 +66,9 @@ def test_retraining_brings_accuracy_back_and_leaves_the_model_alone(made: Any) -
         np.testing.assert_array_equal(old, new)
 
 
-def points(*deltas: float) -> tuple[Point, ...]:
-    dense = Point("", 0.0, 0.0, 0.9, 0.0, 0.0, 100, 90)
-    return dense, *(Point("2:4", 0.1 * (i + 1), 0.1, 0.9 + d, d, 0.001, 100, 80) for i, d in enumerate(deltas))
+def points(*deltas: float) -> tuple[CurvePoint, ...]:
+    dense = CurvePoint("", 0.0, 0.0, 0.9, 0.0, 0.0, 100, 90)
+    return dense, *(CurvePoint("2:4", 0.1 * (i + 1), 0.1, 0.9 + d, d, 0.001, 100, 80) for i, d in enumerate(deltas))
 
 
 @pytest.mark.parametrize(("deltas", "knee"), [((-0.02,), 0.0), ((0.01, -0.005, -0.3), 0.2), ((-0.005, -0.3, 0.0), 0.1)])
@@ -109,7 +109,7 @@ def test_bad_input(made: Any) -> None:
     model, data = made
     with pytest.raises(RecipeError, match="Sparsity pattern 'stripes' is unknown"):
         fw.sparsity_curve(model, data, patterns="stripes")
-    with pytest.raises(RecipeError, match="a sparsity is a fraction of zeros"):
+    with pytest.raises(RecipeError, match="Each is a sparsity, a fraction of zeros"):
         fw.sparsity_curve(model, data, (1.0,))
     with pytest.raises(RecipeError, match="only a live Keras model can be retrained"):
         fw.sparsity_curve(fw.load(model), data, (0.5,), train=data)

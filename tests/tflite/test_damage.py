@@ -78,7 +78,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 def test_a_folder(tmp_path: Path) -> None:
     with pytest.raises(
-        FormatError, match=rf"^'{tmp_path}' can't be read: Is a directory\. Give the path of a \.tflite file"
+        FormatError, match=rf"^'{tmp_path}' can't be read: it is a folder\. Give the path of a \.tflite file"
     ):
         read(tmp_path)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,11 +20,13 @@ from featherweight.analysis.borders import (
 from featherweight.analysis.engines import Side, find_profiles, opened
 from featherweight.analysis.inspection import arithmetic, op_name
 from featherweight.analysis.tensor_errors import ErrorSums, cosine, error_sums, power_ratio_db
+from featherweight.arguments import checked, count, flag, stream
 from featherweight.errors import DataError, listed
-from featherweight.graph import Graph, Model, Node, Tensor, io_names, producers, replace_graph
+from featherweight.graph import Graph, Model, ModelLike, Node, Tensor, io_names, producers, replace_graph
 from featherweight.graph.numerics import INTEGER_BITS, QuantParams, dequantize, quantize
 from featherweight.operators.profiles import Profile
 from featherweight.passes.legalization import densified
+from featherweight.runtime.litert import MOST_THREADS
 
 
 @dataclass(frozen=True)
@@ -85,16 +86,17 @@ class _Pair:
     is_rounded: bool = True
 
 
+@checked(samples=stream, outputs_only=flag, limit=count(), threads=count(1, MOST_THREADS), progress=flag)
 def compare(
-    float_model: Model | str | Path | bytes,
-    other: Model | str | Path | bytes,
+    float_model: ModelLike,
+    other: ModelLike,
     samples: Iterable[Any],
     *,
     profiles: Sequence[str | Profile] | None = None,
     outputs_only: bool = False,
     limit: int | None = None,
     threads: int | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> list[TensorError]:
     """Returns the error of every tensor that both models have, and of their outputs, worst SQNR first.
 
@@ -106,7 +108,7 @@ def compare(
     twice to see what another chip's rounding does to it.
 
     Args:
-        float_model: the model to hold the other against, or the path or bytes of a ``.tflite`` file.
+        float_model: the model to hold the other against: what `load` takes.
         other: the model to judge: quantized, or changed in another way that keeps tensor names.
         samples: any iterable of samples; real numbers, also where a model takes integers.
         profiles: the arithmetics of the first and of the second model: names of `profiles.PROFILES`, or profiles of
@@ -122,8 +124,7 @@ def compare(
         RecipeError: if there are not two profiles, one is unknown, or neither model computes with integers.
         UnsupportedOp: if a model can't run in its profile.
     """
-    before = float_model if isinstance(float_model, Model) else tflite.read(float_model)
-    after = other if isinstance(other, Model) else tflite.read(other)
+    before, after = tflite.read(float_model), tflite.read(other)
     chosen = (None, None) if profiles is None else find_profiles(profiles, (before, after), threads)
     plain, other_plain = (replace_graph(model, 0, densified(model.main)) for model in (before, after))
     pairs, weights = _pairs(plain, other_plain)

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from featherweight.analysis.inspection import arithmetic
+from featherweight.arguments import shown
 from featherweight.errors import RecipeError, listed
 from featherweight.graph import Model
 from featherweight.operators import profiles
@@ -78,9 +79,11 @@ def find_profiles(
     Raises:
         RecipeError: if there are not two, or as `find_profile`.
     """
-    wanted = (wanted,) if isinstance(wanted, str) else tuple(wanted)
+    if isinstance(wanted, (str, Profile)) or not isinstance(wanted, Sequence):
+        wanted = (wanted,)
     if len(wanted) != 2:
-        names = listed(p if isinstance(p, str) else p.name for p in wanted) or "none"
+        given = (getattr(one, "name", one) for one in wanted)
+        names = listed(name if isinstance(name, str) else shown(name) for name in given) or "none"
         raise RecipeError(
             f"profiles names {len(wanted)} ({names}); two are needed, one for each model, of "
             f"{listed(profiles.PROFILES)}. Leave it out to run both on LiteRT."
@@ -94,7 +97,7 @@ def find_profile(wanted: str | Profile, models: Sequence[Model], threads: int | 
     Raises:
         RecipeError: if it is unknown, if none of the models computes with integers, or if threads are asked for.
     """
-    found = profiles.find(wanted) if isinstance(wanted, str) else wanted
+    found = wanted if isinstance(wanted, Profile) else profiles.find(wanted)
     kinds = {arithmetic(node, graph) for model in models for graph in model.graphs for node in graph.nodes}
     if not kinds & {"integer", "hybrid"}:
         raise RecipeError(

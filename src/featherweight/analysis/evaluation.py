@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,11 @@ from featherweight.analysis.datasets import Dataset
 from featherweight.analysis.engines import find_profile, running
 from featherweight.analysis.metrics import METRICS, Metric, standard_error
 from featherweight.analysis.python_functions import find_function, is_reference
+from featherweight.arguments import checked, count, flag, instance, shown, stream, text
 from featherweight.errors import DataError, listed
-from featherweight.graph import Model, io_names
+from featherweight.graph import Model, ModelLike, io_names
 from featherweight.operators.profiles import Profile
+from featherweight.runtime.litert import MOST_THREADS
 
 MetricLike = str | Callable[[Any, Any], float]
 _JACKKNIFE_GROUPS = 20
@@ -66,8 +67,9 @@ class Difference:
     is_significant: bool
 
 
+@checked(limit=count(), output=text, threads=count(1, MOST_THREADS), progress=flag)
 def evaluate(
-    model: Model | str | Path | bytes,
+    model: ModelLike,
     data: Dataset | tuple[Iterable[Any], Any],
     metric: MetricLike = "accuracy",
     *,
@@ -75,12 +77,12 @@ def evaluate(
     output: str | None = None,
     profile: str | Profile | None = None,
     threads: int | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Evaluation:
     """Returns a task metric of the model on LiteRT; integer inputs and outputs are converted from and to real numbers.
 
     Args:
-        model: a model, or the path or bytes of a ``.tflite`` file.
+        model: what `load` takes.
         data: a `Dataset`, or the pair (samples, labels).
         metric: the name of a metric (see `metrics.METRICS`), ``"pkg.module:function"``, or a function
             (y_true, y_pred) -> number. A function gets every output by name if the model has several.
@@ -96,9 +98,9 @@ def evaluate(
         RecipeError: if the profile is unknown, or the model computes with floats only.
         UnsupportedOp: if the model can't run in the profile.
     """
-    model = model if isinstance(model, Model) else tflite.read(model)
-    chosen = resolve_metric(metric)
+    model = tflite.read(model)
     dataset = data if isinstance(data, Dataset) else _dataset(data)
+    chosen = resolve_metric(metric)
     if dataset.labels is None:
         raise DataError(f"{dataset.source} has no labels, which a metric needs. Give the pair (samples, labels).")
     predictions = predict(model, dataset.samples, limit=limit, profile=profile, threads=threads, progress=progress)
@@ -123,10 +125,25 @@ def evaluate(
 def _dataset(data: Any) -> Dataset:
     if not isinstance(data, tuple) or len(data) != 2:
         raise DataError(
-            f"evaluate takes the pair (samples, labels) or a Dataset, but got a {type(data).__name__}. "
-            "Give both, for example (x_test, y_test)."
+            f"evaluate: data is {shown(data)} (allowed: the pair (samples, labels), or a Dataset). Give both, for "
+            "example (x_test, y_test)."
         )
-    return Dataset(data[0], np.asarray(data[1]), "evaluate")
+    return Dataset(stream(data[0], "evaluate: data[0]"), _labels(data[1]), "evaluate")
+
+
+def _labels(given: Any) -> np.ndarray:
+    try:
+        labels = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise DataError(
+            f"evaluate: the labels can't be read as an array ({error}). Give one label per sample."
+        ) from error
+    if labels.ndim == 0 or labels.dtype.kind not in "biufSU":
+        raise DataError(
+            f"evaluate: the labels are {shown(given)} of type {labels.dtype} (allowed: an array with one label per "
+            "sample)."
+        )
+    return labels
 
 
 def resolve_metric(metric: MetricLike) -> Metric | Callable[[Any, Any], float]:
@@ -140,7 +157,7 @@ def resolve_metric(metric: MetricLike) -> Metric | Callable[[Any, Any], float]:
     """
     if not isinstance(metric, str):
         if not callable(metric):
-            raise DataError(f"A metric is a name or a function (y_true, y_pred) -> number, not {metric!r}.")
+            raise DataError(f"A metric is a name or a function (y_true, y_pred) -> number, not {shown(metric)}.")
         return metric
     if metric in METRICS:
         return METRICS[metric]
@@ -172,6 +189,11 @@ def predict(
         for feeds in real_feeds(samples, model, limit=limit, batch=size, label="Evaluating", progress=progress):
             for name, values in run(integer_feeds(feeds, model)).items():
                 parts[name].append(dequantized(values, model.main.tensors[outputs[name]]))
+    for name, values in parts.items():
+        if not values[0].ndim:
+            raise DataError(
+                f"output '{name}' is a single number for any batch: no example has one. Choose another output."
+            )
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
@@ -212,6 +234,7 @@ def _own_metric(
     return Evaluation(name, value, error, count, None, pseudo - pseudo.mean() + value)
 
 
+@checked(after=instance(Evaluation), before=instance(Evaluation))
 def paired_difference(after: Evaluation, before: Evaluation) -> Difference:
     """Returns ``after - before`` over the same examples in the same order, with the standard error of the difference.
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from featherweight import operators, tflite
-from featherweight.graph import Graph, Model, Node, Tensor, io_names
+from featherweight.arguments import checked, flag
+from featherweight.errors import listed
+from featherweight.graph import Graph, Model, ModelLike, Node, Tensor, io_names
 from featherweight.graph.numerics import INTEGER_BITS, QuantParams
 from featherweight.runtime.sizes import sizes_bytes
 
@@ -84,6 +85,15 @@ class Inspection:
     sparsity: float | None
     tensors: tuple[TensorRow, ...]
 
+    def __repr__(self) -> str:
+        nodes = ", ".join(f"{count} {kind}" for kind, count in self.nodes.items())
+        return (
+            f"Inspection of {sum(self.nodes.values())} operators ({nodes or 'none'}) and {len(self.tensors)} tensors\n"
+            f"  inputs   {listed((f'{p.name}: {p.dtype}{list(p.shape)}' for p in self.inputs), 4)}\n"
+            f"  outputs  {listed((f'{p.name}: {p.dtype}{list(p.shape)}' for p in self.outputs), 4)}\n"
+            f"  size     {self.size_bytes:,} bytes, {self.macs:,} multiply-accumulates"
+        )
+
     @property
     def is_integer(self) -> bool:
         """True where no node computes with floats; conversions at the borders are allowed."""
@@ -94,15 +104,16 @@ class Inspection:
         return asdict(self) | {"is_integer": self.is_integer}
 
 
-def inspect(source: Model | str | Path | bytes, *, compress: bool = True, progress: bool = False) -> Inspection:
-    """Returns what is in a model: a `Model`, or the path or bytes of a ``.tflite`` file.
+@checked(compress=flag, progress=flag)
+def inspect(source: ModelLike, *, compress: bool = True, progress: bool = True) -> Inspection:
+    """Returns what is in a model, whatever `load` takes; files are looked at as they are.
 
     With `compress` false the compressed size is left out (None): it takes about a second per 30 MB.
 
     Raises:
         FormatError: if it is no readable ``.tflite`` model.
     """
-    model = source if isinstance(source, Model) else tflite.read(source)
+    model = tflite.read(source)
     size, compressed = sizes_bytes(source, compress=compress, progress=progress)
     inputs, outputs = io_names(model)
     tensors = model.main.tensors

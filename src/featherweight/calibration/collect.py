@@ -5,26 +5,35 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from featherweight import tflite
+from featherweight.arguments import checked, count, flag, several, stream, text
 from featherweight.calibration.details import Asked, asked
 from featherweight.calibration.lstm_tensors import cells, held
 from featherweight.calibration.probes import can_probe, implied, with_probes
 from featherweight.calibration.shards import ProbeShard, ValueShard, kernels, shard_number, share
 from featherweight.calibration.stats import Stats
 from featherweight.errors import RecipeError
-from featherweight.graph import Model, producers
+from featherweight.graph import Model, ModelLike, producers
 from featherweight.operators import lookup
 from featherweight.operators.entries import with_main
 from featherweight.runtime import Feed, Session, default_threads, feeds, track
-from featherweight.runtime.litert import with_outputs
+from featherweight.runtime.litert import MOST_THREADS, with_outputs
 from featherweight.runtime.samples import by_signature, known_length
 
 
+@checked(
+    samples=stream,
+    tensors=several(text),
+    histograms=flag,
+    channels=flag,
+    limit=count(way="Leave it out to use all samples."),
+    threads=count(1, MOST_THREADS),
+    progress=flag,
+)
 def calibrate(
-    model: Model | bytes | str | Path,
+    model: ModelLike,
     samples: Iterable[Any],
     *,
     tensors: Sequence[str] | None = None,
@@ -37,7 +46,8 @@ def calibrate(
     """Returns the statistics of a float model's tensors over samples: exact, whatever the samples' order.
 
     Args:
-        model: its main graph is measured, or those of its signatures; tensors inside of loops are not.
+        model: what `load` takes; its main graph is measured, or those of its signatures; tensors inside of loops are
+            not.
         samples: any iterable of arrays, tuples or dicts (`runtime.samples`); a generator is consumed once. A model with
             several signatures takes a dict of them by the signatures' names. A model that keeps state between runs
             takes them in their order, as one sequence.
@@ -53,7 +63,7 @@ def calibrate(
         RecipeError: if a tensor is not a float32 tensor that the main graph is fed or computes.
         FeatherweightError: if LiteRT can't run the model.
     """
-    model = model if isinstance(model, Model) else tflite.read(model)
+    model = tflite.read(model)
     parts = by_signature(samples, model)
     if [*parts] != [0]:
         found = [

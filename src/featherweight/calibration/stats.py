@@ -141,6 +141,9 @@ class Stats:
     samples: int
     tensors: Mapping[str, TensorStats]
 
+    def __repr__(self) -> str:
+        return f"Stats of {len(self.tensors)} tensors over {self.samples} samples"
+
     def merge(self, other: Stats) -> Stats:
         """Returns the statistics of both sets of samples; exact, and the same in any order.
 

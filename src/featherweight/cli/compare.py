@@ -28,7 +28,7 @@ Preprocess = Annotated[
     str | None,
     typer.Option(metavar="SCALE,OFFSET", help="For folders of images: input = pixel × scale + offset."),
 ]
-Samples = Annotated[int | None, typer.Option(min=1, help="Use at most so many samples.")]
+Samples = Annotated[int | None, typer.Option("--samples", "--limit", min=1, help="Use at most so many samples.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the runtime.")]
 Rows = Annotated[int, typer.Option("--rows", min=0, help="Rows to show at most; 0 shows all.")]
 

@@ -8,7 +8,16 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from featherweight.cli.harness import InputShape, check_outputs, command, open_data, open_lowered, print_json, say
+from featherweight.cli.harness import (
+    InputShape,
+    check_outputs,
+    command,
+    open_data,
+    open_lowered,
+    print_json,
+    refuse_idle,
+    say,
+)
 from featherweight.cli.quantize import Source
 
 _FORMS = (".txt", ".json", ".html", ".svg", ".png")
@@ -26,6 +35,7 @@ def _numbers(text: str) -> list[float]:
 
 @command(_EXAMPLE)
 def curve(
+    context: typer.Context,
     model: Source,
     data: Annotated[str, typer.Option(metavar="DATA", help="Labelled samples to evaluate on, as for `evaluate`.")],
     sparsities: Annotated[str, typer.Option(metavar="LIST", help="Fractions of zeros.")] = "0.5,0.75,0.875,0.95",
@@ -65,6 +75,12 @@ def curve(
     wanted = _numbers(sparsities)
     if bool(retrain) != (train is not None):
         raise typer.BadParameter("--retrain and --train belong together.", param_hint="--retrain")
+    if retrain:
+        refuse_idle(context, "with --retrain, which prunes by magnitude while it trains", "method", "calibration")
+    else:
+        refuse_idle(context, "without --retrain", "learning_rate", "seed")
+    if method == "magnitude":
+        refuse_idle(context, "on --method magnitude, which looks at weights alone", "calibration")
     if report is not None and report.suffix not in _FORMS:
         raise typer.BadParameter(f"'{report}' names no form (allowed: {', '.join(_FORMS)}).", param_hint="--report")
     check_outputs(report, sources=[model])

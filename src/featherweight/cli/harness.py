@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from featherweight.arguments import path as path_of
 from featherweight.errors import FeatherweightError
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _paragraph(error: Exception) -> str:
 
 def _stop(message: str, code: int) -> NoReturn:
     sys.stdout.flush()
-    typer.echo(f"featherweight: {message}", err=True)
+    typer.echo(_printable(f"featherweight: {message}"), err=True)
     raise typer.Exit(code)
 
 
@@ -125,7 +126,7 @@ def print_json(value: Any) -> None:
     """Prints records as strict JSON on stdout; infinite and unknown numbers become null."""
     from featherweight.report import to_plain
 
-    typer.echo(json.dumps(to_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+    say(json.dumps(to_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def print_table(
@@ -137,18 +138,25 @@ def print_table(
     from rich.table import Table
 
     console = Console(width=None if sys.stdout.isatty() else _WIDE, markup=False, highlight=False, emoji=False)
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="bold")
+    table = Table(
+        title=_printable(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, title_style="bold"
+    )
     for index, header in enumerate(headers):
         is_right = index in right
         table.add_column(header, justify="right" if is_right else "left", no_wrap=is_right, overflow="fold")
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(_printable(str(cell)) for cell in row))
     console.print(table)
 
 
 def say(message: str) -> None:
     """Prints a line on stdout."""
-    typer.echo(message)
+    typer.echo(_printable(message))
+
+
+def _printable(text: str) -> str:
+    """Returns a text that every stream takes: bytes of paths that are no UTF-8 are shown as question marks."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 @contextmanager
@@ -173,7 +181,7 @@ def check_outputs(*outputs: Path | None, sources: Sequence[Path] = ()) -> None:
         FeatherweightError: if a path can't be written to.
         typer.BadParameter: if two outputs are one file, or an output is also an input.
     """
-    given = [path for path in outputs if path is not None]
+    given = [path_of(path, "an output") for path in outputs if path is not None]
     for index, path in enumerate(given):
         if path.resolve() in {other.resolve() for other in given[:index]}:
             raise typer.BadParameter(f"'{path}' is named twice as an output.")
@@ -192,6 +200,25 @@ def check_outputs(*outputs: Path | None, sources: Sequence[Path] = ()) -> None:
             raise FeatherweightError(
                 f"'{path}' can't be written: {error.strerror or error}. Choose another path, or make room."
             ) from error
+
+
+def refuse_idle(context: typer.Context, reason: str, *names: str) -> None:
+    """Raises typer.BadParameter for options that were given and would do nothing."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in names and source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(f"it has no effect {reason}. Leave it out.", param_hint=parameter.opts[0])
+
+
+def retired(name: str) -> Callable[[Any], Any]:
+    """Returns the callback of a hidden option that does nothing any more: it is still taken, and says so."""
+
+    def note(value: Any) -> Any:
+        if value is not None:
+            typer.echo(f"featherweight: {name} has no effect, and goes with the next version. Leave it out.", err=True)
+        return value
+
+    return note
 
 
 def check_report(path: Path | None) -> None:

@@ -16,6 +16,7 @@ from featherweight.cli.harness import (
     open_lowered,
     print_json,
     print_table,
+    refuse_idle,
     say,
     working,
 )
@@ -53,6 +54,7 @@ def _rule(text: str) -> tuple[str, float]:
 
 @command(_EXAMPLE)
 def prune(
+    context: typer.Context,
     model: Source,
     output: Output,
     sparsity: Annotated[float, typer.Option(metavar="S", help="The fraction of weights to set to zero, in [0, 1).")],
@@ -76,7 +78,7 @@ def prune(
         str | None,
         typer.Option(metavar="SCALE,OFFSET", help="For folders of images: input = pixel × scale + offset."),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Use at most so many samples.")] = 128,
+    samples: Annotated[int, typer.Option("--samples", "--limit", min=1, help="Use at most so many samples.")] = 128,
     allocation: Annotated[str, typer.Option(metavar="NAME", help="uniform, erk or global.")] = "uniform",
     exclude: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Kernels that stay dense; may be given several times.")
@@ -107,6 +109,12 @@ def prune(
     from featherweight.tasks.prune import prune as prune_model
 
     rules = [_rule(text) for text in rule or ()]
+    if calibration is None:
+        refuse_idle(context, "without --calibration", "samples", "preprocess")
+    if method == "magnitude":
+        refuse_idle(context, "on --method magnitude, which looks at weights alone", "calibration")
+    if pattern != "auto" and store is Store.dense:
+        refuse_idle(context, "but for --pattern auto and --store", "target")
     check_outputs(output, sources=[model])
     if pattern == "channel":
         if rules or calibration or method != "magnitude" or allocation != "uniform" or store is not Store.dense:
@@ -129,7 +137,7 @@ def prune(
         exclude=exclude or (),
         rules=rules,
         target=target,
-        samples=samples,
+        limit=samples,
     )
     stored = None
     if store is not Store.dense:

@@ -17,6 +17,8 @@ from featherweight.cli.harness import (
     open_calibration,
     open_lowered,
     print_table,
+    refuse_idle,
+    retired,
     say,
     working,
 )
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from featherweight.tasks.quantize import Quantized
 
 _IMPROVEMENTS = ("none", "equalize")
-_LATER = ("bias", "gptq", "adaround", "smooth", "auto")
 # Evidence for the report: enough to rank tensors, in little time.
 _REPORT_SAMPLES = 32
 
@@ -98,10 +99,7 @@ def lower(
 
 
 def _improve(value: str) -> str:
-    allowed = " and ".join(f"'{name}'" for name in _IMPROVEMENTS)
     for wish in (part.strip() for part in value.split(",")):
-        if wish in _LATER:
-            raise typer.BadParameter(f"'{wish}' comes with a later version; this one has {allowed}.")
         if wish not in _IMPROVEMENTS:
             raise typer.BadParameter(f"unknown improvement '{wish}' (allowed: {', '.join(_IMPROVEMENTS)}).")
     return value
@@ -119,16 +117,9 @@ def _equalized(lowered: Lowered) -> Lowered:
     return replace(lowered, model=equalized.model, notes=(*lowered.notes, note))
 
 
-def _engine(value: str) -> str:
-    if value == "ray":
-        raise typer.BadParameter("'ray' comes with a later version; this one has only 'local'.")
-    if value != "local":
-        raise typer.BadParameter(f"unknown engine '{value}' (allowed: local).")
-    return value
-
-
 @command("featherweight quantize model.tflite -o model_int8.tflite --recipe int8 --calibration train.npz")
 def quantize(
+    context: typer.Context,
     model: Source,
     output: Output,
     recipe: Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="See `featherweight recipes`.")] = "int8",
@@ -145,7 +136,9 @@ def quantize(
         str | None,
         typer.Option(metavar="SCALE,OFFSET", help="For folders of images: input = pixel × scale + offset."),
     ] = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="Use at most so many samples.")] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", "--limit", min=1, help="Use at most so many samples.")
+    ] = None,
     ranges: Annotated[str, typer.Option(metavar="METHOD", help="minmax, percentile, mse or entropy.")] = "minmax",
     improve: Annotated[
         str,
@@ -176,10 +169,8 @@ def quantize(
         Path | None,
         typer.Option(metavar="R.html|R.json|R.txt", help="Write a report in the form of its suffix."),
     ] = None,
-    engine: Annotated[
-        str, typer.Option(callback=_engine, help="Where to work; only 'local' in this version.")
-    ] = "local",
-    seed: Annotated[int, typer.Option(help="For what draws random numbers; nothing in this version does.")] = 0,
+    engine: Annotated[str | None, typer.Option(hidden=True, callback=retired("--engine"))] = None,
+    seed: Annotated[int | None, typer.Option(hidden=True, callback=retired("--seed"))] = None,
 ) -> None:
     """Quantize a model after training, by any recipe."""
     from featherweight.ptq import plan as plans
@@ -189,9 +180,17 @@ def quantize(
     from featherweight.tasks import quantize as pipeline
 
     check_report(report)
+    if not calibration:
+        refuse_idle(context, "without --calibration", "samples", "preprocess")
+    if plan_in is not None:
+        refuse_idle(context, "beside --plan-in, which decides it", "io", "ranges", "integers")
+    if model.suffix.lower() == ".tflite":
+        refuse_idle(context, "on a .tflite file, whose recurrent layers are what they are", "recurrent")
     check_outputs(output, plan_out, report, sources=[path for path in (model, plan_in) if path])
     wish, device = recipes.load(recipe), targets.load(target)
     plan = None if plan_in is None else plans.load(plan_in)
+    if not wish.needs_ranges:
+        refuse_idle(context, f"on recipe '{wish.name}', which measures none", "ranges")
     if plan is None and wish.needs_ranges and not calibration:
         pipeline.quantize(model, wish, target=device)  # raises, and says what is missing
     style = choose_style(wish, device, recurrent.value)
@@ -211,7 +210,7 @@ def quantize(
         verify=verify,
         ranges=ranges,
         plan=plan,
-        samples=samples,
+        limit=samples,
         recurrent=recurrent.value,
         progress=True,
     )

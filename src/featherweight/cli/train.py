@@ -72,7 +72,9 @@ def train(
         str | None,
         typer.Option(metavar="SCALE,OFFSET", help="For folders of images: input = pixel × scale + offset."),
     ] = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="Calibrate with at most so many samples.")] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", "--limit", min=1, help="Calibrate with at most so many samples.")
+    ] = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Where the state is kept after each epoch; default: OUT.tflite.training"),
@@ -125,7 +127,7 @@ def train(
             recipe,
             calibration=ranges,
             target=target,
-            samples=samples,
+            limit=samples,
             train_ranges=settings["ranges"],
             teacher=True if labels is None else None,
             dropout=model,
@@ -153,7 +155,7 @@ def _opened(model: Path, recipe: str, target: str, input_shape: list[str] | None
     return lowered, {
         "model": f"{model.name} {_digest(model.read_bytes())}",
         "recipe": f"{wish.name} {_digest(repr(wish).encode())}",
-        "target": f"{device.name} {_digest(repr(device).encode())}",
+        "target": f"{device.name} {_digest(targets.to_json(device).encode())}",
         "featherweight": featherweight.__version__,
         "backend": backend,
         "input shapes": sorted(input_shape or ()),

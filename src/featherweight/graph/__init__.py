@@ -5,6 +5,7 @@ from __future__ import annotations
 from featherweight.graph.model import (
     Graph,
     Model,
+    ModelLike,
     Node,
     Signature,
     Tensor,
@@ -19,6 +20,7 @@ from featherweight.graph.model import (
 __all__ = [
     "Graph",
     "Model",
+    "ModelLike",
     "Node",
     "Signature",
     "Tensor",

@@ -8,6 +8,7 @@ meant: in a plan, a rule or a message.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -15,9 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from featherweight.errors import FormatError
+from featherweight.errors import FormatError, listed
 from featherweight.graph.numerics import QuantParams, storage_dtype
 from featherweight.graph.packing import PACKED_BITS, pack, unpack
+
+ModelLike = Any
+"""What public functions take as a model, and `featherweight.load` reads: a `Model`, what a function here returned, the
+path or bytes of a ``.tflite`` file, a Keras file, or a live Keras model, torch module or JAX function. Below
+`featherweight.tasks`, functions take a `Model`, and the path or bytes of a ``.tflite`` file where they say so."""
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 _MOST_AXES = 64  # NumPy has no more
@@ -51,6 +57,12 @@ class Tensor:
     is_variable: bool = False
     file_name: str | None = None
     extras: Mapping[str, Any] = field(default_factory=_nothing)
+
+    def __repr__(self) -> str:
+        said = f"Tensor '{self.name}': {self.dtype}{list(self.shape_signature or self.shape)}"
+        held = f", {self.stored_bytes:,} bytes" if self.is_constant else ""
+        scales = 0 if self.quant is None else len(self.quant.scale)
+        return f"{said}{held}" + (f", {scales} scale(s)" if scales else "")
 
     @property
     def is_constant(self) -> bool:
@@ -138,6 +150,10 @@ class Graph:
     tensors: Mapping[str, Tensor]
     extras: Mapping[str, Any] = field(default_factory=_nothing)
 
+    def __repr__(self) -> str:
+        operators = _counted(node.op for node in self.nodes)
+        return f"Graph '{self.name}' of {len(self.nodes)} operators ({operators}) and {len(self.tensors)} tensors"
+
     def float_inputs(self, node: Node) -> Iterator[tuple[int, Tensor]]:
         """Yields (position, tensor) of the node's float32 inputs."""
         for position, name in enumerate(node.inputs):
@@ -165,6 +181,27 @@ class Model:
     description: str = ""
     extras: Mapping[str, Any] = field(default_factory=_nothing)
 
+    def __repr__(self) -> str:
+        inputs, outputs = (self._ports(names) for names in io_names(self))
+        constants = {id(t.data): t.stored_bytes for t in self.tensors.values() if t.is_constant}
+        lines = [
+            f"Model of {sum(len(graph.nodes) for graph in self.graphs)} operators in {len(self.graphs)} graph(s)",
+            f"  inputs     {inputs}",
+            f"  outputs    {outputs}",
+            f"  operators  {_counted(node.op for graph in self.graphs for node in graph.nodes)}",
+            f"  constants  {sum(constants.values()):,} bytes",
+        ]
+        return "\n".join(lines)
+
+    def _ports(self, names: Mapping[str, str]) -> str:
+        """Says names, types and shapes of inputs or outputs."""
+        said: list[str] = []
+        for name, tensor_name in names.items():
+            tensor = self.main.tensors[tensor_name]
+            sizes = ["any" if size == -1 else str(size) for size in tensor.shape_signature or tensor.shape]
+            said.append(f"{name}: {tensor.dtype}[{', '.join(sizes)}]")
+        return listed(said, 4) or "none"
+
     @property
     def main(self) -> Graph:
         """The graph that runs when the model is invoked."""
@@ -174,6 +211,11 @@ class Model:
     def tensors(self) -> dict[str, Tensor]:
         """The tensors of all graphs by name, in the graphs' order."""
         return {name: tensor for graph in self.graphs for name, tensor in graph.tensors.items()}
+
+
+def _counted(names: Iterable[str]) -> str:
+    """Says how often names occur, the most frequent first."""
+    return listed((f"{count} {name}" for name, count in Counter(names).most_common()), 6) or "none"
 
 
 def producers(graph: Graph) -> dict[str, Node]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from featherweight.arguments import shown
 from featherweight.errors import RecipeError, listed
 from featherweight.operators.fixed_point import (
     Rescale,
@@ -108,6 +109,6 @@ def find(name: str) -> Profile:
     >>> find("xnnpack").fallback.name
     'tflite_opt'
     """
-    if name not in PROFILES:
-        raise RecipeError(f"profile '{name}' is unknown (allowed: {listed(PROFILES)}).")
+    if not isinstance(name, str) or name not in PROFILES:
+        raise RecipeError(f"profile {shown(name)} is unknown (allowed: {listed(PROFILES)}).")
     return PROFILES[name]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from featherweight.arguments import as_given, either, exactly, mapping, several, text
 from featherweight.errors import RecipeError, listed
 from featherweight.pruning.prunable import OPERATORS, Kernel, matches
 from featherweight.sparsity import patterns
@@ -29,14 +30,14 @@ class Choice:
         pattern: name of a pattern, or ``auto`` for the one that `target` names for a kernel's operator.
         exclude: shell patterns of paths that stay dense.
         rules: shell pattern of paths → final sparsity, 0 for dense; the first that matches decides.
-        dense: roles that stay dense unless a rule names them.
+        keep: roles that stay dense unless a rule names them.
     """
 
     pattern: str
     target: Target | None
     exclude: tuple[str, ...]
     rules: tuple[tuple[str, float], ...]
-    dense: tuple[str, ...]
+    keep: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def check_choice(
     target: str | Path | Target | None,
     exclude: str | Sequence[str],
     rules: Mapping[str, float] | Sequence[tuple[str, float]],
-    dense: Sequence[str],
+    keep: str | Sequence[str],
 ) -> Choice:
     """Returns what the user asks for, checked as far as that goes without a model.
 
@@ -61,15 +62,20 @@ def check_choice(
         RecipeError: for an unknown pattern, target or role, a rule without a sparsity, or `auto` without a target.
     """
     found = None if target is None else load_target(target)
+    kept, excluded = several(text)(keep, "keep"), several(text)(exclude, "exclude")
     if pattern != patterns.AUTO:
         patterns.parse(pattern)
     elif found is None:
         raise RecipeError("pattern='auto' takes the pattern from a target. Name one, such as target='litert'.")
-    if unknown := [role for role in dense if role not in ROLES]:
-        raise RecipeError(f"dense={listed(map(repr, unknown))} is not understood (allowed: {listed(ROLES)}).")
-    rows = tuple(rules.items()) if isinstance(rules, Mapping) else tuple((row[0], row[1]) for row in rules)
-    checked = tuple((match, check_sparsity(value, f"Rule '{match}'")) for match, value in rows)
-    return Choice(pattern, found, (exclude,) if isinstance(exclude, str) else tuple(exclude), checked, tuple(dense))
+    if unknown := [role for role in kept if role not in ROLES]:
+        raise RecipeError(f"keep={listed(map(repr, unknown))} is not understood (allowed: {listed(ROLES)}).")
+    said = "a dict from names of kernels to sparsities, or pairs of both"
+    rows = either(
+        mapping(text, as_given), several(exactly(text, as_given)), allowed=said, way="Such as {'block_1/*': 0.75}."
+    )(rules, "rules")
+    pairs = tuple(rows.items()) if isinstance(rows, dict) else rows
+    checked = tuple((match, check_sparsity(value, f"Rule '{match}'")) for match, value in pairs)
+    return Choice(pattern, found, excluded, checked, kept)
 
 
 def choose(kernels: Sequence[Kernel], choice: Choice) -> Chosen:
@@ -89,8 +95,8 @@ def choose(kernels: Sequence[Kernel], choice: Choice) -> Chosen:
             reasons[kernel.path] = f"excluded by '{excluded}'"
         elif rule is not None and not rule[1]:
             reasons[kernel.path] = f"rule '{rule[0]}' gives it a sparsity of 0"
-        elif kernel.role in choice.dense and (rule is None or rule[0] == "*"):
-            reasons[kernel.path] = f"{_REASONS[kernel.role]}; name it in a rule, or leave '{kernel.role}' out of dense="
+        elif kernel.role in choice.keep and (rule is None or rule[0] == "*"):
+            reasons[kernel.path] = f"{_REASONS[kernel.role]}; name it in a rule, or leave '{kernel.role}' out of keep="
         else:
             pruned.append((kernel, _pattern_of(kernel, choice)))
             if rule is not None:

@@ -50,6 +50,10 @@ class Equalized:
     model: Model
     tensors: tuple[EqualizedTensor, ...]
 
+    def __repr__(self) -> str:
+        done = sum(not row.reason for row in self.tensors)
+        return f"Equalized model: {done} of {len(self.tensors)} tensors between weights\n{self.model!r}"
+
 
 @dataclass(frozen=True, eq=False)
 class _Pair:

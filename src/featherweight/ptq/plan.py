@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from featherweight.arguments import shown
 from featherweight.errors import RecipeError, listed
 from featherweight.graph.numerics import INTEGER_BITS, QuantParams, integer_range
 from featherweight.recipes.toml import Table
@@ -21,12 +23,13 @@ FORMS = (
     *("int8", "int16", "int8*int8", "int8*int4", "int16*int8", "int16*int4", "float32*int8", "float32*int4"),
     *("float32+int8", "float32+int4", "float32+float16"),
 )
-_REMEDY = "Write one with --plan-out."
+_REMEDY = "Write one with --plan-out, or plan.save(path)."
+_LONGEST_SHOWN = 100
 _EDGE = re.compile(r".*:[0-9]+", re.DOTALL)
 _FLOAT32 = np.finfo(np.float32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """What becomes of every operator and tensor of one graph.
 
@@ -55,6 +58,19 @@ class Plan:
     dropped: Mapping[str, str] = field(default_factory=dict[str, str])
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        forms = Counter(self.forms.values())
+        reasons = Counter(reason for reason in self.kept_float.values())
+        lines = [
+            f"Plan of recipe '{self.recipe}' for target '{self.target}', profile '{self.profile}', io {self.io}",
+            f"  operators   {listed((f'{count} {form}' for form, count in forms.most_common()), 6) or 'none planned'}",
+            f"  kept float  {len(self.kept_float)}" + (f": {_shortened(reasons)}" if reasons else ""),
+            f"  left out    {len(self.dropped)}",
+            f"  parameters  of {len(self.params)} tensors and {len(self.edges)} inputs",
+            f"  notes       {len(self.notes)}" + (f": {_shortened(self.notes)}" if self.notes else ""),
+        ]
+        return "\n".join(lines)
+
     def to_json(self) -> str:
         """Returns the plan as JSON text; float32 scales survive exactly."""
         table: dict[str, Any] = {"format": FORMAT} | asdict(self)
@@ -65,6 +81,13 @@ class Plan:
     def save(self, path: str | Path) -> None:
         """Writes the plan as JSON, atomically."""
         write_atomically(path, [self.to_json().encode()])
+
+
+def _shortened(texts: Iterable[str]) -> str:
+    """Returns the first of some texts on one line, with how many follow."""
+    first, *others = (" ".join(text.split()) for text in texts)
+    said = first if len(first) <= _LONGEST_SHOWN else f"{first[:_LONGEST_SHOWN]}…"
+    return said + (f" (and {len(others)} more)" if others else "")
 
 
 def edge(node: str, position: int) -> str:
@@ -117,10 +140,12 @@ def load(path: str | Path) -> Plan:
     Raises:
         RecipeError: if the file can't be read or holds no plan.
     """
+    if not isinstance(path, (str, Path)):
+        raise RecipeError(f"The plan is {shown(path)} (allowed: a Plan, or the path of its JSON file). {_REMEDY}")
     try:
         text = Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"Plan '{path}' can't be read: {error}. Write one with --plan-out.") from error
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a zero byte in the path
+        raise RecipeError(f"Plan '{path}' can't be read: {error}. {_REMEDY}") from error
     return from_json(text, f"Plan '{path}'")
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from featherweight.arguments import checked, flag, function, instance, mapping, text
 from featherweight.calibration import Stats
 from featherweight.errors import RecipeError, listed
-from featherweight.graph import Model
+from featherweight.graph import Model, ModelLike
 from featherweight.graph.numerics import QuantParams
 from featherweight.operators.entries import callers, entries, joined
 from featherweight.ptq.forms import (
@@ -32,9 +33,17 @@ from featherweight.recipes import recipe as recipes
 from featherweight.targets import target as targets
 
 
+@checked(
+    stats=instance(Stats, way="Pass what calibrate(model, samples) returns."),
+    io=text,
+    ranges=text,
+    given=mapping(text, instance(QuantParams)),
+    integers=flag,
+    obstacle=function,
+)
 def plan(
-    model: Model,
-    stats: Stats | None,
+    model: ModelLike,
+    stats: Stats | None = None,
     recipe: str | recipes.Recipe = "int8",
     target: str | targets.Target = "litert",
     *,
@@ -47,7 +56,7 @@ def plan(
     """Returns the plan that the recipe gives for the model on the target.
 
     Args:
-        model: a float model.
+        model: a float model, as `load` returns it.
         recipe: a recipe's name, TOML file or value.
         target: the device, by name, TOML file or value.
         stats: what `calibrate` measured; needed by recipes with integer activations only.

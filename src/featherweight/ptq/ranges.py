@@ -52,7 +52,7 @@ class Ranges:
             return extremes
         node = self.made.get(name) or next(iter(self.read.get(name, ())), None)
         rule = self.forms.rules.get(node.name) if node else None
-        method = (rule.activation.range_method if rule and rule.activation else None) or self.method
+        method = (rule.activation.ranges if rule and rule.activation else None) or self.method
         return find_range(stats, method, dtype, symmetric=dtype == "int16", where=f"tensor '{name}'")
 
     def of_constant(self, tensor: Tensor) -> Range:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from featherweight import operators
+from featherweight.arguments import checked, instance
 from featherweight.errors import RecipeError, UnsupportedOp, listed
-from featherweight.graph import Graph, Model, Node, Tensor, constant
+from featherweight.graph import Graph, Model, ModelLike, Node, Tensor, constant
 from featherweight.graph.editor import Editor, without_unused
 from featherweight.graph.numerics import QuantParams, bias_params
 from featherweight.operators.entries import entries
@@ -28,7 +29,8 @@ from featherweight.ptq.plan import Plan, edge
 Shared = dict[tuple[Any, ...], tuple[tuple[Tensor, ...], Tensor]]
 
 
-def rewrite(model: Model, plan: Plan) -> Model:
+@checked(plan=instance(Plan, way="Pass what plan(…) returns, or quantize(model, plan=…) for a plan's JSON file."))
+def rewrite(model: ModelLike, plan: Plan) -> Model:
     """Returns the model with the plan carried out.
 
     Raises:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 
 from featherweight import operators
+from featherweight.arguments import choice, count, flag, instance, renamed, several, text, wrong
 from featherweight.errors import RecipeError, listed
 from featherweight.graph import Graph, Model, Node
 from featherweight.recipes.toml import Table, check_known, read_chain, shipped
@@ -24,32 +26,52 @@ WEIGHT_SETTINGS: Mapping[str, tuple[str, ...]] = {
     "int8": ("per_channel",),
     "int4": ("per_channel", "block_size"),
 }
-ACTIVATION_SETTINGS: Mapping[str, tuple[str, ...]] = {"int8": ("range_method",), "int16": ("range_method",)}
+ACTIVATION_SETTINGS: Mapping[str, tuple[str, ...]] = {"int8": ("ranges",), "int16": ("ranges",)}
+DTYPES = tuple(dict.fromkeys((*ACTIVATION_SETTINGS, *WEIGHT_SETTINGS)))
 # A model has thousands of operators: an error names those most like what was asked for.
 _NAMES_IN_ERRORS = 10
 # The methods that a file may name, before a colon and an argument; `featherweight.calibration` holds them.
 RANGE_METHODS = ("minmax", "percentile", "mse", "entropy")
 
 
+@renamed({"range_method": "ranges", "symmetric": None, "narrow_range": None})
 @dataclass(frozen=True)
 class Scheme:
     """How numbers are asked to be stored; `QuantParams` is what comes of it.
 
     Attributes:
         dtype: ``int8``, ``int16``, ``int4`` or ``float16``.
-        symmetric: whether zero sits in the middle of the grid.
         per_channel: one scale per output channel instead of one per tensor, where the operator has an axis for it.
         block_size: one scale per so many consecutive elements of a dense layer's rows, or None.
-        narrow_range: leaves out the lowest integer.
-        range_method: how a range is chosen from what was measured; None takes the caller's choice.
+        ranges: how a range is chosen from what was measured; None takes the caller's choice.
+
+    Zero points follow from the type, as the runtime's kernels want them: weights and int16 activations are symmetric
+    (weights without the lowest integer), int8 activations are not.
+
+    Raises:
+        RecipeError: for a value that is not allowed, or that changes nothing on its type.
+
+    >>> Scheme("int7")
+    Traceback (most recent call last):
+        ...
+    featherweight.errors.RecipeError: Scheme: dtype is 'int7' (allowed: int8, int16, float16, int4).
     """
 
     dtype: str
-    symmetric: bool = True
+    _: KW_ONLY
     per_channel: bool = True
     block_size: int | None = None
-    narrow_range: bool = True
-    range_method: str | None = None
+    ranges: str | None = None
+
+    def __post_init__(self) -> None:
+        choice(*DTYPES)(self.dtype, "Scheme: dtype")
+        flag(self.per_channel, "Scheme: per_channel")
+        if self.block_size is not None:
+            count()(self.block_size, "Scheme: block_size")
+        if self.ranges is not None and not (isinstance(self.ranges, str) and _names_range_method(self.ranges)):
+            raise wrong(self.ranges, "Scheme: ranges", f"{listed(RANGE_METHODS)}, percentile:NUMBER")
+        if self.block_size is not None and "block_size" not in WEIGHT_SETTINGS.get(self.dtype, ()):
+            raise RecipeError(f"Scheme: block_size has no effect on {self.dtype} (allowed on: int4). Drop it.")
 
 
 @dataclass(frozen=True)
@@ -60,6 +82,9 @@ class Rule:
         match: shell pattern for the operator's output or weight names (each ``;``-separated part counts).
         op: operator type, or None for any.
         weight_only: store the weights as integers but compute in float (a DEQUANTIZE before the operator).
+
+    Raises:
+        RecipeError: for a value that is not allowed, or settings that do not go together.
     """
 
     match: str = "*"
@@ -68,6 +93,23 @@ class Rule:
     activation: Scheme | None = None
     weight_only: bool = False
 
+    def __post_init__(self) -> None:
+        text(self.match, "Rule: match")
+        flag(self.weight_only, "Rule: weight_only")
+        for name, scheme, settings in (
+            ("weight", self.weight, WEIGHT_SETTINGS),
+            ("activation", self.activation, ACTIVATION_SETTINGS),
+        ):
+            if scheme is None:
+                continue
+            if not isinstance(scheme, Scheme):
+                raise wrong(scheme, f"Rule: {name}", "a Scheme, or None for float", "Such as fw.Scheme('int8').")
+            if scheme.dtype not in settings:
+                raise wrong(scheme.dtype, f"Rule: the dtype of {name}", listed(settings))
+        if self.op is not None:
+            check_known(text(self.op, "Rule: op"), OP_CODES, "operator", "Rule")
+        _check_together("Rule", self.weight, self.activation, is_weight_only=self.weight_only)
+
     def __str__(self) -> str:
         """The rule as a message names it."""
         return f"match='{self.match}'" + (f", op='{self.op}'" if self.op else "")
@@ -75,11 +117,20 @@ class Rule:
 
 @dataclass(frozen=True)
 class Recipe:
-    """An ordered list of rules under a name."""
+    """An ordered list of rules under a name.
+
+    Raises:
+        RecipeError: if the rules are no rules, or there are none.
+    """
 
     name: str
     rules: tuple[Rule, ...]
     description: str = ""
+
+    def __post_init__(self) -> None:
+        text(self.name, "Recipe: name")
+        rules = several(instance(Rule, way="Such as fw.Rule(weight=fw.Scheme('int8'))."), at_least=1)
+        object.__setattr__(self, "rules", rules(self.rules, "Recipe: rules"))
 
     @property
     def needs_ranges(self) -> bool:
@@ -106,7 +157,7 @@ def load(recipe: str | Path | Recipe) -> Recipe:
     """
     if isinstance(recipe, Recipe):
         return recipe
-    tables = read_chain(str(recipe), "recipe", "base")
+    tables = read_chain(recipe, "recipe", "base")
     rules: list[Rule] = []
     for table in tables:
         table.check_keys(("base", "description", "name", "rule"))
@@ -126,20 +177,24 @@ def _parse_rule(row: Table) -> Rule:
     weight = _parse_scheme(row, "weight", WEIGHT_SETTINGS)
     activation = _parse_scheme(row, "activation", ACTIVATION_SETTINGS)
     if activation is not None:
-        is_int16 = activation.dtype == "int16"
-        activation = replace(activation, symmetric=is_int16, narrow_range=False, per_channel=False)
+        activation = replace(activation, per_channel=False)
+    _check_together(row.where, weight, activation, is_weight_only=is_weight_only)
+    return Rule(row.get("match", str, "*"), op, weight, activation, is_weight_only)
+
+
+def _check_together(where: str, weight: Scheme | None, activation: Scheme | None, *, is_weight_only: bool) -> None:
+    """Raises RecipeError for settings that do not go together."""
     if activation is not None and (is_weight_only or (weight and weight.dtype == "float16")):
         raise RecipeError(
-            f"{row.where}: integer activations need integer weights. Drop `activation`, or use weight = 'int8'."
+            f"{where}: integer activations need integer weights. Drop `activation`, or use weight = 'int8'."
         )
     if is_weight_only and weight is None:
-        raise RecipeError(f"{row.where}: weight_only has no effect without `weight`. Add weight = 'int8', or drop it.")
+        raise RecipeError(f"{where}: weight_only has no effect without `weight`. Add weight = 'int8', or drop it.")
     if weight and weight.block_size and (activation or is_weight_only or not weight.per_channel):
         raise RecipeError(
-            f"{row.where}, weight: block_size has no effect beside `activation`, `weight_only` or per_channel = false: "
+            f"{where}, weight: block_size has no effect beside `activation`, `weight_only` or per_channel = false: "
             "block scales exist for float activations that the kernel quantizes itself. Drop one of them."
         )
-    return Rule(row.get("match", str, "*"), op, weight, activation, is_weight_only)
 
 
 def _parse_scheme(row: Table, key: str, settings: Mapping[str, tuple[str, ...]]) -> Scheme | None:
@@ -149,6 +204,13 @@ def _parse_scheme(row: Table, key: str, settings: Mapping[str, tuple[str, ...]])
         return None
     where = f"{row.where}, {key}"
     values = {"dtype": value} if isinstance(value, str) else value
+    if isinstance(values, dict) and "range_method" in values:
+        warnings.warn(
+            f"{where}: 'range_method' is called 'ranges', and goes with the next version. Write ranges = .",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        values = {"ranges" if name == "range_method" else name: setting for name, setting in values.items()}
     fields = ("dtype", *dict.fromkeys(name for names in settings.values() for name in names))
     unknown = sorted(set(values) - set(fields)) if isinstance(values, dict) else [repr(value)]
     if unknown:
@@ -164,13 +226,13 @@ def _parse_scheme(row: Table, key: str, settings: Mapping[str, tuple[str, ...]])
             f"{where}: {listed(idle)} has no effect on {dtype} (allowed: {listed(allowed) or 'nothing'}). Drop it."
         )
     table = Table(values, where, row.remedy)
-    method = table.get("range_method", str, None)
-    if method is not None and not _names_range_method(method):
-        raise table.error("range_method", f"{listed(RANGE_METHODS)}, percentile:NUMBER")
+    ranges = table.get("ranges", str, None)
+    if ranges is not None and not _names_range_method(ranges):
+        raise table.error("ranges", f"{listed(RANGE_METHODS)}, percentile:NUMBER")
     block_size = table.count("block_size") if "block_size" in table else None
     if dtype == "float32":
         return None
-    return Scheme(dtype, per_channel=table.get("per_channel", bool, True), block_size=block_size, range_method=method)
+    return Scheme(dtype, per_channel=table.get("per_channel", bool, True), block_size=block_size, ranges=ranges)
 
 
 def _names_range_method(method: str) -> bool:

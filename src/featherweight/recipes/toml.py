@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+from featherweight.arguments import shown
 from featherweight.errors import RecipeError, listed
 
 T = TypeVar("T")
@@ -141,7 +142,7 @@ def shipped(kind: str) -> tuple[str, ...]:
     return tuple(sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")))
 
 
-def read_chain(name: str, kind: str, link: str) -> tuple[Table, ...]:
+def read_chain(source: str | Path, kind: str, link: str) -> tuple[Table, ...]:
     """Reads a shipped table by name or one from a TOML file, then the one that its `link` key names, and so on.
 
     A path in a file counts from the folder that the file lies in.
@@ -152,6 +153,12 @@ def read_chain(name: str, kind: str, link: str) -> tuple[Table, ...]:
     >>> [table.where for table in read_chain("ethos-u65", "target", "extends")]
     ["Target 'ethos-u65'", "Target 'ethos-u55'"]
     """
+    if not isinstance(source, (str, Path)):
+        names = f"the name of a {kind}, the path of a .toml file, or a {kind.capitalize()}"
+        raise RecipeError(
+            f"The {kind} is {shown(source)} (allowed: {names}). Choose one of {listed(shipped(kind), 20)}."
+        )
+    name = str(source)
     tables = [_read(name, kind)]
     seen = {_identity(name)}
     while link in tables[-1]:

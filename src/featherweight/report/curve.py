@@ -11,7 +11,7 @@ from featherweight.tflite import write_atomically
 
 
 @dataclass(frozen=True)
-class Point:
+class CurvePoint:
     """One pruned model, evaluated.
 
     Attributes:
@@ -46,19 +46,23 @@ class Curve:
     metric: str
     method: str
     max_drop: float
-    points: tuple[Point, ...]
+    points: tuple[CurvePoint, ...]
+
+    def __repr__(self) -> str:
+        knees = ", ".join(f"{pattern} {self.knee(pattern).sparsity:g}" for pattern in self.patterns)
+        return f"Curve of {self.metric} over {len(self.points)} models; knees: {knees or 'none'}"
 
     @property
     def patterns(self) -> tuple[str, ...]:
         """The patterns, in order."""
         return tuple(dict.fromkeys(point.pattern for point in self.points if point.pattern))
 
-    def of(self, pattern: str) -> tuple[Point, ...]:
+    def of(self, pattern: str) -> tuple[CurvePoint, ...]:
         """Returns the dense point and those of a pattern, by sparsity."""
         chosen = [point for point in self.points if point.pattern in ("", pattern)]
         return tuple(sorted(chosen, key=lambda point: point.sparsity))
 
-    def knee(self, pattern: str) -> Point:
+    def knee(self, pattern: str) -> CurvePoint:
         """Returns the point of the largest sparsity up to which no value falls by more than `max_drop`."""
         best, *others = self.of(pattern)
         for point in others:
@@ -90,5 +94,5 @@ class Curve:
 
 def from_json(content: Mapping[str, Any]) -> Curve:
     """Returns the curve that `Curve.to_json` wrote."""
-    points = tuple(Point(**point) for point in content["points"])
+    points = tuple(CurvePoint(**point) for point in content["points"])
     return Curve(content["metric"], content["method"], content["max_drop"], points)

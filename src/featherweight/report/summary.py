@@ -111,6 +111,18 @@ class Report:
     latency: tuple[Latency, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
 
+    def __repr__(self) -> str:
+        nodes = ", ".join(f"{count} {kind}" for kind, count in self.nodes.items())
+        return (
+            f"Report on recipe '{self.recipe}' for target '{self.target}', profile '{self.profile}', io {self.io}\n"
+            f"  operators   {nodes or 'none'}\n"
+            f"  kept float  {len(self.kept_float)}\n"
+            f"  left out    {len(self.dropped)}\n"
+            f"  violations  {len(self.violations)}\n"
+            f"  notes       {len(self.notes)}\n"
+            "  print() shows all of it"
+        )
+
     def __str__(self) -> str:
         from featherweight.report.text import render
 

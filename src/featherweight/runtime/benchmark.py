@@ -6,18 +6,19 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from featherweight.arguments import checked, count, flag, text
 from featherweight.errors import RecipeError
-from featherweight.graph import Model, Tensor
+from featherweight.graph import ModelLike, Tensor
 from featherweight.graph.numerics import INTEGER_BITS, integer_range, storage_dtype
-from featherweight.runtime.litert import Session
+from featherweight.runtime.litert import MOST_THREADS, Session
 from featherweight.runtime.progress import track
 
 # A timing covers at least this long, so that clock and call overhead vanish on models of a few microseconds.
 _SHORTEST_TIMING_S = 1e-3
+_MOST_ROUNDS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -42,31 +43,46 @@ class Latency:
     threads: int
 
 
+@checked(
+    threads=count(1, MOST_THREADS),
+    runs=count(1, _MOST_ROUNDS),
+    warmup=count(0, _MOST_ROUNDS),
+    resolver=text,
+    seed=count(0),
+    progress=flag,
+)
 def benchmark(
-    models: Mapping[str, Model | bytes | str | Path] | Sequence[str | Path],
+    models: Mapping[str, ModelLike] | Sequence[ModelLike] | ModelLike,
     *,
     threads: int = 1,
     runs: int = 50,
     warmup: int = 3,
     resolver: str = "auto",
     seed: int = 0,
-    progress: bool = False,
+    progress: bool = True,
 ) -> list[Latency]:
     """Times models on LiteRT in interleaved rounds, on the same kind of random inputs; returns one row each.
 
     In each of `runs` rounds every model runs once (very fast ones several times), in an order that changes
-    from round to round; the first `warmup` rounds are not counted. Paths may be given without names.
+    from round to round; the first `warmup` rounds are not counted.
+
+    Args:
+        models: what `load` takes: one, several in a list, or in a dict by the name of its row; files run as they are.
+        threads: of the runtime.
+        runs: number of rounds.
+        warmup: rounds before them.
+        resolver: of LiteRT's kernels, as in `Session`.
+        seed: of the inputs.
+        progress: show progress on a terminal.
 
     Raises:
-        RecipeError: if there are no models, or numbers are below 1.
+        RecipeError: if there are no models, or a number is out of its range.
         FeatherweightError: if a model can't be loaded or run.
     """
     if not isinstance(models, Mapping):
         models = {str(path): path for path in models}
     if not models:
         raise RecipeError("benchmark: there are no models to time. Name at least one.")
-    if runs < 1 or warmup < 0:
-        raise RecipeError(f"benchmark: runs is {runs} (at least 1), warmup is {warmup} (at least 0).")
     with contextlib.ExitStack() as stack:
         sessions = [stack.enter_context(Session(m, threads=threads, resolver=resolver)) for m in models.values()]
         feeds = [random_inputs(session.inputs, seed) for session in sessions]

@@ -26,7 +26,9 @@ from featherweight.runtime.samples import checked_arrays, input_tensors
 # LiteRT's names of its op resolvers: with the XNNPACK delegate, with optimized kernels, with reference
 # kernels.
 RESOLVERS = {"auto": "AUTO", "no_delegate": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "reference": "BUILTIN_REF"}
-_MOST_THREADS = 8
+_USUAL_THREADS = 8
+# More are of no use on any machine, and each takes memory of its own.
+MOST_THREADS = 1024
 # From this many classes on, the sum of the reference kernel's int8 SOFTMAX can leave its fixed-point range,
 # and it aborts the process (tensorflow/lite/kernels/internal/reference/softmax.h).
 _SOFTMAX_ABORT_CLASSES = 512
@@ -42,7 +44,7 @@ _notice_seen = False
 def default_threads() -> int:
     """Returns the number of threads to use: the processors that this process may use, at most 8."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(usable, _MOST_THREADS)
+    return min(usable, _USUAL_THREADS)
 
 
 class Session:

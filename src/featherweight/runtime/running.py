@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from featherweight import tflite
-from featherweight.errors import RecipeError
-from featherweight.graph import Model
-from featherweight.runtime.litert import Session
+from featherweight.arguments import checked, count, either, instance, several, text
+from featherweight.errors import DataError, RecipeError
+from featherweight.graph import Model, ModelLike
+from featherweight.operators.profiles import Profile
+from featherweight.runtime.litert import MOST_THREADS, Session
 from featherweight.runtime.reference import computed_tensors, run_reference
 
 
+@checked(
+    runtime=text,
+    resolver=text,
+    threads=count(1, MOST_THREADS),
+    profile=either(text, instance(Profile), allowed="the name of a profile"),
+    tensors=several(text, at_least=1),
+)
 def run(
-    model: Model | bytes | str | Path,
+    model: ModelLike,
     inputs: Any,
     *,
     runtime: str = "litert",
     resolver: str = "auto",
     threads: int | None = None,
-    profile: str | None = None,
+    profile: str | Profile | None = None,
     tensors: Sequence[str] | str | None = None,
 ) -> np.ndarray | dict[str, np.ndarray]:
     """Runs a model once; returns one array for a model with one output, else a dict by output name.
 
     Args:
-        model: a `Model`, the bytes of a ``.tflite`` file, or its path.
+        model: what `load` takes; files run as they are.
         inputs: an array, a tuple in the order of the inputs, or a dict by input name.
         runtime: ``litert``, or ``reference``: the integer kernels of this package.
         resolver: of LiteRT's kernels, as in `Session`.
@@ -40,6 +48,8 @@ def run(
     Raises:
         FeatherweightError: as `Session` and `reference.run_reference`, or if the runtime is unknown.
     """
+    if inputs is None:
+        raise DataError("run: inputs is None (allowed: an array, a tuple of arrays, or a dict by input name).")
     if runtime not in ("litert", "reference"):
         raise RecipeError(f"runtime '{runtime}' is unknown (allowed: litert, reference).")
     if runtime == "litert" and profile is not None:
@@ -57,6 +67,5 @@ def run(
 
 
 def _named_tensors(model: Model, tensors: Sequence[str] | str) -> tuple[str, ...]:
-    if tensors == "all":
-        return computed_tensors(model.main)
-    return (tensors,) if isinstance(tensors, str) else tuple(tensors)
+    names = (tensors,) if isinstance(tensors, str) else tuple(tensors)
+    return computed_tensors(model.main) if names == ("all",) else names

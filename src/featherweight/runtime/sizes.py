@@ -25,7 +25,7 @@ def sizes_bytes(
     """
     if isinstance(source, Model):
         source = tflite.write(source)
-    if isinstance(source, bytes):
+    if isinstance(source, (bytes, bytearray, memoryview)):
         return len(source), _deflated_bytes(np.frombuffer(source, np.uint8), progress) if compress else None
     path = Path(source)
     try:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from featherweight import operators, tflite
-from featherweight.errors import RecipeError, listed
-from featherweight.graph import Graph, Model, Node, Tensor
+from featherweight.arguments import checked, choice
+from featherweight.graph import Graph, Model, ModelLike, Node, Tensor
 from featherweight.graph.editor import Editor
 from featherweight.operators.families.quantize import DENSIFY
 from featherweight.runtime.sizes import sizes_bytes
@@ -76,13 +76,23 @@ class Stored:
     compressed_bytes: tuple[int, int]
     violations: tuple[targets.Violation, ...] = ()
 
+    def __repr__(self) -> str:
+        sparse = sum(bool(row.block) for row in self.tensors)
+        return (
+            f"Model with sparse weights: {sparse} of {len(self.tensors)} are stored sparsely\n"
+            f"  bytes of the file  {self.file_bytes[0]:,} → {self.file_bytes[1]:,}\n"
+            f"  compressed         {self.compressed_bytes[0]:,} → {self.compressed_bytes[1]:,}\n"
+            f"  violations         {len(self.violations)}\n{self.model!r}"
+        )
+
     def save(self, path: str | Path) -> int:
         """Writes the model as a ``.tflite`` file, atomically, and returns its size in bytes."""
         return tflite.save(self.model, path)
 
 
+@checked(prefer=choice(*PREFERENCES))
 def store_sparse(
-    model: Model | str | Path, *, prefer: str = "size", target: str | Path | targets.Target | None = None
+    model: ModelLike, *, prefer: str = "size", target: str | Path | targets.Target | None = None
 ) -> Stored:
     """Stores the zeros of a float or quantized model by leaving them out, wherever that makes it smaller.
 
@@ -96,7 +106,7 @@ def store_sparse(
     gives other numbers, stays dense, with the reason.
 
     Args:
-        model: a model, or the path of a ``.tflite`` file.
+        model: what `load` takes.
         prefer: ``size``: every weight that gets smaller; ``speed``: only those that get faster, too: each layer is
             timed by itself, dense and sparse in turns, on this machine, one thread, and at the file's batch.
         target: for one that runs convolutions sparsely under conditions (``litert-arm``), graphs are written so that
@@ -105,10 +115,8 @@ def store_sparse(
     Raises:
         RecipeError: if `prefer` or `target` is unknown.
     """
-    if prefer not in PREFERENCES:
-        raise RecipeError(f"store_sparse: prefer '{prefer}' is unknown (allowed: {listed(PREFERENCES)}).")
     chip = None if target is None else targets.load(target)
-    original = model if isinstance(model, Model) else tflite.read(model)
+    original = tflite.read(model)
     model = with_channels_first(original) if chip is not None and chip.has_clusters else original
     rows: dict[str, StoredTensor] = {}
     chosen: dict[str, int] = {}

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from featherweight.arguments import shown
 from featherweight.errors import DataError, RecipeError, listed
 from featherweight.sparsity.weight_layouts import Layout, runtime_layout, unview, view
 
@@ -198,7 +199,7 @@ def check_sparsity(sparsity: float, where: str) -> float:
     """
     is_number = isinstance(sparsity, (int, float, np.number)) and not isinstance(sparsity, bool)
     if not is_number or not 0 <= sparsity < 1:
-        raise RecipeError(f"{where}: a sparsity is a fraction of zeros in [0, 1), not {sparsity!r}.")
+        raise RecipeError(f"{where}: a sparsity is a fraction of zeros in [0, 1), not {shown(sparsity)}.")
     return float(sparsity)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from featherweight import operators
 from featherweight.errors import listed
-from featherweight.graph import Graph, Model, Node
+from featherweight.graph import Graph, ModelLike, Node
 from featherweight.graph.numerics import INTEGER_BITS
 from featherweight.operators import profiles
 from featherweight.operators.call import Call, tensors_of
@@ -27,6 +27,7 @@ from featherweight.sparsity import patterns
 from featherweight.targets import constraints
 from featherweight.targets import xnnpack_nchw_obstacles as conditions
 from featherweight.targets.constraints import Constraint
+from featherweight.tflite import read
 from featherweight.tflite.names import OP_CODES
 
 _TEXTS, _FLAGS = ("name", "description", "profile"), ("float", "per_channel", "power_of_two")
@@ -85,6 +86,12 @@ class Target:
     slower_ns: Mapping[str, float] = field(default_factory=dict[str, float])
     unoptimized: Mapping[str, float] = field(default_factory=dict[str, float])
 
+    def __repr__(self) -> str:
+        return (
+            f"Target '{self.name}': {self.description}\n"
+            f"  {len(self.forms)} operators in integers, {len(self.constraints)} constraints, profile '{self.profile}'"
+        )
+
     @property
     def has_clusters(self) -> bool:
         """True where it has conditions for clusters (see `featherweight.clusters`)."""
@@ -125,7 +132,7 @@ def load(target: str | Path | Target) -> Target:
     """
     if isinstance(target, Target):
         return target
-    tables = read_chain(str(target), "target", "extends")
+    tables = read_chain(target, "target", "extends")
     settings: dict[str, Any] = {}
     forms: dict[str, tuple[str, ...]] = {}
     sparsity: dict[str, str] = {}
@@ -256,9 +263,18 @@ def is_border(node: Node, graph: Graph) -> bool:
     return result.dtype != "float32" or result.name in graph.outputs
 
 
-def check(model: Model, target: str | Path | Target) -> tuple[Violation, ...]:
-    """Returns every operator of the model that the target does not run, with the constraint that it breaks."""
-    target = load(target)
+def check(model: ModelLike, target: str | Path | Target) -> tuple[Violation, ...]:
+    """Returns every operator of the model that the target does not run, with the constraint that it breaks.
+
+    Args:
+        model: what `load` takes; a file is looked at as it is.
+        target: the device, by name, TOML file or value.
+
+    Raises:
+        RecipeError: if there is no such target.
+        FormatError: if the model can't be read.
+    """
+    target, model = load(target), read(model)
     return tuple(
         violation for graph in model.graphs for node in graph.nodes for violation in _check(node, graph, target)
     )

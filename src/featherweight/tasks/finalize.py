@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featherweight.arguments import checked, shown, stream
 from featherweight.errors import RecipeError, UnsupportedOp, listed
 from featherweight.graph import Graph, Model
 from featherweight.graph.editor import with_constants
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from featherweight.training.qat.quantized_model import QuantizedModel
 
 
+@checked(samples=stream)
 def finalize(model: QuantizedModel, *, samples: Iterable[Any] | None = None) -> Quantized:
     """Returns what was trained as an integer model, with its plan and report.
 
@@ -45,8 +47,8 @@ def finalize(model: QuantizedModel, *, samples: Iterable[Any] | None = None) -> 
 
     if not isinstance(model, QuantizedModel):
         raise RecipeError(
-            f"finalize takes a model that quantize_aware made, not {type(model).__name__}. For a float model, call "
-            "quantize."
+            f"finalize: model is {shown(model)} (allowed: a model that quantize_aware made). Load a saved one with "
+            "keras.saving.load_model; for a float model, call quantize."
         )
     require_finite(model)
     model.refresh()

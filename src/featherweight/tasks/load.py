@@ -9,16 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from featherweight import tflite
-from featherweight.errors import FormatError
+from featherweight.arguments import can_iterate, checked, flag, shapes, shown, stream
+from featherweight.errors import FormatError, LoweringError
 from featherweight.graph import Model
-from featherweight.lower import Lowered, lower_with_notes
+from featherweight.lower import Lowered, keras, lower_with_notes
 from featherweight.passes.legalization import prepare
 
-_FRAMEWORK_FILES = (".keras", ".h5")
+_ALLOWED = (
+    "the path of a .tflite, .keras or .h5 file, the bytes of a .tflite file, a Model, what a function of featherweight "
+    "returned, or a live Keras model, torch module or JAX function"
+)
 # Samples that a model is lowered with, and that its outputs are measured on afterwards.
 _PEEKED = 16
 
 
+@checked(unroll=flag, fuse=flag, samples=stream, input_shapes=shapes)
 def load(
     source: Any,
     *,
@@ -32,7 +37,8 @@ def load(
     Operators without integer kernels are written in ones that have them (`featherweight.passes.legalization`).
 
     Args:
-        source: a path (``.tflite``, ``.keras``, ``.h5``), the bytes of a ``.tflite`` file, a `Model`, or a live model.
+        source: a path (``.tflite``, ``.keras``, ``.h5``), the bytes of a ``.tflite`` file, a `Model`, what a function
+            here returned (`Pruned`, `Quantized`, a trained model …), a live Keras model, torch module or JAX function.
         unroll: write recurrent layers out step by step instead of as loops, which full-integer recipes need.
         fuse: write Keras LSTM layers as one operator each, which integer targets have kernels for.
         samples: inputs to verify a lowered model with; a PyTorch module or JAX function needs at least one. Sizes that
@@ -60,15 +66,81 @@ def load_with_notes(
     return replace(loaded, model=prepare(loaded.model))
 
 
+def opened(source: Any, where: str, samples: Iterable[Any] | None = None) -> Model | bytes | Path:
+    """Returns a model that runs as it is: a graph, or a ``.tflite`` file; a live model or Keras file is lowered.
+
+    Args:
+        source: what `load` takes.
+        where: the argument that it was given as, for messages.
+        samples: inputs to lower with; without, a torch module or JAX function can't be lowered here.
+
+    Raises:
+        FormatError: if it is no model.
+        LoweringError: if it can't be lowered.
+    """
+    source = _held(source, where)
+    if isinstance(source, Model):
+        return source
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return bytes(source)
+    if isinstance(source, (str, Path)) and not _is_framework_file(source):
+        return Path(source)
+    if samples is None and not isinstance(source, (str, Path)) and not keras.is_keras_model(source):
+        raise LoweringError(
+            f"{where} is {shown(source)}, whose shapes nothing here tells. Load it first: "
+            "fw.load(source, samples=[example]), and pass what that returns."
+        )
+    return load_with_notes(source, samples=samples).model
+
+
+def _held(source: Any, where: str) -> Any:
+    """Returns the graph of what a function here returned, and anything else that is a model as it is.
+
+    Raises:
+        FormatError: if it is none.
+    """
+    if isinstance(held := getattr(source, "model", None), Model):
+        return held
+    if isinstance(source, (Model, bytes, bytearray, memoryview)):
+        return source
+    if isinstance(source, (str, Path)):
+        if not str(source).strip() or "\0" in str(source):
+            raise FormatError(f"{where} is {shown(source)} (allowed: {_ALLOWED}).")
+        return source
+    if keras.is_keras_model(source):
+        return _trained(source)
+    if isinstance(source, type) or not callable(source):
+        hint = " Call the class, and pass what it makes." if isinstance(source, type) else ""
+        raise FormatError(f"{where} is {shown(source)} (allowed: {_ALLOWED}).{hint}")
+    return source
+
+
+def _trained(model: Any) -> Any:
+    """Returns the file of a model in training, or its graph; other Keras models as they are."""
+    from featherweight.training import GraphModel, QuantizedModel, float_graph
+
+    if isinstance(model, QuantizedModel):
+        from featherweight.tasks.finalize import finalize
+
+        return finalize(model).model
+    return float_graph(model) if isinstance(model, GraphModel) else model
+
+
+def _is_framework_file(path: str | Path) -> bool:
+    return Path(path).suffix.lower() in keras.SUFFIXES
+
+
 def _read_or_lower(source: Any, unroll: bool, fuse: bool, samples: Iterable[Any] | None, input_shapes: Any) -> Lowered:
-    if isinstance(source, (Lowered, Model, bytes, bytearray, memoryview)):
+    if isinstance(source, Lowered):
+        _refuse_shapes(input_shapes, "a lowered model")
+        return source
+    source = _held(source, "the model")
+    if isinstance(source, (Model, bytes, bytearray, memoryview)):
         _refuse_shapes(input_shapes, f"a {type(source).__name__}")
-        if isinstance(source, Lowered):
-            return source
         return Lowered(source if isinstance(source, Model) else tflite.read(source))
     if isinstance(source, (str, Path)):
         path = Path(source)
-        if path.suffix not in _FRAMEWORK_FILES:
+        if not _is_framework_file(path):
             _refuse_shapes(input_shapes, f"'{path}'")
             return Lowered(tflite.read(path))
         if not path.is_file():
@@ -83,8 +155,11 @@ def _refuse_shapes(input_shapes: Any, what: str) -> None:
 
 def peeked(samples: Iterable[Any] | None) -> tuple[list[Any] | None, Iterable[Any] | None]:
     """Returns the first samples, to lower with, and all of them: an iterator is consumed once only."""
-    if samples is None or isinstance(samples, (str, bytes, Path, Mapping)) or not isinstance(samples, Iterable):
+    if samples is None or isinstance(samples, (str, bytes, Path, Mapping)) or not can_iterate(samples):
         return None, samples  # what calibration will say of it stands
+    if hasattr(samples, "shape") and hasattr(samples, "dtype"):  # an array of examples: each becomes a batch of one
+        array: Any = samples
+        return [array[i : i + 1] for i in range(min(len(array), _PEEKED))] or None, samples
     iterator = iter(samples)
     first = list(islice(iterator, _PEEKED))
     if iterator is samples and first:

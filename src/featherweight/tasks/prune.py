@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from featherweight import tflite
+from featherweight.arguments import checked, count, flag, shapes, stream, text
 from featherweight.errors import RecipeError, listed
 from featherweight.graph import Model
 from featherweight.graph.editor import with_constants
@@ -63,6 +64,15 @@ class Pruned:
     model: Model
     kernels: tuple[PrunedKernel, ...]
 
+    def __repr__(self) -> str:
+        pruned = [kernel for kernel in self.kernels if kernel.pattern]
+        patterns = listed(dict.fromkeys(kernel.pattern for kernel in pruned)) or "none"
+        return (
+            f"Pruned model: {100 * self.sparsity:.1f} % of the weights of {len(self.kernels)} kernels are zero\n"
+            f"  pruned      {len(pruned)} kernels, patterns: {patterns}\n"
+            f"  kept dense  {len(self.kernels) - len(pruned)} kernels\n{self.model!r}"
+        )
+
     @property
     def sparsity(self) -> float:
         """The fraction of zeros among the weights of all kernels, those left dense too."""
@@ -73,6 +83,16 @@ class Pruned:
         return tflite.save(self.model, path)
 
 
+@checked(
+    {"samples": "limit", "dense": "keep"},
+    pattern=text,
+    method=text,
+    calibration=stream,
+    allocation=text,
+    limit=count(way="Data go to calibration=."),
+    input_shapes=shapes,
+    progress=flag,
+)
 def prune(
     source: Any,
     sparsity: float,
@@ -83,9 +103,9 @@ def prune(
     allocation: str = "uniform",
     exclude: str | Sequence[str] = (),
     rules: Mapping[str, float] | Sequence[tuple[str, float]] = (),
-    dense: Sequence[str] = ROLES,
+    keep: Sequence[str] = ROLES,
     target: str | Path | Target | None = None,
-    samples: int | None = None,
+    limit: int | None = None,
     input_shapes: Any = None,
     progress: bool = True,
 ) -> Pruned:
@@ -104,9 +124,9 @@ def prune(
         allocation: ``uniform``, ``erk`` (Evci et al., 1911.11134) or ``global`` (the smallest of all kernels together).
         exclude: shell patterns of kernels that stay dense, matching their name or a part of it.
         rules: shell pattern → sparsity of its own, 0 for dense; the first that matches decides.
-        dense: what stays dense unless a rule names it: the ``first`` convolution, the ``last`` kernel, ``depthwise``.
+        keep: what stays dense unless a rule names it: the ``first`` convolution, the ``last`` kernel, ``depthwise``.
         target: a target's name or file, for ``auto``.
-        samples: use at most so many samples (128).
+        limit: use at most so many samples (128).
         input_shapes: as in `load`.
         progress: show progress on a terminal.
 
@@ -119,14 +139,12 @@ def prune(
     model = load(source, samples=first, input_shapes=input_shapes)
     check_float(model, "prune")
     _check(method, allocation, calibration is not None)
-    choice = check_choice(pattern, target, exclude, rules, dense)
+    choice = check_choice(pattern, target, exclude, rules, keep)
     found = {kernel.name: kernel for kernel in find_kernels(model)}
     chosen = choose([kernel.kernel for kernel in found.values()], choice)
     shares = allocate(chosen.kernels, chosen.ruled, check_sparsity(sparsity, "prune"), allocation)
     zeros = _global_zeros(model, found, shares) if allocation == "global" else {s.kernel.path: s.zeros for s in shares}
-    given = (
-        [] if calibration is None else [feed.arrays for feed in feeds(calibration, model, limit=samples or _SAMPLES)]
-    )
+    given = [] if calibration is None else [feed.arrays for feed in feeds(calibration, model, limit=limit or _SAMPLES)]
     values: dict[str, np.ndarray] = {}
     rows = [
         PrunedKernel(name, found[name].node.op, *_counts(_array(model, found[name])), reason=reason)

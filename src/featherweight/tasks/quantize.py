@@ -10,6 +10,7 @@ from typing import Any
 
 from featherweight import tflite
 from featherweight.analysis.noise import OutputError, notes_on_noise, output_errors
+from featherweight.arguments import checked, choice, count, flag, shapes, stream, text
 from featherweight.calibration import calibrate, needs_histogram
 from featherweight.errors import RecipeError, TargetViolation, listed
 from featherweight.graph import Model
@@ -37,11 +38,29 @@ class Quantized:
     plan: plans.Plan
     report: Report
 
+    def __repr__(self) -> str:
+        shape = repr(self.model).replace("Model", "Quantized model", 1)
+        violations = f"  violations of '{self.report.target}': {len(self.report.violations)}"
+        return "\n".join([shape, *repr(self.plan).splitlines()[:3], violations])
+
     def save(self, path: str | Path) -> int:
         """Writes the model as a ``.tflite`` file, atomically, and returns its size in bytes."""
         return tflite.save(self.model, path)
 
 
+@checked(
+    {"samples": "limit"},
+    calibration=stream,
+    io=choice("float32", "int8"),
+    strict=flag,
+    ranges=text,
+    limit=count(way="Data go to calibration=."),
+    recurrent=text,
+    integers=flag,
+    verify=flag,
+    input_shapes=shapes,
+    progress=flag,
+)
 def quantize(
     source: Any,
     recipe: str | Path | recipes.Recipe = "int8",
@@ -52,7 +71,7 @@ def quantize(
     strict: bool = False,
     ranges: str = "minmax",
     plan: plans.Plan | str | Path | None = None,
-    samples: int | None = None,
+    limit: int | None = None,
     recurrent: str = "auto",
     integers: bool = False,
     verify: bool = True,
@@ -62,7 +81,7 @@ def quantize(
     """Quantizes a model after training and returns it with its plan and report.
 
     Args:
-        source: what `load` takes, or what `load_with_notes` returned.
+        source: what `load` takes.
         recipe: a recipe's name, TOML file or value.
         calibration: samples from the training split, any iterable; needed by recipes with integer activations. For a
             file of several signatures, a dict of them by the signatures' names: one that is left out stays float. For a
@@ -72,7 +91,7 @@ def quantize(
         strict: raise if any operator but the border conversions computes in float.
         ranges: ``minmax``, ``percentile``, ``mse`` or ``entropy``.
         plan: a plan (or its JSON file) to carry out instead of making one.
-        samples: use at most so many samples.
+        limit: use at most so many samples.
         recurrent: the style of the recurrent layers of a framework model: ``loop``, ``fused`` (LSTM layers as one
             operator each), ``unrolled``, or ``auto``: what suits recipe and target; the plan's notes say which and why.
         integers: write in integers all that the target runs in integers, as `strict` and `quantize_aware` do. Without,
@@ -89,7 +108,9 @@ def quantize(
     """
     recipe, target = recipes.load(recipe), targets.load(target)
     histograms = True in {needs_histogram(method) for method in (ranges, *methods(recipe))}
-    given = plans.load(plan) if isinstance(plan, (str, Path)) else plan
+    given = plan if plan is None or isinstance(plan, plans.Plan) else plans.load(plan)
+    if given is not None:
+        _check_decided(given, io, ranges, integers=integers)
     first, calibration = peeked(calibration)
     style = choose_style(recipe, target, recurrent)
     lowered = load_with_notes(source, unroll=style.unroll, fuse=style.fuse, samples=first, input_shapes=input_shapes)
@@ -112,7 +133,7 @@ def quantize(
                 model,
                 parts[0][1] if [*parts] == [0] else named,
                 histograms=histograms,
-                limit=samples,
+                limit=limit,
                 progress=progress,
             )
         decided = planning.plan(model, stats, recipe, target, io=io, ranges=ranges, integers=integers or strict)
@@ -122,7 +143,7 @@ def quantize(
     if strict:
         require_integer(result, decided)
     seen = {index: part for index, (part, _) in parts.items()} if verify else {}
-    decided, errors = measured(exact, result, decided, seen, samples)
+    decided, errors = measured(exact, result, decided, seen, limit)
     report = make_report(exact, result, decided, targets.check(result, target))
     return Quantized(result, decided, replace(report, outputs=errors))
 
@@ -162,6 +183,18 @@ def _peeked_parts(calibration: Any, model: Model) -> dict[int, tuple[list[Any] |
     return {index: peeked(part) for index, part in by_signature(calibration, model).items()}
 
 
+def _check_decided(plan: plans.Plan, io: str | None, ranges: str, *, integers: bool) -> None:
+    """Raises RecipeError for wishes that a plan has decided otherwise, or for good."""
+    idle = [name for name, wish in (("ranges", ranges != "minmax"), ("integers", integers)) if wish]
+    idle += ["io"] if io not in (None, plan.io) else []
+    if idle:
+        raise RecipeError(
+            f"quantize: {listed(idle)} can't be chosen beside plan=, which decides it (io is {plan.io}). Leave it out, "
+            "or plan anew."
+        )
+
+
+@checked(samples=stream, input_shapes=shapes)
 def equalize(source: Any, *, samples: Iterable[Any] | None = None, input_shapes: Any = None) -> Equalized:
     """Gives the channels of neighbouring weights like ranges, without changing the function (`ptq.equalization`).
 
@@ -181,7 +214,7 @@ def equalize(source: Any, *, samples: Iterable[Any] | None = None, input_shapes:
 
 def methods(recipe: recipes.Recipe) -> list[str]:
     """Returns the range methods that a recipe's rules name."""
-    return [r.activation.range_method for r in recipe.rules if r.activation and r.activation.range_method]
+    return [r.activation.ranges for r in recipe.rules if r.activation and r.activation.ranges]
 
 
 def require_integer(model: Model, plan: plans.Plan) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from featherweight.arguments import checked, count, flag, layer_name, shapes, stream, text
 from featherweight.calibration import Stats, calibrate, needs_histogram
 from featherweight.errors import RecipeError, UnsupportedOp, listed
 from featherweight.graph import Model
@@ -32,6 +33,19 @@ if TYPE_CHECKING:
     from featherweight.training.qat.settings import Oscillations, RangeTraining
 
 
+@checked(
+    {"samples": "limit"},
+    calibration=stream,
+    ranges=text,
+    approximate=flag,
+    keep_zeros=flag,
+    strict=flag,
+    limit=count(way="Data go to calibration=."),
+    verify=flag,
+    name=layer_name,
+    input_shapes=shapes,
+    progress=flag,
+)
 def quantize_aware(
     source: Any,
     recipe: str | Path | recipes.Recipe = "int8",
@@ -46,7 +60,7 @@ def quantize_aware(
     dropout: Any = True,
     keep_zeros: bool = True,
     strict: bool = False,
-    samples: int | None = None,
+    limit: int | None = None,
     verify: bool = True,
     name: str | None = None,
     input_shapes: Any = None,
@@ -74,7 +88,7 @@ def quantize_aware(
             its path) puts in its own, where `source` is a graph that was lowered from it; False leaves them out.
         keep_zeros: weights that are zero now stay zero (a pruned model stays pruned).
         strict: raise if any operator but the border conversions computes in float.
-        samples: use at most so many samples.
+        limit: use at most so many samples.
         verify: warn of outputs that are noise before training, measured on some of the calibration samples.
         name: of the Keras model.
         input_shapes: as in `load`.
@@ -100,9 +114,9 @@ def quantize_aware(
         model, substitutes = substituted(model, target)
     exposed = expose(model)
     noise = _dropout(source if dropout is True else dropout, exposed, first)
-    stats = _measured(exposed.model, recipe, calibration, ranges, samples, progress=progress)
+    stats = _measured(exposed.model, recipe, calibration, ranges, limit, progress=progress)
     plan, integer = _planned(exposed.model, stats, recipe, target, ranges, strict=strict, approximate=approximate)
-    measured(exposed.model, integer, plan, {0: first} if verify else {}, samples)
+    measured(exposed.model, integer, plan, {0: first} if verify else {}, limit)
     blueprint = draw_blueprint(
         exposed,
         integer,
@@ -119,7 +133,7 @@ def quantize_aware(
 
 
 def _measured(
-    model: Model, recipe: recipes.Recipe, calibration: Any, ranges: str, samples: int | None, *, progress: bool
+    model: Model, recipe: recipes.Recipe, calibration: Any, ranges: str, limit: int | None, *, progress: bool
 ) -> Stats | None:
     """Returns what calibration measures, or None for a recipe that needs no ranges."""
     if not recipe.needs_ranges:
@@ -128,7 +142,7 @@ def _measured(
         said = f"Recipe '{recipe.name}' measures activation ranges"
         raise RecipeError(f"{said}: pass calibration samples from the training split.")
     histograms = True in {needs_histogram(method) for method in (ranges, *methods(recipe))}
-    return calibrate(model, calibration, histograms=histograms, limit=samples, progress=progress)
+    return calibrate(model, calibration, histograms=histograms, limit=limit, progress=progress)
 
 
 def _planned(

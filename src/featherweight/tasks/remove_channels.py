@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from featherweight import tflite
+from featherweight.arguments import checked, count, flag, number, several, shapes, stream, text
 from featherweight.channels.always_zero import zero_channels
 from featherweight.channels.cut import constant_bytes, total_macs, without_channels
 from featherweight.channels.groups import Group, find_groups, magnitudes, taylor
@@ -21,7 +22,7 @@ from featherweight.graph import Model
 from featherweight.pruning.prunable import check_float, matches
 from featherweight.tasks.load import load
 
-CRITERIA = ("magnitude", "taylor")
+METHODS = ("magnitude", "taylor")
 
 # XNNPACK's int8 kernels make 16 channels at a time with AVX-512 (8 elsewhere, as its float kernels on ARM): 250 of 256
 # channels cost what 256 do.
@@ -61,6 +62,14 @@ class Removed:
     macs: tuple[int, int]
     weight_bytes: tuple[int, int]
 
+    def __repr__(self) -> str:
+        cut = sum(group.after < group.before for group in self.groups)
+        return (
+            f"Smaller model: channels of {cut} of {len(self.groups)} groups were removed\n"
+            f"  multiply-accumulates  {self.macs[0]:,} → {self.macs[1]:,}\n"
+            f"  bytes of constants    {self.weight_bytes[0]:,} → {self.weight_bytes[1]:,}\n{self.model!r}"
+        )
+
     def save(self, path: str | Path) -> int:
         """Writes the model as a ``.tflite`` file, atomically, and returns its size in bytes."""
         return tflite.save(self.model, path)
@@ -74,13 +83,24 @@ class _Step:
     labels: tuple[int, ...]
 
 
+@checked(
+    {"fraction": "sparsity", "criterion": "method"},
+    sparsity=number(0, 1, open_at="high", way="It is the fraction of each group's channels to remove."),
+    macs=number(0, 1, open_at="high", way="It is the fraction of all multiply-accumulates to remove."),
+    only_zero=flag,
+    method=text,
+    multiple=count(),
+    exclude=several(text),
+    samples=stream,
+    input_shapes=shapes,
+)
 def remove_channels(
     source: Any,
-    fraction: float | None = None,
+    sparsity: float | None = None,
     *,
     macs: float | None = None,
     only_zero: bool = False,
-    criterion: str = "magnitude",
+    method: str = "magnitude",
     data: Any = None,
     loss: Any = None,
     multiple: int | None = None,
@@ -95,11 +115,11 @@ def remove_channels(
 
     Args:
         source: what `load` takes.
-        fraction: of each group's channels, at most, in [0, 1).
+        sparsity: the fraction of each group's channels that go, at most, in [0, 1).
         macs: at least this share of all multiply-accumulates, in [0, 1), from where scores are lowest.
         only_zero: exactly the channels that are 0 for every input, their weights and biases being 0; outputs stay as
             they are.
-        criterion: ``magnitude``, the mean of |w| over all weights that make a channel (Li et al., 1608.08710, section
+        method: ``magnitude``, the mean of |w| over all weights that make a channel (Li et al., 1608.08710, section
             3.1), relative to that of its group; or ``taylor``, the squared change of the loss without the channel, to
             first order (Molchanov et al., 1906.10771, section 3.1).
         data: for ``taylor``: (inputs, labels) from the training split; inputs are an array, or a dict by public name.
@@ -118,60 +138,48 @@ def remove_channels(
     """
     model = load(source, samples=samples, input_shapes=input_shapes)
     check_float(model, "remove_channels")
-    _check(fraction, macs, only_zero, multiple)
-    _check_criterion(criterion, data, loss, only_zero=only_zero)
+    _check(sparsity, macs, only_zero)
+    _check_method(method, data, loss, only_zero=only_zero)
     labels = label(model.main)
-    patterns = (exclude,) if isinstance(exclude, str) else tuple(exclude)
-    groups = _excluded(find_groups(model.main, labels), patterns)
+    groups = _excluded(find_groups(model.main, labels), several(text)(exclude, "exclude"))
     if only_zero:
         removed = _with_one_left(groups, zero_channels(model.main, labels, groups))
     else:
-        scores = _scores(model, labels, groups, criterion, data, loss)
+        scores = _scores(model, labels, groups, method, data, loss)
         steps = [_steps(group, own, multiple_of(group, multiple)) for group, own in zip(groups, scores, strict=True)]
         if not any(steps):
             raise RecipeError(_nothing(groups, multiple))
-        if fraction is not None:
-            share = _share("fraction", fraction)
-            removed = {v for group, own in zip(groups, steps, strict=True) for v in _fraction_of(group, own, share)}
+        if sparsity is not None:
+            removed = {v for group, own in zip(groups, steps, strict=True) for v in _fraction_of(group, own, sparsity)}
         else:
             assert macs is not None
-            removed = _macs_of(model, labels, [step for own in steps for step in own], _share("macs", macs))
+            removed = _macs_of(model, labels, [step for own in steps for step in own], macs)
     smaller = without_channels(model, labels, removed)
     rows = tuple(_row(group, removed, multiple, only_zero=only_zero) for group in groups)
     sizes = (constant_bytes(model), constant_bytes(smaller))
     return Removed(smaller, rows, (total_macs(model), total_macs(smaller)), sizes)
 
 
-def _check(fraction: float | None, macs: float | None, only_zero: bool, multiple: int | None) -> None:
-    given = [name for name, is_given in (("fraction", fraction is not None), ("macs", macs is not None)) if is_given]
+def _check(sparsity: float | None, macs: float | None, only_zero: bool) -> None:
+    given = [name for name, is_given in (("sparsity", sparsity is not None), ("macs", macs is not None)) if is_given]
     given += ["only_zero"] if only_zero else []
     if len(given) != 1:
         raise RecipeError(
-            f"remove_channels: {listed(given) or 'nothing'} says how much to remove. Give one of fraction= (of each "
+            f"remove_channels: {listed(given) or 'nothing'} says how much to remove. Give one of sparsity= (of each "
             "group's channels), macs= (of all multiply-accumulates) and only_zero=True."
         )
-    is_count = isinstance(multiple, int) and not isinstance(multiple, bool) and multiple > 0
-    if multiple is not None and not is_count:
-        raise RecipeError(f"remove_channels: multiple={multiple!r} is not a number of channels, 1 or more.")
 
 
-def _check_criterion(criterion: str, data: Any, loss: Any, *, only_zero: bool) -> None:
-    if criterion not in CRITERIA:
-        raise RecipeError(f"remove_channels: criterion '{criterion}' is unknown (allowed: {listed(CRITERIA)}).")
-    if criterion == "taylor" and (data is None or loss is None):
+def _check_method(method: str, data: Any, loss: Any, *, only_zero: bool) -> None:
+    if method not in METHODS:
+        raise RecipeError(f"remove_channels: method '{method}' is unknown (allowed: {listed(METHODS)}).")
+    if method == "taylor" and (data is None or loss is None):
         raise RecipeError(
-            "remove_channels: criterion 'taylor' takes gradients: pass data=(inputs, labels) from the training split "
+            "remove_channels: method 'taylor' takes gradients: pass data=(inputs, labels) from the training split "
             "and a loss=, or use 'magnitude', which needs neither."
         )
-    if (criterion == "magnitude" or only_zero) and not (data is None and loss is None):
-        raise RecipeError("remove_channels: data= and loss= are for criterion='taylor', with fraction= or macs=.")
-
-
-def _share(name: str, value: float) -> float:
-    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not is_number or not 0 <= value < 1:
-        raise RecipeError(f"remove_channels: {name}={value!r} is not a share in [0, 1).")
-    return float(value)
+    if (method == "magnitude" or only_zero) and not (data is None and loss is None):
+        raise RecipeError("remove_channels: data= and loss= are for method='taylor', with sparsity= or macs=.")
 
 
 def _excluded(groups: Sequence[Group], patterns: Sequence[str]) -> list[Group]:
@@ -203,10 +211,10 @@ def multiple_of(group: Group, multiple: int | None) -> int:
 
 
 def _scores(
-    model: Model, labels: Labeled, groups: Sequence[Group], criterion: str, data: Any, loss: Any
+    model: Model, labels: Labeled, groups: Sequence[Group], method: str, data: Any, loss: Any
 ) -> list[np.ndarray]:
     """Returns a score for each channel of each group."""
-    if criterion == "magnitude":
+    if method == "magnitude":
         return [magnitudes(model.main, labels, group) for group in groups]
     from featherweight.training.keras_models.saliency import contributions  # Keras is imported where it is needed
 

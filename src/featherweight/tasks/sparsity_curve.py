@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from featherweight.analysis.evaluation import Evaluation, evaluate, paired_difference
+from featherweight.arguments import as_given, checked, count, exactly, flag, number, path, several, shapes, stream, text
 from featherweight.errors import RecipeError, listed
 from featherweight.graph import Model
 from featherweight.lower.keras import is_keras_model
-from featherweight.report.curve import Curve, Point
+from featherweight.report.curve import Curve, CurvePoint
 from featherweight.runtime.progress import track
 from featherweight.runtime.sizes import sizes_bytes
 from featherweight.sparsity.patterns import check_sparsity, parse
@@ -25,6 +26,20 @@ from featherweight.tflite import save, write_atomically
 _SETTINGS = "curve.json"
 
 
+@checked(
+    sparsities=several(number(0, 1, open_at="high", way="Each is a sparsity, a fraction of zeros."), at_least=1),
+    patterns=several(text, at_least=1),
+    method=text,
+    calibration=stream,
+    train=exactly(as_given, as_given),
+    epochs=count(),
+    learning_rate=number(0, open_at="low"),
+    max_drop=number(0),
+    folder=path,
+    seed=count(0),
+    input_shapes=shapes,
+    progress=flag,
+)
 def sparsity_curve(
     source: Any,
     data: Any,
@@ -80,7 +95,7 @@ def sparsity_curve(
     how = method if train is None else f"retrained for {epochs} epochs"
     kept = _Kept.of(folder, {"metric": metric, "method": how, "seed": seed, "learning_rate": learning_rate})
     raw, compressed = sizes_bytes(graph)
-    points = [Point("", 0.0, 0.0, dense.value, 0.0, 0.0, raw, compressed or 0)]
+    points = [CurvePoint("", 0.0, 0.0, dense.value, 0.0, 0.0, raw, compressed or 0)]
     for pattern, sparsity in track(wanted, "Pruning", total=len(wanted), enabled=progress):
         point = kept.find(pattern, sparsity)
         if point is None:
@@ -101,7 +116,7 @@ def sparsity_curve(
     return Curve(metric, how, max_drop, tuple(points))
 
 
-def _measured(pruned: Model, pattern: str, sparsity: float, data: Any, dense: Evaluation) -> Point:
+def _measured(pruned: Model, pattern: str, sparsity: float, data: Any, dense: Evaluation) -> CurvePoint:
     found = evaluate(pruned, data, dense.metric, progress=False)
     difference = paired_difference(found, dense)
     raw, compressed = sizes_bytes(pruned)
@@ -109,7 +124,7 @@ def _measured(pruned: Model, pattern: str, sparsity: float, data: Any, dense: Ev
     arrays = [array for array in kernels if array is not None and array.dtype == np.float32]
     zeros, size = sum(int((a == 0).sum()) for a in arrays), sum(a.size for a in arrays)
     values = (found.value, difference.value, difference.standard_error)
-    return Point(pattern, sparsity, zeros / max(size, 1), *values, raw, compressed or 0)
+    return CurvePoint(pattern, sparsity, zeros / max(size, 1), *values, raw, compressed or 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,11 +140,23 @@ class _Kept:
         if folder is None:
             return cls(None, {}, settings)
         path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
-        file = path / _SETTINGS
-        if not file.is_file():
-            return cls(path, {}, settings)
-        content = json.loads(file.read_text("utf-8"))
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            file = path / _SETTINGS
+            if not file.is_file():
+                return cls(path, {}, settings)
+            content = json.loads(file.read_text("utf-8"))
+            for row in content["points"].values():
+                CurvePoint(**row)
+            dict(content["settings"])
+        except OSError as error:
+            raise RecipeError(
+                f"'{path}' is no folder to keep a curve in: {error.strerror}. Name another one."
+            ) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RecipeError(
+                f"'{path / _SETTINGS}' is no curve ({error}). Name another folder, or delete it."
+            ) from error
         if content["settings"] != settings:
             changed = [f"{k}: {content['settings'].get(k)!r}, now {v!r}" for k, v in settings.items()
                        if content["settings"].get(k) != v]  # fmt: skip
@@ -138,11 +165,11 @@ class _Kept:
             )
         return cls(path, content["points"], settings)
 
-    def find(self, pattern: str, sparsity: float) -> Point | None:
+    def find(self, pattern: str, sparsity: float) -> CurvePoint | None:
         found = self.points.get(f"{pattern} {sparsity:g}")
-        return None if found is None else Point(**found)
+        return None if found is None else CurvePoint(**found)
 
-    def add(self, point: Point, model: Model) -> None:
+    def add(self, point: CurvePoint, model: Model) -> None:
         if self.folder is None:
             return
         name = f"{point.pattern} {point.sparsity:g}"

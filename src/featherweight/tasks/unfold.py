@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from featherweight.arguments import checked, shown
 from featherweight.errors import RecipeError, UnsupportedOp, listed
 from featherweight.graph import Model, io_names
+from featherweight.lower.keras import is_keras_model
 from featherweight.lower.precision import in_float32
 from featherweight.runtime import run
 from featherweight.tasks.load import load
 
 if TYPE_CHECKING:
     from featherweight.training.graph.graph_model import GraphModel
-    from featherweight.training.keras_models.variable_search import Row
+    from featherweight.training.keras_models.variable_search import UnfoldedWeight
 
 # Both compute in float32, in another order.
 _AGREES = 1e-3
@@ -37,15 +39,21 @@ class Unfolded:
     constants are left that could not be written back, so that there is nothing to expect.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[UnfoldedWeight, ...]
     difference: float | None
 
+    def __repr__(self) -> str:
+        left = len(self.unmapped)
+        difference = "" if self.difference is None else f", outputs differ by {self.difference:.2g} of the largest"
+        return f"Unfolded: {len(self.rows) - left} of {len(self.rows)} constants were written back{difference}"
+
     @property
-    def unmapped(self) -> tuple[Row, ...]:
+    def unmapped(self) -> tuple[UnfoldedWeight, ...]:
         """The constants that could not be written back."""
         return tuple(row for row in self.rows if row.reason)
 
 
+@checked()
 def unfold(trained: GraphModel, keras_model: Any) -> Unfolded:
     """Writes trained weights into the Keras model that the graph was lowered from; batch norms keep their statistics.
 
@@ -58,9 +66,19 @@ def unfold(trained: GraphModel, keras_model: Any) -> Unfolded:
         UnsupportedOp: if all weights were written and the Keras model still computes something else; it is then as
             it was before.
     """
+    from featherweight.training.graph.graph_model import GraphModel
     from featherweight.training.graph.writeback import float_graph
     from featherweight.training.keras_models.variable_search import Unfolding, numpy_of
 
+    if not isinstance(trained, GraphModel):
+        raise RecipeError(
+            f"unfold: trained is {shown(trained)} (allowed: what graph_model or quantize_aware returned). Train that."
+        )
+    if not is_keras_model(keras_model) or isinstance(keras_model, GraphModel):
+        raise RecipeError(
+            f"unfold: keras_model is {shown(keras_model)} (allowed: the live Keras model that the graph was lowered "
+            "from). Load it with keras.saving.load_model."
+        )
     source, target = _lowered_alike(trained.graph, keras_model), float_graph(trained)
     before = [numpy_of(variable) for variable in keras_model.variables]
     found = list(Unfolding(trained.layer_table, source, target, keras_model).rows())

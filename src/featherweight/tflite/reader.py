@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from featherweight.arguments import shown
 from featherweight.errors import FormatError
 from featherweight.graph import Graph, Model, Node, Signature, Tensor, fresh_name
 from featherweight.graph.numerics import QuantParams
@@ -29,32 +30,47 @@ _DAMAGE = (
 )
 
 
-def read(source: bytes | bytearray | memoryview | str | Path) -> Model:
+def read(source: Model | bytes | bytearray | memoryview | str | Path) -> Model:
     """Returns the model that a ``.tflite`` file (or its bytes) holds; a file is mapped, not copied.
+
+    A `Model` is returned as it is.
 
     Raises:
         FormatError: if the file is missing, empty, truncated, or not a ``.tflite`` model.
     """
+    if isinstance(source, Model):
+        return source
     if isinstance(source, (str, Path)):
         return _parse(_map(Path(source)), f"'{source}'")
-    return _parse(memoryview(source), "the given bytes")
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _parse(memoryview(source), "the given bytes")
+    raise FormatError(
+        f"read: source is {shown(source)} (allowed: the path or the bytes of a .tflite file). What featherweight "
+        "returned holds its graph in .model; live models and .keras files are for `load`."
+    )
 
 
 def _map(path: Path) -> mmap.mmap | bytes:
+    if path.is_dir():
+        raise FormatError(
+            f"'{path}' can't be read: it is a folder. Give the path of a .tflite file; of a SavedModel, make one with "
+            "tf.lite.TFLiteConverter.from_saved_model, or load the Keras model and pass it live."
+        )
     try:
         with path.open("rb") as file:
             if file.seek(0, 2) == 0:
                 return b""
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise FormatError(f"'{path}' can't be read: {error.strerror}. Give the path of a .tflite file.") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        said = getattr(error, "strerror", None) or error
+        raise FormatError(f"'{path}' can't be read: {said}. Give the path of a .tflite file.") from error
 
 
 def _parse(content: Any, where: str) -> Model:
     size = len(content)
     if size < 8 or bytes(content[4:8]) != b"TFL3":
         found = "it is empty" if size == 0 else f"its {size} bytes carry no 'TFL3' identifier"
-        raise FormatError(f"{where} is not a .tflite model: {found}. Convert the model to .tflite first.")
+        raise FormatError(f"{where} is not a .tflite model: {found}. {_way(where)}")
     try:
         packed = schema.ModelT.InitFromPackedBuf(content, 0)
         return _Reader(packed, content).model()
@@ -65,6 +81,16 @@ def _parse(content: Any, where: str) -> Model:
             f"{where} is damaged or truncated ({size} bytes; {type(error).__name__}: {error}). Copy or convert it "
             "again."
         ) from error
+
+
+def _way(where: str) -> str:
+    """Returns how to come from another kind of file to one that can be read."""
+    suffix = Path(where.strip("'")).suffix.lower()
+    if suffix in {".pt", ".pth", ".bin", ".safetensors", ".ckpt"}:
+        return "Build the torch module, load the weights into it, and pass the module itself (with samples)."
+    if suffix == ".onnx":
+        return "Pass the torch module or Keras model that it was exported from, or convert it to .tflite."
+    return "Convert the model to .tflite first, or pass the live Keras model, torch module or JAX function."
 
 
 def release_pages(array: np.ndarray | None) -> None:

@@ -18,8 +18,10 @@ from typing import Any
 import flatbuffers
 import numpy as np
 
+from featherweight.arguments import checked, count
+from featherweight.arguments import path as path_of
 from featherweight.errors import FeatherweightError, FormatError, listed
-from featherweight.graph import Graph, Model, Node, Signature, Tensor
+from featherweight.graph import Graph, Model, ModelLike, Node, Signature, Tensor
 from featherweight.operators import lookup
 from featherweight.tflite import names
 from featherweight.tflite.buffers import Buffers
@@ -31,16 +33,18 @@ _LARGEST_INLINE_BYTES = (1 << 31) - (64 << 20)
 _ALIGNMENT = 16
 
 
-def write(model: Model, *, inline_limit_bytes: int = _LARGEST_INLINE_BYTES) -> bytes:
-    """Returns the model as the bytes of a ``.tflite`` file; the same model always gives the same bytes.
+@checked(inline_limit_bytes=count(0, _LARGEST_INLINE_BYTES))
+def write(model: ModelLike, *, inline_limit_bytes: int = _LARGEST_INLINE_BYTES) -> bytes:
+    """Returns the model (what `load` takes) as the bytes of a ``.tflite`` file; the same model gives the same bytes.
 
     Constants of more than `inline_limit_bytes` together are placed after the flatbuffer.
     """
     return b"".join(_chunks(model, inline_limit_bytes))
 
 
-def save(model: Model, path: str | Path, *, inline_limit_bytes: int = _LARGEST_INLINE_BYTES) -> int:
-    """Writes the model to `path` atomically and returns the file's size in bytes.
+@checked(path=path_of, inline_limit_bytes=count(0, _LARGEST_INLINE_BYTES))
+def save(model: ModelLike, path: str | Path, *, inline_limit_bytes: int = _LARGEST_INLINE_BYTES) -> int:
+    """Writes the model, whatever `load` takes, to `path` atomically and returns the file's size in bytes.
 
     Raises:
         FeatherweightError: if the file can't be written; one that was there is left as it was.
@@ -54,7 +58,7 @@ def write_atomically(path: str | Path, chunks: Iterable[Any]) -> int:
     Raises:
         FeatherweightError: if that fails; the file that was there stays, no other is left.
     """
-    path = Path(path)
+    path = path_of(path, "save: path")
     temporary = None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")

@@ -17,8 +17,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from featherweight.arguments import checked, shown
 from featherweight.errors import RecipeError, listed
 from featherweight.sparsity.patterns import check_sparsity
+
+# Steps are int32 in training.
+LAST_STEP = 2**31 - 1
 
 F = TypeVar("F", bound=Callable[..., "Schedule"])
 
@@ -71,8 +75,8 @@ _MAKERS: dict[str, Callable[..., Schedule]] = {}
 def _schedule(make: F) -> F:
     if make.__name__ in _MAKERS:
         raise ValueError(f"schedule '{make.__name__}' is registered twice")
-    _MAKERS[make.__name__] = make
-    return make
+    _MAKERS[make.__name__] = made = checked()(make)
+    return made
 
 
 def names() -> tuple[str, ...]:
@@ -134,7 +138,7 @@ def polynomial_decay(initial: float, final: float, begin: int = 0, end: int = 10
     [0.0, 0.463, 0.7, 0.8, 0.8]
     """
     if not isinstance(power, (int, float)) or not power > 0 or not math.isfinite(power):
-        raise RecipeError(f"polynomial_decay: the power must be a positive number, not {power!r}.")
+        raise RecipeError(f"polynomial_decay: the power must be a positive number, not {shown(power)}.")
     settings = {"schedule": "polynomial_decay", **_ends(initial, final, begin, end), "power": float(power)}
     return _ramp(settings, lambda xp, rest: xp.power(rest, float(power)))
 
@@ -178,7 +182,11 @@ def join(*parts: Schedule) -> Schedule:
     (0.5, 0.8)
     """
     if not parts or not all(isinstance(part, Schedule) for part in parts):
-        raise RecipeError("join: give it schedules, such as join(linear(0.0, 0.5, 0, 100), constant(0.8, 200)).")
+        odd = next((part for part in parts if not isinstance(part, Schedule)), None)
+        raise RecipeError(
+            f"join: {shown(odd) if parts else 'nothing'} is no schedule. Give it some, such as "
+            "join(linear(0.0, 0.5, 0, 100), constant(0.8, 200))."
+        )
     for i, (part, following) in enumerate(itertools.pairwise(parts), 1):
         if following.begin <= part.begin or following.begin < part.end:
             raise RecipeError(
@@ -217,8 +225,10 @@ def _ramp(settings: dict[str, Any], shape: Callable[[Any, Any], Any]) -> Schedul
 
 def _span(name: str, begin: int, end: int) -> tuple[int, int]:
     for what, step in (("begin", begin), ("end", end)):
-        if not isinstance(step, (int, np.integer)) or isinstance(step, bool) or step < 0:
-            raise RecipeError(f"{name}: `{what}` must be a step, a whole number from 0 on, not {step!r}.")
+        if not isinstance(step, (int, np.integer)) or isinstance(step, bool) or not 0 <= step <= LAST_STEP:
+            raise RecipeError(
+                f"{name}: `{what}` must be a step, a whole number from 0 on (to {LAST_STEP}), not {shown(step)}."
+            )
     if end < begin:
         raise RecipeError(f"{name}: it ends at step {end}, before it begins at step {begin}. Exchange them.")
     return int(begin), int(end)

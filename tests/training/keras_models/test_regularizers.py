@@ -112,9 +112,9 @@ def test_an_own_regularizer_stays():
 
 
 def test_bad_input():
-    with pytest.raises(RecipeError, match=r"The strength of kurtosis regularization is -1; it must be a number from 0"):
+    with pytest.raises(RecipeError, match=r"kurtosis: strength is -1 \(allowed: a finite number from 0 on\)"):
         fw.kurtosis_regularizer(-1)
-    with pytest.raises(RecipeError, match=r"The target of kurtosis regularization is 0.5; it must be 1 or more"):
+    with pytest.raises(RecipeError, match=r"kurtosis: target is 0\.5 \(allowed: a finite number from 1 on\)"):
         fw.kurtosis_regularizer(1, target=0.5)
     with pytest.raises(RecipeError, match=r"The model 'empty' has no trained kernels\. Build it first"):
         fw.add_kurtosis(keras.Sequential([keras.Input((8,)), keras.layers.ReLU()], name="empty"), 1.0)

@@ -89,7 +89,7 @@ def test_kernels_of_every_kind_of_layer(kind: str) -> None:
     for layer in layers():
         x = layer(x)
     model = keras.Model(inputs, L.Dense(3, name="head")(L.Flatten()(x)), name="net")
-    optimizer = fw.SparseOptimizer("adam", fw.linear(0.0, 0.5, 0, 2))
+    optimizer = fw.SparseOptimizer("adam", fw.schedules.linear(0.0, 0.5, 0, 2))
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     rng = np.random.default_rng(0)
     array = rng.integers(0, 20, (8, *shape)) if kind == "embedding" else rng.normal(size=(8, *shape))
@@ -132,11 +132,11 @@ def test_the_first_convolution_the_classifier_and_depthwise_stay_dense_unless_na
     optimizer.build(model.trainable_variables)
     reasons = {path.split("/")[-2]: reason for path, reason in optimizer.dense_kernels().items()}
     assert set(reasons) == set(roles)
-    assert reasons["stem"].startswith("the first convolution; name it in a rule, or leave 'first' out of dense=")
+    assert reasons["stem"].startswith("the first convolution; name it in a rule, or leave 'first' out of keep=")
     named = fw.SparseOptimizer("adam", 0.5, rules={"stem": 0.25, "*": 0.5}, model=model)
     named.build(model.trainable_variables)
     assert set(named.dense_kernels()) == {path for path in optimizer.dense_kernels() if "stem" not in path}
-    everything = fw.SparseOptimizer("adam", 0.5, dense=(), model=model)
+    everything = fw.SparseOptimizer("adam", 0.5, keep=(), model=model)
     everything.build(model.trainable_variables)
     assert everything.dense_kernels() == {}
     assert len(everything.patterns()) == len(kernels)
@@ -145,7 +145,7 @@ def test_the_first_convolution_the_classifier_and_depthwise_stay_dense_unless_na
 @pytest.mark.filterwarnings("ignore:SparseOptimizer. the schedule ends")
 def test_rules_give_kernels_their_own_sparsity() -> None:
     rules = [("b", 0.25), ("*/kernel", 0.75), ("c*", 0.1)]
-    optimizer = fw.SparseOptimizer("adam", fw.linear(0.0, 0.5, 0, 8), frequency=4, rules=rules)
+    optimizer = fw.SparseOptimizer("adam", fw.schedules.linear(0.0, 0.5, 0, 8), frequency=4, rules=rules)
     model = trained(dense_net(), optimizer, 4)
     assert zeros(model, "b/kernel") == round(0.125 * 16 * 24)
     trained(model, optimizer, 4)
@@ -170,7 +170,7 @@ def test_a_path_is_matched_by_its_parts() -> None:
 
 def test_auto_takes_the_pattern_of_the_target() -> None:
     model = conv_net()
-    optimizer = fw.SparseOptimizer("adam", 0.5, "auto", target="litert", dense=(), model=model)
+    optimizer = fw.SparseOptimizer("adam", 0.5, "auto", target="litert", keep=(), model=model)
     optimizer.build(model.trainable_variables)
     assert optimizer.patterns() == {
         "net/stem/kernel": "unstructured",
@@ -178,7 +178,7 @@ def test_auto_takes_the_pattern_of_the_target() -> None:
         "net/head/kernel": "1x16",
     }
     model = dense_net()
-    undivided = fw.SparseOptimizer("adam", 0.5, "auto", target="litert", dense=(), model=model)
+    undivided = fw.SparseOptimizer("adam", 0.5, "auto", target="litert", keep=(), model=model)
     undivided.build(model.trainable_variables)  # 12 inputs don't divide by 16
     assert undivided.patterns() == {
         "net/a/kernel": "unstructured",
@@ -200,7 +200,7 @@ def test_a_model_that_trains_its_parts_with_optimizers_of_their_own() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.one, self.other = conv_net(), conv_net()
-            self.pruning = fw.SparseOptimizer("adam", 0.5, "1x4", dense=("first", "last"))
+            self.pruning = fw.SparseOptimizer("adam", 0.5, "1x4", keep=("first", "last"))
 
         def call(self, x: Any) -> Any:
             return self.one(x) + self.other(x)
@@ -217,7 +217,7 @@ def test_a_model_that_trains_its_parts_with_optimizers_of_their_own() -> None:
 
 def test_kernels_of_a_graph_model_lie_as_the_runtime_reads_them() -> None:
     model = fw.graph_model(fw.load(conv_net()))
-    optimizer = fw.SparseOptimizer("adam", fw.linear(0.0, 0.5, 0, 3), "1x4", dense=("first", "last"))
+    optimizer = fw.SparseOptimizer("adam", fw.schedules.linear(0.0, 0.5, 0, 3), "1x4", keep=("first", "last"))
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     x, y = np.random.default_rng(0).normal(size=(4 * BATCH, 8, 8, 3)).astype("float32"), np.zeros(4 * BATCH)
     model.fit(x, y, batch_size=BATCH, verbose=0)
@@ -232,7 +232,7 @@ def test_kernels_of_a_graph_model_lie_as_the_runtime_reads_them() -> None:
 
 def test_zeros_are_kept_without_a_schedule(tmp_path: Path) -> None:
     """TFMOT's quantization-aware training of a pruned model loses half of its zeros."""
-    model = trained(dense_net(), fw.SparseOptimizer("adam", 0.8, dense=()), 1)
+    model = trained(dense_net(), fw.SparseOptimizer("adam", 0.8, keep=()), 1)
     before = {name: kernel_of(model, f"{name}/kernel") == 0 for name in "abc"}
     graph = fw.graph_model(fw.load(model))
     optimizer = fw.SparseOptimizer(keras.optimizers.Adam(0.01), None)
@@ -255,5 +255,5 @@ def by_path(optimizer: Any) -> dict[str, Any]:
 def test_without_zeros_there_are_none_to_keep() -> None:
     with pytest.raises(RecipeError, match=r"it keeps the zeros of kernels, and these have none. Prune the model first"):
         trained(dense_net(), fw.SparseOptimizer("adam", None), 1)
-    with pytest.raises(RecipeError, match=r"criterion='movement' has no effect without a schedule. Leave it out"):
-        fw.SparseOptimizer("adam", None, criterion="movement")
+    with pytest.raises(RecipeError, match=r"method='movement' has no effect without a schedule. Leave it out"):
+        fw.SparseOptimizer("adam", None, method="movement")

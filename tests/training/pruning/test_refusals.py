@@ -20,14 +20,14 @@ from featherweight.training.schedules import Schedule
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"schedule": "fast"}, r"schedule='fast' is no schedule\. Use featherweight\.polynomial_decay"),
+        ({"schedule": "fast"}, r"schedule='fast' is no schedule\. Use fw\.schedules\.polynomial_decay"),
         ({"schedule": 1.5}, r"a sparsity is a fraction of zeros in \[0, 1\), not 1\.5"),
         ({"pattern": "3"}, "Sparsity pattern '3' is unknown"),
         ({"frequency": 0}, "frequency=0 is no whole number of steps from 1 on"),
         ({"frequency": 2.5}, r"frequency=2\.5 is no whole number"),
-        ({"criterion": "taylor"}, r"criterion='taylor' is not understood \(allowed: magnitude, movement\)"),
+        ({"method": "taylor"}, r"method='taylor' is not understood \(allowed: magnitude, movement\)"),
         ({"allocation": "even"}, r"allocation='even' is not understood \(allowed: uniform, global, erk\)"),
-        ({"dense": ["head"]}, r"dense='head' is not understood \(allowed: first, last, depthwise\)"),
+        ({"keep": ["head"]}, r"keep='head' is not understood \(allowed: first, last, depthwise\)"),
         ({"rules": {"a": 1.0}}, r"Rule 'a': a sparsity is a fraction of zeros in \[0, 1\), not 1\.0"),
         ({"pattern": "auto"}, "takes the pattern from a target. Name one"),
         ({"pattern": "auto", "target": "abacus"}, "Unknown target 'abacus'"),
@@ -41,10 +41,10 @@ def test_arguments_that_are_not_understood(options: dict[str, Any], message: str
         fw.SparseOptimizer("adam", **{"schedule": 0.5, **options})
 
 
-@pytest.mark.parametrize("options", [{"criterion": "movement"}, {"allocation": "global"}])
+@pytest.mark.parametrize("options", [{"method": "movement"}, {"allocation": "global"}])
 def test_regrowth_needs_shares_and_magnitudes(options: dict[str, Any]) -> None:
-    with pytest.raises(RecipeError, match="regrowth works with criterion='magnitude' in a share for each kernel"):
-        fw.SparseOptimizer("adam", fw.constant(0.5, 0, 9), regrowth=0.3, **options)
+    with pytest.raises(RecipeError, match="regrowth works with method='magnitude' in a share for each kernel"):
+        fw.SparseOptimizer("adam", fw.schedules.constant(0.5, 0, 9), regrowth=0.3, **options)
 
 
 @pytest.mark.parametrize(
@@ -88,14 +88,14 @@ def test_a_loop_of_ones_own_names_the_model_where_layers_decide(made: Any, optio
     with pytest.raises(RecipeError, match=message):
         fw.SparseOptimizer("adam", 0.5, **options).build(model.trainable_variables)
     for named in (model, [model]):
-        optimizer = fw.SparseOptimizer("adam", 0.5, **options, dense=(), model=named)
+        optimizer = fw.SparseOptimizer("adam", 0.5, **options, keep=(), model=named)
         optimizer.build(model.trainable_variables)
         assert path in optimizer.patterns()
 
 
 def test_variables_of_no_model_are_judged_by_name_and_rank() -> None:
     made = [keras.Variable(np.ones(shape), name=name) for name, shape in (("w", (4, 6)), ("b_bias", (1, 6)))]
-    optimizer = fw.SparseOptimizer(keras.optimizers.SGD(0.0), 0.5, dense=(), model=())
+    optimizer = fw.SparseOptimizer(keras.optimizers.SGD(0.0), 0.5, keep=(), model=())
     optimizer.apply([np.ones((4, 6)), np.ones((1, 6))], made)
     assert optimizer.sparsities() == {"w": 0.5}
 
@@ -119,7 +119,7 @@ def test_a_kernel_of_which_erk_leaves_nothing() -> None:
     inputs = keras.Input((4,))
     small = L.Dense(2, name="small")(inputs)
     model = keras.Model(inputs, L.Dense(2000, name="large")(L.Dense(2000, name="middle")(small)), name="net")
-    optimizer = fw.SparseOptimizer("adam", 0.9995, "channel", allocation="erk", dense=(), model=model)
+    optimizer = fw.SparseOptimizer("adam", 0.9995, "channel", allocation="erk", keep=(), model=model)
     with pytest.warns(
         UserWarning, match=r"Kernel 'small/kernel', shape .* a sparsity of 1 leaves none of its \d+ channel units"
     ):
@@ -141,15 +141,15 @@ def test_a_schedule_that_the_training_does_not_finish_warns_at_the_first_step() 
         "the schedule ends at step 9, but this training ends at step 8, so the final sparsity of 0.5 is not reached"
     )
     with pytest.warns(UserWarning, match=message):
-        trained(model, fw.SparseOptimizer("adam", fw.linear(0.0, 0.5, 0, 9)))
-    model.compile(fw.SparseOptimizer("adam", fw.linear(0.0, 0.5, 0, 16)), "sparse_categorical_crossentropy")
+        trained(model, fw.SparseOptimizer("adam", fw.schedules.linear(0.0, 0.5, 0, 9)))
+    model.compile(fw.SparseOptimizer("adam", fw.schedules.linear(0.0, 0.5, 0, 16)), "sparse_categorical_crossentropy")
     model.fit(*data(model), batch_size=BATCH, epochs=2, verbose=0)
 
 
 def test_a_resumed_training_knows_the_steps_before(tmp_path: Path) -> None:
     model = dense_net()
     with pytest.warns(UserWarning, match="the schedule ends at step 12, but this training ends at step 8"):
-        trained(model, fw.SparseOptimizer("adam", fw.linear(0.0, 0.5, 0, 12)))
+        trained(model, fw.SparseOptimizer("adam", fw.schedules.linear(0.0, 0.5, 0, 12)))
     model.save(tmp_path / "m.keras")
     loaded = keras.saving.load_model(tmp_path / "m.keras")
     trained(loaded, loaded.optimizer, 4)

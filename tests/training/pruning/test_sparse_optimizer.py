@@ -32,7 +32,7 @@ from featherweight.sparsity.weight_layouts import dense_layout
 @pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize(("begin", "end", "frequency"), [(0, 7, 1), (0, 7, 3), (3, 8, 4), (2, 3, 100)])
 def test_the_final_sparsity_is_exact_whatever_the_frequency(begin: int, end: int, frequency: int) -> None:
-    optimizer = fw.SparseOptimizer("adam", fw.polynomial_decay(0.0, 0.77, begin, end), frequency=frequency)
+    optimizer = fw.SparseOptimizer("adam", fw.schedules.polynomial_decay(0.0, 0.77, begin, end), frequency=frequency)
     model = trained(dense_net(), optimizer)
     assert zeros(model, "a/kernel") == round(0.77 * 12 * 16)
     assert zeros(model, "b/kernel") == round(0.77 * 16 * 24)
@@ -46,7 +46,7 @@ def test_the_final_sparsity_is_exact_whatever_the_frequency(begin: int, end: int
 def test_tied_and_zero_weights_give_the_exact_sparsity(pattern: str, start: str) -> None:
     """TFMOT prunes nothing where weights are tied."""
     model = dense_net(kernel_initializer=start)
-    trained(model, fw.SparseOptimizer(keras.optimizers.SGD(0.0), fw.linear(0.0, 0.5, 0, 5), pattern), 6)
+    trained(model, fw.SparseOptimizer(keras.optimizers.SGD(0.0), fw.schedules.linear(0.0, 0.5, 0, 5), pattern), 6)
     for path in ("a/kernel", "b/kernel"):
         kernel, layout = kernel_of(model, path), dense_layout(kernel_of(model, path).shape)
         expected = dense_net(kernel_initializer=start).get_layer(path[0]).kernel
@@ -56,7 +56,7 @@ def test_tied_and_zero_weights_give_the_exact_sparsity(pattern: str, start: str)
 
 @pytest.mark.filterwarnings("ignore:SparseOptimizer. the schedule ends")
 def test_pruned_weights_are_zero_after_every_step_and_masks_follow_the_schedule() -> None:
-    model, schedule = dense_net(), fw.linear(0.0, 0.8, 2, 10)
+    model, schedule = dense_net(), fw.schedules.linear(0.0, 0.8, 2, 10)
     optimizer = fw.SparseOptimizer(keras.optimizers.SGD(0.1, momentum=0.9), schedule, frequency=3)
     trained(model, optimizer, 1)
     seen = []
@@ -71,14 +71,14 @@ def test_pruned_weights_are_zero_after_every_step_and_masks_follow_the_schedule(
 
 def test_fewer_steps_than_the_frequency_prune_all_the_same() -> None:
     """TFMOT updates every 100 steps and prunes nothing, silently, in a shorter training."""
-    model = trained(dense_net(), fw.SparseOptimizer("adam", fw.polynomial_decay(0.0, 0.9, 0, STEPS)))
+    model = trained(dense_net(), fw.SparseOptimizer("adam", fw.schedules.polynomial_decay(0.0, 0.9, 0, STEPS)))
     assert zeros(model, "b/kernel") == round(0.9 * 16 * 24)
 
 
 @pytest.mark.filterwarnings("ignore:SparseOptimizer. the schedule ends")
 def test_n_of_m_follows_the_schedule() -> None:
     """TFMOT's 2:4 ignores its schedule."""
-    optimizer = fw.SparseOptimizer("adam", fw.linear(0.0, 0.5, 0, 10), "2:4", frequency=2)
+    optimizer = fw.SparseOptimizer("adam", fw.schedules.linear(0.0, 0.5, 0, 10), "2:4", frequency=2)
     model = trained(dense_net(), optimizer, 4)
     assert zeros(model, "b/kernel") == round(0.2 * 16 * 24)
     trained(model, optimizer, 6)
@@ -93,7 +93,7 @@ def test_a_number_prunes_at_the_first_step() -> None:
 
 @pytest.mark.parametrize("pattern", ["1x4", "2:4", "channel"])
 def test_patterns_of_convolutions_lie_as_the_runtime_reads_them(pattern: str) -> None:
-    model = trained(conv_net(), fw.SparseOptimizer("adam", fw.linear(0.0, 0.5, 0, 4), pattern), 5)
+    model = trained(conv_net(), fw.SparseOptimizer("adam", fw.schedules.linear(0.0, 0.5, 0, 4), pattern), 5)
     as_read = kernel_of(model, "body/kernel").transpose(3, 0, 1, 2) != 0  # (out, kh, kw, in)
     blocks = {"1x4": as_read.reshape(-1, 4), "2:4": as_read.reshape(-1, 4), "channel": as_read.reshape(16, -1)}[pattern]
     if pattern == "2:4":
@@ -141,7 +141,7 @@ def test_movement_prunes_what_moves_to_zero() -> None:
     start = np.array([[1.0], [0.1], [-1.0], [-0.1]], "float32")
     model.get_layer("a").kernel.assign(start)
     optimizer = fw.SparseOptimizer(
-        keras.optimizers.SGD(0.01), fw.constant(0.5, begin=3), criterion="movement", dense=()
+        keras.optimizers.SGD(0.01), fw.schedules.constant(0.5, begin=3), method="movement", keep=()
     )
     model.compile(optimizer, lambda y, x: keras.ops.mean(x))
     x = np.tile(np.array([[1.0, -1.0, -1.0, 1.0]], "float32"), (4, 1))  # the gradient: 1, -1, -1, 1
@@ -153,7 +153,7 @@ def test_movement_prunes_what_moves_to_zero() -> None:
 def test_regrowth_exchanges_weights_for_those_with_large_gradients() -> None:
     def kept(regrowth: float | None, steps: int) -> list[np.ndarray]:
         model = dense_net()
-        schedule = fw.constant(0.5, 0, 12)
+        schedule = fw.schedules.constant(0.5, 0, 12)
         optimizer = fw.SparseOptimizer(keras.optimizers.SGD(0.001), schedule, frequency=3, regrowth=regrowth)
         masks = []
         for _ in range(steps // 3):

@@ -33,7 +33,7 @@ def test_the_model_is_untouched() -> None:
     [
         ({}, True),
         ({"pattern": "1x4", "exclude": ["a"]}, False),
-        ({"criterion": "movement", "rules": {"b": 0.5}}, False),
+        ({"method": "movement", "rules": {"b": 0.5}}, False),
         ({"regrowth": 0.3, "pattern": "auto", "target": "litert"}, False),
         ({"allocation": "global", "exclude": ["c"]}, False),
     ],
@@ -43,7 +43,7 @@ def test_a_saved_model_goes_on_as_if_nothing_had_happened(options: Any, is_mixed
     """TFMOT's .keras files don't load."""
     model = dense_net(dtype="mixed_float16" if is_mixed else "float32")
     optimizer = fw.SparseOptimizer(
-        keras.optimizers.Adam(0.01), fw.polynomial_decay(0.1, 0.8, 2, 14), frequency=5, **options
+        keras.optimizers.Adam(0.01), fw.schedules.polynomial_decay(0.1, 0.8, 2, 14), frequency=5, **options
     )
     wrapped = keras.optimizers.LossScaleOptimizer(optimizer) if is_mixed else optimizer
     with warnings.catch_warnings():
@@ -80,7 +80,7 @@ def test_masks_are_not_restored_onto_another_model() -> None:
     other = trained(dense_net(8), fw.SparseOptimizer("adam", 0.5), 1)
     with pytest.raises(DataError, match=r"the stored masks belong to another model .* \(12, 16\), \(16, 24\) .*"):
         other.optimizer.load_own_variables(store)
-    moving = trained(dense_net(), fw.SparseOptimizer("adam", 0.5, criterion="movement"), 1)
+    moving = trained(dense_net(), fw.SparseOptimizer("adam", 0.5, method="movement"), 1)
     with pytest.raises(DataError, match=r"0 movements, this model's pruned kernels .* and 2\. Restore them onto"):
         moving.optimizer.load_own_variables(store)
 
@@ -97,7 +97,7 @@ def test_mixed_precision(place: str) -> None:
     inner: Any = keras.optimizers.Adam()
     if place == "inside":
         inner = keras.optimizers.LossScaleOptimizer(inner)
-    optimizer: Any = fw.SparseOptimizer(inner, fw.linear(0.0, 0.5, 0, 4))
+    optimizer: Any = fw.SparseOptimizer(inner, fw.schedules.linear(0.0, 0.5, 0, 4))
     if place == "outside":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     previous = keras.config.dtype_policy()
@@ -136,7 +136,7 @@ def test_a_step_that_is_skipped_counts_for_nothing() -> None:
 @pytest.mark.filterwarnings("ignore:SparseOptimizer. the schedule ends")
 def test_gradients_may_be_accumulated() -> None:
     inner = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
-    optimizer = fw.SparseOptimizer(inner, fw.linear(0.0, 0.5, 0, 4))
+    optimizer = fw.SparseOptimizer(inner, fw.schedules.linear(0.0, 0.5, 0, 4))
     model = dense_net()
     trained(model, optimizer, 6)
     assert zeros(model, "b/kernel") == 48  # three updates, and a mask after the first of them
@@ -146,7 +146,7 @@ def test_gradients_may_be_accumulated() -> None:
 
 def test_averaged_weights_keep_their_zeros() -> None:
     model = dense_net()
-    trained(model, fw.SparseOptimizer(keras.optimizers.Adam(use_ema=True), fw.constant(0.5, 5)), 8)
+    trained(model, fw.SparseOptimizer(keras.optimizers.Adam(use_ema=True), fw.schedules.constant(0.5, 5)), 8)
     assert zeros(model, "b/kernel") == 192
 
 
@@ -165,7 +165,7 @@ def test_a_learning_rate_goes_through() -> None:
 def test_a_loop_without_fit() -> None:
     model, loss = dense_net(), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     x, y = data(model, 1)
-    optimizer = fw.SparseOptimizer(keras.optimizers.SGD(0.1), fw.linear(0.0, 0.5, 0, 3))
+    optimizer = fw.SparseOptimizer(keras.optimizers.SGD(0.1), fw.schedules.linear(0.0, 0.5, 0, 3))
     optimizer.build(model.trainable_variables)
 
     def loss_of(weights: Any) -> Any:
@@ -180,7 +180,7 @@ def test_a_loop_without_fit() -> None:
         weights, state = step(weights, state)
     assert [int((w == 0).sum()) for w in weights[::2]] == [96, 192, 0]
     stateful = dense_net()
-    other = fw.SparseOptimizer(keras.optimizers.SGD(0.1), fw.linear(0.0, 0.5, 0, 2))
+    other = fw.SparseOptimizer(keras.optimizers.SGD(0.1), fw.schedules.linear(0.0, 0.5, 0, 2))
     for _ in range(2):
         other.apply(jax.grad(loss_of)([v.value for v in stateful.trainable_variables]), stateful.trainable_variables)
     assert other.sparsities() == {"net/a/kernel": 0.5, "net/b/kernel": 0.5}
@@ -188,7 +188,7 @@ def test_a_loop_without_fit() -> None:
 
 def test_sparsities_are_logged(tmp_path: Path) -> None:
     model = dense_net()
-    model.compile(fw.SparseOptimizer("adam", fw.linear(0.0, 0.5, 0, 2)), "sparse_categorical_crossentropy")
+    model.compile(fw.SparseOptimizer("adam", fw.schedules.linear(0.0, 0.5, 0, 2)), "sparse_categorical_crossentropy")
     logged = tmp_path / "log.csv"
     callbacks = [fw.SparsityLog(), keras.callbacks.CSVLogger(logged)]
     history = model.fit(*data(model, 2), batch_size=BATCH, epochs=2, callbacks=callbacks, verbose=0).history
@@ -216,8 +216,8 @@ rng = np.random.default_rng(0)
 x, y = rng.normal(size=(96, 8, 8, 3)).astype("float32"), rng.integers(0, 10, 96)
 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 for options in ({}, {"pattern": "1x4"}, {"pattern": "2:4"}, {"pattern": "channel"}, {"allocation": "global"},
-                {"allocation": "erk"}, {"criterion": "movement"}, {"regrowth": 0.3}):
-    optimizer = fw.SparseOptimizer(keras.optimizers.Adam(), fw.linear(0.0, 0.5, 0, 5), frequency=2, **options)
+                {"allocation": "erk"}, {"method": "movement"}, {"regrowth": 0.3}):
+    optimizer = fw.SparseOptimizer(keras.optimizers.Adam(), fw.schedules.linear(0.0, 0.5, 0, 5), frequency=2, **options)
     model = net()
     model.compile(optimizer, loss)
     model.fit(x, y, batch_size=16, verbose=0)
@@ -233,7 +233,7 @@ for options in ({}, {"pattern": "1x4"}, {"pattern": "2:4"}, {"pattern": "channel
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other))
 keras.config.set_dtype_policy("mixed_float16")
 for wrap in (lambda o: o, keras.optimizers.LossScaleOptimizer):
-    model, optimizer = net(), fw.SparseOptimizer(keras.optimizers.Adam(), fw.linear(0.0, 0.5, 0, 5))
+    model, optimizer = net(), fw.SparseOptimizer(keras.optimizers.Adam(), fw.schedules.linear(0.0, 0.5, 0, 5))
     model.compile(wrap(optimizer), loss)
     model.fit(x, y, batch_size=16, verbose=0)
     assert [*optimizer.sparsities().values()] == [0.5]
@@ -250,7 +250,7 @@ from keras import layers as L
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 with strategy.scope():
     model = keras.Sequential([L.Input((12,)), L.Dense(16), L.Dense(24), L.Dense(10)])
-    model.compile(fw.SparseOptimizer("adam", fw.linear(0.0, 0.5, 0, 5), frequency=2), "mse")
+    model.compile(fw.SparseOptimizer("adam", fw.schedules.linear(0.0, 0.5, 0, 5), frequency=2), "mse")
 model.fit(np.ones((96, 12)), np.ones((96, 10)), batch_size=16, verbose=0)
 for variable in model.optimizer.kernels:
     for copy in strategy.experimental_local_results(variable.value):

@@ -203,7 +203,7 @@ def test_a_model_of_another_kind_is_not_finalized(kind: str) -> None:
         "GraphModel": lambda: fw.graph_model(models.lowered("dense")),
         "Quantized": lambda: fw.quantize(models.lowered("dense"), "dynamic", progress=False),
     }
-    message = f"finalize takes a model that quantize_aware made, not {kind}. For a float model, call quantize"
+    message = rf"finalize: model is a {kind} \(allowed: a model that quantize_aware made\)\. .*call quantize"
     with pytest.raises(RecipeError, match=message):
         fw.finalize(made[kind]())
 
@@ -221,7 +221,7 @@ def test_what_is_missing_is_said() -> None:
         fw.quantize_aware(models.lowered("dense"))
     with pytest.raises(
         RecipeError,
-        match=r"ranges 'guessed' of training are unknown \(allowed: fixed, learned, moving_average, minmax\)",
+        match=r"RangeTraining: method is 'guessed' \(allowed: fixed, learned, moving_average, minmax\)",
     ):
         quantized("dense", train_ranges="guessed")
 

@@ -24,7 +24,7 @@ from tests.training.checking import (
 import featherweight as fw
 from featherweight.errors import DataError, RecipeError, UnsupportedOp
 
-NARROWING = fw.linear(0.0, 0.25, begin=0, end=4)
+NARROWING = fw.schedules.linear(0.0, 0.25, begin=0, end=4)
 MOVING: list[tuple[str, str, str, Any]] = [
     ("convnet", "int8", "litert", "moving_average"),
     ("multi_input", "int16x8", "litert", "minmax"),
@@ -151,11 +151,11 @@ def test_bad_options_are_said() -> None:
         fw.RangeTraining("moving_average", momentum=2)
     with pytest.raises(RecipeError, match="freeze_after has no effect on fixed ranges"):
         fw.RangeTraining(freeze_after=10)
-    with pytest.raises(RecipeError, match="delay is a number of steps, 0 or more, not -1"):
+    with pytest.raises(RecipeError, match=r"delay is -1 \(allowed: a whole number from 0 to"):
         fw.RangeTraining(delay=-1)
     with pytest.raises(RecipeError, match="narrowing is a schedule such as"):
         fw.RangeTraining("learned", narrowing=NARROWING)
-    with pytest.raises(RecipeError, match=r"oscillations: 'stop' is unknown \(allowed: freeze, dampen\)"):
+    with pytest.raises(RecipeError, match=r"Oscillations: remedy is 'stop' \(allowed: freeze, dampen\)"):
         fw.Oscillations("stop")
 
 

@@ -19,8 +19,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from featherweight.errors import DataError, listed
-from featherweight.graph import Model, Tensor
+from featherweight.arguments import checked, layer_name, shown
+from featherweight.errors import DataError, RecipeError, listed
+from featherweight.graph import Model, ModelLike, Tensor
 from featherweight.training.graph.batch import at_fixed_batch
 from featherweight.training.graph.exposed import Exposed, expose, exposed_from_config
 from featherweight.training.graph.program import Program
@@ -28,11 +29,12 @@ from featherweight.training.graph.registry import Array, Function, bound, ops
 from featherweight.training.graph.weights import Entry
 
 
-def graph_model(model: Model, *, name: str | None = None, dtype: Any = None) -> GraphModel:
+@checked(name=layer_name)
+def graph_model(model: ModelLike, *, name: str | None = None, dtype: Any = None) -> GraphModel:
     """Returns a float graph as a `keras.Model` that computes the same, to be trained on the backend of Keras.
 
     Args:
-        model: a lowered float graph.
+        model: a float model, as `load` takes it.
         name: of the Keras model.
         dtype: a Keras dtype policy, ``mixed_bfloat16`` for example; the global one if left out.
 
@@ -45,7 +47,14 @@ def graph_model(model: Model, *, name: str | None = None, dtype: Any = None) -> 
     >>> trained.predict(np.ones((1, 2)), verbose=0).tolist()
     [[2.0, 3.0]]
     """
-    return GraphModel(expose(model), name=name, dtype=dtype)
+    try:
+        policy = None if dtype is None else keras.dtype_policies.get(dtype)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise RecipeError(
+            f"graph_model: dtype is {shown(dtype)} (allowed: a dtype policy of Keras, such as 'mixed_bfloat16'). Leave "
+            "it out for the global one."
+        ) from error
+    return GraphModel(expose(model), name=name, dtype=policy)
 
 
 @dataclass(frozen=True, eq=False)

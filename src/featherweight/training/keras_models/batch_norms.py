@@ -12,11 +12,13 @@ import keras
 import numpy as np
 
 from featherweight import keras_internals
+from featherweight.arguments import checked, instance, shown, stream
 from featherweight.errors import DataError, RecipeError
 from featherweight.operators.call import Array
 from featherweight.training.graph.registry import ops
 
 
+@checked(model=instance(keras.Model, way="Pass the live Keras model."), batches=stream)
 def reestimate_batch_norm(model: keras.Model, batches: Iterable[Any]) -> list[str]:
     """Sets moving mean and variance of all batch norms to those of whole batches of training data, without training.
 
@@ -102,8 +104,14 @@ class _Pool:
 def _observe(model: keras.Model, batches: Iterator[Any], pools: Mapping[Any, _Pool]) -> None:
     """Adds what the batch norms read of batches to their pools; each normalizes by the batch meanwhile."""
     for first in batches:
-        if not all(layer.built for layer in pools):
-            model(first, training=False)
+        try:
+            model(first, training=False)  # builds what is not built
+        except (ValueError, TypeError) as error:
+            said = " ".join(str(error).split())[:300]
+            raise DataError(
+                f"reestimate_batch_norm: batches hold {shown(first)}, which the model does not take ({said}). Pass "
+                "batches of inputs, without labels."
+            ) from error
         before = {layer: _statistics(layer) for layer in pools if layer.built}
         try:
             observed: Any = keras_internals.twin(model, partial(_normalize_by_batch, pools))

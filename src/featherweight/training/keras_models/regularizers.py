@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import keras
 
+from featherweight.arguments import checked, instance, number
 from featherweight.errors import RecipeError
 from featherweight.operators.call import Array
 from featherweight.training.graph.registry import ops
@@ -28,13 +29,10 @@ class KurtosisRegularizer(keras.regularizers.Regularizer):
     """
 
     def __init__(self, strength: float, target: float = UNIFORM) -> None:
-        if not strength >= 0 or strength == float("inf"):
-            raise RecipeError(f"The strength of kurtosis regularization is {strength}; it must be a number from 0 on.")
-        if not target >= 1 or target == float("inf"):
-            raise RecipeError(
-                f"The target of kurtosis regularization is {target}; it must be 1 or more (1.8: uniform, 3: normal)."
-            )
-        self.strength, self.target = float(strength), float(target)
+        self.strength = number(0)(strength, "kurtosis: strength")
+        self.target = number(1, way="1.8 is that of a uniform distribution, 3 of a normal one.")(
+            target, "kurtosis: target"
+        )
 
     def __call__(self, x: Array) -> Array:
         """Returns the loss of one kernel, float32 or the kernel's own type."""
@@ -45,6 +43,7 @@ class KurtosisRegularizer(keras.regularizers.Regularizer):
         return {"strength": self.strength, "target": self.target}
 
 
+@checked()
 def kurtosis_regularizer(strength: float, target: float = UNIFORM) -> KurtosisRegularizer:
     """Returns a regularizer for `kernel_regularizer=` of any Keras layer (see `KurtosisRegularizer`).
 
@@ -55,6 +54,7 @@ def kurtosis_regularizer(strength: float, target: float = UNIFORM) -> KurtosisRe
     return KurtosisRegularizer(strength, target)
 
 
+@checked(model=instance(keras.Model, way="Pass the live Keras model."), strength=number(0), target=number(1))
 def add_kurtosis(model: keras.Model, strength: float, target: float = UNIFORM) -> list[str]:
     """Regularizes the kernels of a whole model by ``strength * mean over kernels of (kurtosis - target)**2``.
 

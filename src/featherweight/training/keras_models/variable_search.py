@@ -22,7 +22,7 @@ _SAME = 1e-4
 
 
 @dataclass(frozen=True)
-class Row:
+class UnfoldedWeight:
     """One trained constant of the graph: the Keras variables that hold it now, or why none do."""
 
     tensor: str
@@ -86,9 +86,9 @@ class Unfolding:
         self.layers = list(_flat(keras_model))
         self.claimed: set[int] = set()
         self.rows_claimed: set[tuple[int, int]] = set()
-        self.done: dict[str, Row] = {}
+        self.done: dict[str, UnfoldedWeight] = {}
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[UnfoldedWeight]:
         """Yields one row for each constant, in the order of the table."""
         for entry in self.table:
             if entry.tensor not in self.done and entry.tensor != self.biases.get(entry.node):
@@ -103,7 +103,7 @@ class Unfolding:
         for entry in self.table:
             row = self.done.get(entry.tensor)
             if entry.variable == variable and row is not None and row.reason is None:
-                self.done[tensor] = Row(tensor, row.layer, row.variables)
+                self.done[tensor] = UnfoldedWeight(tensor, row.layer, row.variables)
                 return True
         return False
 
@@ -144,16 +144,16 @@ class Unfolding:
             factor = np.broadcast_to(spread, old.shape)
             if (kernel[factor == 0] != 0).any():
                 for name in (tensor, bias) if bias else (tensor,):
-                    self.done[name] = Row(name, layer, reason=f"'{norm.layer.name}' has channels of gamma 0")
+                    self.done[name] = UnfoldedWeight(name, layer, reason=f"'{norm.layer.name}' has channels of gamma 0")
                 return
             kernel = np.where(factor == 0, old, kernel / np.where(factor == 0, 1, factor))
         self.claimed.add(id(variable))
-        self.done[tensor] = Row(tensor, layer, (variable.path,))
+        self.done[tensor] = UnfoldedWeight(tensor, layer, (variable.path,))
         if bias is not None and bias not in self.done and (row := self._bias(owner, norm, bias, layer)):
             self.done[bias] = row
         variable.assign(kernel)
 
-    def _bias(self, owner: Any, norm: _Norm | None, tensor: str, layer: str) -> Row | None:
+    def _bias(self, owner: Any, norm: _Norm | None, tensor: str, layer: str) -> UnfoldedWeight | None:
         """Writes a bias into the layer's own, or into its batch norm; returns None where it is something else."""
         own, old, new = getattr(owner, "bias", None), self.before[tensor], self.after[tensor].reshape(-1)
         value = 0.0 if own is None else numpy_of(own).reshape(-1)
@@ -164,16 +164,16 @@ class Unfolding:
                 self.claimed.add(id(own))
                 own.assign(new.reshape(tuple(own.shape)))
             elif new.any():
-                return Row(tensor, layer, reason=f"the layer '{owner.name}' has no bias")
-            return Row(tensor, layer, () if own is None else (own.path,))
+                return UnfoldedWeight(tensor, layer, reason=f"the layer '{owner.name}' has no bias")
+            return UnfoldedWeight(tensor, layer, () if own is None else (own.path,))
         rest = (value - norm.value("moving_mean")) * norm.factor
         if not _is_same(np.broadcast_to(rest + norm.value("beta"), old.shape), old):
-            return Row(tensor, layer, reason=f"it is not what '{norm.layer.name}' leaves")
+            return UnfoldedWeight(tensor, layer, reason=f"it is not what '{norm.layer.name}' leaves")
         if getattr(norm.layer, "beta", None) is None:
-            return Row(tensor, layer, reason=f"'{norm.layer.name}' has no beta")
+            return UnfoldedWeight(tensor, layer, reason=f"'{norm.layer.name}' has no beta")
         norm.layer.beta.assign(new - rest)
         self.claimed.add(id(norm.layer.beta))
-        return Row(tensor, layer, (norm.layer.beta.path,))
+        return UnfoldedWeight(tensor, layer, (norm.layer.beta.path,))
 
     def _alone(self, tensor: str, layer: str) -> None:
         """Looks for a variable that is this constant as it is: what `_kernel` leaves are biases of other forms."""
@@ -184,7 +184,7 @@ class Unfolding:
                     return
                 if self._is_row_written(variable, tensor, layer):
                     return
-        self.done[tensor] = Row(tensor, layer, reason="no variable of the Keras model has its values")
+        self.done[tensor] = UnfoldedWeight(tensor, layer, reason="no variable of the Keras model has its values")
 
     def _is_row_written(self, variable: Any, tensor: str, layer: str) -> bool:
         """Writes a constant that is one of two rows, which a GRU's biases are."""
@@ -194,7 +194,7 @@ class Unfolding:
         for number in range(2):
             if (id(variable), number) not in self.rows_claimed and _is_same(value[number], wanted):
                 self.rows_claimed.add((id(variable), number))
-                self.done[tensor] = Row(tensor, layer, (variable.path,))
+                self.done[tensor] = UnfoldedWeight(tensor, layer, (variable.path,))
                 variable.assign(np.where(np.arange(2)[:, None] == number, self.after[tensor].reshape(-1), value))
                 return True
         return False

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import keras
 import numpy as np
 
+from featherweight.arguments import shown, wrong
 from featherweight.errors import RecipeError, listed
 from featherweight.pruning.allocation import ALLOCATIONS
-from featherweight.training.schedules import Schedule, constant
+from featherweight.training.schedules import LAST_STEP, Schedule, constant
 
-CRITERIA = ("magnitude", "movement")
+# As calls and stored configurations of version 0.1 say it.
+OLD_WORDS = {"criterion": "method", "dense": "keep"}
+METHODS = ("magnitude", "movement")
 
 
 def as_schedule(schedule: Any) -> Schedule:
@@ -26,35 +31,63 @@ def as_schedule(schedule: Any) -> Schedule:
     if isinstance(schedule, (int, float, np.number)):
         return constant(float(schedule))
     raise RecipeError(
-        f"SparseOptimizer: schedule={schedule!r} is no schedule. Use featherweight.polynomial_decay(0.0, 0.8, begin=0, "
-        "end=1000), another one of featherweight.training.schedules, or a number."
+        f"SparseOptimizer: schedule={shown(schedule)} is no schedule. Use fw.schedules.polynomial_decay(0.0, 0.8, "
+        "begin=0, end=1000), another one of fw.schedules, or a number."
     )
 
 
+def as_optimizer(optimizer: Any) -> Any:
+    """Returns a Keras optimizer for one, or for its name or configuration.
+
+    Raises:
+        RecipeError: for anything else.
+    """
+    if isinstance(optimizer, (str, Mapping, keras.optimizers.Optimizer)):
+        try:
+            return keras.optimizers.get(optimizer)
+        except (ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+            said = " ".join(str(error).split())[:200]
+            raise RecipeError(f"SparseOptimizer: optimizer={shown(optimizer)} is none of Keras's: {said}") from error
+    hint = ""
+    if isinstance(optimizer, keras.Model):
+        hint = " The model is compiled with it: model.compile(fw.SparseOptimizer('adam', schedule), loss)."
+    raise RecipeError(
+        f"SparseOptimizer: optimizer is {shown(optimizer)} (allowed: an optimizer of Keras, or its name).{hint}"
+    )
+
+
+def models(value: Any, where: str) -> Any:
+    """A Keras model, or several (the kind of an argument)."""
+    several = value if isinstance(value, (list, tuple)) else (value,)
+    if not all(isinstance(one, keras.layers.Layer) for one in several):
+        raise wrong(value, where, "a live Keras model, or several in a list")
+    return value
+
+
 def check_arguments(
-    schedule: Schedule, frequency: Any, criterion: str, allocation: str, regrowth: Any, keeps_zeros: bool
+    schedule: Schedule, frequency: Any, method: str, allocation: str, regrowth: Any, keeps_zeros: bool
 ) -> None:
     """Checks what belongs together.
 
     Raises:
-        RecipeError: for a frequency that is no number of steps, an unknown criterion or allocation, one that has no
+        RecipeError: for a frequency that is no number of steps, an unknown method or allocation, one that has no
             effect, and a regrowth that is no fraction, has no time, or does not go with the rest.
     """
-    if not isinstance(frequency, int) or isinstance(frequency, bool) or frequency < 1:
-        raise RecipeError(f"SparseOptimizer: frequency={frequency!r} is no whole number of steps from 1 on.")
-    for what, value, allowed in (("criterion", criterion, CRITERIA), ("allocation", allocation, ALLOCATIONS)):
+    if not isinstance(frequency, int) or isinstance(frequency, bool) or not 1 <= frequency <= LAST_STEP:
+        raise RecipeError(f"SparseOptimizer: frequency={shown(frequency)} is no whole number of steps from 1 on.")
+    for what, value, allowed in (("method", method, METHODS), ("allocation", allocation, ALLOCATIONS)):
         if keeps_zeros and value != allowed[0]:
-            raise RecipeError(f"SparseOptimizer: {what}={value!r} has no effect without a schedule. Leave it out.")
+            raise RecipeError(f"SparseOptimizer: {what}={shown(value)} has no effect without a schedule. Leave it out.")
         if value not in allowed:
-            raise RecipeError(f"SparseOptimizer: {what}={value!r} is not understood (allowed: {listed(allowed)}).")
+            raise RecipeError(f"SparseOptimizer: {what}={shown(value)} is not understood (allowed: {listed(allowed)}).")
     if regrowth is None:
         return
     if not isinstance(regrowth, float) or not 0 < regrowth < 1:
-        raise RecipeError(f"SparseOptimizer: regrowth={regrowth!r} is no fraction between 0 and 1, such as 0.3.")
+        raise RecipeError(f"SparseOptimizer: regrowth={shown(regrowth)} is no fraction between 0 and 1, such as 0.3.")
     if schedule.begin == schedule.end:
         raise RecipeError(
             f"SparseOptimizer: regrowth has no time: masks are updated at step {schedule.end} only. Give the "
             "schedule a later end."
         )
-    if allocation == "global" or criterion == "movement":
-        raise RecipeError("SparseOptimizer: regrowth works with criterion='magnitude' in a share for each kernel.")
+    if allocation == "global" or method == "movement":
+        raise RecipeError("SparseOptimizer: regrowth works with method='magnitude' in a share for each kernel.")

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from featherweight.arguments import checked, layer_name, text
 from featherweight.errors import RecipeError
 from featherweight.pruning.allocation import allocate
 from featherweight.pruning.choosing import ROLES, check_choice, choose
@@ -18,7 +19,7 @@ from featherweight.targets.target import Target
 from featherweight.training.devices import assign, outside_of_graphs, values_of
 from featherweight.training.graph.registry import ops
 from featherweight.training.pruning import mask_bits as mask_storage
-from featherweight.training.pruning.arguments import as_schedule, check_arguments
+from featherweight.training.pruning.arguments import OLD_WORDS, as_optimizer, as_schedule, check_arguments, models
 from featherweight.training.pruning.fit_callback import Training
 from featherweight.training.pruning.mask_updates import Masking
 from featherweight.training.pruning.variable_owners import find_kernels, find_layers, references
@@ -40,16 +41,16 @@ class SparseOptimizer(WrappingOptimizer):
 
     Args:
         optimizer: the Keras optimizer that trains.
-        schedule: step → sparsity, from `featherweight.training.schedules`; a number means that from the start. None
+        schedule: step → sparsity, from `featherweight.schedules`; a number means that from the start. None
             prunes nothing more and keeps every zero that the kernels have, as `quantize_aware` does.
         pattern: ``unstructured``, blocks as ``1x4`` (output channels × consecutive inputs, as the runtime reads them),
             ``2:4``, ``channel``, or ``auto`` for what `target` names for each operator.
         frequency: steps between updates of the masks.
         exclude: shell patterns of paths that stay dense; each may match a part of a path, such as a layer's name.
         rules: shell pattern → final sparsity for the kernels whose path it matches, 0 for dense; the first decides.
-        dense: what stays dense unless a rule other than ``*`` names it: the ``first`` convolution, the ``last`` kernel,
+        keep: what stays dense unless a rule other than ``*`` names it: the ``first`` convolution, the ``last`` kernel,
             ``depthwise`` convolutions.
-        criterion: ``magnitude``: the lowest |w| go (Zhu & Gupta 2017); ``movement``: those that moved to zero, by
+        method: ``magnitude``: the lowest |w| go (Zhu & Gupta 2017); ``movement``: those that moved to zero, by
             −Σ w·gradient (Sanh et al. 2020, arXiv 2005.07683), which keeps one score for each weight.
         allocation: ``uniform``, ``global`` (the lowest scores of all kernels together) or ``erk``.
         regrowth: fraction of the kept weights that an update exchanges for those with the largest gradients, falling
@@ -64,6 +65,7 @@ class SparseOptimizer(WrappingOptimizer):
             to another model.
     """
 
+    @checked(OLD_WORDS, pattern=text, method=text, allocation=text, model=models, name=layer_name)
     def __init__(
         self,
         optimizer: Any,
@@ -73,8 +75,8 @@ class SparseOptimizer(WrappingOptimizer):
         frequency: int = 100,
         exclude: str | Sequence[str] = (),
         rules: Mapping[str, float] | Sequence[tuple[str, float]] = (),
-        dense: Sequence[str] = ROLES,
-        criterion: str = "magnitude",
+        keep: Sequence[str] = ROLES,
+        method: str = "magnitude",
         allocation: str = "uniform",
         regrowth: float | None = None,
         target: str | Path | Target | None = None,
@@ -82,12 +84,12 @@ class SparseOptimizer(WrappingOptimizer):
         name: str = "sparse_optimizer",
     ) -> None:
         super().__init__(learning_rate=0.0, name=name)
-        self.inner_optimizer: Any = keras.optimizers.get(optimizer)
+        self.inner_optimizer: Any = as_optimizer(optimizer)
         self.schedule = as_schedule(schedule)
         self._keeps_zeros, self._has_zeros = schedule is None, False
-        self.frequency, self.criterion, self.allocation, self.regrowth = frequency, criterion, allocation, regrowth
-        check_arguments(self.schedule, frequency, criterion, allocation, regrowth, self._keeps_zeros)
-        self._choice = check_choice(pattern, target, exclude, rules, () if schedule is None else dense)
+        self.frequency, self.method, self.allocation, self.regrowth = frequency, method, allocation, regrowth
+        check_arguments(self.schedule, frequency, method, allocation, regrowth, self._keeps_zeros)
+        self._choice = check_choice(pattern, target, exclude, rules, () if schedule is None else keep)
         self._models = references(model)
         self._start, self._is_length_checked = 0, False
 
@@ -115,7 +117,7 @@ class SparseOptimizer(WrappingOptimizer):
             tuple(self.add_variable_like(variables[share.kernel.index], "mask", True) for share in shares),
             tuple(
                 self.add_variable_like(variables[share.kernel.index], "movement", 0.0)
-                for share in (shares if self.criterion == "movement" else ())
+                for share in (shares if self.method == "movement" else ())
             ),
             self._keeps_zeros,
         )
@@ -175,8 +177,8 @@ class SparseOptimizer(WrappingOptimizer):
             self._masking.warn_of_emptied()
 
     def _gradients(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None) -> list[Any] | None:
-        """Returns the gradients of the pruned kernels if the criterion or the regrowth wants them."""
-        if self.criterion != "movement" and self.regrowth is None:
+        """Returns the gradients of the pruned kernels if the method or the regrowth wants them."""
+        if self.method != "movement" and self.regrowth is None:
             return None
         variables = self._masking.trained if trainable_variables is None else trainable_variables
         return self._masking.gradients(variables, grads, getattr(self.inner_optimizer, "dynamic_scale", None))
@@ -274,7 +276,7 @@ class SparseOptimizer(WrappingOptimizer):
         if not self.schedule.settings:
             raise RecipeError(
                 "SparseOptimizer: a schedule of one's own has no settings to store. Use one of "
-                "featherweight.training.schedules to save a model with its optimizer."
+                "fw.schedules to save a model with its optimizer."
             )
         return {
             "name": self.name,
@@ -284,8 +286,8 @@ class SparseOptimizer(WrappingOptimizer):
             "frequency": self.frequency,
             "exclude": list(choice.exclude),
             "rules": [list(row) for row in choice.rules],
-            "dense": list(choice.dense),
-            "criterion": self.criterion,
+            "keep": list(choice.keep),
+            "method": self.method,
             "allocation": self.allocation,
             "regrowth": self.regrowth,
             "target": None if choice.target is None else choice.target.name,
@@ -294,7 +296,7 @@ class SparseOptimizer(WrappingOptimizer):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> SparseOptimizer:
         """Makes the optimizer that `get_config` describes."""
-        arguments = dict(config)
+        arguments = {OLD_WORDS.get(name, name): value for name, value in config.items()}
         inner = keras.saving.deserialize_keras_object(arguments.pop("optimizer"), custom_objects=custom_objects)
         settings = arguments.pop("schedule")
         return cls(inner, None if settings is None else restore(settings), **arguments)

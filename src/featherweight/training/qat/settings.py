@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from featherweight.arguments import choice, count, renamed, shown, wrong
 from featherweight.errors import RecipeError, listed
-from featherweight.training.schedules import Schedule, restore
+from featherweight.training.schedules import LAST_STEP, Schedule, restore
 
 METHODS = ("fixed", "learned", "moving_average", "minmax")
 _REMEDIES = ("freeze", "dampen")
 
 
+@renamed({})
 @dataclass(frozen=True)
 class RangeTraining:
     """How the ranges of activations move while a model is trained; all start as calibrated.
@@ -39,18 +41,17 @@ class RangeTraining:
     delay: int = 0
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise RecipeError(f"ranges '{self.method}' of training are unknown (allowed: {listed(METHODS)}).")
+        choice(*METHODS)(self.method, "RangeTraining: method")
         _check_number("momentum", self.momentum, 0, 1)
         for name, steps in (("freeze_after", self.freeze_after), ("delay", self.delay)):
-            if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 0):
-                raise RecipeError(f"RangeTraining: {name} is a number of steps, 0 or more, not {steps!r}.")
+            if steps is not None:
+                count(0, LAST_STEP)(steps, f"RangeTraining: {name}")
         if self.freeze_after is not None and self.method == "fixed":
             raise RecipeError("RangeTraining: freeze_after has no effect on fixed ranges. Choose another method.")
         if self.narrowing is not None and (self.method == "learned" or not isinstance(self.narrowing, Schedule)):
             raise RecipeError(
-                "RangeTraining: narrowing is a schedule such as fw.linear(0.0, 0.2, 0, 1000), for ranges that are not "
-                f"learned; not {self.narrowing!r} for method '{self.method}'."
+                "RangeTraining: narrowing is a schedule such as fw.schedules.linear(0.0, 0.2, 0, 1000), for ranges "
+                f"that are not learned; not {shown(self.narrowing)} for method '{self.method}'."
             )
 
     @property
@@ -80,12 +81,15 @@ class RangeTraining:
             return value
         if isinstance(value, str):
             return cls(value)
-        settings = dict(value)
+        if not isinstance(value, Mapping):
+            raise wrong(value, "quantize_aware: train_ranges", f"{listed(METHODS)}, or a RangeTraining")
+        settings = {str(name): setting for name, setting in value.items()}
         if settings.get("narrowing") is not None:
             settings["narrowing"] = restore(settings["narrowing"])
         return cls(**settings)
 
 
+@renamed({})
 @dataclass(frozen=True)
 class Oscillations:
     """What to do about integer weights that jump to and fro between two values (Nagel et al., 2203.11086).
@@ -110,13 +114,14 @@ class Oscillations:
     strength: float = 1e-3
 
     def __post_init__(self) -> None:
-        if self.remedy not in _REMEDIES:
-            raise RecipeError(f"oscillations: '{self.remedy}' is unknown (allowed: {listed(_REMEDIES)}).")
+        choice(*_REMEDIES)(self.remedy, "Oscillations: remedy")
+        if not isinstance(self.threshold, (list, tuple)) or len(self.threshold) != 2:
+            raise wrong(self.threshold, "Oscillations: threshold", "a pair of numbers: at the first step, in the end")
         for value in self.threshold:
             _check_number("threshold", value, 0, math.inf)
         _check_number("momentum", self.momentum, 0, 1)
         _check_number("strength", self.strength, 0, math.inf)
-        _check_number("steps", self.steps, 0, math.inf)
+        count(1, LAST_STEP)(self.steps, "Oscillations: steps")
         object.__setattr__(self, "threshold", tuple(self.threshold))
 
     @classmethod
@@ -124,7 +129,11 @@ class Oscillations:
         """Returns options from a remedy's name, or from the fields of one; None stays None."""
         if value is None or isinstance(value, Oscillations):
             return value
-        return cls(value) if isinstance(value, str) else cls(**value)
+        if isinstance(value, str):
+            return cls(value)
+        if not isinstance(value, Mapping):
+            raise wrong(value, "quantize_aware: oscillations", f"{listed(_REMEDIES)}, or an Oscillations")
+        return cls(**{str(name): setting for name, setting in value.items()})
 
 
 def _check_number(name: str, value: Any, low: float, high: float) -> None:
@@ -132,4 +141,4 @@ def _check_number(name: str, value: Any, low: float, high: float) -> None:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not low < value < high:
         between = f"between {low:g} and {high:g}" if high < math.inf else f"above {low:g}"
-        raise RecipeError(f"training in integers: {name} is a number {between}, not {value!r}.")
+        raise RecipeError(f"training in integers: {name} is a number {between}, not {shown(value)}.")
