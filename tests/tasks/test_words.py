@@ -138,7 +138,7 @@ def test_torch_modules() -> None:
         ("criterion", lambda: fw.SparseOptimizer("adam", 0.5, criterion="movement")),
         ("dense", lambda: fw.SparseOptimizer("adam", 0.5, dense=())),
         ("range_method", lambda: fw.Scheme("int8", range_method="mse")),
-        ("symmetric", lambda: fw.Scheme("int8")),
+        ("symmetric", lambda: fw.Scheme("int8", **{"symmetric": True})),
         ("narrow_range", lambda: fw.Scheme("int8", narrow_range=True)),
     ],
 )
