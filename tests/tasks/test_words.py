@@ -138,7 +138,7 @@ def test_torch_modules() -> None:
         ("criterion", lambda: fw.SparseOptimizer("adam", 0.5, criterion="movement")),
         ("dense", lambda: fw.SparseOptimizer("adam", 0.5, dense=())),
         ("range_method", lambda: fw.Scheme("int8", range_method="mse")),
-        ("symmetric", lambda: fw.Scheme("int8", **{"symmetric": True})),
+        ("symmetric", lambda: fw.Scheme("int8", symmetric=True)),
         ("narrow_range", lambda: fw.Scheme("int8", narrow_range=True)),
     ],
 )
@@ -174,7 +174,7 @@ def test_a_configuration_with_old_words_is_restored() -> None:
         (lambda: fw.quantize(classifier(), inference_input_type="int8"), r"Did you mean io=\?"),
         (lambda: fw.quantize(classifier(), calibration=lambda: iter(X)), "Call it, and pass what it returns"),
         (lambda: fw.quantize(classifier(), calibration="train.npz"), "Load the data first, and pass its arrays"),
-        (lambda: fw.quantize(classifier(), X), r"The recipe is an ndarray .*\(allowed: dynamic, float16"),
+        (lambda: fw.quantize(classifier(), X), r"The recipe is an ndarray .*Choose one of dynamic, float16"),
         (lambda: fw.quantize(classifier(), "int8", X), "Name the arguments"),
         (lambda: fw.quantize(classifier(), calibration=X, io="uint4"), r"io is 'uint4' \(allowed: float32, int8\)"),
         (lambda: fw.quantize(classifier(), calibration=X, limit=X), r"limit is an ndarray .* Data go to calibration="),
