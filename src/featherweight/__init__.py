@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from featherweight.analysis.datasets import Dataset
     from featherweight.analysis.evaluation import Difference, Evaluation, paired_difference
     from featherweight.analysis.inspection import Inspection, OperatorRow, PortRow, TensorRow
+    from featherweight.analysis.noise import OutputError
     from featherweight.calibration.details import Magnitudes
     from featherweight.calibration.histogram import Histogram
     from featherweight.calibration.stats import ChannelMoments, Stats, TensorStats
@@ -95,6 +96,7 @@ _HOMES = {
         "PortRow",
         "TensorRow",
     ),
+    "analysis.noise": ("OutputError",),
     "calibration.details": ("Magnitudes",),
     "calibration.histogram": ("Histogram",),
     "calibration.stats": (
@@ -231,6 +233,7 @@ __all__ = [
     "NodeNote",
     "OperatorRow",
     "Oscillations",
+    "OutputError",
     "Plan",
     "PortRow",
     "Profile",
