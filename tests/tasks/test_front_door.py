@@ -21,7 +21,8 @@ HUGE = 10**30
 RECORDS = {
     "ChannelGroup", "ChannelMoments", "Constraint", "Curve", "CurvePoint", "Dataset", "Difference", "Equalized",
     "EqualizedTensor", "Evaluation", "FileSize", "Graph", "GraphModel", "Histogram", "Inspection", "Latency",
-    "Magnitudes", "Model", "Node", "NodeNote", "OutputError", "OperatorRow", "Plan", "PortRow", "Profile", "Pruned", "PrunedKernel",
+    "Magnitudes", "Model", "Node", "NodeNote", "OutputError", "OperatorRow", "Plan", "PortRow", "Profile", "Pruned",
+    "PrunedKernel",
     "QuantParams", "Quantized", "QuantizedModel", "QuantizedTensor", "Removed", "Report", "Schedule", "Signature",
     "Stats", "Stored", "StoredTensor", "Target", "Tensor", "TensorError", "TensorRow", "TensorStats", "Unfolded",
     "UnfoldedWeight", "Violation",
