@@ -24,6 +24,7 @@ from featherweight.errors import DataError, RecipeError, listed
 from featherweight.graph import Model, ModelLike, Tensor
 from featherweight.training.graph.batch import at_fixed_batch
 from featherweight.training.graph.exposed import Exposed, expose, exposed_from_config
+from featherweight.training.graph.outputs import NamedOutputs
 from featherweight.training.graph.program import Program
 from featherweight.training.graph.registry import Array, Function, bound, ops
 from featherweight.training.graph.weights import Entry
@@ -77,11 +78,12 @@ class _LayerWeights(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="featherweight")
-class GraphModel(keras.Model):
+class GraphModel(NamedOutputs):
     """The trainable form of a graph; make one with `graph_model`.
 
     It takes inputs as a dict by public name, a list in the graph's order, or the one array; it returns the one output,
-    or a dict by public name. Inputs are float32 or int32 as the graph's, outputs float32 in any dtype policy.
+    or a dict by public name. Inputs are float32 or int32 as the graph's, outputs float32 in any dtype policy. Labels,
+    losses, their weights and metrics are dicts by public name too, or lists in the order of the graph's outputs.
     """
 
     def __init__(self, exposed: Exposed, **options: Any) -> None:
@@ -109,6 +111,11 @@ class GraphModel(keras.Model):
     def variables_by_tensor(self) -> Mapping[str, keras.Variable]:
         """The trained constants: tensor name → variable, which may have axes of size 1 more or less."""
         return self._held.variables
+
+    @property
+    def output_names(self) -> list[str]:
+        """The public names of the outputs, in the graph's order."""
+        return list(self._held.outputs)
 
     def build(self, input_shape: Any = None) -> None:
         """Does nothing: all variables exist from the start."""
