@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from featherweight.errors import RecipeError, UnsupportedOp, listed
 from featherweight.graph import Model
 from featherweight.lower import keras
 from featherweight.lower.precision import in_float32
+from featherweight.lower.source_weights import source_weights
 from featherweight.operators import profiles
 from featherweight.passes.substitutes import substituted
 from featherweight.ptq import planning
@@ -68,8 +70,10 @@ def quantize_aware(
 ) -> QuantizedModel:
     """Returns a `keras.Model` whose predictions are, bit for bit, what LiteRT computes from the file of `finalize`.
 
-    Before any training step they are those of `quantize` with the same arguments and `integers=True`: what stays float
-    for speed there is integers here, for it is integers that training computes exactly.
+    Weights that the source has frozen (a Keras model's ``trainable=False``, a torch module's ``requires_grad=False``)
+    are not trained. Before any training step the predictions are those of `quantize` with the same arguments and
+    `integers=True`: what stays float for speed there is integers here, for it is integers that training computes
+    exactly.
 
     Args:
         source: what `load` takes; recurrent layers are unrolled.
@@ -113,14 +117,16 @@ def quantize_aware(
     if recipe.needs_ranges:
         model, substitutes = substituted(model, target)
     exposed = expose(model)
-    noise = _dropout(source if dropout is True else dropout, exposed, first)
+    live = _live(source)
+    exposed, frozen = _frozen(live, exposed)
+    noise = _dropout(live if dropout is True else _live(dropout), exposed, first)
     stats = _measured(exposed.model, recipe, calibration, ranges, limit, progress=progress)
     plan, integer = _planned(exposed.model, stats, recipe, target, ranges, strict=strict, approximate=approximate)
     measured(exposed.model, integer, plan, {0: first} if verify else {}, limit)
     blueprint = draw_blueprint(
         exposed,
         integer,
-        replace(plan, notes=(*substitutes, *plan.notes, *noise.notes)).to_json(),
+        replace(plan, notes=(*substitutes, *plan.notes, *frozen, *noise.notes)).to_json(),
         Origin(target, named),
         ranges=RangeTraining.of(train_ranges),
         keep_zeros=keep_zeros,
@@ -177,12 +183,30 @@ def _planned(
     return plan, integer
 
 
-def _dropout(source: Any, exposed: Exposed, samples: Sequence[Any] | None) -> Found:
+def _live(source: Any) -> Any:
+    """Returns the model that a path of a Keras file leads to; anything else as it is."""
+    is_path = isinstance(source, (str, Path)) and Path(source).suffix.lower() in keras.SUFFIXES
+    return keras.load(source) if is_path else source
+
+
+def _frozen(source: Any, exposed: Exposed) -> tuple[Exposed, tuple[str, ...]]:
+    """Returns the graph without what the source has frozen among what is trained, and notes on it."""
+    from featherweight.training.graph.frozen import frozen_in_source
+
+    found = frozen_in_source(exposed, source_weights(source))
+    if found.variables and len(found.variables) == len({e.variable for e in exposed.table if e.variable is not None}):
+        warnings.warn(
+            "All weights are frozen in the source (trainable=False, requires_grad=False), so none is trained. Make "
+            "layers trainable there, or set `trainable = True` on the model in training.",
+            stacklevel=3,
+        )
+    return replace(exposed, frozen=found.variables), found.notes
+
+
+def _dropout(keras_model: Any, exposed: Exposed, samples: Sequence[Any] | None) -> Found:
     """Returns the dropout of a Keras model with its places in the float graph; nothing of what is no Keras model."""
     from featherweight.training.qat.dropout_places import Found, dropout_of, has_dropout
 
-    is_path = isinstance(source, (str, Path)) and Path(source).suffix.lower() in keras.SUFFIXES
-    keras_model = keras.load(source) if is_path else source
     if not keras.is_keras_model(keras_model) or not has_dropout(keras_model):
         return Found()
     model = exposed.model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ class Exposed:
         inputs: public name → tensor.
         outputs: public name → tensor.
         batch: the batch that the graph must be run at, or None where any will do.
+        frozen: paths of variables that are not trained, as their user wants it.
     """
 
     model: Model
@@ -36,6 +37,7 @@ class Exposed:
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     batch: int | None
+    frozen: tuple[str, ...] = ()
 
     @property
     def trained(self) -> frozenset[str]:
@@ -51,7 +53,8 @@ class Exposed:
     def to_config(self) -> dict[str, Any]:
         """Returns plain values; what is trained is left out of the graph, for Keras stores it."""
         emptied = with_zeros(self.model, self.trained)
-        return {"graph": packed(emptied), "table": [astuple(entry) for entry in self.table]}
+        table = [astuple(entry) for entry in self.table]
+        return {"graph": packed(emptied), "table": table, "frozen": list(self.frozen)}
 
 
 def expose(model: Model) -> Exposed:
@@ -65,7 +68,9 @@ def exposed_from_config(config: Mapping[str, Any]) -> tuple[Exposed, dict[str, A
     """Returns what `to_config` told of, with zeros for what is trained, and the other settings."""
     others = dict(config)
     model, table = unpacked(others.pop("graph")), others.pop("table")
-    return _indexed(model, (Entry(*row) for row in table)), others
+    # (Version 0.1.0 had no frozen ones.)
+    exposed = replace(_indexed(model, (Entry(*row) for row in table)), frozen=tuple(others.pop("frozen", ())))
+    return exposed, others
 
 
 def packed(model: Model) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -172,7 +172,14 @@ class GraphModel(NamedOutputs):
 
     def made_of(self) -> dict[str, Any]:
         """Returns what the model is made of, as plain values."""
-        return self._held.exposed.to_config()
+        return self.exposed.to_config()
+
+    @property
+    def exposed(self) -> Exposed:
+        """The graph that the model was made of, with its index; what is frozen is what is so at the moment."""
+        exposed, variables = self._held.exposed, self._held.variables
+        paths = {e.variable: variables[e.tensor] for e in exposed.table if e.variable is not None}
+        return replace(exposed, frozen=tuple(path for path, variable in paths.items() if not variable.trainable))
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> GraphModel:
@@ -231,6 +238,8 @@ class GraphModel(NamedOutputs):
                         name=role, shape=tensor.shape, initializer=_Stored(tensor.array), trainable=True
                     )
             found[entry.tensor] = made[entry.variable]
+        for path in exposed.frozen:  # behind their making: where a layer keeps them, and their order, stay the same
+            made[path].trainable = False
         return found
 
     def _group(self, path: str, groups: dict[str, _LayerWeights]) -> _LayerWeights:

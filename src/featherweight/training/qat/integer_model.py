@@ -139,7 +139,7 @@ class IntegerModel(GraphModel):
 
     def made_of(self) -> dict[str, Any]:
         """Returns what the model is made of, as plain values."""
-        return self.blueprint.to_config()
+        return replace(self.blueprint, exposed=self.exposed).to_config()
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> IntegerModel:

@@ -161,6 +161,8 @@ def made_scales(blueprint: Blueprint, make: Maker) -> Scales:
     integer, profile, options = blueprint.integer, blueprint.profile, blueprint.ranges
     learned = options.is_learned
     tensors, scales, ratios = integer.main.tensors, dict[str, keras.Variable](), dict[str, keras.Variable]()
+    exposed = blueprint.exposed
+    frozen = {entry.tensor for entry in exposed.table if entry.variable in exposed.frozen}
     # Half way between the power of two that was planned and the one below.
     start = np.float32(math.sqrt(0.5) if profile.only_shifts else 1.0)
     for _, tensor, role in weights_and_biases(integer):
@@ -170,6 +172,8 @@ def made_scales(blueprint: Blueprint, make: Maker) -> Scales:
         planned, number = _planned(tensor), len(scales)
         if learned:
             scales[tensor.name] = make(f"weight_factor_{number}", np.full_like(planned, start), True)
+            if blueprint.sources[tensor.name] in frozen:
+                scales[tensor.name].trainable = False
             continue
         real = blueprint.exposed.real(blueprint.sources[tensor.name])
         largest = np.abs(real).max(axis=_other_axes(tensor))
