@@ -55,12 +55,17 @@ def finalize(model: QuantizedModel, *, samples: Iterable[Any] | None = None) -> 
     trained = float_graph(model)
     plan = _current_plan(plans.from_json(model.blueprint.plan), model)
     integers = model.integers()
-    result, rounded = _with_large_biases(rewrite(trained, plan), integers)
+    result, rounded, bounded = _with_large_biases(rewrite(trained, plan), integers, model.bias_limits())
     _check_integers(result.main, integers)
     notes = _moved_between_kernels(model)
     if rounded:
         where = listed(map(repr, rounded))
         notes.append(f"biases {where} hold integers beyond 2**24: the file has them as float32 rounds them")
+    if bounded:
+        where = listed(map(repr, bounded))
+        notes.append(
+            f"biases {where} grew beyond the integers that their layers' tiny scales give them, and stay there"
+        )
     if doubtful := doubtful_sums(result, model.blueprint.chunks):
         where = listed(map(repr, doubtful))
         notes.append(f"weights grew in training: sums of {where} may not have been exact in float32 there")
@@ -110,23 +115,30 @@ def _current_plan(plan: plans.Plan, model: QuantizedModel) -> plans.Plan:
     return replace(plan, params=params, edges=edges)
 
 
-def _with_large_biases(model: Model, trained: Mapping[str, np.ndarray]) -> tuple[Model, list[str]]:
-    """Returns the model with biases beyond 2**24 (of all but dead channels) as training has them, and their names.
+def _with_large_biases(
+    model: Model, trained: Mapping[str, np.ndarray], limits: Mapping[str, np.ndarray]
+) -> tuple[Model, list[str], list[str]]:
+    """Returns the model with biases as training has them, and the names of rounded and of bounded ones.
 
-    There, float32 is up to four steps off. Of such a bias, sums in float32 are what XNNPACK makes of the int32 ones.
+    Beyond 2**24, float32 is up to four steps off; of such a bias, sums in float32 are what XNNPACK makes of the int32
+    ones. What training bounds (the bias of a layer whose outputs are tiny may move by more than its integers hold) is
+    beyond that in the float graph.
     """
-    values: dict[str, np.ndarray] = {}
-    for name, integers in trained.items():
-        tensor = model.main.tensors.get(name)
-        written = None if tensor is None or tensor.dtype != "int32" else tensor.array
-        if tensor is None or written is None or np.abs(integers).max(initial=0) <= 1 << 24:
+    values, rounded, bounded = dict[str, np.ndarray](), list[str](), list[str]()
+    for name, limit in limits.items():
+        tensor, integers = model.main.tensors.get(name), trained[name].astype(np.float64)
+        written = None if tensor is None or tensor.is_float else tensor.array
+        if written is None:
             continue
-        steps = np.spacing(np.abs(integers).astype(np.float32))
-        is_rounding = np.abs(written - integers.astype(np.float64)) <= 4 * steps
-        held = np.where((np.abs(integers) > 1 << 24) & is_rounding, integers.astype(np.int64), written)
-        if (held != written).any():
-            values[name] = held
-    return with_constants(model, values), list(values)
+        real, magnitude = written.astype(np.float64), np.abs(integers)
+        is_bounded = (magnitude == limit) & (integers * real > magnitude**2)
+        is_rounding = np.abs(real - integers) <= 4 * np.spacing(magnitude.astype(np.float32))
+        is_rounding &= (magnitude > 1 << 24) & (real != integers)
+        values[name] = np.where(is_bounded | is_rounding, integers, real).astype(written.dtype)
+        rounded += [name] if (is_rounding & ~is_bounded).any() else []
+        bounded += [name] if is_bounded.any() else []
+    changed = {name: values[name] for name in {*rounded, *bounded}}
+    return with_constants(model, changed), rounded, bounded
 
 
 def _check_integers(graph: Graph, trained: Mapping[str, np.ndarray]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from featherweight.graph import Node, Tensor
+from featherweight.graph import Node, Tensor, numerics
 from featherweight.graph.numerics import integer_range
 from featherweight.operators import lookup
 from featherweight.operators.call import Array, is_static
@@ -24,19 +24,25 @@ from featherweight.training.integer import fixed_point
 from featherweight.training.integer.int64_scope import wide
 from featherweight.training.integer.straight_through import (
     ALMOST_HALF,
+    binary_exponent,
     bounded,
     joined,
+    power_of_two,
     quotient,
     reciprocal,
     requantized,
     rounded,
+    rounded_away,
     rounded_half_away,
     standing_for,
 )
 
-_LARGEST_BIAS = 1 << 38
-
-
+# What float32 holds below the largest integers that a bias may begin with: room for the sums that it is added to.
+LARGEST_BIAS = {
+    dtype: float(np.nextafter(np.float32(largest), 0.0)) for dtype, largest in numerics.LARGEST_BIAS.items()
+}
+# What a bias times its factor keeps of 31 bits, and an exponent beyond every limit.
+_FACTOR_BITS, _MOST_BITS = 29, 60
 _STORED = ("int8", "int16", "int4")
 
 
@@ -193,18 +199,37 @@ def whole_number(x: Array) -> Array:
 def quantized_weight(weight: Array, scale: Array, dtype: str, zero: Array, *, learns: bool = True) -> Array:
     """Returns the integers of a weight, in float32; the scale broadcasts. Gradients pass inside the range.
 
-    They pass to the scale, too, if it `learns`.
+    They pass to the scale, too, if it `learns`. Of NumPy arrays, it is NumPy that computes them.
     """
-    return _quantized(weight, scale, integer_range(dtype, narrow=True)[1], zero, learns)
+    return _quantized(weight, scale, np.float32(integer_range(dtype, narrow=True)[1]), zero, learns)
 
 
-def quantized_bias(bias: Array, scale: Array, zero: Array, *, learns: bool = True) -> Array:
-    """Returns the integers of a bias at input scale × weight scale, in float32."""
-    return _quantized(bias, scale, _LARGEST_BIAS, zero, learns)
+def quantized_bias(bias: Array, scale: Array, limit: Array, zero: Array, *, learns: bool = True) -> Array:
+    """Returns the integers of a bias at input scale × weight scale, in float32; `limit` is that of `bias_limit`."""
+    return _quantized(bias, scale, limit, zero, learns)
 
 
-def _quantized(x: Array, scale: Array, largest: int, zero: Array, learns: bool) -> Array:
-    limit, factor = np.float32(largest), reciprocal(scale, zero)
+def bias_limit(dtype: str, factor: Array | None) -> Array:
+    """Returns the largest magnitude of a bias's integers, float32.
+
+    Times the factor from accumulators to outputs, it stays in the 32 bits that fixed point makes of it (LiteRT cuts
+    higher bits off int64 accumulators: MultiplyByQuantizedMultiplier in common.cc).
+
+    Args:
+        dtype: of the bias.
+        factor: of the output; None where it is multiplied in float.
+    """
+    largest = np.float32(LARGEST_BIAS[dtype])
+    if factor is None:
+        return largest
+    xp = np if is_static(factor) else ops
+    return xp.minimum(power_of_two(xp.minimum(_FACTOR_BITS - binary_exponent(factor), _MOST_BITS)), largest)
+
+
+def _quantized(x: Array, scale: Array, limit: Array, zero: Array, learns: bool) -> Array:
+    factor = reciprocal(scale, zero)
+    if is_static(x) and is_static(scale):
+        return rounded_away(np.clip(x * factor, -limit, limit), np)
     if learns:
         return rounded_half_away(bounded(x * factor, -limit, limit))
     return requantized(x, factor, -limit, limit, half_away=True)
@@ -222,4 +247,5 @@ def spread(scale: Array, tensor: Tensor) -> Array:
     """Shapes a tensor's scales so that they broadcast along its quantized axis."""
     if tensor.quant is None or tensor.quant.axis is None:
         return scale
-    return ops.reshape(scale, [-1 if axis == tensor.quant.axis else 1 for axis in range(len(tensor.shape))])
+    xp = np if is_static(scale) else ops
+    return xp.reshape(scale, [-1 if axis == tensor.quant.axis else 1 for axis in range(len(tensor.shape))])

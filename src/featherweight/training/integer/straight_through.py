@@ -60,13 +60,14 @@ def rounded_half_away(x: Array) -> Array:
 
     @ops.custom_gradient
     def forward(x: Array) -> tuple[Array, Any]:
-        return _half_away(x), _passed
+        return rounded_away(x), _passed
 
     return forward(x)
 
 
-def _half_away(x: Array) -> Array:
-    return ops.sign(x) * ops.floor(ops.abs(x) + ALMOST_HALF)
+def rounded_away(x: Array, xp: Any = ops) -> Array:
+    """Returns float32 numbers rounded, ties away from zero; without a gradient."""
+    return xp.sign(x) * xp.floor(xp.abs(x) + np.float32(ALMOST_HALF))
 
 
 def standing_for(value: Array, surrogate: Array) -> Array:
@@ -109,7 +110,7 @@ def requantized(x: Array, factor: Array, low: Array, high: Array, *, half_away: 
             gradient = ops.where(ops.equal(product, clipped), gradient * factor, 0.0)
             return gradient, ops.zeros_like(factor), *(ops.zeros_like(limit) for limit in limits)
 
-        return _half_away(clipped) if half_away else ops.round(clipped), backward
+        return rounded_away(clipped) if half_away else ops.round(clipped), backward
 
     return forward(x, *(ops.convert_to_tensor(number, dtype="float32") for number in (factor, *dynamic)))
 

@@ -14,7 +14,14 @@ from featherweight.training.graph.registry import ops
 from featherweight.training.integer import fixed_point
 from featherweight.training.integer.exact_sums import is_cut
 from featherweight.training.integer.int64_scope import wide
-from featherweight.training.integer.step import IntegerStep, integer, quantized_bias, quantized_weight, spread
+from featherweight.training.integer.step import (
+    IntegerStep,
+    bias_limit,
+    integer,
+    quantized_bias,
+    quantized_weight,
+    spread,
+)
 from featherweight.training.integer.straight_through import joined, standing_for
 
 _KINDS = ("conv", "depthwise", "dense", "transposed")
@@ -29,14 +36,19 @@ def weighted(step: IntegerStep) -> Array:
     weight = quantized_weight(step.array(position), scale, tensor.dtype, step.zero, learns=step.learns)
     scales = step.scale(op.activation), step.scale(position)
     bias = None if op.bias is None else step.optional(op.bias)
-    bias = None if bias is None else quantized_bias(bias, joined(*scales), step.zero, learns=step.learns)
-    sums = _sums(step, weight, bias)
+    if bias is not None:
+        factor = None if step.is_delegated else step.over_output(joined(*scales))
+        limit = bias_limit(step.input(op.bias or 0).dtype, factor)
+        bias = quantized_bias(bias, joined(*scales), limit, step.zero, learns=step.learns)
+    products, sums = _sums(step, weight, bias)
     if step.is_delegated:
         return step.finished(sums, *scales)
     is_wide = step.outputs[0].dtype == "int16"
 
     def exact() -> Array:
-        return _sums64(step, weight, bias) if is_wide or step.chunks > 1 else fixed_point.real(sums)
+        if is_wide or products is None:
+            return _sums64(step, weight, bias)
+        return _with_bias64(fixed_point.real(ops.stop_gradient(products)), bias)
 
     if op.weight_kind == "dense":
         if step.profile.is_litert and (step.profile.is_reference or is_wide):
@@ -88,25 +100,30 @@ def product(step: IntegerStep, x: Array, weight: Array) -> Array:
 def _sums64(step: IntegerStep, weight: Array, bias: Array | None) -> Array:
     """Returns sums of products plus bias in float64; inside `wide`."""
     x = fixed_point.real(step.array(lookup(step.node.op).activation))
-    sums = product(step, ops.stop_gradient(x), ops.stop_gradient(fixed_point.real(weight)))
-    return sums if bias is None else sums + fixed_point.real(ops.stop_gradient(bias))
+    return _with_bias64(product(step, ops.stop_gradient(x), ops.stop_gradient(fixed_point.real(weight))), bias)
 
 
-def _sums(step: IntegerStep, weight: Array, bias: Array | None) -> Array:
-    """Returns sums of products plus bias; in int32 over chunks of input channels where float32 might not be exact.
+def _with_bias64(products: Array, bias: Array | None) -> Array:
+    return products if bias is None else products + fixed_point.real(ops.stop_gradient(bias))
 
-    (Where sums can't be cut, the bias alone is added in int32: large ones come with weights that are all but zero.)
+
+def _sums(step: IntegerStep, weight: Array, bias: Array | None) -> tuple[Array | None, Array]:
+    """Returns (sums of products, those plus bias); None for the former where they are not exact in float32.
+
+    There, sums over chunks of input channels are added in int32. (Where sums can't be cut, the bias alone is: large
+    ones come with weights that are all but zero.) A bias beyond 2**24 leaves the products exact, and what float32
+    rounds their sum to is what XNNPACK makes a float32 of.
     """
     x = step.array(lookup(step.node.op).activation)
     if step.chunks == 1:
-        sums = product(step, x, weight)
-        return sums if bias is None else sums + bias
+        products = product(step, x, weight)
+        return products, products if bias is None else products + bias
     chunks = step.chunks if is_cut(step.node.op, x.shape[-1], weight.shape[-1]) else 1
     parts = [product(step, *pair) for pair in zip(cut(x, chunks), cut(weight, chunks), strict=True)]
     whole, surrogate = sum(ops.cast(part, "int32") for part in parts), sum(parts)
     if bias is not None:
         whole, surrogate = whole + ops.cast(bias, "int32"), surrogate + bias
-    return standing_for(ops.cast(whole, "float32"), surrogate)
+    return None, standing_for(ops.cast(whole, "float32"), surrogate)
 
 
 def cut(x: Array, chunks: int) -> list[Array]:

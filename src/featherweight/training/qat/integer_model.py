@@ -13,12 +13,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from featherweight.graph import Model, io_names
+from featherweight.graph import Model, Node, Tensor, io_names
 from featherweight.operators import lookup
 from featherweight.training.graph.graph_model import GraphModel
 from featherweight.training.graph.program import Program
 from featherweight.training.graph.registry import Array, Function, ops
-from featherweight.training.integer.step import quantized_bias, quantized_weight, spread
+from featherweight.training.integer.step import bias_limit, quantized_bias, quantized_weight, spread
 from featherweight.training.integer.straight_through import joined
 from featherweight.training.qat.blueprint import Blueprint, blueprint_from_config, weights_and_biases
 from featherweight.training.qat.program import Parameters, integer_functions, left_by_delegate
@@ -93,19 +93,44 @@ class IntegerModel(GraphModel):
 
         Weights with a scale for every block are left out.
         """
-        values, found = self.constants_of_program(), dict[str, np.ndarray]()
-        affine, zero = self.scales.affine, ops.convert_to_tensor(self._zero.value)
+        # (By NumPy, whose float32 is the same: eagerly, JAX compiles a program for every shape.)
+        values, found = self._values(), dict[str, np.ndarray]()
+        zero = np.float32(0)
         for node, tensor, role in weights_and_biases(self.integer):
-            op, value = lookup(node.op), values[tensor.name]
             if tensor.quant is None or tensor.quant.block_size is not None:
                 continue
+            value = values[self.blueprint.sources[tensor.name]].reshape(tensor.shape)
             if role == "weight":
-                integers = quantized_weight(value, spread(affine(tensor)[0], tensor), tensor.dtype, zero)
+                scale = spread(self._scale(tensor), tensor)
+                found[tensor.name] = quantized_weight(value, scale, tensor.dtype, zero)
             else:
-                tensors = self.integer.main.tensors
-                x, weight = tensors[node.inputs[op.activation]], tensors[node.inputs[op.weight or 0]]
-                integers = quantized_bias(value, joined(affine(x)[0], affine(weight)[0]), zero)
-            found[tensor.name] = np.asarray(ops.convert_to_numpy(integers))
+                scale, limit = self._unit_and_limit(node, tensor)
+                found[tensor.name] = quantized_bias(value, scale, limit, zero)
+        return found
+
+    def bias_limits(self) -> dict[str, np.ndarray]:
+        """Returns bias of the integer graph → the largest magnitude that training lets its integers have, float32."""
+        biases = [(node, tensor) for node, tensor, role in weights_and_biases(self.integer) if role == "bias"]
+        return {tensor.name: self._unit_and_limit(node, tensor)[1] for node, tensor in biases}
+
+    def _unit_and_limit(self, node: Node, bias: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the scale of a node's bias of the moment, and the largest magnitude of its integers."""
+        tensors, op, profile = self.integer.main.tensors, lookup(node.op), self.scales.profile
+        x, weight = tensors[node.inputs[op.activation]], tensors[node.inputs[op.weight or 0]]
+        unit, out = joined(self._scale(x), self._scale(weight)), tensors[node.outputs[0]]
+        is_delegated = profile.is_delegate and out.dtype == "int8" and node.name not in self.left
+        return unit, bias_limit(bias.dtype, None if is_delegated else unit / self._scale(out))
+
+    def _scale(self, tensor: Tensor) -> np.ndarray:
+        """Returns the scale of a tensor of the moment."""
+        return np.asarray(ops.convert_to_numpy(self.scales.affine(tensor)[0]), np.float32)
+
+    def _values(self) -> dict[str, np.ndarray]:
+        """Returns the values of the float graph's constants that the integer graph's were made of, by name."""
+        trained, found = self.current_values(), dict[str, np.ndarray]()
+        for source in self.blueprint.sources.values():
+            value, mask = trained.get(source, self.blueprint.exposed.real(source)), self._masks.value.get(source)
+            found[source] = value if mask is None else np.where(ops.convert_to_numpy(mask), value, np.float32(0))
         return found
 
     def constants_of_program(self) -> dict[str, Array]:
