@@ -152,3 +152,8 @@ def _angle(draw: Callable[..., Any], op: str, dtype: str) -> Case:
 def _bits(draw: Callable[..., Any], op: str, dtype: str) -> Case:
     x, z = plain(draw, dtype), plain(draw, dtype)[:1, :1, :1]
     return Case(op).fed("x", x, None).fed("z", z, None).gives(dtype, None)
+
+
+@case("BITCAST", forms=("float32", "int32"))
+def _same_bits(draw: Callable[..., Any], op: str, dtype: str) -> Case:
+    return Case(op).fed("x", plain(draw, dtype), None).gives("int32" if dtype == "float32" else "float32", None)

@@ -42,6 +42,7 @@ for _name, _options in (("LOGICAL_AND", "LogicalAndOptions"), ("LOGICAL_OR", "Lo
 register(Op("LOGICAL_NOT", "LogicalNotOptions", axes="same"))
 for _name, _options in (("BITWISE_XOR", "BitwiseXorOptions"), ("RIGHT_SHIFT", "RightShiftOptions")):
     register(Op(_name, _options, axes="joined"))
+register(Op("BITCAST", axes="same"))
 
 _FRACTION_BITS = 8
 
@@ -102,13 +103,22 @@ def logical_not(call: Call) -> tuple[Array, ...]:
     return (call.xp.logical_not(call.array(0)),)
 
 
-@kernel("BITWISE_XOR", "int32")
-def exclusive_or(call: Call) -> tuple[np.ndarray, ...]:
+@definition("BITWISE_XOR", "int32")
+def exclusive_or(call: Call) -> tuple[Array, ...]:
     """Bits that one of two integers has."""
-    return (np.bitwise_xor(call.array(0), call.array(1)),)
+    return (call.xp.bitwise_xor(call.array(0), call.array(1)),)
 
 
-@kernel("RIGHT_SHIFT", "int32")
-def right_shift(call: Call) -> tuple[np.ndarray, ...]:
+@definition("RIGHT_SHIFT", "int32")
+def right_shift(call: Call) -> tuple[Array, ...]:
     """Bits of the first integer moved to the right by the second, at least 0 and at most 31; the sign stays."""
-    return (np.right_shift(call.array(0), np.clip(call.array(1), 0, 31)),)
+    return (call.xp.right_shift(call.array(0), call.xp.clip(call.array(1), 0, 31)),)
+
+
+@definition("BITCAST", "float32", "int32")
+def same_bits(call: Call) -> tuple[Array, ...]:
+    """The bits of a number as those of another type of 32 bits (LiteRT bitcast.cc)."""
+    types = call.input(0).dtype, call.outputs[0].dtype
+    if not {*types} <= {"float32", "int32"}:
+        raise call.unsupported(f"bits of {types[0]} as {types[1]} are not supported (supported: float32, int32)")
+    return (call.xp.view(call.array(0), types[1]),)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import keras
 import numpy as np
 
 from featherweight.graph import Graph, Model, Node, Tensor
@@ -44,9 +45,16 @@ def at_fixed_batch(
         # TensorFlow's vectorized_map fails on one part if it did not know the number before: it gets one more.
         fed = {name: ops.concatenate([value, value[:batch]], axis=0) for name, value in fed.items()}
     parts = {name: ops.reshape(value, (-1, batch, *value.shape[1:])) for name, value in fed.items()}
-    mapped = ops.vectorized_map(run, parts)
+    mapped = _looped(run, parts) if keras.backend.backend() == "torch" else ops.vectorized_map(run, parts)
     results = {name: ops.reshape(value, (-1, *value.shape[2:])) for name, value in mapped.items()}
     return {name: value[:-batch] for name, value in results.items()} if None in rows else results
+
+
+def _looped(run: Callable[[Mapping[str, Array]], dict[str, Array]], parts: Mapping[str, Array]) -> dict[str, Array]:
+    """Returns what `run` makes of each part: torch's vmap takes no functions with gradients of their own."""
+    count = next(iter(parts.values())).shape[0]
+    found = [run({name: value[at] for name, value in parts.items()}) for at in range(count)]
+    return {name: ops.stack([results[name] for results in found]) for name in found[0]}
 
 
 def _treats_rows_alike(graph: Graph, batch: int) -> bool:
