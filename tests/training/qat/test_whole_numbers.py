@@ -1,4 +1,4 @@
-"""Models whose outputs, or what they compute on the way, are whole numbers or answers: trained by their other outputs."""
+"""Models that compute whole numbers or answers, which other outputs train."""
 
 from __future__ import annotations
 
