@@ -41,6 +41,7 @@ def test_whole_numbers_are_the_file_s(head: str) -> None:
 
 def test_a_model_that_tells_classes_is_trained_by_its_logits() -> None:
     model = model_with("argmax")
-    model.compile(keras.optimizers.Adam(0.05), loss=[None, "sparse_categorical_crossentropy"])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.05), loss=[None, loss])
     model.fit(X, np.arange(16) % 4, epochs=2, verbose=0)
     assert_equal(predictions(model, X), runtime_outputs(fw.finalize(model), X))

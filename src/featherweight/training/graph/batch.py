@@ -41,20 +41,10 @@ def at_fixed_batch(
     rows = {value.shape[0] for value in fed.values()}
     if rows == {batch}:
         return run(fed)
-    if None in rows:
-        # TensorFlow's vectorized_map fails on one part if it did not know the number before: it gets one more.
-        fed = {name: ops.concatenate([value, value[:batch]], axis=0) for name, value in fed.items()}
     parts = {name: ops.reshape(value, (-1, batch, *value.shape[1:])) for name, value in fed.items()}
-    mapped = _looped(run, parts) if keras.backend.backend() == "torch" else ops.vectorized_map(run, parts)
-    results = {name: ops.reshape(value, (-1, *value.shape[2:])) for name, value in mapped.items()}
-    return {name: value[:-batch] for name, value in results.items()} if None in rows else results
-
-
-def _looped(run: Callable[[Mapping[str, Array]], dict[str, Array]], parts: Mapping[str, Array]) -> dict[str, Array]:
-    """Returns what `run` makes of each part: torch's vmap takes no functions with gradients of their own."""
-    count = next(iter(parts.values())).shape[0]
-    found = [run({name: value[at] for name, value in parts.items()}) for at in range(count)]
-    return {name: ops.stack([results[name] for results in found]) for name in found[0]}
+    # Functions with gradients of their own: torch's vmap refuses them, TensorFlow's loses their gradients.
+    mapped = (ops.vectorized_map if keras.backend.backend() == "jax" else ops.map)(run, parts)
+    return {name: ops.reshape(value, (-1, *value.shape[2:])) for name, value in mapped.items()}
 
 
 def _treats_rows_alike(graph: Graph, batch: int) -> bool:
