@@ -19,6 +19,7 @@ from featherweight.version import package_version
 
 # Entries of the saved settings that are text, and decide the integers.
 _DECIDING = ("graph", "integer", "plan", "target")
+_FORMS = "forms of "
 _ANEW = "or begin training anew"
 
 
@@ -75,7 +76,9 @@ def _check_target(origin: Origin) -> None:
     if origin.named is None or (origin.named.endswith(".toml") and not Path(origin.named).is_file()):
         return
     was, now = _flat(origin.target), _flat(targets.load(origin.named))
-    changed = [key for key in {**was, **now} if was.get(key) != now.get(key)]
+    # Forms of operators that the target had none of: the model's plan keeps those operators float.
+    new = {key for key in now if key.startswith(_FORMS) and key not in was}
+    changed = [key for key in {**was, **now} if was.get(key) != now.get(key) and key not in new]
     if changed:
         found = listed(f"{key} was {was.get(key, 'not there')} and is {now.get(key, 'not there')}" for key in changed)
         raise RecipeError(
