@@ -14,7 +14,6 @@ from featherweight.errors import RecipeError, UnsupportedOp, listed
 from featherweight.graph import Model
 from featherweight.lower import keras
 from featherweight.lower.precision import in_float32
-from featherweight.lower.source_weights import source_weights
 from featherweight.operators import profiles
 from featherweight.passes.substitutes import substituted
 from featherweight.ptq import planning
@@ -192,6 +191,7 @@ def _live(source: Any) -> Any:
 def _frozen(source: Any, exposed: Exposed) -> tuple[Exposed, tuple[str, ...]]:
     """Returns the graph without what the source has frozen among what is trained, and notes on it."""
     from featherweight.training.graph.frozen import frozen_in_source
+    from featherweight.training.graph.source_weights import source_weights
 
     found = frozen_in_source(exposed, source_weights(source))
     if found.variables and len(found.variables) == len({e.variable for e in exposed.table if e.variable is not None}):

@@ -15,9 +15,9 @@ import numpy as np
 
 from featherweight.errors import listed
 from featherweight.graph import Node
-from featherweight.lower.source_weights import SourceWeight
 from featherweight.operators import lookup
 from featherweight.training.graph.exposed import Exposed
+from featherweight.training.graph.source_weights import SourceWeight
 from featherweight.training.graph.weights import Entry
 
 # Channels of fewer elements could be those of any kernel.

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from featherweight import keras_internals
-from featherweight.lower.keras import is_keras_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +34,8 @@ class SourceWeight:
 
 def source_weights(source: Any) -> tuple[SourceWeight, ...]:
     """Returns the weights of a built Keras model or a torch module that could be trained; none of anything else."""
-    if is_keras_model(source):
+    keras = sys.modules.get("keras")
+    if keras is not None and isinstance(source, keras.Model):
         return tuple(_of_keras(source))
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(source, torch.nn.Module):
