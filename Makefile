@@ -24,7 +24,7 @@ export CUDA_VISIBLE_DEVICES ?= -1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 run_in = PATH="$(CURDIR)/$(1)/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/$(1)"
 
-.PHONY: help setup setup-all setup-tfmot setup-architectures demo test test-all fuzz lint format bench conformance clean
+.PHONY: help setup setup-all setup-tfmot setup-architectures demo test test-all fuzz lint format bench conformance devices clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,6 +94,9 @@ bench: $(READY_ALL) setup-tfmot setup-architectures  ## measure side by side wit
 
 conformance: $(READY)  ## hold every operator against LiteRT at length, and write docs/conformance.md: KINDS='ADD CONV_2D'
 	$(call run_in,.venv) python -m tests.operators.conformance $(KINDS)
+
+devices: $(READY)  ## hold `check` against TFLite Micro and Vela over all operators, and write docs/devices.md: OPS='PAD'
+	$(call run_in,.venv) python -m tests.devices.conformance $(OPS)
 
 clean:  ## remove environments, caches and outputs
 	rm -rf .venv .venv-all build dist $(OUT) .pytest_cache .ruff_cache .hypothesis .import_linter_cache

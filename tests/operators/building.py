@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -48,18 +48,19 @@ class Case:
 
     def model(self) -> Model:
         """Returns the model, with the shapes of its outputs as the reference kernels find them."""
+        found = run_reference(self.shaped([t.shape for t in self.outputs]), self.feeds, "integer_multiplier")
+        return self.shaped([found[t.name].shape for t in self.outputs])
+
+    def shaped(self, shapes: Sequence[tuple[int, ...]]) -> Model:
+        """Returns the model, with these shapes of its outputs."""
         record = operators.lookup(self.op)
         form = f"{self.form}*int8" if record.weight is not None and "*" not in self.form else self.form
         version = record.versions.get(form, 1)
         given = {t.name: t for t in self.tensors}
         fed = {name: given[name] for name in self.feeds}
-
-        def build(results: list[Tensor]) -> Model:
-            computed = layer(self.op, tuple(given), {t.name: t for t in results}, version=version, **self.attrs)
-            return net(fed, given, [computed], tuple(computed[1]))
-
-        found = run_reference(build(self.outputs), self.feeds, "integer_multiplier")
-        return build([replace(t, shape=found[t.name].shape) for t in self.outputs])
+        results = {t.name: replace(t, shape=shape) for t, shape in zip(self.outputs, shapes, strict=True)}
+        computed = layer(self.op, tuple(given), results, version=version, **self.attrs)
+        return net(fed, given, [computed], tuple(computed[1]))
 
 
 def case(

@@ -61,6 +61,9 @@ def test_two_roundings(x: int, real: float) -> None:
 
 
 def test_profiles_are_found_by_name() -> None:
-    assert list(profiles.PROFILES) == ["tflite_ref", "tflite_opt", "xnnpack", "integer_multiplier", "power_of_two"]
-    with pytest.raises(RecipeError, match=r"profile 'neon' is unknown \(allowed: tflite_ref, tflite_opt, xnnpack, "):
+    names = ["tflite_ref", "tflm", "tflite_opt", "xnnpack", "integer_multiplier", "power_of_two"]
+    assert list(profiles.PROFILES) == names
+    with pytest.raises(
+        RecipeError, match=r"profile 'neon' is unknown \(allowed: tflite_ref, tflm, tflite_opt, xnnpack, "
+    ):
         profiles.find("neon")

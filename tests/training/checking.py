@@ -52,19 +52,18 @@ def trained(model: Any, inputs: Any, epochs: int = 2) -> Any:
     return fitted(compiled(model), inputs, epochs)
 
 
-def runtime_outputs(model: fw.Quantized, inputs: Any) -> Any:
-    """The outputs of LiteRT in the plan's arithmetic, or of the reference kernels for a chip's."""
+def runtime_outputs(model: fw.Quantized, inputs: Any, **options: Any) -> Any:
+    """The outputs of LiteRT in the plan's arithmetic, or of the reference kernels for another's (TFLM, a chip)."""
     if model.plan.profile in RESOLVER:
-        return fw.run(model.model, inputs, resolver=RESOLVER[model.plan.profile], threads=1)
-    return fw.run(model.model, inputs, runtime="reference", profile=model.plan.profile)
+        return fw.run(model.model, inputs, resolver=RESOLVER[model.plan.profile], threads=1, **options)
+    return fw.run(model.model, inputs, runtime="reference", profile=model.plan.profile, **options)
 
 
 def assert_every_tensor_is_litert_s(model: Any, finished: fw.Quantized, inputs: Any) -> None:
     """The model's tensors and LiteRT's are equal, in the plan's arithmetic."""
     from keras import ops
 
-    resolver = RESOLVER[finished.plan.profile]
-    expected = fw.run(finished.model, inputs, tensors="all", resolver=resolver, threads=1)
+    expected = runtime_outputs(finished, inputs, tensors="all")
     found = model.tensors(inputs, list(expected))
     for name, array in expected.items():
         quant = finished.model.main.tensors[name].quant

@@ -235,6 +235,15 @@ def dequantize(q: np.ndarray, params: QuantParams) -> np.ndarray:
     return centred * _spread(params.scale, params, q.ndim, np.float32)
 
 
+def bias_type(activation: str) -> str:
+    """Returns the type of a bias beside activations of a type.
+
+    >>> bias_type("int16")
+    'int64'
+    """
+    return "int64" if activation == "int16" else "int32"
+
+
 def bias_params(bias: np.ndarray, input_scale: float, scales: np.ndarray, dtype: str) -> QuantParams:
     """Returns int32 or int64 bias parameters: ``input_scale * weight_scale[c]`` in float32, zero point 0.
 

@@ -29,6 +29,7 @@ class Profile:
         rescale_wide: the same for the 64-bit accumulators of int16 activations.
         is_litert: one of LiteRT's own arithmetics, with what its single kernels do differently.
         is_reference: LiteRT's reference kernels where its other kernels compute differently.
+        is_micro: TFLite Micro's, where they compute differently from LiteRT's reference kernels.
         is_delegate: XNNPACK's kernels, which multiply by a float32 scale.
         only_shifts: there is no multiplier: every factor must be a power of two.
         fallback: the profile of the operators that this one's runtime does not take.
@@ -41,6 +42,7 @@ class Profile:
     rescale_wide: Rescale
     is_litert: bool = False
     is_reference: bool = False
+    is_micro: bool = False
     is_delegate: bool = False
     only_shifts: bool = False
     fallback: Profile | None = None
@@ -59,17 +61,24 @@ _TFLITE_OPT = Profile(
     rescale_wide=rescale_short,
     is_litert=True,
 )
+_TFLITE_REF = Profile(
+    "tflite_ref",
+    "LiteRT's reference kernels",
+    rescale=rescale_twice,
+    rescale_products=rescale_twice,
+    rescale_wide=rescale_short,
+    is_litert=True,
+    is_reference=True,
+)
 PROFILES: dict[str, Profile] = {
     profile.name: profile
     for profile in (
-        Profile(
-            "tflite_ref",
-            "LiteRT's reference kernels",
-            rescale=rescale_twice,
-            rescale_products=rescale_twice,
-            rescale_wide=rescale_short,
-            is_litert=True,
-            is_reference=True,
+        _TFLITE_REF,
+        replace(
+            _TFLITE_REF,
+            name="tflm",
+            description="TFLite Micro: LiteRT's reference kernels, but fixed point in dense layers",
+            is_micro=True,
         ),
         _TFLITE_OPT,
         replace(

@@ -74,6 +74,7 @@ class Op:
     Traits:
         axes: what becomes of the axes of its inputs, a word of `operators.axes`.
         shape_operand: position of the operand that says the output's shape; None where none does.
+        indices: positions of operands that hold sizes, places or axes, of either integer type.
         is_conversion: its output stands for the same numbers in another type.
         unpacks: it holds packed values (of a narrower type, or sparse), and makes plain ones of them.
         is_mover: its outputs hold values of its float inputs, and zeros, in other places.
@@ -125,6 +126,7 @@ class Op:
     sparse_blocks: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
     axes: AxesRule = ""
     shape_operand: int | None = None
+    indices: tuple[int, ...] = ()
     is_conversion: bool = False
     unpacks: bool = False
     is_mover: bool = False

@@ -146,6 +146,23 @@ def _as_product(graph: Graph, factor_of: Callable[[Node], np.ndarray | np.float3
     return edit.result()
 
 
+def narrow_indices(graph: Graph, taken: Names = _NOTHING) -> Graph:
+    """Constant sizes, places and axes of int64 become int32; the same numbers, which TFLite Micro reads as int32."""
+    edit, made = Editor(graph, set(taken)), dict[str, str]()
+    for node in graph.nodes:
+        inputs = list(node.inputs)
+        for position in lookup(node.op).indices:
+            tensor = graph.tensors[inputs[position]] if position < len(inputs) and inputs[position] else None
+            values = tensor.array if tensor is not None and tensor.is_constant and tensor.dtype == "int64" else None
+            if tensor is None or values is None or np.abs(values).max(initial=0) > np.iinfo(np.int32).max:
+                continue
+            if tensor.name not in made:
+                made[tensor.name] = edit.constant(f"{tensor.name}/int32", values.astype(np.int32))
+            inputs[position] = made[tensor.name]
+        edit.nodes.append(replace(node, inputs=tuple(inputs)))
+    return without_unused(edit.result(), before=graph) if made else graph
+
+
 def _activation(node: Node) -> dict[str, str]:
     """Returns the option that says which activation an operator ends in."""
     return {"fused_activation_function": node.attrs.get("fused_activation_function", "NONE")}
@@ -166,6 +183,7 @@ PASSES: tuple[Pass, ...] = (
     add_of_negative,
     negative_as_product,
     quotient_as_product,
+    narrow_indices,
 )
 
 

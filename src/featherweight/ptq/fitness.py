@@ -13,7 +13,7 @@ from featherweight.calibration import Stats
 from featherweight.calibration.details import Magnitudes
 from featherweight.errors import FeatherweightError
 from featherweight.graph import Graph, Node, Tensor
-from featherweight.graph.numerics import QuantParams, dequantize, quantize
+from featherweight.graph.numerics import QuantParams, bias_type, dequantize, quantize
 from featherweight.operators import profiles
 from featherweight.operators.call import Call
 from featherweight.operators.profiles import Profile
@@ -21,7 +21,7 @@ from featherweight.ptq import factors
 from featherweight.ptq.factors import LEAST_DB
 from featherweight.ptq.forms import Forms
 from featherweight.ptq.plan import edge
-from featherweight.targets.target import Target
+from featherweight.targets.target import Target, broken
 
 Rejected = list[tuple[Node, str]]
 
@@ -29,28 +29,28 @@ Rejected = list[tuple[Node, str]]
 def unfit(
     graph: Graph, forms: Forms, params: Mapping[str, QuantParams], edges: Mapping[str, QuantParams], target: Target
 ) -> Rejected:
-    """Returns the operators that LiteRT's integer kernels refuse with these parameters, each with the reason."""
+    """Returns the operators that integer kernels refuse with these parameters, each with the reason.
+
+    That is LiteRT's kernels, and, where the target runs the operator in float instead, the target's constraints.
+    """
     profile = profiles.find(target.profile)
-    found = (
-        (n, reason) for n in _integer_nodes(graph, forms) if (reason := _refusal(n, graph, params, edges, profile))
-    )
-    return list(found)
+    found: Rejected = []
+    for node in _integer_nodes(graph, forms):
+        call = _planned(node, graph, params, edges, profile)
+        reason = operators.refusal(call) or (_broken(call, graph, target) if target.runs(node.op, "float32") else None)
+        if reason is not None:
+            found.append((node, reason))
+    return found
 
 
 def _integer_nodes(graph: Graph, forms: Forms) -> Iterator[Node]:
     return (node for node in graph.nodes if forms.activation(node))
 
 
-def _refusal(
-    node: Node, graph: Graph, params: Mapping[str, QuantParams], edges: Mapping[str, QuantParams], profile: Profile
-) -> str | None:
-    return operators.refusal(_planned(node, graph, params, edges, profile))
-
-
 def _planned(
     node: Node, graph: Graph, params: Mapping[str, QuantParams], edges: Mapping[str, QuantParams], profile: Profile
 ) -> Call:
-    """Returns an operator as the plan will have it, without values."""
+    """Returns a node with the tensors that the plan will give it, without values."""
     inputs = tuple(
         _typed(graph.tensors[name], edges.get(edge(node.name, position)) or params.get(name)) if name else None
         for position, name in enumerate(node.inputs)
@@ -59,6 +59,22 @@ def _planned(
     op, dtype = operators.lookup(node.op), outputs[0].dtype if outputs else ""
     planned = replace(node, attrs={**node.attrs, **op.integer_attrs.get(dtype, {})})
     return Call(planned, (None,) * len(inputs), inputs, outputs, profile)
+
+
+def _broken(call: Call, graph: Graph, target: Target) -> str | None:
+    """Returns which of the target's constraints a planned operator breaks, and in float does not, or None."""
+    op, tensors = operators.lookup(call.node.op), dict(graph.tensors)
+    biases = {role.bias for role in op.weights}
+    for position, (name, tensor) in enumerate(zip(call.node.inputs, call.inputs, strict=True)):
+        if tensor is not None:
+            is_bias = position in biases and tensor.is_float
+            tensors[name] = replace(tensor, dtype=bias_type(call.outputs[0].dtype)) if is_bias else tensor
+    tensors |= {tensor.name: tensor for tensor in call.outputs}
+    planned = replace(graph, tensors=tensors)
+    for constraint, found in broken(call.node, planned, target):
+        if not constraint.reads_values and constraint.broken(call.node, graph) is None:
+            return f"{found}. {constraint.text.rstrip('.')}"
+    return None
 
 
 def _typed(tensor: Tensor, params: QuantParams | None) -> Tensor:

@@ -201,7 +201,7 @@ def _choose_weights(result: Forms, node: Node, graph: Graph, rule: Rule, target:
         result.forms[node.name] = f"float32+{dtype}"
     elif target.runs(node.op, f"float32*{dtype}"):
         result.forms[node.name] = f"float32*{dtype}"
-    elif picks_rows(node, graph) and target.runs(node.op, dtype) and not is_called:
+    elif picks_rows(node, graph) and _writes(node, dtype, target) and not is_called:
         result.forms[node.name] = dtype
     else:
         result.keep(node, f"target '{target.name}' has no kernel for {dtype} weights beside float activations")
@@ -239,20 +239,26 @@ def _choose_integers(result: Forms, node: Node, graph: Graph, rule: Rule, target
             return
         weight = rule.weight.dtype if rule.weight else "int8"
         form = f"{activation}*{weight}"
-        if not target.runs(node.op, form) and target.runs(node.op, f"{activation}*int8"):
+        if not _writes(node, form, target) and _writes(node, f"{activation}*int8", target):
             form = f"{activation}*int8"
             result.notes.append(
                 f"{node.op} '{node.name}': weights are int8, target '{target.name}' has no {weight} kernel"
             )
-    if target.runs(node.op, form):
+    if _writes(node, form, target):
         result.forms[node.name] = form
         return
     if looks_up(node) and rule.weight is not None:
         _choose_weights(result, node, graph, rule, target, is_called=False)
         return
-    runs = target.forms.get(node.op, ())
+    runs = target.integer_forms(node.op)
     has = f"it runs {listed(runs)}" if runs else "it runs none in integers"
+    has += "" if target.runs(node.op, "float32") or not target.is_float_allowed else ", and none in float"
     result.keep(node, f"target '{target.name}' has no {form} kernel for it ({has})")
+
+
+def _writes(node: Node, form: str, target: Target) -> bool:
+    """Returns True where the target runs a form, and what is written in it is known."""
+    return target.runs(node.op, form) and form in operators.lookup(node.op).versions
 
 
 def follow_layers(result: Forms, graph: Graph, target: Target) -> None:

@@ -17,7 +17,7 @@ from featherweight.arguments import checked, instance
 from featherweight.errors import RecipeError, UnsupportedOp, listed
 from featherweight.graph import Graph, Model, ModelLike, Node, Tensor, constant
 from featherweight.graph.editor import Editor, without_unused
-from featherweight.graph.numerics import QuantParams, bias_params
+from featherweight.graph.numerics import QuantParams, bias_params, bias_type
 from featherweight.operators.entries import entries
 from featherweight.operators.families.quantize import DEQUANTIZE, QUANTIZE
 from featherweight.ptq import recurrent
@@ -257,8 +257,7 @@ class _Rewriter(Editor):
             self.plan.edges.get(edge(node.name, position)) or self.params(node.inputs[position])
             for position in (role.weight, role.activation)
         )
-        wide = "int64" if dtype == "int16" else "int32"
-        values = np.asarray(tensor.array)
+        values, wide = np.asarray(tensor.array), bias_type(dtype)
         return self.stored(tensor, bias_params(values, activation.scale[0], np.asarray(weight.scale), wide))
 
     def with_bias(self, node: Node, inputs: tuple[str, ...], dtype: str) -> tuple[str, ...]:

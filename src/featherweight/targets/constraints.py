@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -14,23 +15,41 @@ from featherweight import operators
 from featherweight.errors import RecipeError, listed
 from featherweight.graph import Graph, Node, Tensor
 from featherweight.recipes.toml import Table, check_known
+from featherweight.targets.form import form_of, plain_form_of
 from featherweight.tflite.names import OP_CODES
 
-CheckFunction = Callable[[Node, Graph, Mapping[str, int]], str | None]
+# Numbers, or lists of words, by their names.
+Limits = Mapping[str, Any]
+CheckFunction = Callable[[Node, Graph, Limits], str | None]
+
+
+ALLOWED, REFUSED = "allowed", "refused"  # limits that are lists
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """One limit of a target: the check by its registered name, its numbers, and the text that explains it."""
+    """One limit of a target: the check by its registered name, its numbers, and the text that explains it.
+
+    Attributes:
+        ops, forms: what it holds for; empty: for all.
+    """
 
     ops: tuple[str, ...]
     check: str
     text: str
-    limits: Mapping[str, int] = field(default_factory=dict[str, int])
+    limits: Limits = field(default_factory=dict[str, Any])
+    forms: tuple[str, ...] = ()
+
+    @property
+    def reads_values(self) -> bool:
+        """True where it reads the values of weights, and not only what is known of tensors beforehand."""
+        return _CHECKS[self.check].reads_values
 
     def broken(self, node: Node, graph: Graph) -> str | None:
         """Returns what breaks the constraint in one operator, or None."""
         if self.ops and node.op not in self.ops:
+            return None
+        if self.forms and (form_of(node, graph) or plain_form_of(node, graph)) not in self.forms:
             return None
         return _CHECKS[self.check].function(node, graph, self.limits)
 
@@ -42,6 +61,7 @@ class _Check:
     function: CheckFunction
     required: tuple[str, ...]
     optional: tuple[str, ...]
+    reads_values: bool
 
 
 _CHECKS: dict[str, _Check] = {}
@@ -61,35 +81,43 @@ def parse(row: Table) -> Constraint:
         raise RecipeError(f"{row.where}: unknown check '{name}' (allowed: {listed(sorted(_CHECKS))}). {row.remedy}")
     check = _CHECKS[name]
     limits = (*check.required, *check.optional)
-    row.check_keys(("ops", "check", "text", *limits))
+    row.check_keys(("ops", "forms", "check", "text", *limits))
     if check.optional and not any(limit in row for limit in limits):
         raise row.error(limits[0], f"a whole number; {name} wants at least one of {listed(limits)}")
-    names = row.several("ops", str) if "ops" in row else ()
+    names, forms = (row.several(key, str) if key in row else () for key in ("ops", "forms"))
     for op in names:
         check_known(op, OP_CODES, "operator", row.where)
-    return Constraint(names, name, text, {key: row.count(key) for key in limits if key in row or key in check.required})
+    given = [key for key in limits if key in row or key in check.required]
+    found = {key: row.several(key, str) if key in (ALLOWED, REFUSED) else row.count(key) for key in given}
+    return Constraint(names, name, text, found, forms)
 
 
-def constraint_check(*required: str, optional: tuple[str, ...] = ()) -> Callable[[CheckFunction], CheckFunction]:
-    """Registers a check under its function's name, with the limits that a target file must and may give it."""
+def constraint_check(
+    *required: str, optional: tuple[str, ...] = (), reads_values: bool = False
+) -> Callable[[CheckFunction], CheckFunction]:
+    """Registers a check under its function's name, with the limits that a target file must and may give it.
+
+    One that reads the values of weights can't be asked before they are integers.
+    """
 
     def register(function: CheckFunction) -> CheckFunction:
         name = function.__name__.removeprefix("_check_")
         if name in _CHECKS:
             raise ValueError(f"constraint check {name} is registered twice")
-        _CHECKS[name] = _Check(function, required, optional)
+        _CHECKS[name] = _Check(function, required, optional, reads_values)
         return function
 
     return register
 
 
-def _weight(node: Node, graph: Graph) -> Tensor | None:
+def weight_of(node: Node, graph: Graph) -> Tensor | None:
+    """Returns the weight of an operator that has one."""
     position = operators.lookup(node.op).weight
     return None if position is None or position >= len(node.inputs) else graph.tensors[node.inputs[position]]
 
 
 @constraint_check()
-def _check_static_shapes(node: Node, graph: Graph, limits: Mapping[str, int]) -> str | None:
+def _check_static_shapes(node: Node, graph: Graph, limits: Limits) -> str | None:
     for name in (*node.inputs, *node.outputs):
         signature = graph.tensors[name].shape_signature if name else None
         if signature and any(size < 0 for size in signature[1:]):
@@ -97,34 +125,9 @@ def _check_static_shapes(node: Node, graph: Graph, limits: Mapping[str, int]) ->
     return None
 
 
-@constraint_check(optional=("max_same", "max_height", "max_product"))
-def _check_kernel(node: Node, graph: Graph, limits: Mapping[str, int]) -> str | None:
-    attrs, weight = node.attrs, _weight(node, graph)
-    if "filter_height" in attrs:
-        height, width = int(attrs["filter_height"]), int(attrs["filter_width"])
-    elif weight is not None and len(weight.shape) == 4:
-        _, kh, kw, _ = weight.shape
-        height = (kh - 1) * int(attrs.get("dilation_h_factor", 1)) + 1
-        width = (kw - 1) * int(attrs.get("dilation_w_factor", 1)) + 1
-    else:
-        return None
-    if attrs["padding"] == "SAME" and max(height, width) > limits.get("max_same", height + width):
-        return f"its kernel is {height}×{width} with SAME padding"
-    is_large = height > limits.get("max_height", height) or height * width > limits.get("max_product", height * width)
-    return f"its kernel is {height}×{width}" if is_large else None
-
-
-@constraint_check("max")
-def _check_stride(node: Node, graph: Graph, limits: Mapping[str, int]) -> str | None:
-    if "stride_h" not in node.attrs:
-        return None
-    height, width = int(node.attrs["stride_h"]), int(node.attrs["stride_w"])
-    return f"its stride is {height}×{width}" if max(height, width) > limits["max"] else None
-
-
-@constraint_check("max")
-def _check_weight_sum(node: Node, graph: Graph, limits: Mapping[str, int]) -> str | None:
-    weight = _weight(node, graph)
+@constraint_check("max", reads_values=True)
+def _check_weight_sum(node: Node, graph: Graph, limits: Limits) -> str | None:
+    weight = weight_of(node, graph)
     values = weight.array if weight is not None else None
     if values is None or values.dtype != np.int8:
         return None
@@ -135,22 +138,25 @@ def _check_weight_sum(node: Node, graph: Graph, limits: Mapping[str, int]) -> st
 
 
 @constraint_check()
-def _check_constant_weight(node: Node, graph: Graph, limits: Mapping[str, int]) -> str | None:
-    weight = _weight(node, graph)
+def _check_constant_weight(node: Node, graph: Graph, limits: Limits) -> str | None:
+    weight = weight_of(node, graph)
     return None if weight is None or weight.is_constant else f"its weight '{weight.name}' is computed"
 
 
 @constraint_check("max")
-def _check_classes(node: Node, graph: Graph, limits: Mapping[str, int]) -> str | None:
+def _check_classes(node: Node, graph: Graph, limits: Limits) -> str | None:
     tensor = graph.tensors[node.inputs[0]] if node.inputs and node.inputs[0] else None
     if tensor is not None and tensor.dtype == "int8" and tensor.shape and tensor.shape[-1] > limits["max"]:
         return f"it has {tensor.shape[-1]} classes in int8"
     return None
 
 
-@constraint_check("max")
-def _check_rank(node: Node, graph: Graph, limits: Mapping[str, int]) -> str | None:
-    for name in (*node.inputs, *node.outputs):
-        if name and len(graph.tensors[name].shape) > limits["max"]:
-            return f"'{name}' has {len(graph.tensors[name].shape)} dimensions"
+@constraint_check(optional=("min", "max"))
+def _check_rank(node: Node, graph: Graph, limits: Limits) -> str | None:
+    indices = operators.lookup(node.op).indices
+    data = (name for position, name in enumerate(node.inputs) if name and position not in indices)
+    for name in (*data, *node.outputs):
+        rank = len(graph.tensors[name].shape)
+        if not limits.get("min", 0) <= rank <= limits.get("max", rank):
+            return f"'{name}' has {rank} dimensions"
     return None

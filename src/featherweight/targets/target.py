@@ -8,7 +8,6 @@ and its message.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,37 +18,17 @@ import numpy as np
 from featherweight import operators
 from featherweight.errors import listed
 from featherweight.graph import Graph, ModelLike, Node
-from featherweight.graph.numerics import INTEGER_BITS
 from featherweight.operators import profiles
 from featherweight.operators.call import Call, tensors_of
-from featherweight.recipes.toml import Table, check_known, read_chain, shipped
-from featherweight.sparsity import patterns
-from featherweight.targets import constraints
+from featherweight.recipes.toml import Table, read_chain, shipped
+from featherweight.targets import constraints, files, operand_limits, shape_limits
 from featherweight.targets import xnnpack_nchw_obstacles as conditions
 from featherweight.targets.constraints import Constraint
+from featherweight.targets.form import converts, form_of, plain_form_of
 from featherweight.tflite import read
-from featherweight.tflite.names import OP_CODES
 
-_TEXTS, _FLAGS = ("name", "description", "profile"), ("float", "per_channel", "power_of_two")
-_KEYS = (
-    "constraint",
-    "description",
-    "float",
-    "io",
-    "name",
-    "ops",
-    "per_channel",
-    "power_of_two",
-    "profile",
-    "softmax_limit",
-    "weight_only",
-    "sparsity",
-    "extends",
-    "slower_ns",
-    "unoptimized",
-)
-_ACTIVATIONS, _WEIGHTS = ("int8", "int16"), ("int8", "int4")
-_STORED = ("int8", "int4", "float16")
+# The checks that importing these modules registers.
+CHECKS = (conditions, operand_limits, shape_limits)
 
 
 @dataclass(frozen=True)
@@ -65,6 +44,7 @@ class Target:
         weight_only: types of stored weights that it turns into float ones, right for a scale per channel too.
         softmax_limit: the number of classes from which on an int8 SOFTMAX can't be run, or None.
         forms: operator → forms that run on it.
+        is_complete: whether that is all: what is not there is not run in float or in plain numbers either.
         sparsity: operator → pattern of zeros that its kernels make use of.
         slower_ns: operator → what an element of its output costs in int8 beyond float between two conversions, in
             nanoseconds; operators that are faster in int8 are not there.
@@ -82,9 +62,10 @@ class Target:
     forms: Mapping[str, tuple[str, ...]]
     constraints: tuple[Constraint, ...]
     sparsity: Mapping[str, str] = field(default_factory=dict)
-    weight_only: tuple[str, ...] = _STORED
+    weight_only: tuple[str, ...] = files.STORED
     slower_ns: Mapping[str, float] = field(default_factory=dict[str, float])
     unoptimized: Mapping[str, float] = field(default_factory=dict[str, float])
+    is_complete: bool = False
 
     def __repr__(self) -> str:
         return (
@@ -97,9 +78,20 @@ class Target:
         """True where it has conditions for clusters (see `featherweight.clusters`)."""
         return any(constraint.check in conditions.CHECKS for constraint in self.constraints)
 
+    @property
+    def has_float_kernels(self) -> bool:
+        """True for a processor that runs LiteRT's kernels, of floats too, and has their limits."""
+        return self.is_float_allowed
+
     def runs(self, op: str, form: str) -> bool:
         """True if the target runs the operator in that form."""
+        if form == "float32" and self.is_float_allowed and not self.is_complete:
+            return True
         return form in self.forms.get(op, ())
+
+    def integer_forms(self, op: str) -> tuple[str, ...]:
+        """Returns the forms of an operator whose activations are integers that stand for real numbers."""
+        return tuple(form for form in self.forms.get(op, ()) if form.partition("*")[0] in files.ACTIVATIONS)
 
 
 @dataclass(frozen=True)
@@ -139,15 +131,15 @@ def load(target: str | Path | Target) -> Target:
     times: dict[str, dict[str, float]] = {"slower_ns": {}, "unoptimized": {}}
     limits: list[Constraint] = []
     for table in reversed(tables):
-        settings |= _settings(table)
-        forms |= _forms(table.table("ops"))
-        sparsity |= _sparsity(table.table("sparsity"))
+        settings |= files.settings(table)
+        forms |= files.forms(table.table("ops"))
+        sparsity |= files.sparsity(table.table("sparsity"))
         for key, found in times.items():
-            found |= _times(table.table(key))
+            found |= files.times(table.table(key))
         limits += [constraints.parse(row) for row in table.rows("constraint")]
     merged = Table(settings, tables[0].where, tables[0].remedy)
     merged.get("ops", dict)
-    name, description, profile = (merged.get(key, str) for key in _TEXTS)
+    name, description, profile = (merged.get(key, str) for key in files.TEXTS)
     return Target(
         name,
         description,
@@ -160,8 +152,9 @@ def load(target: str | Path | Target) -> Target:
         forms,
         tuple(limits),
         sparsity,
-        merged.several("weight_only", str) if "weight_only" in merged else _STORED,
+        merged.several("weight_only", str) if "weight_only" in merged else files.STORED,
         **times,
+        is_complete=merged.get("complete", bool, False),
     )
 
 
@@ -178,79 +171,16 @@ def from_json(text: str) -> Target:
     """
     values = json.loads(text)
     values["forms"] = {op: tuple(forms) for op, forms in values["forms"].items()}
-    values["constraints"] = tuple(Constraint(**row | {"ops": tuple(row["ops"])}) for row in values["constraints"])
+    values["constraints"] = tuple(_constraint(row) for row in values["constraints"])
     values["weight_only"] = tuple(values["weight_only"])
     return Target(**values)
 
 
-def _settings(table: Table) -> dict[str, Any]:
-    """Returns the values of one file once they are known to be of the right kind."""
-    table.check_keys(_KEYS)
-    for kind, keys in ((str, _TEXTS), (bool, _FLAGS)):
-        for key in keys:
-            table.get(key, kind, None)
-    if "io" in table:
-        table.choice("io", ("float32", "int8"))
-    if "softmax_limit" in table:
-        table.count("softmax_limit")
-    if "weight_only" in table and not set(table.several("weight_only", str)) <= set(_STORED):
-        raise table.error("weight_only", f"a list of {listed(_STORED)}")
-    return dict(table.values)
-
-
-def _forms(rows: Table) -> dict[str, tuple[str, ...]]:
-    """Returns operator → forms; operators with a weight run in ``activation*weight``, the others in ``activation``."""
-    forms: dict[str, tuple[str, ...]] = {}
-    for op in rows.values:
-        check_known(op, OP_CODES, "operator", rows.where)
-        allowed = _ACTIVATIONS
-        if operators.lookup(op).weight is not None:
-            allowed = tuple(
-                f"{activation}*{weight}" for activation in (*_ACTIVATIONS, "float32") for weight in _WEIGHTS
-            )
-        forms[op] = rows.several(op, str)
-        if not set(forms[op]) <= set(allowed):
-            raise rows.error(op, f"a list of {listed(allowed)}")
-    return forms
-
-
-def _sparsity(rows: Table) -> dict[str, str]:
-    """Returns operator → sparsity pattern."""
-    for op in rows.values:
-        check_known(op, OP_CODES, "operator", rows.where)
-        patterns.parse(rows.get(op, str))
-    return dict(rows.values)
-
-
-def _times(rows: Table) -> dict[str, float]:
-    """Returns operator → a measured time or ratio; 0 takes back what an extended target says."""
-    found: dict[str, float] = {}
-    for op in rows.values:
-        check_known(op, OP_CODES, "operator", rows.where)
-        found[op] = float(rows.get(op, float))
-        if not 0 <= found[op] < math.inf:
-            raise rows.error(op, "a number from 0 on")
-    return found
-
-
-def form_of(node: Node, graph: Graph) -> str | None:
-    """Returns the form in which a node of a file computes, ``"float32"`` for float, None where it touches neither."""
-    if converts(node):
-        return None
-    op = operators.lookup(node.op)
-    weight = op.input_of(node, op.weight)
-    others = [graph.tensors[name] for name in (*node.inputs, *node.outputs) if name and name != weight]
-    integers = [t.dtype for t in others if t.quant and t.dtype in {"int8", "int16", "uint8"}]
-    is_float = any(t.dtype in {"float32", "float16"} for t in others)
-    activation = "float32" if is_float else integers[0] if integers else None
-    dtype = graph.tensors[weight].dtype if weight else ""
-    has_form = activation and dtype and not (is_float and dtype not in INTEGER_BITS)
-    return f"{activation}*{dtype}" if has_form else activation
-
-
-def converts(node: Node) -> bool:
-    """True for QUANTIZE and DEQUANTIZE."""
-    return operators.lookup(node.op).is_conversion
+def _constraint(row: dict[str, Any]) -> Constraint:
+    limits: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in row["limits"].items()
+    }
+    return Constraint(tuple(row["ops"]), row["check"], row["text"], limits, tuple(row["forms"]))
 
 
 def is_border(node: Node, graph: Graph) -> bool:
@@ -282,12 +212,10 @@ def check(model: ModelLike, target: str | Path | Target) -> tuple[Violation, ...
 
 def _check(node: Node, graph: Graph, target: Target) -> Iterator[Violation]:
     form = form_of(node, graph)
+    if form is None and target.is_complete and not converts(node):
+        form = plain_form_of(node, graph)
     if form is not None:
         yield from _check_form(node, form, target)
-    elif not converts(node) and node.op not in target.forms and not target.is_float_allowed:
-        yield Violation(
-            node.name, node.op, "operators", f"{node.op} '{node.name}' is not run by target '{target.name}'."
-        )
     for name in (*node.inputs, *node.outputs):
         quant = graph.tensors[name].quant if name else None
         if quant is None:
@@ -298,14 +226,19 @@ def _check(node: Node, graph: Graph, target: Target) -> Iterator[Violation]:
         if target.is_power_of_two and any(float(s) != 2.0 ** round(np.log2(s)) for s in quant.scale):
             message = f"{node.op} '{node.name}': the scale of '{name}' is no power of two, which '{target.name}' wants."
             yield Violation(node.name, node.op, "power_of_two", message)
-    if reason := operators.refusal(_call(node, graph, target)):
+    if target.has_float_kernels and (reason := operators.refusal(_call(node, graph, target))):
         message = f"{node.op} '{node.name}' can't be computed by target '{target.name}': {reason}."
         yield Violation(node.name, node.op, "kernels", message)
+    for constraint, found in broken(node, graph, target):
+        message = f"{node.op} '{node.name}': {found}. {constraint.text} (target '{target.name}')"
+        yield Violation(node.name, node.op, constraint.text, message)
+
+
+def broken(node: Node, graph: Graph, target: Target) -> Iterator[tuple[Constraint, str]]:
+    """Yields every constraint of the target that a node breaks, with what breaks it."""
     for constraint in target.constraints:
-        found = constraint.broken(node, graph)
-        if found:
-            message = f"{node.op} '{node.name}': {found}. {constraint.text} (target '{target.name}')"
-            yield Violation(node.name, node.op, constraint.text, message)
+        if (found := constraint.broken(node, graph)) is not None:
+            yield constraint, found
 
 
 def _call(node: Node, graph: Graph, target: Target) -> Call:
@@ -315,7 +248,8 @@ def _call(node: Node, graph: Graph, target: Target) -> Call:
 
 
 def _check_form(node: Node, form: str, target: Target) -> Iterator[Violation]:
-    if target.runs(node.op, form) or (form == "float32" and target.is_float_allowed):
+    # An operator that reads and writes nothing has no form.
+    if target.runs(node.op, form) or (not form and node.op in target.forms):
         return
     allowed = listed(target.forms[node.op]) if node.op in target.forms else "nothing: the operator is unknown to it"
     message = (

@@ -173,7 +173,8 @@ def tanh_of_16(call: Call) -> tuple[np.ndarray, ...]:
 @kernel("SOFTMAX", "int16")
 def softmax_of_16(call: Call) -> tuple[np.ndarray, ...]:
     """Softmax of int16 values over the last axis."""
-    return (softmax_16(call.array(0), call.affine(call.input(0))[0], float(call.node.attrs.get("beta", 1.0))),)
+    beta, real = float(call.node.attrs.get("beta", 1.0)), np.float32 if call.profile.is_micro else np.float64
+    return (softmax_16(call.array(0), call.affine(call.input(0))[0], beta, real),)
 
 
 @kernel("SOFTMAX", "int8")

@@ -26,8 +26,17 @@ register(Op("CALL", "CallOptions", calls=("subgraph",)))
 register(Op("STABLEHLO_COMPOSITE", "StableHLOCompositeOptions", calls=("decomposition_subgraph_index",)))
 register(Op("STABLEHLO_REDUCE_WINDOW", "StablehloReduceWindowOptions", calls=("body_subgraph_index",)))
 register(Op(HANDLE, "VarHandleOptions", axes="kept"))
-register(Op(READ, "ReadVariableOptions", axes="kept"))
-register(Op(ASSIGN, "AssignVariableOptions", axes="kept", activation=VALUE, same_scale=(VALUE,)))
+register(Op(READ, "ReadVariableOptions", axes="kept", versions={"int8": 1, "int16": 1}))
+register(
+    Op(
+        ASSIGN,
+        "AssignVariableOptions",
+        axes="kept",
+        activation=VALUE,
+        same_scale=(VALUE,),
+        versions={"int8": 1, "int16": 1},
+    )
+)
 register(Op(CALL_ONCE, "CallOnceOptions", axes="kept", calls=("init_subgraph_index",)))
 
 

@@ -115,6 +115,7 @@ TRANSPOSE_CONV = register(
         "TransposeConvOptions",
         axes="convolution",
         shape_operand=0,
+        indices=(0,),
         weight=1,
         axis=0,
         weight_axes=(0, 3),

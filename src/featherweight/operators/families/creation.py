@@ -16,7 +16,7 @@ from featherweight.operators.record import Op, definition, register
 register(Op("SHAPE", "ShapeOptions", axes="shape"))
 register(Op("RANK", "RankOptions", axes="shape"))
 register(Op("ZEROS_LIKE", "ZerosLikeOptions", axes="kept"))
-register(Op("FILL", "FillOptions", axes="kept"))
+register(Op("FILL", "FillOptions", axes="kept", indices=(0,), same_scale=(1,)))
 register(Op("RANGE", "RangeOptions", axes="kept"))
 register(Op("CAST", "CastOptions", axes="same"))
 register(Op("ONE_HOT", "OneHotOptions", axes="lookup"))

@@ -147,9 +147,10 @@ register(Op("ATAN2", "ATan2Options", axes="joined"))
 
 @kernel("MUL", "int8", "int16")
 def mul(call: Call) -> tuple[np.ndarray, ...]:
-    """Product of two tensors: one integer product, one rescale by a factor computed in float32."""
+    """Product of two tensors: one integer product, one rescale by a factor computed in float32 (on TFLM in float64)."""
     (x_scale, x_zero), (z_scale, z_zero) = call.affine(call.input(0)), call.affine(call.input(1))
-    factor = (x_scale * z_scale) / call.affine(call.outputs[0])[0]
+    real = np.float64 if call.profile.is_micro else np.float32
+    factor = (real(x_scale) * real(z_scale)) / real(call.affine(call.outputs[0])[0])
     product = (call.array(0).astype(np.int64) - x_zero) * (call.array(1).astype(np.int64) - z_zero)
     call = placed(call)
     if call.profile.is_delegate:

@@ -22,6 +22,7 @@ for _name, _relevant in (("REDUCE_MAX", of_largest), ("REDUCE_MIN", of_smallest)
             _name,
             "ReducerOptions",
             axes="reduction",
+            indices=(1,),
             picks=True,
             same_scale=(0,),
             versions={"int8": 2, "int16": 3},
@@ -35,6 +36,7 @@ for _name, _int16 in (("MEAN", 3), ("SUM", 2)):
             _name,
             "ReducerOptions",
             axes="reduction",
+            indices=(1,),
             channels_first=True,
             is_homogeneous=_name == "MEAN",
             versions=_versions,
@@ -42,11 +44,11 @@ for _name, _int16 in (("MEAN", 3), ("SUM", 2)):
             refused=refused_mean if _name == "MEAN" else refused_total,
         )
     )
-register(Op("REDUCE_PROD", "ReducerOptions", axes="reduction", refused=refused_factors))
+register(Op("REDUCE_PROD", "ReducerOptions", axes="reduction", indices=(1,), refused=refused_factors))
 for _name in ("REDUCE_ANY", "REDUCE_ALL"):
-    register(Op(_name, "ReducerOptions", axes="decision"))
+    register(Op(_name, "ReducerOptions", axes="decision", indices=(1,)))
 for _name, _options in (("ARG_MAX", "ArgMaxOptions"), ("ARG_MIN", "ArgMinOptions")):
-    register(Op(_name, _options, axes="decision", picks=True, versions={"int8": 2}))
+    register(Op(_name, _options, axes="decision", indices=(1,), picks=True, versions={"int8": 2}))
 
 
 def axes_of(call: Call) -> tuple[int, ...]:

@@ -34,6 +34,7 @@ register(
         "GATHER",
         "GatherOptions",
         axes="gather",
+        indices=(1,),
         is_mover=True,
         weight_kind="embedding",
         trained={0: "embeddings"},
@@ -48,6 +49,7 @@ for _name, _options, _int8, _int16 in (("GATHER_ND", "GatherNdOptions", 1, 3), (
             _name,
             _options,
             axes="slices" if _name == "GATHER_ND" else "kept",
+            indices=(1,),
             is_mover=True,
             same_scale=(0,),
             versions={"int8": _int8, "int16": _int16},
@@ -59,13 +61,14 @@ register(
         "DYNAMIC_UPDATE_SLICE",
         "DynamicUpdateSliceOptions",
         axes="kept",
+        indices=(2,),
         is_mover=True,
         same_scale=(0, 1),
         versions={"int8": 1, "int16": 4},
         relevant=of_moved,
     )
 )
-register(Op("CUMSUM", "CumsumOptions", axes="kept", same_scale=(0,)))
+register(Op("CUMSUM", "CumsumOptions", axes="kept", indices=(1,), same_scale=(0,)))
 register(Op("WHERE", "WhereOptions", axes="kept"))
 DETECTION = register(Op("TFLite_Detection_PostProcess", axes="kept")).name  # the custom code of its node
 

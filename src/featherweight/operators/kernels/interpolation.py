@@ -90,6 +90,7 @@ def tanh_16(x: np.ndarray, scale: np.float32) -> np.ndarray:
 
 Function = Callable[[np.ndarray], np.ndarray]
 Real = np.float32 | np.float64
+RealType = type[np.float32] | type[np.float64]
 
 
 @functools.cache
@@ -156,20 +157,20 @@ def look_up(x: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def _softmax_tables() -> tuple[np.ndarray, np.ndarray]:
-    """Returns the tables of exp on [-10, 0] and of 1 / (1 + x) on [0, 1], computed in float64."""
-    step, one = np.float64(1 / 65535), np.float64(1)
-    # LiteRT computes each from scales and zero points; the quotients below are not quite 10, 1 and 32768.
-    unit = np.float64(2 / 65535)
-    inverse = np.float64(65536) / (unit * np.float64(_INT16.max) - unit * np.float64(_INT16.min))
-    low = np.float64(_DEEPEST / 65535) * np.float64(-65535)
-    exp_table = table_16(np.exp, low, np.float64(0), inverse)
-    return exp_table, table_16(lambda x: one / (one + x), np.float64(0), step * np.float64(65535), inverse)
+def _softmax_tables(real: RealType) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the tables of exp on [-10, 0] and of 1 / (1 + x) on [0, 1], computed in a type."""
+    steps, one = real(65535), real(1)
+    # The kernels compute each from scales and zero points; the quotients below are not quite 10, 1 and 32768.
+    unit = real(2) / steps
+    inverse = real(65536) / (unit * real(_INT16.max) - unit * real(_INT16.min))
+    exp = np.exp if real is np.float64 else libm("exp")
+    exp_table = table_16(exp, real(_DEEPEST) / steps * -steps, real(0), inverse)
+    return exp_table, table_16(lambda x: one / (one + x), real(0), one / steps * steps, inverse)
 
 
-def softmax_16(x: np.ndarray, scale: np.float32, beta: float) -> np.ndarray:
-    """Returns the softmax over the last axis of int16 values in units of 1/32768, int16."""
-    exponentials, reciprocals = softmax_16_tables(scale, beta)
+def softmax_16(x: np.ndarray, scale: np.float32, beta: float, real: RealType = np.float64) -> np.ndarray:
+    """Returns the softmax over the last axis of int16 values in units of 1/32768, int16, by tables of a type."""
+    exponentials, reciprocals = softmax_16_tables(scale, beta, real)
     x = x.astype(np.int64)
     return normalized_16(exponentials[x.max(axis=-1, keepdims=True) - x], reciprocals).astype(np.int16)
 
@@ -187,9 +188,9 @@ def normalized_16(exponential: Array, reciprocals: Array, xp: Any = on_numpy) ->
     return xp.clip(xp.right_shift(product + half, right), 0, 32767)
 
 
-def softmax_16_tables(scale: np.float32, beta: float) -> tuple[np.ndarray, np.ndarray]:
+def softmax_16_tables(scale: np.float32, beta: float, real: RealType = np.float64) -> tuple[np.ndarray, np.ndarray]:
     """Returns, for int16: exp of 0 … -65535 steps, and 1 / (1 + x) for x of 16 bits from 0 on; int64."""
-    exp_table, reciprocal_table = _softmax_tables()
+    exp_table, reciprocal_table = _softmax_tables(real)
     factor = float(scale * np.float32(beta)) / (_DEEPEST / 65535.0)
     scaled = rescale_twice(-np.arange(65536, dtype=np.int64), *quantize_multiplier(factor))
     exponentials = look_up(np.clip(scaled + 32767, _INT16.min, _INT16.max), exp_table)

@@ -109,7 +109,7 @@ def _accumulates_short(call: Call, bias: str | None) -> bool:
 def _rescales_really(call: Call, *, is_wide: bool) -> bool:
     """Returns True for LiteRT's reference kernel of dense layers, which also runs int64 biases: it uses float64."""
     profile = call.profile
-    return _is_dense(call) and profile.is_litert and (profile.is_reference or is_wide)
+    return _is_dense(call) and profile.is_litert and not profile.is_micro and (profile.is_reference or is_wide)
 
 
 def prepare_pair(call: Call) -> Weighted:

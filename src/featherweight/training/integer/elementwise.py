@@ -55,14 +55,17 @@ def _larger(x: Array, z: Array) -> Array:
 
 @integer("MUL")
 def multiplied(step: IntegerStep) -> Array:
-    """One product, one factor, which is computed in float32."""
-    products, scale = step.array(0) * step.array(1), joined(step.scale(0), step.scale(1))
+    """One product, one factor, which is computed in float32 (on TFLM in float64)."""
+    scales = step.scale(0), step.scale(1)
+    products, scale = step.array(0) * step.array(1), joined(*scales)
     if step.is_delegated:
         return step.finished(products, scale)
     factor = step.over_output(scale)
     with wide():
         exact = fixed_point.real(step.array(0)) * fixed_point.real(step.array(1))
-        value = fixed_point.leave(fixed_point.rescaled(exact, fixed_point.real(factor), step.profile.rescale))
+        out_scale, is_micro = step.affine(step.outputs[0])[0], step.profile.is_micro
+        real = fixed_point.factor(scales, out_scale, step.zero) if is_micro else fixed_point.real(factor)
+        value = fixed_point.leave(fixed_point.rescaled(exact, real, step.profile.rescale))
     return step.standing_for(value, products * factor)
 
 

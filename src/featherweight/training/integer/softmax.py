@@ -32,7 +32,8 @@ def host_constants(
     assert quant is not None
     scale, beta = np.float32(quant.scale[0]), float(node.attrs.get("beta", 1.0))
     if inputs[0].dtype == "int16":
-        return tuple(table.astype(np.float32) for table in softmax_16_tables(scale, beta))
+        real = np.float32 if profile.is_micro else np.float64
+        return tuple(table.astype(np.float32) for table in softmax_16_tables(scale, beta, real))
     if profile.is_reference:
         return (exponentials_fixed(scale, beta).astype(np.int32),)
     return (exponentials_real(scale, beta),)

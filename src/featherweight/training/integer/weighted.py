@@ -51,7 +51,7 @@ def weighted(step: IntegerStep) -> Array:
         return _with_bias64(fixed_point.real(ops.stop_gradient(products)), bias)
 
     if op.weight_kind == "dense":
-        if step.profile.is_litert and (step.profile.is_reference or is_wide):
+        if step.profile.is_litert and not step.profile.is_micro and (step.profile.is_reference or is_wide):
             return _in_float64(step, sums, scales, exact)
         scales = scales if scales[1].shape else (joined(*scales),)
     if is_wide:

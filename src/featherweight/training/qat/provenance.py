@@ -96,7 +96,7 @@ def _flat(target: Target) -> dict[str, Any]:
             found |= {f"{name} of {key}": part for key, part in value.items()}
         elif name == "constraints":
             for number, part in enumerate(target.constraints):
-                found[f"constraint {number}"] = part.check, part.ops, dict(part.limits)
+                found[f"constraint {number}"] = part.check, part.ops, part.forms, dict(part.limits)
         else:
             found[name] = value
     return found
