@@ -118,6 +118,14 @@ def test_a_dtype_policy_is_that_of_one_layer() -> None:
     assert (layer.compute_dtype, other.compute_dtype) == ("float32", "float16")
 
 
+def test_a_model_takes_another_type() -> None:
+    inputs = keras.Input((2,), dtype="float16", name="x")
+    model = keras.Model({"x": inputs}, L.Dense(1, dtype="float32")(inputs))
+    keras_internals.set_input_dtypes(model, {"float16": "float32"})
+    fine = np.float32([[1 + 2**-20, 0]])
+    assert np.asarray(model({"x": fine})) == np.asarray(model.layers[-1](fine))
+
+
 @pytest.mark.parametrize("way", ["fit", "train_on_batch", "load_model", "load_weights"])
 def test_the_model_that_calls(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[Any] = []

@@ -119,6 +119,18 @@ def set_dtype_policy(layer: Any, name: str) -> None:
     vars(layer)["_dtype_policy"] = keras.DTypePolicy(name)
 
 
+def set_input_dtypes(model: Any, dtypes: Mapping[str, str]) -> None:
+    """Lets a model take other types where its inputs are of the types named.
+
+    (`KerasTensor._dtype`: a functional model casts what it is given to the types of its symbolic inputs.)
+    """
+    import keras
+
+    for tensor in keras.tree.flatten(structure_of_inputs(model)):
+        if isinstance(tensor, keras.KerasTensor) and tensor.dtype in dtypes:
+            vars(tensor)["_dtype"] = dtypes[tensor.dtype]
+
+
 def calling_model(variables: Sequence[Any]) -> Any:
     """Returns the model that calls, in its `fit`, `train_on_batch` or while it is loaded; None without one.
 

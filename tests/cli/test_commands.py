@@ -406,3 +406,18 @@ def test_lower_takes_the_shapes_of_inputs_that_leave_sizes_free(folder):
         assert "is no shape (allowed: NAME=SIZE,SIZE" in message
     message = paragraph(call("check", "model.tflite", "--target", "litert", "--input-shape", "x=1,4"))
     assert "input_shapes has no effect on 'model.tflite', which says its shapes" in message
+
+
+def test_sizes_that_a_model_leaves_free_are_those_of_the_data(folder):
+    keras = pytest.importorskip("keras")
+    x = keras.Input((None, 4), name="x")
+    keras.Model(x, keras.layers.Dense(2)(x)).save("texts.keras")
+    np.save("texts.npy", np.random.default_rng(0).normal(size=(5, 6, 4)).astype(np.float32))
+    printed = ok("quantize", "texts.keras", "-o", "q.tflite", "--calibration", "texts.npy")
+    assert "Input 'x' leaves sizes free" in " ".join(printed.split())
+    model = tflite.read("q.tflite")
+    assert model.main.tensors[model.main.inputs[0]].shape_signature == (-1, 6, 4)
+    ok("compare", "texts.keras", "q.tflite", "--data", "texts.npy")
+    ok("prune", "texts.keras", "-o", "p.tflite", "--sparsity", "0.5", "--method", "wanda", "--calibration", "texts.npy")
+    ok("quantize", "texts.keras", "-o", "q.tflite", "--calibration", "texts.npy", "--input-shape", "x=1,6,4")
+    assert "--input-shape x=1,64" in paragraph(call("quantize", "texts.keras", "-o", "q.tflite", "--recipe", "dynamic"))

@@ -184,3 +184,73 @@ def test_a_torch_module_is_judged_by_float64() -> None:
 
     x = 100 + torch.randn(3, 6, 8)
     assert _lowered(Centred(), x).notes == ()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_module_whose_weights_have_16_bits_is_lowered_in_float32(dtype: Any) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2)).eval().to(dtype)
+    x = torch.randn(2, 3, 8, 8)
+    lowered = lower_with_notes(module, samples=[x.to(dtype)])
+    assert f"holds {dtype}, and its graph float32" in lowered.notes[0]
+    assert next(module.parameters()).dtype == dtype
+    expected = module.float()(x).detach().numpy()
+    np.testing.assert_allclose(run(lowered.model, x.numpy()), expected, atol=1e-4)
+
+
+class Called(nn.Module):
+    """A function with the modules that it calls."""
+
+    def __init__(self, function: Any, *parts: Any) -> None:
+        super().__init__()
+        self.function, self.parts = function, nn.ModuleList(parts)
+
+    def forward(self, *arguments: Any) -> Any:
+        return self.function(self.parts, *arguments)
+
+
+def transposed(*args: Any, rank: int = 2, **options: Any) -> Any:
+    return Called(lambda parts, x: parts[0](x), getattr(nn, f"ConvTranspose{rank}d")(*args, **options))
+
+
+IMAGES, ROWS, IDS = (2, 4, 5, 7), (3, 4, 6), (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [
+        (transposed(4, 3, 3, stride=2, padding=1, output_padding=1), IMAGES),
+        (transposed(4, 3, 3, stride=2, padding=1, bias=False), IMAGES),
+        (transposed(4, 4, (3, 5), stride=(2, 3), padding=(0, 2), output_padding=(1, 2), groups=2), IMAGES),
+        (transposed(4, 3, 3, stride=3, padding=2, output_padding=2, dilation=2), IMAGES),
+        (transposed(4, 3, 3, stride=2, padding=1, output_padding=1, rank=1), ROWS),
+        (transposed(4, 3, 4, stride=2, padding=1), IMAGES),
+        (Called(lambda _, x: torch.sort(x, dim=1, descending=True)), ROWS),
+        (Called(lambda _, x: (torch.argsort(x), torch.topk(x, 2, dim=1, largest=False))), ROWS),
+        (Called(lambda _, x: (x.median(dim=1), x.median(-1, keepdim=True))), ROWS),
+        (Called(lambda parts, i: parts[0](i), nn.EmbeddingBag(9, 4)), IDS),
+        (Called(lambda parts, i: parts[0](i), nn.EmbeddingBag(9, 4, mode="max", padding_idx=0)), IDS),
+        (Called(lambda parts, i: parts[0](i), nn.EmbeddingBag(9, 4, mode="mean", padding_idx=-9)), IDS),
+        (Called(lambda parts, i: parts[0](i, per_sample_weights=i / 9), nn.EmbeddingBag(9, 4, mode="sum")), IDS),
+        (Called(lambda _, x: torch.cdist(x, 2 * x)), ROWS),
+    ],
+)
+def test_what_the_converter_has_no_word_for(module: Any, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    x = torch.randint(0, 9, shape) if shape == IDS else torch.randn(shape)
+    if shape == IDS:
+        x[0, :4] = 0  # a row of almost nothing but padding
+    module.eval()
+    lowered = lower_with_notes(module, samples=[x])
+    got = run(lowered.model, x[:1].numpy())
+    got = list(got.values()) if isinstance(got, dict) else [got]
+    for expected, value in zip(torch.utils._pytree.tree_leaves(module(x[:1])), got, strict=True):
+        np.testing.assert_allclose(value, expected.detach().numpy(), atol=1e-5)
+
+
+def test_functions_of_torch_are_as_before() -> None:
+    original = nn.functional.embedding_bag
+    lower_with_notes(nn.EmbeddingBag(9, 4), samples=[torch.randint(0, 9, IDS)])
+    assert nn.functional.embedding_bag is original
+    with pytest.raises(LoweringError, match="_embedding_bag"):
+        lower_with_notes(nn.EmbeddingBag(9, 4), samples=[(torch.randint(0, 9, (5,)), torch.tensor([0, 2]))])
+    assert nn.functional.embedding_bag is original

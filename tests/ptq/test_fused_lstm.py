@@ -338,7 +338,7 @@ def with_inputs(model: Model, arrays: dict[int, np.ndarray], **attrs: Any) -> Mo
             "peepholes, projections and layer norms (input 9, 10, 11) have no integer form here",
         ),
         (with_inputs(lstm(), {12: np.zeros(0)}), "only the plain LSTM has an integer form here (input 12 is missing)"),
-        (with_inputs(lstm(), {}, cell_clip=3.0), "clipping of its states has no integer form here"),
+        (with_inputs(lstm(), {}, proj_clip=3.0), "clipping of its projection has no integer form here"),
         (with_inputs(lstm(), {}, time_major=True), "the integer kernel wants tanh, and the batch before the steps"),
         (
             with_inputs(lstm(), {}, fused_activation_function="RELU"),

@@ -101,7 +101,7 @@ def test_a_rule_chooses_the_range_method_of_what_its_operators_compute() -> None
 @pytest.mark.parametrize(
     ("io", "name", "message"),
     [
-        ("uint8", "int8", r"^io 'uint8' is unknown \(allowed: float32, int8\)"),
+        ("int4", "int8", r"^io 'int4' is unknown \(allowed: float32, int8, uint8\)"),
         ("int8", "dynamic", r"^io int8 needs integer activations, which recipe 'dynamic' has not\. Use io float32"),
     ],
 )

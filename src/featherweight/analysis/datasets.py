@@ -119,6 +119,23 @@ def load(
     return dataset
 
 
+def example(data: str | Path) -> Any:
+    """Returns the first sample of DATA that is arrays or a function, with a batch dimension, for a model not known yet.
+
+    It is an array, or a dict by the names that the data has; None where there is none, or it is a folder of images.
+
+    Raises:
+        DataError: as `load`.
+    """
+    path = Path(str(data))
+    if path.suffix in {".npz", ".npy"} and not path.is_dir():
+        arrays = _read_arrays(path)
+        arrays.pop("y", None)
+        first = {name: array[:1] for name, array in arrays.items() if array.ndim}
+        return next(iter(first.values())) if len(first) == 1 else first or None
+    return next(iter(_call(str(data), labels=False).samples), None) if is_reference(str(data)) else None
+
+
 # ---------------------------------------------------------------------------------------------------------- arrays
 
 

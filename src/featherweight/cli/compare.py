@@ -146,8 +146,8 @@ def compare(
 
     if other is None and not profile:
         raise typer.BadParameter("name a second model, or two profiles to run this one in.", param_hint="'OTHER'")
-    before = open_model(first, input_shape)
-    after = before if other is None else open_model(other, None if _is_ready(other) else input_shape)
+    before = open_model(first, input_shape, data)
+    after = before if other is None else open_model(other, None if _is_ready(other) else input_shape, data)
     dataset = open_data(data, before, preprocess=preprocess)
     found = run(before, after, dataset.samples, profiles=profile or None, limit=samples, threads=threads, progress=True)
     if as_json:
@@ -230,7 +230,7 @@ def evaluate(
     from featherweight.analysis.evaluation import resolve_metric
 
     resolve_metric(metric)
-    graph = open_model(model, input_shape)
+    graph = open_model(model, input_shape, data)
     dataset = open_data(data, graph, preprocess=preprocess, labels=True)
     found = run(graph, dataset, metric, limit=samples, output=output, profile=profile, threads=threads, progress=True)
     if as_json:

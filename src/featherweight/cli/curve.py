@@ -84,7 +84,7 @@ def curve(
     if report is not None and report.suffix not in _FORMS:
         raise typer.BadParameter(f"'{report}' names no form (allowed: {', '.join(_FORMS)}).", param_hint="--report")
     check_outputs(report, sources=[model])
-    lowered = open_lowered(model, input_shape)
+    lowered = open_lowered(model, input_shape, data)
     graph = lowered.model
     tested = open_data(data, graph, preprocess=preprocess, labels=True)
     fed = None if calibration is None else open_data(calibration, graph, preprocess=preprocess).samples

@@ -242,22 +242,38 @@ InputShape = Annotated[
 ]
 
 
-def open_model(path: Path, input_shape: Sequence[str] | None = None) -> Model:
+def open_model(path: Path, input_shape: Sequence[str] | None = None, data: str | None = None) -> Model:
     """Returns the graph of a .tflite, .keras or .h5 file; frameworks are lowered, which takes a few seconds."""
-    return open_lowered(path, input_shape).model
+    return open_lowered(path, input_shape, data).model
 
 
 def open_lowered(
-    path: Path, input_shape: Sequence[str] | None = None, *, unroll: bool = False, fuse: bool = False
+    path: Path,
+    input_shape: Sequence[str] | None = None,
+    data: str | None = None,
+    *,
+    unroll: bool = False,
+    fuse: bool = False,
 ) -> Lowered:
-    """Returns the graph of a .tflite, .keras or .h5 file with what lowering noted."""
+    """Returns the graph of a .tflite, .keras or .h5 file with what lowering noted.
+
+    Sizes that the file leaves free and `input_shape` does not say are those of the first sample of DATA.
+    """
+    from featherweight.analysis import datasets
+    from featherweight.lower.source import FreeSizesError
     from featherweight.tasks import load as loading
 
     shapes = dict(_shape(text) for text in input_shape or ()) or None
     if path.suffix.lower() == ".tflite":
         return loading.load_with_notes(path, input_shapes=shapes)
     with working(f"Lowering {path.name}"):
-        return loading.load_with_notes(path, unroll=unroll, fuse=fuse, input_shapes=shapes)
+        try:
+            return loading.load_with_notes(path, unroll=unroll, fuse=fuse, input_shapes=shapes)
+        except FreeSizesError:
+            sample = None if data is None else datasets.example(data)
+            if sample is None:
+                raise
+            return loading.load_with_notes(path, unroll=unroll, fuse=fuse, input_shapes=shapes, samples=[sample])
 
 
 def _shape(text: str) -> tuple[str, tuple[int | None, ...]]:

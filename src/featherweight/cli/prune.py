@@ -125,7 +125,7 @@ def prune(
             )
         _remove(open_lowered(model, input_shape), output, sparsity, exclude or (), as_json=as_json)
         return
-    lowered = open_lowered(model, input_shape)
+    lowered = open_lowered(model, input_shape, calibration)
     data = None if calibration is None else open_data(calibration, lowered.model, preprocess=preprocess).samples
     result = prune_model(
         lowered,

@@ -40,6 +40,7 @@ class Io(StrEnum):
     """Types of inputs and outputs."""
 
     int8 = "int8"
+    uint8 = "uint8"
     float32 = "float32"
 
 
@@ -194,7 +195,9 @@ def quantize(
     if plan is None and wish.needs_ranges and not calibration:
         pipeline.quantize(model, wish, target=device)  # raises, and says what is missing
     style = choose_style(wish, device, recurrent.value)
-    lowered = open_lowered(model, input_shape, unroll=style.unroll, fuse=style.fuse)
+    lowered = open_lowered(
+        model, input_shape, calibration[0] if calibration else None, unroll=style.unroll, fuse=style.fuse
+    )
     if "equalize" in improve.split(","):
         lowered = _equalized(lowered)
     graph = lowered.model

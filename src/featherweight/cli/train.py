@@ -98,7 +98,7 @@ def train(
     check_report(report)
     check_outputs(output, report, sources=[model])
     folder = checkpoint or output.with_name(f"{output.name}.training")
-    lowered, settings = _opened(model, recipe, target, input_shape)
+    lowered, settings = _opened(model, recipe, target, input_shape, data)
     graph = lowered.model
     from featherweight.tasks.quantize_aware import quantize_aware
     from featherweight.training.qat import loop
@@ -142,7 +142,9 @@ def train(
     checkpoints.remove()
 
 
-def _opened(model: Path, recipe: str, target: str, input_shape: list[str] | None) -> tuple[Any, dict[str, Any]]:
+def _opened(
+    model: Path, recipe: str, target: str, input_shape: list[str] | None, data: str
+) -> tuple[Any, dict[str, Any]]:
     """Returns the lowered model, and what of the settings tells one model, recipe and target from another."""
     import featherweight
     from featherweight.lower import keras as framework
@@ -151,7 +153,7 @@ def _opened(model: Path, recipe: str, target: str, input_shape: list[str] | None
 
     wish, device = recipes.load(recipe), targets.load(target)
     backend = framework.backend()
-    lowered = open_lowered(model, input_shape, unroll=wish.needs_ranges)
+    lowered = open_lowered(model, input_shape, data, unroll=wish.needs_ranges)
     return lowered, {
         "model": f"{model.name} {_digest(model.read_bytes())}",
         "recipe": f"{wish.name} {_digest(repr(wish).encode())}",

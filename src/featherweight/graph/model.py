@@ -244,19 +244,23 @@ def io_names(model: Model) -> tuple[dict[str, str], dict[str, str]]:
     """Returns (inputs, outputs) of the main graph: public name → tensor name, in the graph's order.
 
     Public names are those of the first signature of the main graph; tensors that it does not name, and models
-    without one, use the tensors' own names.
+    without one, use the tensors' own names, as they are in the file.
     """
     signature = next((s for s in model.signatures if s.graph == 0), None)
     inputs, outputs = (signature.inputs, signature.outputs) if signature else ((), ())
-    return _public_names(model.main.inputs, inputs), _public_names(model.main.outputs, outputs)
+    tensors = model.main.tensors
+    return _public_names(model.main.inputs, inputs, tensors), _public_names(model.main.outputs, outputs, tensors)
 
 
-def _public_names(tensors: Iterable[str], named: Iterable[tuple[str, str]]) -> dict[str, str]:
+def _public_names(
+    tensors: Iterable[str], named: Iterable[tuple[str, str]], known: Mapping[str, Tensor]
+) -> dict[str, str]:
     """Maps public names to tensors, in the tensors' order; a tensor without one goes by its own, made unique."""
     found: dict[str, str] = {}
     taken = {name for name, _ in named}
     for tensor in tensors:
-        names = [name for name, its in named if its == tensor] or [fresh_name(tensor, taken | found.keys())]
+        own = known[tensor].file_name or tensor
+        names = [name for name, its in named if its == tensor] or [fresh_name(own, taken | found.keys())]
         found |= dict.fromkeys(names, tensor)
     return found
 

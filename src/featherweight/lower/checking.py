@@ -22,8 +22,8 @@ _log = logging.getLogger("featherweight")
 # The batch at which a freed graph is checked against its source, besides 1.
 SEVERAL = 3
 WAY_OUT = (
-    "This is a defect of the conversion; nothing was returned. Lower it another way (route='tensorflow' for a Keras "
-    "model), replace the layer, and please report it."
+    "This is a defect of the conversion; nothing was returned. Replace the layer that computes it by others that "
+    "compute the same, and please report it."
 )
 
 
@@ -216,7 +216,7 @@ def with_recurrent_styles(lowered: Lowered, *, is_unrolled: bool) -> Lowered:
 
 def unfused(lowered: Lowered, converter: str) -> Lowered:
     """Returns what another converter lowered, with the note that it has no fused LSTM."""
-    note = f"LSTM layers are not fused: {converter} does not mark them. Keras models are fused on the JAX route."
+    note = f"LSTM layers are not fused: {converter} does not mark them. Those of Keras models on the JAX backend are."
     return replace(lowered, notes=(*lowered.notes, note))
 
 

@@ -39,7 +39,7 @@ def convert(stablehlo: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> 
     except Exception as error:  # The bindings raise several types, none of them documented.
         raise LoweringError(
             f"The LiteRT converter refused the model: {_cause(said, error)}. "
-            "Rewrite the layer that holds this operation, or lower the model through TensorFlow (route='tensorflow')."
+            "Write the layer that holds this operation in other operations."
         ) from error
     finally:
         handler.detach()

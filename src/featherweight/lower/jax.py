@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -24,10 +25,10 @@ from featherweight.lower.checking import (
 )
 from featherweight.lower.converter import SIGNATURE, convert
 from featherweight.lower.rewrites import fused_lstm
-from featherweight.lower.rewrites.double import in_float64
 from featherweight.lower.rewrites.engine import UNROLLED, rewritten
 from featherweight.lower.rewrites.rules import RULES
-from featherweight.lower.source import Input, Source, first_samples, unique_names
+from featherweight.lower.rewrites.widening import has_half, in_float32, in_float64
+from featherweight.lower.source import Input, Source, first_samples, narrowed, unique_names
 from featherweight.lower.states import State, check_steps, with_variables
 
 # The source runs a few times only: compiling it must not take longer than all the rest.
@@ -87,6 +88,8 @@ def lower_source(
 
 
 def _lowered(source: Source, unroll: bool, fuse: bool, samples: Iterable[Any] | None) -> Lowered:
+    source = replace(source, inputs=narrowed(source.inputs, half=False))
+    notes = list[str]()
     given = first_samples(samples, source.inputs)
     trace = _traced(source, 1)
     states: list[State] = []
@@ -97,6 +100,13 @@ def _lowered(source: Source, unroll: bool, fuse: bool, samples: Iterable[Any] | 
         real = source.inputs[: -len(states)]
         fed = batch_of(given, real, 1) or verify.random_inputs(real, 1, _integer_limits(trace.jaxpr.jaxpr, real))
         given = [[*fed, *initial.values()]]
+        trace = _traced(source, 1)
+    if has_half(trace.jaxpr.jaxpr):
+        notes.append(f"The {source.title} computes in 16 bits, and its graph in float32.")
+        wide = in_float32(source.call, [item.dtype for item in source.inputs])
+        source = replace(source, call=wide, inputs=narrowed(source.inputs, half=True))
+        types = {item.name: item.dtype for item in source.inputs}
+        states = [State(s.name, s.initial.astype(types.get(s.name, s.initial.dtype))) for s in states]
         trace = _traced(source, 1)
     outputs = tuple(source.outputs) or tuple(f"output_{i}" for i in range(len(trace.out_avals)))
     if len(outputs) == 1 and not source.outputs:
@@ -113,7 +123,7 @@ def _lowered(source: Source, unroll: bool, fuse: bool, samples: Iterable[Any] | 
         compiled = _Compiled(named, pool)
         compiled.prepare(SEVERAL if is_free else 1)
         check = Check(named.title, named.inputs, named.outputs, compiled, limits, given, compiled.exact)
-        notes, applied = list[str](), set[str]()
+        applied = set[str]()
 
         def convert(size: int) -> Model:
             if fuse:
@@ -163,7 +173,9 @@ def _traced(source: Source, size: int) -> Any:
 
     specs = [jax.ShapeDtypeStruct(item.at(size), item.dtype) for item in source.inputs]
     try:
-        return jax.jit(source.call, keep_unused=True).trace(*specs)
+        with warnings.catch_warnings():  # Layers of models with 64-bit inputs ask for what is narrowed anyway.
+            warnings.filterwarnings("ignore", "Explicitly requested dtype", UserWarning)
+            return jax.jit(source.call, keep_unused=True).trace(*specs)
     except Exception as error:  # Whatever the model's own code raises.
         said = " ".join(str(error).split())[:400].rstrip(".")
         shapes = ", ".join(f"{i.name}: {s.dtype}{list(s.shape)}" for i, s in zip(source.inputs, specs, strict=True))

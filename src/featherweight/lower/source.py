@@ -11,6 +11,10 @@ import numpy as np
 from featherweight.errors import LoweringError
 
 
+class FreeSizesError(LoweringError):
+    """Raised where an input leaves sizes besides its batch free, and nothing says them."""
+
+
 @dataclass(frozen=True)
 class Input:
     """One input: its public name, its shape (None for a free size), its dtype, and what a user should know of it."""
@@ -29,11 +33,11 @@ class Input:
         """The shape with its free batch set.
 
         Raises:
-            LoweringError: if another size is free.
+            FreeSizesError: if another size is free.
         """
         shape = (batch, *self.shape[1:]) if self.has_free_batch else self.shape
         if any(size is None for size in shape):
-            raise LoweringError(
+            raise FreeSizesError(
                 f"Input '{self.name}' has the free sizes {list(self.shape)}; only the batch, the first, may be free. "
                 f"Say the others: pass samples that have them, or input_shapes={{'{self.name}': "
                 f"{_example(self.shape)}}} (--input-shape {self.name}=1,64 … in a shell)."
@@ -129,6 +133,21 @@ def sized(inputs: Sequence[Input], samples: Sequence[Any] | None) -> tuple[Input
             f"Input '{item.name}' leaves sizes free, {list(item.shape)}: {list(shape)} is taken, as in the first sample"
         )
         found.append(replace(item, shape=shape, note=f"{said} (input_shapes sets others)."))
+    return tuple(found)
+
+
+# What stands for a type that kernels for floats and ids lack.
+_NARROWER = {"int64": "int32", "uint64": "uint32", "float64": "float32"}
+_WIDER = {"float16": "float32", "bfloat16": "float32"}
+
+
+def narrowed(inputs: Sequence[Input], *, half: bool) -> tuple[Input, ...]:
+    """Gives inputs of 64 bits 32, with a note, and with `half` floats of 16 bits too."""
+    found: list[Input] = []
+    for item in inputs:
+        dtype = {**_NARROWER, **(_WIDER if half else {})}.get(item.dtype, item.dtype)
+        said = "" if dtype == item.dtype else f"Input '{item.name}' is {item.dtype} in the model, {dtype} in its graph."
+        found.append(replace(item, dtype=dtype, note=" ".join(filter(None, (item.note, said)))))
     return tuple(found)
 
 

@@ -69,7 +69,9 @@ def _converted(source: Live, size: int) -> Model:
         except Exception as error:  # The converter raises several types, none of them documented.
             said = " ".join(str(error).split())[:400].rstrip(".")
             raise LoweringError(
-                f"TensorFlow's converter refused the {source.title}: {said}. Use route='jax', or unroll=True for loops."
+                f"TensorFlow's converter refused the {source.title}: {said}. "
+                "Register its own classes with keras.saving.register_keras_serializable, so that it can be lowered on "
+                "Keras's JAX backend, or write loops out (unroll=True)."
             ) from error
     return _named(read(data), source.inputs, source.outputs)
 
@@ -100,7 +102,7 @@ def _tensorflow() -> Any:
         import tensorflow
     except ImportError as error:
         raise LoweringError(
-            f"route='tensorflow' needs TensorFlow, which can't be imported ({error}). "
-            "Install it with: pip install 'featherweight[tensorflow]', or leave the route out."
+            f"TensorFlow's converter needs TensorFlow, which can't be imported ({error}). "
+            "Install it with: pip install 'featherweight[tensorflow]'."
         ) from error
     return tensorflow

@@ -46,9 +46,22 @@ def lower_module(module: Any, samples: Sequence[Any] | None, *, fuse: bool = Fal
         Input(n, (None, *a.shape[1:]) if a.ndim else (), _narrow(a.dtype)) for n, a in zip(named, arrays, strict=True)
     )
     title = f"torch module {type(module).__name__}"
+    module, notes = _in_float32(module, title)
     lowered = _lower(module, inputs, first_samples([_arrays(s) for s in samples], inputs), title)
+    lowered = replace(lowered, notes=(*notes, *lowered.notes))
     is_recurrent = any(isinstance(part, torch.nn.RNNBase) for part in module.modules())
     return unfused(lowered, "litert-torch") if fuse and is_recurrent else lowered
+
+
+def _in_float32(module: Any, title: str) -> tuple[Any, tuple[str, ...]]:
+    """Returns a copy of a module whose weights are of 16 bits with the same in float32, and a note; or the module."""
+    import torch
+
+    values = (*module.parameters(), *module.buffers())
+    half = sorted({str(v.dtype) for v in values if v.dtype in (torch.float16, torch.bfloat16)})
+    if not half:
+        return module, ()
+    return copy.deepcopy(module).float(), (f"The {title} holds {' and '.join(half)}, and its graph float32.",)
 
 
 def lower_keras(model: Any, *, unroll: bool, fuse: bool, samples: Sequence[Any] | None, input_shapes: Any) -> Lowered:
@@ -165,13 +178,22 @@ def _resized(arrays: Sequence[np.ndarray], inputs: Sequence[Input], size: int) -
 def _arrays(sample: Any) -> list[np.ndarray]:
     parts = list(sample.values()) if isinstance(sample, Mapping) else sample
     parts = parts if isinstance(parts, (tuple, list)) else [parts]
-    arrays = [np.asarray(part.detach().cpu() if hasattr(part, "detach") else part) for part in parts]
+    arrays = [_array(part) for part in parts]
     return [array.astype(_narrow(array.dtype), copy=False) for array in arrays]
 
 
+def _array(part: Any) -> np.ndarray:
+    if not hasattr(part, "detach"):
+        return np.asarray(part)
+    part = part.detach().cpu()
+    return np.asarray(part.float() if part.is_floating_point() else part)
+
+
 def _narrow(dtype: np.dtype[Any]) -> str:
-    """The dtype on the device: the converter has no 64-bit inputs."""
-    return {"int64": "int32", "float64": "float32"}.get(dtype.name, dtype.name)
+    """The dtype on the device: the converter has no 64-bit inputs, and kernels no floats of 16 bits."""
+    return {"int64": "int32", **dict.fromkeys(("float64", "float16", "bfloat16"), "float32")}.get(
+        dtype.name, dtype.name
+    )
 
 
 def _argument_names(module: Any, sample: Any, count: int) -> tuple[str, ...]:

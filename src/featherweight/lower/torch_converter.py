@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from featherweight.errors import LoweringError
+from featherweight.lower.torch_decompositions import bags_as_lookups, decomposed
 
 # Operators that repeat operands of size one themselves.
 _REPEATING = ("add", "sub", "mul", "div", "maximum", "minimum", "pow", "eq", "ne", "lt", "le", "gt", "ge", "where")
@@ -40,7 +41,8 @@ def convert(module: Any, arguments: Sequence[Any], title: str) -> bytes:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():  # It reports every step.
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
-            program = core.export_torch_signature(signatures[0])
+            with bags_as_lookups():
+                program = decomposed(core.export_torch_signature(signatures[0]))
             _drop_repetitions(program.graph_module.graph)
             program = core._run_convert_passes(program)
             _name_by_paths(program.graph_module.graph, module)

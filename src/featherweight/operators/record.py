@@ -178,6 +178,11 @@ class Op:
         return 1 if self.axes == "same" else 2 if self.axes == "joined" else 0
 
     @property
+    def is_of_shape(self) -> bool:
+        """True where it reads no values, only sizes: the type that its input is stored in makes no difference."""
+        return self.axes == "shape"
+
+    @property
     def is_reduction(self) -> bool:
         """True where the axes that its second input names come together in one value each."""
         return self.axes in ("reduction", "decision")

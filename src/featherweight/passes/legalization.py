@@ -17,6 +17,7 @@ from featherweight.graph.editor import Editor, is_plain, with_values, without_or
 from featherweight.operators import lookup
 from featherweight.operators.call import FUSED_BOUNDS
 from featherweight.passes.activations import recognized_activations, softmax_over_any_axis, without_signed_zeros
+from featherweight.passes.composites import written_out
 from featherweight.passes.folding import folded_constants, settled_conditions
 from featherweight.passes.normalization import centred_normalization, squared_difference_as_product
 from featherweight.tflite.sparse_tensors import decoded, is_sparse
@@ -188,7 +189,8 @@ PASSES: tuple[Pass, ...] = (
 
 
 def prepare(model: Model) -> Model:
-    """Returns the model with all passes applied, in order, to all its graphs."""
+    """Returns the model with its composites written out and all passes applied, in order, to all its graphs."""
+    model = written_out(model)
     for rewrite_graph in PASSES:
         for index, graph in enumerate(model.graphs):
             model = replace_graph(model, index, rewrite_graph(graph, set(model.tensors)))

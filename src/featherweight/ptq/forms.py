@@ -21,6 +21,8 @@ from featherweight.targets.target import Target
 # Below this size a constant of an operator that has no weight is an operand (an epsilon, a mean), not a weight.
 _SMALLEST_TABLE_ELEMENTS = 1024
 
+_NO_RANGES = "integers need fixed ranges"
+
 Obstacle = Callable[[Node, Graph, str], str | None]
 """Says why something that must compute a node besides the target can't do so in a form, or None."""
 
@@ -109,6 +111,8 @@ def choose_forms(
 
 def touches_float(node: Node, graph: Graph) -> bool:
     """True if an operator reads or writes real numbers, so that a plan must say what becomes of it."""
+    if operators.lookup(node.op).is_of_shape:
+        return False
     return any(name and graph.tensors[name].is_float for name in (*node.inputs, *node.outputs))
 
 
@@ -148,7 +152,7 @@ def no_ranges(calling: Sequence[str]) -> str:
         what, way = f"a graph that {listed(sorted(set(calling))) or 'nothing'} calls", ""
     else:
         what = "a loop or branch"
-    return f"integers need fixed ranges, which {what} has no place for" + (f"; {way}" if way else "")
+    return f"{_NO_RANGES}, which {what} has no place for" + (f"; {way}" if way else "")
 
 
 def _choose(result: Forms, node: Node, graph: Graph, target: Target, unplanned: str) -> None:
@@ -158,7 +162,14 @@ def _choose(result: Forms, node: Node, graph: Graph, target: Target, unplanned: 
     elif rule.activation is None:
         _choose_weights(result, node, graph, rule, target, is_called=bool(unplanned))
     elif unplanned or operators.lookup(node.op).calls:
-        result.keep(node, unplanned or no_ranges([node.op]))
+        is_called = unplanned.startswith(_NO_RANGES)  # and no signature without samples, which stays float
+        if is_called and rule.weight is not None and operators.lookup(node.op).has_integer_weights:
+            _choose_weights(result, node, graph, rule, target, is_called=True)
+        if node.name in result.forms:
+            why = (unplanned or no_ranges([node.op])).partition(";")[0]
+            result.notes.append(f"{node.op} '{node.name}': its inputs are quantized on the fly: {why}")
+        else:
+            result.keep(node, unplanned or no_ranges([node.op]))
     else:
         _choose_integers(result, node, graph, rule, target)
 
@@ -353,3 +364,14 @@ def _obstacle_of_variable(result: Forms, users: Sequence[Node], planned: Graph) 
 def real_tensors(graph: Graph) -> list[Tensor]:
     """Returns the float32 tensors of a graph that are fed or computed."""
     return [t for t in graph.tensors.values() if t.is_float and not t.is_constant and not t.is_variable]
+
+
+def casts_of_bytes(graph: Graph) -> dict[str, str]:
+    """Returns the real tensors that are uint8 inputs in another type, and those inputs, which nothing else reads."""
+    read, found = consumers(graph), dict[str, str]()
+    bytes_in = {n for n in graph.inputs if graph.tensors[n].dtype == "uint8" and graph.tensors[n].quant is None}
+    for name in bytes_in:
+        node, *others = read.get(name, ())[:2] or (None,)
+        if node is not None and not others and node.op == "CAST" and graph.tensors[node.name].is_float:
+            found[node.name] = name
+    return found

@@ -80,7 +80,7 @@ class ParameterPlanner:
         Parameters are complete only where none is returned.
         """
         is_integer = any(self.forms.activation(node) for node in self.graph.nodes)
-        if is_integer or self.io == "int8":
+        if is_integer or self.io != "float32":
             if rejected := self.reading_infinity():
                 return rejected
             self.plan_activations()

@@ -14,7 +14,9 @@ import numpy as np
 
 from featherweight.arguments import shown
 from featherweight.errors import RecipeError, listed
+from featherweight.graph import Model
 from featherweight.graph.numerics import INTEGER_BITS, QuantParams, integer_range
+from featherweight.ptq.forms import touches_float
 from featherweight.recipes.toml import Table
 from featherweight.tflite import write_atomically
 
@@ -27,6 +29,8 @@ _REMEDY = "Write one with --plan-out, or plan.save(path)."
 _LONGEST_SHOWN = 100
 _EDGE = re.compile(r".*:[0-9]+", re.DOTALL)
 _FLOAT32 = np.finfo(np.float32)
+# Types of integer inputs and outputs.
+INTEGER_BORDERS = ("int8", "uint8")
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,7 +42,7 @@ class Plan:
 
     Attributes:
         profile: arithmetic profile that the target rounds in.
-        io: ``float32`` for float inputs and outputs, ``int8`` for integer ones.
+        io: ``float32`` for float inputs and outputs, ``int8`` for integer ones, ``uint8`` for int8 ones moved by 128.
         forms: operator → form. Operators in neither `forms`, `kept_float` nor `dropped` handle no real numbers.
         params: tensor → its parameters once it is integers; biases follow from input and weight.
         edges: ``"operator:position"`` → parameters for that input alone, where they differ from the tensor's own.
@@ -124,7 +128,7 @@ def from_json(text: str, where: str = "the plan") -> Plan:
         table.get("recipe", str),
         table.get("target", str),
         table.get("profile", str),
-        table.choice("io", ("float32", "int8")),
+        table.choice("io", ("float32", *INTEGER_BORDERS)),
         {name: forms.choice(name, FORMS) for name in forms.values},
         {name: _params(params.get(name, dict), name, where) for name in params.values},
         {name: _params(edges.get(name, dict), name, where) for name in edges.values},
@@ -193,3 +197,26 @@ def _flaw(params: QuantParams) -> str | None:
     if bad := [zero_point for zero_point in zero_points if not qmin <= zero_point <= qmax]:
         return f"the zero point {bad[0]} is no {dtype} (allowed: {qmin} to {qmax})"
     return None
+
+
+def check_fits(model: Model, plan: Plan) -> None:
+    """Raises RecipeError unless the plan says what becomes of every operator, and of nothing else."""
+    tensors = model.tensors
+    nodes = {node.name: graph.tensors for graph in model.graphs for node in graph.nodes if touches_float(node, graph)}
+    planned = {*plan.forms, *plan.kept_float, *plan.dropped}
+    edges = {key.rpartition(":")[0] for key in plan.edges}
+    known = {node.name for graph in model.graphs for node in graph.nodes}
+    missing = [*sorted((planned | edges) - known), *(name for name in plan.params if name not in tensors)]
+    unplanned = sorted(nodes.keys() - planned)
+    if missing or unplanned:
+        found = (
+            f"this one has no {listed(map(repr, missing))}" if missing else f"it lacks {listed(map(repr, unplanned))}"
+        )
+        raise RecipeError(f"The plan is for another model: {found}. Plan it again.")
+    for name, params in plan.params.items():
+        shape = tensors[name].shape
+        if params.is_per_channel and (params.axis or 0) < len(shape) and len(params.scale) != shape[params.axis or 0]:
+            raise RecipeError(
+                f"The plan is for another model: it has {len(params.scale)} scales for '{name}' of shape {list(shape)} "
+                f"along axis {params.axis}. Plan it again."
+            )

@@ -28,7 +28,7 @@ from featherweight.ptq.islands import (
     slow_in_16_bits,
 )
 from featherweight.ptq.parameters import ParameterPlanner
-from featherweight.ptq.plan import Plan
+from featherweight.ptq.plan import INTEGER_BORDERS, Plan
 from featherweight.recipes import recipe as recipes
 from featherweight.targets import target as targets
 
@@ -60,7 +60,7 @@ def plan(
         recipe: a recipe's name, TOML file or value.
         target: the device, by name, TOML file or value.
         stats: what `calibrate` measured; needed by recipes with integer activations only.
-        io: ``float32`` or ``int8`` inputs and outputs; None takes the target's habit.
+        io: ``float32``, ``int8`` or ``uint8`` inputs and outputs; None takes the target's habit.
         ranges: how ranges are chosen where the recipe does not say.
         given: parameters of activations that are known already (trained, or another tool's) and stand as they are.
         integers: write in integers what the target runs in integers, even where float would be faster or finer.
@@ -78,10 +78,7 @@ def plan(
     forms = choose_forms(model, recipe, target, obstacle, _unplanned(model, chosen))
     settle(forms, model, graph, recipe, target)
     share_tables(forms, graph, target)
-    if io not in (None, "float32", "int8"):
-        raise RecipeError(f"io '{io}' is unknown (allowed: float32, int8).")
-    if io == "int8" and not recipe.needs_ranges:
-        raise RecipeError(f"io int8 needs integer activations, which recipe '{recipe.name}' has not. Use io float32.")
+    _check_io(io, recipe)
     io = io or (target.io if recipe.needs_ranges else "float32")
     if recipe.needs_ranges and stats is None and given is None:
         raise RecipeError(f"Recipe '{recipe.name}' needs measured ranges. Pass calibration samples.")
@@ -139,3 +136,16 @@ def _unplanned(model: Model, chosen: Collection[int]) -> dict[int, str]:
         elif index not in named:
             found[index] = no_ranges([node.op for node in called.get(index, ())])
     return found
+
+
+def _check_io(io: str | None, recipe: recipes.Recipe) -> None:
+    """Raises RecipeError for a type of inputs and outputs that there is not, or not beside the recipe's integers."""
+    if io not in (None, "float32", *INTEGER_BORDERS):
+        raise RecipeError(f"io '{io}' is unknown (allowed: float32, {', '.join(INTEGER_BORDERS)}).")
+    if io in INTEGER_BORDERS and not recipe.needs_ranges:
+        raise RecipeError(f"io {io} needs integer activations, which recipe '{recipe.name}' has not. Use io float32.")
+    if io == "uint8" and any(rule.activation and rule.activation.dtype != "int8" for rule in recipe.rules):
+        raise RecipeError(
+            f"io uint8 stands for int8 activations, and recipe '{recipe.name}' has others. Use io int8, which takes "
+            "the recipe's own type, or io float32."
+        )

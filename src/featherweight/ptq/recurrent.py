@@ -99,8 +99,8 @@ def obstacle(node: Node, graph: Graph) -> str | None:
     attrs = node.attrs
     if attrs.get("fused_activation_function") != "TANH" or attrs.get("time_major"):
         return "the integer kernel wants tanh, and the batch before the steps"
-    if any(attrs.get(clip) for clip in ("cell_clip", "proj_clip")):
-        return "clipping of its states has no integer form here"
+    if attrs.get("proj_clip"):
+        return "clipping of its projection has no integer form here"
     return None
 
 

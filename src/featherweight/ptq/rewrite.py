@@ -6,7 +6,7 @@ or DEQUANTIZE and a second tensor, once for each set of parameters; constants ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,16 +14,16 @@ import numpy as np
 
 from featherweight import operators
 from featherweight.arguments import checked, instance
-from featherweight.errors import RecipeError, UnsupportedOp, listed
+from featherweight.errors import RecipeError, UnsupportedOp
 from featherweight.graph import Graph, Model, ModelLike, Node, Tensor, constant
-from featherweight.graph.editor import Editor, without_unused
+from featherweight.graph.editor import Editor, without_orphans, without_unused
 from featherweight.graph.numerics import QuantParams, bias_params, bias_type
 from featherweight.operators.entries import entries
 from featherweight.operators.families.quantize import DEQUANTIZE, QUANTIZE
 from featherweight.ptq import recurrent
 from featherweight.ptq.constants import quantized_constant
-from featherweight.ptq.forms import touches_float
-from featherweight.ptq.plan import Plan, edge
+from featherweight.ptq.forms import casts_of_bytes
+from featherweight.ptq.plan import Plan, check_fits, edge
 
 # (a constant's data, shape, parameters …) → what it became, and the constant, which must outlive the key.
 Shared = dict[tuple[Any, ...], tuple[tuple[Tensor, ...], Tensor]]
@@ -36,12 +36,13 @@ def rewrite(model: ModelLike, plan: Plan) -> Model:
     Raises:
         RecipeError: if the plan names operators or tensors that the model lacks, or lacks parameters it needs.
     """
-    _check_fits(model, plan)
+    check_fits(model, plan)
     taken = set(model.tensors)
     callable_graphs = entries(model)
     shared: Shared = {}
+    public = {tensor for signature in model.signatures for _, tensor in signature.outputs}
     rewriters = [
-        _Rewriter(graph, plan, plan.io if index in callable_graphs else "float32", taken, shared)
+        _Rewriter(graph, plan, plan.io if index in callable_graphs else "float32", taken, shared, public)
         for index, graph in enumerate(model.graphs)
     ]
     graphs = tuple(rewriter.rewritten() for rewriter in rewriters)
@@ -56,38 +57,20 @@ def rewrite(model: ModelLike, plan: Plan) -> Model:
     return replace(model, graphs=graphs, signatures=signatures)
 
 
-def _check_fits(model: Model, plan: Plan) -> None:
-    """Raises RecipeError unless the plan says what becomes of every operator, and of nothing else."""
-    tensors = model.tensors
-    nodes = {node.name: graph.tensors for graph in model.graphs for node in graph.nodes if touches_float(node, graph)}
-    planned = {*plan.forms, *plan.kept_float, *plan.dropped}
-    edges = {key.rpartition(":")[0] for key in plan.edges}
-    missing = [*sorted((planned | edges) - nodes.keys()), *(name for name in plan.params if name not in tensors)]
-    unplanned = sorted(nodes.keys() - planned)
-    if missing or unplanned:
-        found = (
-            f"this one has no {listed(map(repr, missing))}" if missing else f"it lacks {listed(map(repr, unplanned))}"
-        )
-        raise RecipeError(f"The plan is for another model: {found}. Plan it again.")
-    for name, params in plan.params.items():
-        shape = tensors[name].shape
-        if params.is_per_channel and (params.axis or 0) < len(shape) and len(params.scale) != shape[params.axis or 0]:
-            raise RecipeError(
-                f"The plan is for another model: it has {len(params.scale)} scales for '{name}' of shape {list(shape)} "
-                f"along axis {params.axis}. Plan it again."
-            )
-
-
 class _Rewriter(Editor):
     """Rebuilds one graph node by node, with none of its tensors to begin with."""
 
-    def __init__(self, graph: Graph, plan: Plan, io: str, taken: set[str], shared: Shared) -> None:
+    def __init__(
+        self, graph: Graph, plan: Plan, io: str, taken: set[str], shared: Shared, public: Collection[str]
+    ) -> None:
         super().__init__(graph, taken)
         self.shared = shared
         self.tensors.clear()
+        self.public = public
         self.plan, self.io = plan, io
         self.borders: dict[str, str] = {}
         self.made: dict[tuple[str, QuantParams | None, str], str] = {}
+        self.casts = casts_of_bytes(graph) if io == "uint8" else {}
         self.dropped = {n.outputs[0]: n.inputs[0] for n in graph.nodes if n.name in plan.dropped}
 
     def rewritten(self) -> Graph:
@@ -97,7 +80,11 @@ class _Rewriter(Editor):
             if node.name not in self.plan.dropped:
                 self.planned(node)
         outputs = tuple(self.output(name) for name in self.graph.outputs)
-        return without_unused(replace(self.result(), inputs=inputs, outputs=outputs))
+        for name, border in zip(self.graph.outputs, outputs, strict=True):
+            if name != border and name not in self.public:
+                self.name_as_before(name, border)
+        graph = replace(self.result(), inputs=inputs, outputs=outputs)
+        return without_unused(without_orphans(graph, self.graph, ("CAST",)) if self.casts else graph)
 
     def intermediates(self, node: Node) -> tuple[str, ...]:
         """Returns the tensors that a node refers to besides inputs and outputs."""
@@ -114,8 +101,14 @@ class _Rewriter(Editor):
         if self.io == "float32" or not tensor.is_float or name not in self.plan.params:
             self.tensors[name] = tensor
             return name
-        self.tensors[name] = _typed(tensor, self.plan.params[name])
+        self.tensors[name] = _typed(tensor, self.at_border(self.plan.params[name]))
         return name
+
+    def at_border(self, params: QuantParams) -> QuantParams:
+        """Returns what an integer input or output has for its parameters inside; bytes are int8 moved by 128."""
+        if self.io != "uint8":
+            return params
+        return replace(params, dtype="uint8", zero_point=tuple(point + 128 for point in params.zero_point))
 
     def output(self, name: str) -> str:
         """Returns the tensor that stands for a graph output, converted to what the border wants."""
@@ -129,6 +122,7 @@ class _Rewriter(Editor):
         if not tensor.is_float or tensor.is_constant:
             return name
         wanted = None if self.io == "float32" else self.plan.params.get(name)
+        wanted = wanted and self.at_border(wanted)
         converted = self.converted(name, wanted)
         for original, kept in list(self.borders.items()):
             if kept == name:
@@ -136,6 +130,14 @@ class _Rewriter(Editor):
         if converted != name:
             self.borders[name] = converted
         return converted
+
+    def name_as_before(self, name: str, border: str) -> None:
+        """Lets an output that no signature names keep its name in the file; the integers behind it take another."""
+        shown = self.graph.tensors[name].file_name
+        self.tensors[border] = replace(self.tensors[border], file_name=name if shown is None else shown)
+        if name in self.tensors:
+            behind = self.tensors[name]
+            self.tensors[name] = replace(behind, file_name=self.fresh(f"{name}_{behind.dtype}"))
 
     def planned(self, node: Node) -> None:
         """Adds one operator in its planned form."""
@@ -183,6 +185,8 @@ class _Rewriter(Editor):
                     f"keeps it in {typed.dtype}. Plan it again."
                 )
             return name
+        if op.is_of_shape and name in self.tensors:
+            return name
         wanted = self.plan.edges.get(edge(node.name, position))
         if dtype is not None:
             role = next((role for role in op.weights if position in role[:2]), None)
@@ -202,6 +206,8 @@ class _Rewriter(Editor):
         have = self.tensors[name].quant if name in self.tensors else None
         if have == wanted:
             return name
+        if wanted is not None and (byte := self.of_byte(name)):
+            name = byte
         key = (name, wanted, "")
         if key not in self.made:
             if wanted is None:
@@ -209,6 +215,16 @@ class _Rewriter(Editor):
             else:
                 self.made[key] = self.conversion(QUANTIZE, name, wanted)
         return self.made[key]
+
+    def of_byte(self, name: str) -> str:
+        """Returns the input of bytes that a tensor is the CAST of, at the border of bytes; else the empty name.
+
+        Bytes are integers of scale 1 already: integers of another scale come straight from them.
+        """
+        made = self.casts.get(name, "")
+        if made:
+            self.tensors[made] = replace(self.tensors[made], quant=QuantParams("uint8", (1.0,), (0,)))
+        return made
 
     def conversion(self, op: str, name: str, wanted: QuantParams | None) -> str:
         """Adds a QUANTIZE or DEQUANTIZE and returns its output."""

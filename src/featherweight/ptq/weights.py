@@ -63,7 +63,8 @@ def weight_params(
     notes: list[str] = []
     if scheme.block_size and dtype == "int4" and form == "float32*int4" and axis == 0:
         if values.shape[-1] % scheme.block_size == 0:
-            _check_block_scales(scales_from_largest(largest, dtype, power_of_two=False, where=where), where)
+            if largest.max() != 0:
+                _check_block_scales(scales_from_largest(largest, dtype, power_of_two=False, where=where), where)
             notes.append(f"{where}: block scales are computed right by LiteRT's XNNPACK kernels only")
             return QuantParams(dtype, (), (), 0, scheme.block_size, f"{tensor.name}_scales"), notes
         notes.append(

@@ -86,7 +86,7 @@ class Session:
         self._shapes: dict[str, tuple[int, ...]] = {}
         self.is_stateful = any(tensor.is_variable for tensor in self.model.main.tensors.values())
         self._interpreter = _create(content or model, threads or default_threads(), resolver)
-        self._shapes = {name: tensor.shape for name, tensor in self.inputs.items()}
+        self._allocate()
 
     def __enter__(self) -> Session:
         return self
@@ -179,6 +179,17 @@ class Session:
             raise FeatherweightError("the session is closed. Open a new one.")
         return self._interpreter
 
+    def _allocate(self) -> None:
+        """Allocates the tensors at the file's own sizes; where those only stand for free ones, they may not do."""
+        try:
+            with _reported("load the model"), _without_notice():
+                self._running().allocate_tensors()
+        except FeatherweightError:
+            if all(-1 not in (tensor.shape_signature or ()) for tensor in self.inputs.values()):
+                raise
+        else:
+            self._shapes = {name: tensor.shape for name, tensor in self.inputs.items()}
+
     def _resize(self, shapes: dict[str, tuple[int, ...]]) -> None:
         interpreter = self._running()
         changed = {name: shape for name, shape in shapes.items() if shape != self._shapes.get(name)}
@@ -216,7 +227,7 @@ def with_outputs(model: Model, outputs: Sequence[str]) -> Model:
 
 
 def _create(model: Model | bytes | str | Path, threads: int, resolver: str) -> Any:
-    """Returns an interpreter with its tensors allocated."""
+    """Returns an interpreter whose tensors are not allocated yet."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     if isinstance(model, Model) and sum(weight_bytes(model).values()) > _LARGEST_COPY_BYTES:
@@ -229,11 +240,9 @@ def _create(model: Model | bytes | str | Path, threads: int, resolver: str) -> A
     else:
         source = {"model_content": tflite.write(model) if isinstance(model, Model) else bytes(model)}
     with _reported("load the model"), _without_notice():
-        interpreter = Interpreter(
+        return Interpreter(
             **source, num_threads=threads, experimental_op_resolver_type=OpResolverType[RESOLVERS[resolver]]
         )
-        interpreter.allocate_tensors()
-    return interpreter
 
 
 @contextlib.contextmanager

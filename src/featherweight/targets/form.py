@@ -9,7 +9,7 @@ from featherweight.graph.numerics import INTEGER_BITS
 
 def form_of(node: Node, graph: Graph) -> str | None:
     """Returns the form in which a node of a file computes, ``"float32"`` for float, None where it touches neither."""
-    if converts(node):
+    if converts(node) or operators.lookup(node.op).is_of_shape:
         return None
     op = operators.lookup(node.op)
     weight = op.input_of(node, op.weight)

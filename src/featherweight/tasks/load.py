@@ -10,9 +10,10 @@ from typing import Any
 
 from featherweight import tflite
 from featherweight.arguments import can_iterate, checked, flag, shapes, shown, stream
-from featherweight.errors import FormatError, LoweringError
+from featherweight.errors import FormatError, LoweringError, listed
 from featherweight.graph import Model
 from featherweight.lower import Lowered, keras, lower_with_notes
+from featherweight.passes.composites import composites
 from featherweight.passes.legalization import prepare
 
 _ALLOWED = (
@@ -63,7 +64,10 @@ def load_with_notes(
 ) -> Lowered:
     """Like `load`, with what lowering noted; what it returns can be quantized as it is."""
     loaded = _read_or_lower(source, unroll, fuse, samples, input_shapes)
-    return replace(loaded, model=prepare(loaded.model))
+    model, notes = prepare(loaded.model), loaded.notes
+    if gone := [name for name in composites(loaded.model) if name not in composites(model)]:
+        notes += (f"Composites were written out in plain operators: {listed(gone)}; a delegate may know their names.",)
+    return replace(loaded, model=model, notes=notes)
 
 
 def opened(source: Any, where: str, samples: Iterable[Any] | None = None) -> Model | bytes | Path:

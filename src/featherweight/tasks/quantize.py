@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from featherweight import tflite
 from featherweight.analysis.noise import OutputError, notes_on_noise, output_errors
 from featherweight.arguments import checked, choice, count, flag, shapes, stream, text
 from featherweight.calibration import calibrate, needs_histogram
-from featherweight.errors import RecipeError, TargetViolation, listed
+from featherweight.errors import FeatherweightError, RecipeError, TargetViolation, listed
 from featherweight.graph import Model
 from featherweight.operators.entries import entries, with_main
 from featherweight.passes.substitutes import substituted
@@ -51,7 +52,7 @@ class Quantized:
 @checked(
     {"samples": "limit"},
     calibration=stream,
-    io=choice("float32", "int8"),
+    io=choice("float32", "int8", "uint8"),
     strict=flag,
     ranges=text,
     limit=count(way="Data go to calibration=."),
@@ -87,7 +88,8 @@ def quantize(
             file of several signatures, a dict of them by the signatures' names: one that is left out stays float. For a
             model that keeps state, successive steps: they run in order, as one sequence from the initial state.
         target: the device, by name, TOML file or value.
-        io: ``float32`` or ``int8`` inputs and outputs; None takes the target's habit.
+        io: ``float32``, ``int8`` or ``uint8`` inputs and outputs (a CAST of bytes to floats is then part of the
+            conversion to integers); None takes the target's habit.
         strict: raise if any operator but the border conversions computes in float.
         ranges: ``minmax``, ``percentile``, ``mse`` or ``entropy``.
         plan: a plan (or its JSON file) to carry out instead of making one.
@@ -102,7 +104,7 @@ def quantize(
         progress: show progress on a terminal.
 
     Raises:
-        RecipeError: for an unknown name or option, or missing samples.
+        RecipeError: for an unknown name or option, missing samples, or a recipe that changes nothing on the target.
         DataError: for samples or weights that can't be used.
         TargetViolation: if `strict` is broken, with every operator that stands in the way.
     """
@@ -139,6 +141,7 @@ def quantize(
         decided = planning.plan(model, stats, recipe, target, io=io, ranges=ranges, integers=integers or strict)
         notes = [f"Recurrent layers: {listed(lowered.recurrent)}; {style.reason}."] if lowered.recurrent else []
         decided = replace(decided, notes=(*lowered.notes, *substitutes, *notes, *decided.notes))
+        require_change(decided)
     result = rewrite(model, decided)
     if strict:
         require_integer(result, decided)
@@ -168,9 +171,13 @@ def measured(
         if not samples:
             continue
         pair = with_main(before, index), with_main(after, index)
-        errors = output_errors(*pair, samples, limit)
-        noise = notes_on_noise(*pair, samples, errors, plan.recipe)
         where = f"signature '{entries(before)[index]}': " if len(seen) > 1 else ""
+        try:
+            errors = output_errors(*pair, samples, limit)
+            noise = notes_on_noise(*pair, samples, errors, plan.recipe)
+        except FeatherweightError as error:  # a file whose batch is not as free as it says
+            notes.append(f"{where}the outputs could not be compared with the float model's: {error}")
+            continue
         found += [replace(error, name=f"{where}{error.name}") for error in errors]
         notes += [f"{where}{note}" for note in noise]
     for note in notes:
@@ -215,6 +222,19 @@ def equalize(source: Any, *, samples: Iterable[Any] | None = None, input_shapes:
 def methods(recipe: recipes.Recipe) -> list[str]:
     """Returns the range methods that a recipe's rules name."""
     return [r.activation.ranges for r in recipe.rules if r.activation and r.activation.ranges]
+
+
+def require_change(plan: plans.Plan) -> None:
+    """Raises RecipeError if a plan leaves everything float: what it would return is the model that was given."""
+    if plan.forms or plan.dropped:
+        return
+    reasons = Counter(reason.partition(": ")[2] for reason in plan.kept_float.values())
+    found = [f"{reason} ({count} operators)" if count > 1 else reason for reason, count in reasons.most_common()]
+    why = listed(found, 3) if found else "it computes nothing with real numbers"
+    raise RecipeError(
+        f"Recipe '{plan.recipe}' on target '{plan.target}' changes nothing of this model: {why}. Choose another recipe "
+        "or target, or deliver the float model as it is."
+    )
 
 
 def require_integer(model: Model, plan: plans.Plan) -> None:

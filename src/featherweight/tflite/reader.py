@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,8 @@ class _Reader:
     def graph(self, sub: Any, own: list[str]) -> Graph:
         """Returns one subgraph; `own` are its tensors' names."""
         tensors = {name: self.tensor(t, name, own) for name, t in zip(own, sub.tensors or (), strict=True)}
+        fed = {*_named(sub.inputs, own), *(n for o in sub.operators or () for n in _named(o.outputs, own))}
+        tensors |= {n: replace(t, data=None) for n, t in tensors.items() if _is_absent(t, is_fed=n in fed)}
         nodes = tuple(self.node(operator, own) for operator in sub.operators or ())
         extras = {"debug_metadata_index": sub.debugMetadataIndex} if sub.debugMetadataIndex != -1 else {}
         inputs, outputs = _named(sub.inputs, own), _named(sub.outputs, own)
@@ -251,6 +254,12 @@ class _Reader:
             return tuple((_text(entry.name), own[entry.tensorIndex]) for entry in maps or ())
 
         return Signature(_text(packed.signatureKey), pairs(packed.inputs), pairs(packed.outputs), packed.subgraphIndex)
+
+
+def _is_absent(tensor: Tensor, *, is_fed: bool) -> bool:
+    """True where the buffer of a tensor holds nothing that is its value: LiteRT takes no bytes for no constant."""
+    has_nothing = tensor.data is not None and tensor.data.size == 0 and "externalBuffer" not in tensor.extras
+    return has_nothing and (is_fed or tensor.is_variable or tensor.elements > 0)
 
 
 def _named(indices: Sequence[int] | None, own: list[str]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@
 | PReLU | five elementwise operators |
 | softmax of attention | its maximum is subtracted before SOFTMAX subtracts it again |
 | embedding lookup | twelve operators around GATHER_ND |
+| the largest of a row, sorting | refused |
 | bilinear resize | two BATCH_MATMUL and two TRANSPOSE |
 | nearest resize | BROADCAST_TO |
 | pooling over one or three dimensions | STABLEHLO_REDUCE_WINDOW, for which there is no integer kernel |
@@ -23,6 +24,7 @@ from featherweight.lower.rewrites.lifting import LIFTING_RULES
 from featherweight.lower.rewrites.lookup import LOOKUP_RULE
 from featherweight.lower.rewrites.pooling import POOLING_RULES
 from featherweight.lower.rewrites.resizing import RESIZE_RULES
+from featherweight.lower.rewrites.sorting import SORTING_RULES
 from featherweight.lower.rewrites.transposed_conv import TRANSPOSED_CONV_RULE
 
 # Tried in this order.
@@ -30,6 +32,7 @@ RULES: tuple[Rule, ...] = (
     TRANSPOSED_CONV_RULE,
     LOOKUP_RULE,
     DENSE_RULE,
+    *SORTING_RULES,
     *RESIZE_RULES,
     *POOLING_RULES,
     *ACTIVATION_RULES,

@@ -70,7 +70,7 @@ def quantize_real(call: Call) -> tuple[np.ndarray, ...]:
     return (call.finish(truncated(rounded), qmin, qmax),)
 
 
-@kernel("QUANTIZE", "int8", "int16")
+@kernel("QUANTIZE", "int8", "int16", "uint8")
 def quantize_again(call: Call) -> tuple[np.ndarray, ...]:
     """Integers of one scale as integers of another; XNNPACK multiplies by 8 fractional bits."""
     (in_scale, in_zero), (out_scale, _) = call.affine(call.input(0)), call.affine(call.outputs[0])
