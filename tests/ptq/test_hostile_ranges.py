@@ -11,6 +11,7 @@ from tests.operators.oracle import RESOLVERS, Oracle
 from tests.ptq.nets import CONV, Layer, layer, net, ranges, sqnr_db, unary, weights
 
 from featherweight import operators
+from featherweight.errors import RecipeError
 from featherweight.graph import Model, Tensor
 from featherweight.ptq.planning import plan
 from featherweight.runtime import run, run_reference
@@ -82,7 +83,11 @@ def test_hostile_ranges_run_and_are_what_kernels_promise(name: str, recipe: str,
             }
             for _ in range(3)
         ]
-        q = quantize(model, recipe, calibration=feeds, progress=False)
+        try:
+            q = quantize(model, recipe, calibration=feeds, progress=False)
+        except RecipeError as error:  # its one operator stays float
+            assert "changes nothing of this model" in str(error), sizes
+            continue
         assert check(q.model, "litert") == (), sizes
         content = write(q.model)
         is_float = not any(t.dtype in ("int8", "int16") for t in q.model.main.tensors.values() if t.quant)
@@ -127,11 +132,8 @@ def quotient(sizes: np.ndarray) -> tuple[Model, list[dict[str, np.ndarray]]]:
 @pytest.mark.parametrize("recipe", ["int8", "int16x8"])
 def test_what_computes_divisors_near_zero_is_float(recipe: str) -> None:
     model, feeds = quotient(np.array([1e-6, 1e-3, 0.5]))
-    q = quantize(model, recipe, calibration=feeds, progress=False)
-    assert {"p", "m", "s"} <= q.plan.kept_float.keys()
-    assert "that DIV 'y' divides by" in q.plan.kept_float["s"]
-    right, got = (np.concatenate([np.asarray(run(m, f)) for f in feeds]) for m in (model, q.model))
-    assert sqnr_db(right, got) >= 40.0
+    with pytest.raises(RecipeError, match=r"some values that DIV 'y' divides by \(3 operators\)"):
+        quantize(model, recipe, calibration=feeds, progress=False)
     model, feeds = quotient(np.array([0.4, 0.5, 0.6]))
     q = quantize(model, recipe, calibration=feeds, progress=False)
     assert not {"m", "p"} & q.plan.kept_float.keys()

@@ -176,7 +176,10 @@ def test_a_configuration_with_old_words_is_restored() -> None:
         (lambda: fw.quantize(classifier(), calibration="train.npz"), "Load the data first, and pass its arrays"),
         (lambda: fw.quantize(classifier(), X), r"The recipe is an ndarray .*Choose one of dynamic, float16"),
         (lambda: fw.quantize(classifier(), "int8", X), "Name the arguments"),
-        (lambda: fw.quantize(classifier(), calibration=X, io="uint4"), r"io is 'uint4' \(allowed: float32, int8\)"),
+        (
+            lambda: fw.quantize(classifier(), calibration=X, io="uint4"),
+            r"io is 'uint4' \(allowed: float32, int8, uint8\)",
+        ),
         (lambda: fw.quantize(classifier(), calibration=X, limit=X), r"limit is an ndarray .* Data go to calibration="),
         (lambda: fw.quantize(calibration=X), "missing a required argument: 'source'"),
         (lambda: fw.prune(classifier(), amount=0.5), r"Did you mean sparsity=\?"),
