@@ -86,7 +86,8 @@ def test_hostile_ranges_run_and_are_what_kernels_promise(name: str, recipe: str,
         try:
             q = quantize(model, recipe, calibration=feeds, progress=False)
         except RecipeError as error:  # its one operator stays float
-            assert "changes nothing of this model" in str(error), sizes
+            if "changes nothing of this model" not in str(error):
+                raise
             continue
         assert check(q.model, "litert") == (), sizes
         content = write(q.model)
