@@ -187,7 +187,12 @@ def _arrays(sample: Any, inputs: Sequence[Input]) -> list[np.ndarray]:
             arrays = list(sample)
     if len(arrays) != len(inputs):
         raise LoweringError(f"A sample has {len(arrays)} arrays; the model has {len(inputs)} inputs.")
-    return [np.asarray(array) for array in arrays]
+    return [_sample(np.asarray(array), item) for array, item in zip(arrays, inputs, strict=True)]
+
+
+def _sample(array: np.ndarray, item: Input) -> np.ndarray:
+    """Returns a sample without the axis of an array of samples that it was cut out of."""
+    return array[0] if array.ndim == len(item.shape) + 1 and array.shape[0] == 1 else array
 
 
 def _example(shape: Sequence[int | None]) -> str:

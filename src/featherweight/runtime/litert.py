@@ -81,7 +81,8 @@ class Session:
         if resolver == "reference":
             _refuse_abort(self.model)
         self.inputs = input_tensors(self.model)
-        self.outputs = {n: self.model.main.tensors[t] for n, t in io_names(self.model)[1].items()}
+        names = io_names(self.model)[1] if outputs is None else dict(zip(outputs, outputs, strict=True))
+        self.outputs = {name: self.model.main.tensors[tensor] for name, tensor in names.items()}
         self._index = {name: index for index, name in enumerate(self.model.main.tensors)}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self.is_stateful = any(tensor.is_variable for tensor in self.model.main.tensors.values())

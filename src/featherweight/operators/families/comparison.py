@@ -42,7 +42,7 @@ for _name, _options in (("LOGICAL_AND", "LogicalAndOptions"), ("LOGICAL_OR", "Lo
 register(Op("LOGICAL_NOT", "LogicalNotOptions", axes="same"))
 for _name, _options in (("BITWISE_XOR", "BitwiseXorOptions"), ("RIGHT_SHIFT", "RightShiftOptions")):
     register(Op(_name, _options, axes="joined"))
-register(Op("BITCAST", axes="same"))
+register(Op("BITCAST", "BitcastOptions", axes="same"))
 
 _FRACTION_BITS = 8
 
