@@ -140,3 +140,10 @@ def test_tables_without_a_c_library_are_rounded_from_float64(monkeypatch: pytest
     assert rounded.dtype == library.dtype == np.float32
     np.testing.assert_array_max_ulp(rounded, library, 2)
     np.testing.assert_array_equal(rounded, np.tanh(points.astype(np.float64)).astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+def test_corners_and_centers_of_pixels_are_not_aligned_together(dtype: str) -> None:
+    arrays = {"x": np.ones((1, 4, 4, 1), dtype), "size": np.array([6, 6], np.int32)}
+    with pytest.raises(UnsupportedOp, match="aligned corners together with half-pixel centers are not supported"):
+        run("RESIZE_BILINEAR", arrays, dtype, attrs={"align_corners": True, "half_pixel_centers": True})

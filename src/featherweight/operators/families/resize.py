@@ -20,6 +20,17 @@ def _modes(call: Call) -> tuple[bool, bool]:
     return bool(call.node.attrs.get("align_corners")), bool(call.node.attrs.get("half_pixel_centers"))
 
 
+def _bilinear_modes(call: Call) -> tuple[bool, bool]:
+    """Returns what `_modes` does.
+
+    Raises:
+        UnsupportedOp: if both are set, which LiteRT refuses.
+    """
+    if all(modes := _modes(call)):
+        raise call.unsupported("aligned corners together with half-pixel centers are not supported")
+    return modes
+
+
 @definition("RESIZE_NEAREST_NEIGHBOR", "*")
 def resize_nearest_neighbor(call: Call) -> tuple[Array, ...]:
     """Every output pixel is the input pixel that its position falls into; positions in float32."""
@@ -63,7 +74,7 @@ def interpolated(call: Call, x: Array, *, is_delegated: bool, xp: Any = on_numpy
     axis_of, bits = (delegated_axis, 11) if is_delegated else (fixed_axis, 10)
     dtype, half = x.dtype, 1 << (2 * bits - 1)
     for axis, size in zip((2, 1), call.integers(1)[::-1], strict=True):
-        low, high, weight = axis_of(int(x.shape[axis]), size, *_modes(call))
+        low, high, weight = axis_of(int(x.shape[axis]), size, *_bilinear_modes(call))
         weight = xp.cast(xp.convert_to_tensor(weight.astype(np.int32).reshape(-1, *([1] * (3 - axis)))), dtype)
         x = xp.take(x, low, axis=axis) * ((1 << bits) - weight) + xp.take(x, high, axis=axis) * weight
         x = xp.cast(x, dtype)
@@ -107,7 +118,7 @@ def resize_bilinear_of_reals(call: Call) -> tuple[Array, ...]:
     xp, x = call.xp, call.array(0)
     for axis, size in zip((1, 2), call.integers(1), strict=True):
         extent = int(x.shape[axis])
-        positions = _real_positions(extent, size, *_modes(call))
+        positions = _real_positions(extent, size, *_bilinear_modes(call))
         low = np.maximum(np.floor(positions), 0).astype(np.int32)
         high = np.minimum(np.ceil(positions), extent - 1).astype(np.int32)
         weight = np.clip(positions - low, 0, 1).astype(np.float32).reshape(-1, *([1] * (3 - axis)))
