@@ -151,7 +151,7 @@ def read_chain(source: str | Path, kind: str, link: str) -> tuple[Table, ...]:
         RecipeError: if there is no such table, a file is no TOML, or the links lead in a circle.
 
     >>> [table.where for table in read_chain("ethos-u65", "target", "extends")]
-    ["Target 'ethos-u65'", "Target 'ethos-u55'"]
+    ["Target 'ethos-u65'", "Target 'ethos-u55'", "Target 'ethos-u85'"]
     """
     if not isinstance(source, (str, Path)):
         names = f"the name of a {kind}, the path of a .toml file, or a {kind.capitalize()}"
