@@ -11,7 +11,9 @@ from tests.ptq.nets import Layer, add, dense, layer, net, softmax, weights
 
 from featherweight.analysis.noise import OutputError, notes_on_noise, output_errors
 from featherweight.graph import Model
+from featherweight.tasks.finalize import finalize
 from featherweight.tasks.quantize import quantize
+from featherweight.tasks.quantize_aware import quantize_aware
 
 ROW = (1, 8)
 
@@ -146,3 +148,14 @@ def test_errors_are_those_of_the_samples() -> None:
     model = columns(1, 2)
     (error,) = output_errors(model, model, feeds(3))
     assert error == OutputError("y", 3, np.inf, np.inf, (np.inf, np.inf))
+
+
+@pytest.mark.parametrize("axes", [(), (1,)], ids=["examples", "batches of one"])
+def test_the_rows_of_an_array_are_measured(axes: tuple[int, ...]) -> None:
+    model = columns(1.0, 1.0, 1.0)
+    rows = np.random.default_rng(0).normal(size=(16, *axes, 8)).astype(np.float32)
+    quantized = quantize(model, calibration=rows, progress=False)
+    assert quantized.plan.notes == ()
+    assert [error.examples for error in quantized.report.outputs] == [16]
+    trained = finalize(quantize_aware(model, calibration=rows, progress=False), samples=rows)
+    assert [error.examples for error in trained.report.outputs] == [16]

@@ -17,7 +17,7 @@ from featherweight.ptq import plan as plans
 from featherweight.ptq.rewrite import rewrite
 from featherweight.report import make_report
 from featherweight.targets import target as targets
-from featherweight.tasks.load import peeked
+from featherweight.tasks.load import as_fed, peeked
 from featherweight.tasks.quantize import Quantized, measured
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ def finalize(model: QuantizedModel, *, samples: Iterable[Any] | None = None) -> 
     if not int(np.asarray(model.scales.step)):
         notes.append("nothing was trained: this is what quantize makes of the model")
     violations = targets.check(result, model.blueprint.origin.target)
-    plan, errors = measured(trained, result, replace(plan, notes=(*plan.notes, *notes)), {0: peeked(samples)[0]})
+    first = as_fed(peeked(samples)[0], trained.main)
+    plan, errors = measured(trained, result, replace(plan, notes=(*plan.notes, *notes)), {0: first})
     return Quantized(result, plan, replace(make_report(trained, result, plan, violations), outputs=errors))
 
 

@@ -26,7 +26,7 @@ from featherweight.recipes import recipe as recipes
 from featherweight.report import Report, make_report
 from featherweight.runtime.samples import by_signature
 from featherweight.targets import target as targets
-from featherweight.tasks.load import load, load_with_notes, peeked
+from featherweight.tasks.load import as_fed, load, load_with_notes, peeked
 
 _log = logging.getLogger("featherweight")
 
@@ -187,7 +187,8 @@ def measured(
 
 def _peeked_parts(calibration: Any, model: Model) -> dict[int, tuple[list[Any] | None, Any]]:
     """Returns graph → (its first samples, all of them), for the graphs that samples are given for."""
-    return {index: peeked(part) for index, part in by_signature(calibration, model).items()}
+    found = {index: peeked(part) for index, part in by_signature(calibration, model).items()}
+    return {index: (as_fed(first, model.graphs[index]), part) for index, (first, part) in found.items()}
 
 
 def _check_decided(plan: plans.Plan, io: str | None, ranges: str, *, integers: bool) -> None:

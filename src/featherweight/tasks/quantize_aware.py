@@ -24,7 +24,7 @@ from featherweight.recipes import recipe as recipes
 from featherweight.runtime.benchmark import random_inputs
 from featherweight.runtime.samples import as_feeds, input_tensors
 from featherweight.targets import target as targets
-from featherweight.tasks.load import load, peeked
+from featherweight.tasks.load import as_fed, load, peeked
 from featherweight.tasks.quantize import measured, methods, require_integer
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def quantize_aware(
     recipe, target = recipes.load(recipe), targets.load(target)
     first, calibration = peeked(calibration)
     model, substitutes = load(source, unroll=True, samples=first, input_shapes=input_shapes), ()
+    first = as_fed(first, model.main)
     if recipe.needs_ranges:
         model, substitutes = substituted(model, target)
     exposed = expose(model)
