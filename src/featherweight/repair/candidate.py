@@ -1,0 +1,92 @@
+"""What a repair takes and gives: a float graph with the plan that the one rewriter carries out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from featherweight.calibration import Stats, calibrate, needs_histogram
+from featherweight.graph import Model
+from featherweight.ptq import planning
+from featherweight.ptq.plan import Plan
+from featherweight.ptq.rewrite import rewrite
+from featherweight.recipes.recipe import Recipe
+from featherweight.targets.target import Target
+
+Arrays = Mapping[str, np.ndarray]
+"""What one run takes: public input name → array with a batch dimension."""
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What all repairs of one model share.
+
+    Attributes:
+        io, ranges, integers: as `planning.plan` takes them.
+        samples: feeds that repairs may choose by.
+        held_out: feeds that only judge what a repair brought.
+    """
+
+    target: Target
+    samples: tuple[Arrays, ...]
+    held_out: tuple[Arrays, ...]
+    io: str | None = None
+    ranges: str = "minmax"
+    integers: bool = False
+    progress: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A float graph with what is decided about it; `stats` are of that very graph."""
+
+    model: Model
+    recipe: Recipe
+    stats: Stats | None
+    plan: Plan
+    notes: tuple[str, ...] = ()
+
+    def with_note(self, note: str) -> Candidate:
+        """Returns the candidate with one more note, which the plan will hold."""
+        return replace(self, notes=(*self.notes, note))
+
+
+@dataclass(frozen=True)
+class Repair:
+    """One way to lose less.
+
+    Attributes:
+        name: what users call it.
+        description: what it does, in half a sentence.
+        apply: returns a changed candidate, or why there is nothing that it can do. It raises DataError only for data
+            that no repair could use.
+        costs: a rough order of what it takes: 1 for seconds, 2 for a minute, 3 for many minutes.
+    """
+
+    name: str
+    description: str
+    apply: Callable[[Setting, Candidate], Candidate | str]
+    costs: int = 1
+
+
+def planned(setting: Setting, model: Model, recipe: Recipe, *, stats: Stats | None = None) -> Candidate:
+    """Returns a float graph with a new plan; it is calibrated where the recipe needs that and no `stats` are given.
+
+    Raises:
+        DataError, RecipeError: as `calibrate` and `planning.plan`.
+    """
+    if stats is None and recipe.needs_ranges:
+        named = [rule.activation.ranges for rule in recipe.rules if rule.activation and rule.activation.ranges]
+        histograms = any(needs_histogram(method) for method in (setting.ranges, *named))
+        stats = calibrate(model, setting.samples, histograms=histograms, progress=setting.progress)
+    plan = planning.plan(
+        model, stats, recipe, setting.target, io=setting.io, ranges=setting.ranges, integers=setting.integers
+    )
+    return Candidate(model, recipe, stats, plan)
+
+
+def integer_model(candidate: Candidate) -> Model:
+    """Returns what the candidate becomes: its graph in the plan's integers."""
+    return rewrite(candidate.model, candidate.plan)

@@ -1,0 +1,124 @@
+"""Judges what a repair brought: the outputs of the real runtime on samples that no repair has seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from featherweight.analysis.borders import dequantized, integer_feeds, matched_names
+from featherweight.graph import Model, io_names, producers
+from featherweight.operators import lookup
+from featherweight.operators.relevance import LARGEST_ORDINARY
+from featherweight.repair.candidate import Arrays
+from featherweight.runtime.litert import Session
+
+# Ratios beyond these say nothing more: an output that is lost, and one that is right to float32's own error.
+_LOWEST_DB, _HIGHEST_DB = -20.0, 100.0
+# Outputs with so few columns have a meaning for each: they are judged column by column.
+_MOST_COLUMNS = 64
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A paired difference of two models on the same examples.
+
+    Attributes:
+        db: mean over examples of what the second model is nearer to the float one than the first, in dB.
+        error_db: the standard error of that mean; infinite for a single example.
+        examples: how many there were.
+    """
+
+    db: float
+    error_db: float
+    examples: int
+
+    @property
+    def is_sure(self) -> bool:
+        """True where the mean is more than two standard errors above zero."""
+        return self.db > 2 * self.error_db and self.db > 0
+
+    def __str__(self) -> str:
+        return f"{self.db:+.2f} ± {self.error_db:.2f} dB"
+
+
+class Judge:
+    """Knows the float model's outputs on held-out samples.
+
+    Args:
+        model: the float model whose function is wanted.
+        held_out: feeds of it.
+    """
+
+    def __init__(self, model: Model, held_out: Sequence[Arrays]) -> None:
+        self.model, self.held_out = model, held_out
+        graph, made = model.main, producers(model.main)
+        self.outputs = {n: t for n, t in io_names(model)[1].items() if graph.tensors[t].is_float}
+        is_probability = {n: t in made and lookup(made[t].op).probability for n, t in self.outputs.items()}
+        with Session(model) as session:
+            runs = [{n: y for n, y in session.run(feed).items() if n in self.outputs} for feed in held_out]
+        self.wanted = runs
+        self.spread = {
+            name: _variances([run[name] for run in runs])
+            for name in self.outputs
+            if not is_probability[name] and 1 < runs[0][name].shape[-1] <= _MOST_COLUMNS and runs[0][name].ndim > 1
+        }
+
+    def levels(self, model: Model) -> np.ndarray:
+        """Returns the ratio of the float outputs to a model's error for each held-out run, dB, float64 (runs,).
+
+        It is the mean over the outputs. Where an output has up to 64 columns, each of them counts in units of its own
+        spread, so that a column of small numbers beside large ones is not hidden; not those of probabilities.
+        """
+        names = matched_names(self.model, model)
+        found = list(io_names(model)[1])
+        with Session(model) as session:
+            is_same = set(io_names(self.model)[1]) == set(found)
+            others = {n: n if is_same else found[i] for i, n in enumerate(io_names(self.model)[1])}
+            levels: list[float] = []
+            for feed, wanted in zip(self.held_out, self.wanted, strict=True):
+                given = session.run(integer_feeds({names[n]: values for n, values in feed.items()}, model))
+                pairs = {n: (x, dequantized(given[others[n]], session.outputs[others[n]])) for n, x in wanted.items()}
+                each = [_level(x, y, self.spread.get(n)) for n, (x, y) in pairs.items()]
+                levels.append(float(np.mean(each)) if each else _HIGHEST_DB)
+        return np.asarray(levels)
+
+
+def gain(before: np.ndarray, after: np.ndarray) -> Gain:
+    """Returns the paired difference of `Judge.levels` of two models.
+
+    >>> str(gain(np.array([10.0, 12.0]), np.array([11.0, 13.5])))
+    '+1.25 ± 0.25 dB'
+    """
+    differences = after - before
+    count = len(differences)
+    error = float(differences.std(ddof=1)) / math.sqrt(count) if count > 1 else math.inf
+    return Gain(float(differences.mean()), error, count)
+
+
+def _variances(runs: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the variance of each column over all rows of all runs; those that hardly vary count as much as most."""
+    rows = np.concatenate([run.reshape(-1, run.shape[-1]).astype(np.float64) for run in runs])
+    found = np.where(np.abs(rows) < LARGEST_ORDINARY, rows, np.nan)
+    with np.errstate(all="ignore"):
+        variances = np.nan_to_num(np.nanvar(found, axis=0))
+    varying = variances[variances > 0]
+    floor = float(np.median(varying)) * 1e-6 if varying.size else 1.0
+    return np.where(variances > floor, variances, float(np.median(varying)) if varying.size else 1.0)
+
+
+def _level(x: np.ndarray, y: np.ndarray, spread: np.ndarray | None) -> float:
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    shown = (np.abs(x) < LARGEST_ORDINARY) & (np.abs(y) < LARGEST_ORDINARY)
+    noise = np.square(np.where(shown, x - y, 0.0))
+    signal = np.square(np.where(shown, x, 0.0))
+    if spread is not None:
+        noise, signal = noise / spread, signal / spread
+    power, error = float(signal.sum()), float(noise.sum())
+    if error == 0:
+        return _HIGHEST_DB
+    if power == 0:
+        return _LOWEST_DB
+    return float(np.clip(10 * math.log10(power / error), _LOWEST_DB, _HIGHEST_DB))
