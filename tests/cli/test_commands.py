@@ -167,8 +167,8 @@ def test_quantize_that_fails_writes_nothing(folder, args, message):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--improve", "gptq"], "unknown improvement 'gptq' (allowed: none, equalize)"),
-        (["--improve", "magic"], "unknown improvement 'magic' (allowed: none, equalize"),
+        (["--improve", "wizardry"], "'wizardry' is no repair (allowed: auto, none, equalize"),
+        (["--improve", "magic"], "'magic' is no repair (allowed: auto, none, equalize"),
         (["--samples", "3"], "--samples: it has no effect without --calibration. Leave it out."),
         (["--recurrent", "fused"], "--recurrent: it has no effect on a .tflite file"),
         (["--io", "int4"], "Invalid value for '--io'"),

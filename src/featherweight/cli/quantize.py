@@ -25,10 +25,8 @@ from featherweight.cli.harness import (
 
 if TYPE_CHECKING:
     from featherweight.graph import Model
-    from featherweight.lower import Lowered
     from featherweight.tasks.quantize import Quantized
 
-_IMPROVEMENTS = ("none", "equalize")
 # Evidence for the report: enough to rank tensors, in little time.
 _REPORT_SAMPLES = 32
 
@@ -100,22 +98,15 @@ def lower(
 
 
 def _improve(value: str) -> str:
-    for wish in (part.strip() for part in value.split(",")):
-        if wish not in _IMPROVEMENTS:
-            raise typer.BadParameter(f"unknown improvement '{wish}' (allowed: {', '.join(_IMPROVEMENTS)}).")
+    if value != "none":
+        from featherweight.errors import RecipeError
+        from featherweight.repair.improve import asked_repairs
+
+        try:
+            asked_repairs(value)
+        except RecipeError as error:
+            raise typer.BadParameter(str(error)) from error
     return value
-
-
-def _equalized(lowered: Lowered) -> Lowered:
-    """Returns a lowered model with its channels evened out, which its notes tell."""
-    from featherweight.tasks import quantize as pipeline
-
-    equalized = pipeline.equalize(lowered.model)
-    done = sum(not row.reason for row in equalized.tensors)
-    left = [f"'{row.name}': {row.reason}" for row in equalized.tensors if row.reason]
-    said = f"equalized the channels of {done} tensors between weights"
-    note = said + (f"; left alone: {'; '.join(left)}" if left else "")
-    return replace(lowered, model=equalized.model, notes=(*lowered.notes, note))
 
 
 @command("featherweight quantize model.tflite -o model_int8.tflite --recipe int8 --calibration train.npz")
@@ -144,7 +135,9 @@ def quantize(
     improve: Annotated[
         str,
         typer.Option(
-            metavar="LIST", callback=_improve, help="Accuracy recovery: none, or equalize (scales per tensor)."
+            metavar="LIST",
+            callback=_improve,
+            help="Repairs to make, with commas between; auto keeps what helps on a part of the samples.",
         ),
     ] = "none",
     io: Annotated[Io | None, typer.Option(help="Type of inputs and outputs; default: the target's habit.")] = None,
@@ -198,8 +191,6 @@ def quantize(
     lowered = open_lowered(
         model, input_shape, calibration[0] if calibration else None, unroll=style.unroll, fuse=style.fuse
     )
-    if "equalize" in improve.split(","):
-        lowered = _equalized(lowered)
     graph = lowered.model
     data = open_calibration(calibration, graph, preprocess=preprocess) if calibration else None
     result = pipeline.quantize(
@@ -212,6 +203,7 @@ def quantize(
         integers=integers,
         verify=verify,
         ranges=ranges,
+        improve=improve,
         plan=plan,
         limit=samples,
         recurrent=recurrent.value,

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from featherweight import tflite
 from featherweight.analysis.noise import OutputError, notes_on_noise, output_errors
-from featherweight.arguments import checked, choice, count, flag, shapes, stream, text
+from featherweight.arguments import checked, choice, count, either, flag, several, shapes, stream, text
 from featherweight.calibration import calibrate, needs_histogram
-from featherweight.errors import FeatherweightError, RecipeError, TargetViolation, listed
+from featherweight.errors import FeatherweightError, RecipeError, listed
 from featherweight.graph import Model
 from featherweight.operators.entries import entries, with_main
 from featherweight.passes.substitutes import substituted
@@ -23,21 +22,30 @@ from featherweight.ptq.equalization import Equalized, equalize_graph
 from featherweight.ptq.recurrent import choose_style
 from featherweight.ptq.rewrite import rewrite
 from featherweight.recipes import recipe as recipes
+from featherweight.repair.candidate import Setting
+from featherweight.repair.improve import AUTO, asked_repairs
 from featherweight.report import Report, make_report
 from featherweight.runtime.samples import by_signature
 from featherweight.targets import target as targets
 from featherweight.tasks.load import as_fed, load, load_with_notes, peeked
+from featherweight.tasks.repaired import repaired
+from featherweight.tasks.requirements import require_change, require_integer
 
 _log = logging.getLogger("featherweight")
 
 
 @dataclass(frozen=True, eq=False)
 class Quantized:
-    """A quantized model with the plan that it was made by and the report on it."""
+    """A quantized model with the plan that it was made by and the report on it.
+
+    Attributes:
+        float_model: the float graph that the plan is about: the lowered one, as repairs have changed it.
+    """
 
     model: Model
     plan: plans.Plan
     report: Report
+    float_model: Model | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         shape = repr(self.model).replace("Model", "Quantized model", 1)
@@ -59,6 +67,7 @@ class Quantized:
     recurrent=text,
     integers=flag,
     verify=flag,
+    improve=either(text, several(text), allowed="'auto', 'none', a repair, or several"),
     input_shapes=shapes,
     progress=flag,
 )
@@ -76,6 +85,7 @@ def quantize(
     recurrent: str = "auto",
     integers: bool = False,
     verify: bool = True,
+    improve: str | Sequence[str] | None = None,
     input_shapes: Any = None,
     progress: bool = True,
 ) -> Quantized:
@@ -100,6 +110,9 @@ def quantize(
             operators stay float where integers are slower on the target, or can't follow the values that they see.
         verify: run both models on some of the calibration samples (up to 16): the report then has the error of each
             output and of its columns, and a warning names what has become noise.
+        improve: repairs to make (`featherweight.repair`): a name, several, or ``auto`` for those that measurably
+            help on a quarter of the calibration samples, which calibration then leaves out. The plan's notes say what
+            each brought.
         input_shapes: as in `load`.
         progress: show progress on a terminal.
 
@@ -109,10 +122,12 @@ def quantize(
         TargetViolation: if `strict` is broken, with every operator that stands in the way.
     """
     recipe, target = recipes.load(recipe), targets.load(target)
+    repairs = asked_repairs(improve)
+    is_auto = AUTO in (improve or ())
     histograms = True in {needs_histogram(method) for method in (ranges, *methods(recipe))}
     given = plan if plan is None or isinstance(plan, plans.Plan) else plans.load(plan)
     if given is not None:
-        _check_decided(given, io, ranges, integers=integers)
+        _check_decided(given, io, ranges, integers=integers, improve=bool(repairs))
     first, calibration = peeked(calibration)
     style = choose_style(recipe, target, recurrent)
     lowered = load_with_notes(source, unroll=style.unroll, fuse=style.fuse, samples=first, input_shapes=input_shapes)
@@ -127,7 +142,12 @@ def quantize(
     substitutes: tuple[str, ...] = ()
     if recipe.needs_ranges:
         model, substitutes = substituted(model, target)
-    if decided is None:
+    seen = {index: part for index, (part, _) in parts.items()} if verify else {}
+    if decided is None and repairs:
+        wish = Setting(target, (), (), io, ranges, integers or strict, progress)
+        model, decided, held_out = repaired(wish, model, exact, recipe, repairs, parts, limit, is_auto=is_auto)
+        seen = {0: held_out or seen[0]} if seen else {}
+    elif decided is None:
         stats = None
         if recipe.needs_ranges and calibration is not None:
             named = {entries(model)[index]: part for index, (_, part) in parts.items()}
@@ -139,16 +159,16 @@ def quantize(
                 progress=progress,
             )
         decided = planning.plan(model, stats, recipe, target, io=io, ranges=ranges, integers=integers or strict)
+    if given is None:
         notes = [f"Recurrent layers: {listed(lowered.recurrent)}; {style.reason}."] if lowered.recurrent else []
         decided = replace(decided, notes=(*lowered.notes, *substitutes, *notes, *decided.notes))
         require_change(decided)
     result = rewrite(model, decided)
     if strict:
         require_integer(result, decided)
-    seen = {index: part for index, (part, _) in parts.items()} if verify else {}
     decided, errors = measured(exact, result, decided, seen, limit)
     report = make_report(exact, result, decided, targets.check(result, target))
-    return Quantized(result, decided, replace(report, outputs=errors))
+    return Quantized(result, decided, replace(report, outputs=errors), model)
 
 
 def measured(
@@ -191,9 +211,10 @@ def _peeked_parts(calibration: Any, model: Model) -> dict[int, tuple[list[Any] |
     return {index: (as_fed(first, model.graphs[index]), part) for index, (first, part) in found.items()}
 
 
-def _check_decided(plan: plans.Plan, io: str | None, ranges: str, *, integers: bool) -> None:
+def _check_decided(plan: plans.Plan, io: str | None, ranges: str, *, integers: bool, improve: bool) -> None:
     """Raises RecipeError for wishes that a plan has decided otherwise, or for good."""
-    idle = [name for name, wish in (("ranges", ranges != "minmax"), ("integers", integers)) if wish]
+    wishes = (("ranges", ranges != "minmax"), ("integers", integers), ("improve", improve))
+    idle = [name for name, wish in wishes if wish]
     idle += ["io"] if io not in (None, plan.io) else []
     if idle:
         raise RecipeError(
@@ -223,36 +244,3 @@ def equalize(source: Any, *, samples: Iterable[Any] | None = None, input_shapes:
 def methods(recipe: recipes.Recipe) -> list[str]:
     """Returns the range methods that a recipe's rules name."""
     return [r.activation.ranges for r in recipe.rules if r.activation and r.activation.ranges]
-
-
-def require_change(plan: plans.Plan) -> None:
-    """Raises RecipeError if a plan leaves everything float: what it would return is the model that was given."""
-    if plan.forms or plan.dropped:
-        return
-    reasons = Counter(reason.partition(": ")[2] for reason in plan.kept_float.values())
-    found = [f"{reason} ({count} operators)" if count > 1 else reason for reason, count in reasons.most_common()]
-    why = listed(found, 3) if found else "it computes nothing with real numbers"
-    raise RecipeError(
-        f"Recipe '{plan.recipe}' on target '{plan.target}' changes nothing of this model: {why}. Choose another recipe "
-        "or target, or deliver the float model as it is."
-    )
-
-
-def require_integer(model: Model, plan: plans.Plan) -> None:
-    """Raises TargetViolation if an operator computes in float, naming each, with the plan's reason."""
-    found: list[str] = []
-    for graph in model.graphs:
-        for node in graph.nodes:
-            form = targets.form_of(node, graph)
-            if form is None and (targets.is_border(node, graph) or not targets.converts(node)):
-                continue
-            if form is None or form.startswith("float32"):
-                reason = plan.kept_float.get(node.name) or (
-                    "converts between float and integer operators" if form is None else f"computes in {form}"
-                )
-                found.append(f"{node.op} '{node.name}' ({reason.removeprefix(f'{node.op}: ')})")
-    if found:
-        raise TargetViolation(
-            f"strict: {len(found)} operators are not integer: {listed(found, 20)}. Choose another recipe or target, "
-            "change these layers, or leave `strict` out."
-        )

@@ -25,7 +25,8 @@ from featherweight.runtime.benchmark import random_inputs
 from featherweight.runtime.samples import as_feeds, input_tensors
 from featherweight.targets import target as targets
 from featherweight.tasks.load import as_fed, load, peeked
-from featherweight.tasks.quantize import measured, methods, require_integer
+from featherweight.tasks.quantize import measured, methods
+from featherweight.tasks.requirements import require_integer
 
 if TYPE_CHECKING:
     from featherweight.training.graph.exposed import Exposed

@@ -1,0 +1,167 @@
+"""Tries repairs on a model, judges each on held-out samples, and keeps what helps."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from featherweight.errors import DataError, FeatherweightError, RecipeError, listed
+from featherweight.graph import Model
+from featherweight.operators.entries import entries
+from featherweight.repair.candidate import Arrays, Candidate, Repair, Setting, integer_model
+from featherweight.repair.judge import Gain, Judge, gain
+from featherweight.repair.repairs import REPAIRS
+from featherweight.runtime.progress import track
+from featherweight.runtime.samples import feeds, input_tensors
+
+AUTO = "auto"
+_log = logging.getLogger("featherweight")
+
+# Examples that repairs work with, and those of them that judge: one in four, within these bounds.
+_MOST_EXAMPLES = 256
+_LEAST_HELD_OUT, _MOST_HELD_OUT = 4, 32
+LEAST_EXAMPLES = 8
+# A gain below this is nobody's business, however sure it is.
+_LEAST_GAIN_DB = 0.05
+# A difference between the samples that were calibrated with and those held out that says something about them.
+_LEAST_DIFFERENCE_DB = 3.0
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One repair that was tried.
+
+    Attributes:
+        gain: what it brought on held-out samples; None where it was not measured.
+        seconds: what it took, measuring included.
+        is_kept: whether the model has it.
+        reason: why not, or what else there is to say.
+    """
+
+    name: str
+    gain: Gain | None
+    seconds: float
+    is_kept: bool
+    reason: str = ""
+
+    def __str__(self) -> str:
+        verdict = "kept" if self.is_kept else "not kept"
+        measured = f"{self.gain} at the output, " if self.gain else ""
+        return f"{self.name}: {measured}{self.seconds:.0f} s, {verdict}" + (f" ({self.reason})" if self.reason else "")
+
+
+def asked_repairs(improve: str | Sequence[str] | None) -> tuple[Repair, ...]:
+    """Returns the repairs that `improve` names, in the order in which they build on each other.
+
+    Args:
+        improve: None, ``"none"``, ``"auto"`` for all of them, a name, or several (also in one text, with commas).
+
+    Raises:
+        RecipeError: for a name that no repair has.
+    """
+    names = improve.split(",") if isinstance(improve, str) else list(improve or ())
+    names = [name.strip().replace("_", "-") for name in names if name.strip() not in ("", "none")]
+    known = {repair.name: repair for repair in REPAIRS}
+    for name in names:
+        if name not in (*known, AUTO):
+            raise RecipeError(f"improve: '{name}' is no repair (allowed: {AUTO}, none, {listed(known)}).")
+    return tuple(repair for repair in REPAIRS if repair.name in names or AUTO in names)
+
+
+def divided(
+    samples: Iterable[Any], model: Model, limit: int | None, *, is_auto: bool
+) -> tuple[tuple[Arrays, ...], tuple[Arrays, ...]]:
+    """Returns feeds of single runs to repair with, and others, spread evenly among them, to judge by.
+
+    Of a model that keeps state from run to run the last ones judge: samples follow each other there.
+
+    Raises:
+        DataError: if there are less than 8 examples, and they are to decide.
+    """
+    most = min(limit or _MOST_EXAMPLES, _MOST_EXAMPLES)
+    found = [feed.arrays for feed in feeds(samples, model, limit=most, batch=1 if input_tensors(model) else None)]
+    if len(found) < LEAST_EXAMPLES and not is_auto:
+        return tuple(found), ()
+    if len(found) < LEAST_EXAMPLES:
+        raise DataError(
+            f"improve: {len(found)} samples are too few to tell what helps (at least {LEAST_EXAMPLES}; a hundred are "
+            "better). Pass more calibration samples, or name the repairs that are to be applied unmeasured."
+        )
+    count = min(max(_LEAST_HELD_OUT, len(found) // 4), _MOST_HELD_OUT)
+    if any(tensor.is_variable for tensor in model.main.tensors.values()):
+        return tuple(found[:-count]), tuple(found[-count:])
+    places = {int(place) for place in (np.arange(count) + 0.5) * len(found) / count}
+    held_out = tuple(found[i] for i in sorted(places))
+    return tuple(feed for i, feed in enumerate(found) if i not in places), held_out
+
+
+def check_improvable(model: Model) -> None:
+    """Raises RecipeError for a model whose signatures would need samples of their own."""
+    if len(entries(model)) > 1:
+        raise RecipeError(
+            f"improve: the model has the signatures {listed(entries(model).values())}, and repairs work on models of "
+            "one. Leave improve out."
+        )
+
+
+def improved(
+    setting: Setting, candidate: Candidate, reference: Model, repairs: Sequence[Repair], *, is_auto: bool
+) -> tuple[Candidate, tuple[Attempt, ...]]:
+    """Returns what repairs made of a candidate, and what each brought.
+
+    Args:
+        setting: has held-out samples, or none: then nothing is measured, and everything kept.
+        candidate: what to start from.
+        reference: the float model whose outputs are wanted.
+        repairs: in the order to try them.
+        is_auto: keep only what is measurably better; else what was asked for is kept, and said to be worse where it is.
+
+    Raises:
+        DataError: for samples that no repair could use.
+    """
+    judge = Judge(reference, setting.held_out) if setting.held_out else None
+    levels = judge.levels(integer_model(candidate)) if judge else np.zeros(0)
+    attempts: list[Attempt] = []
+    for repair in track(repairs, "improving", total=len(repairs), enabled=setting.progress):
+        start = time.monotonic()
+        try:
+            found = repair.apply(setting, candidate)
+        except DataError:
+            raise
+        except FeatherweightError as error:
+            found = f"it can't be applied: {error}"
+        if isinstance(found, str):
+            attempts.append(Attempt(repair.name, None, time.monotonic() - start, False, found))
+        else:
+            after = judge.levels(integer_model(found)) if judge else levels
+            brought = gain(levels, after) if judge else None
+            is_better = brought is None or (brought.is_sure and brought.db >= _LEAST_GAIN_DB)
+            reason = "" if is_better else "no sure gain on held-out samples"
+            reason = reason if judge else f"not measured: less than {LEAST_EXAMPLES} samples"
+            attempts.append(Attempt(repair.name, brought, time.monotonic() - start, is_better or not is_auto, reason))
+            if attempts[-1].is_kept:
+                candidate, levels = found, after
+        _log.info("improve: %s", attempts[-1])
+    return candidate, tuple(attempts)
+
+
+def with_notes(setting: Setting, candidate: Candidate, reference: Model, attempts: Sequence[Attempt]) -> Candidate:
+    """Returns the candidate with notes on what repairs brought, and on samples that disagree with those held out."""
+    notes = [f"improve: {attempt}" for attempt in attempts]
+    if setting.held_out:
+        model = integer_model(candidate)
+        own = Judge(reference, setting.samples[: len(setting.held_out)]).levels(model)
+        others = Judge(reference, setting.held_out).levels(model)
+        error = float(np.hypot(own.std(ddof=1), others.std(ddof=1))) / np.sqrt(len(others))
+        lost = float(own.mean() - others.mean())
+        if lost > max(_LEAST_DIFFERENCE_DB, 2 * error):
+            notes.append(
+                f"improve: held-out samples are {lost:.1f} dB worse than those that were calibrated with: these do not "
+                "cover what occurs. Calibrate with more, or more typical, samples"
+            )
+    return replace(candidate, plan=replace(candidate.plan, notes=(*candidate.plan.notes, *candidate.notes, *notes)))

@@ -1,0 +1,43 @@
+"""What a plan and a quantized model must be, before they are handed out."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from featherweight.errors import RecipeError, TargetViolation, listed
+from featherweight.graph import Model
+from featherweight.ptq import plan as plans
+from featherweight.targets import target as targets
+
+
+def require_change(plan: plans.Plan) -> None:
+    """Raises RecipeError if a plan leaves everything float: what it would return is the model that was given."""
+    if plan.forms or plan.dropped:
+        return
+    reasons = Counter(reason.partition(": ")[2] for reason in plan.kept_float.values())
+    found = [f"{reason} ({count} operators)" if count > 1 else reason for reason, count in reasons.most_common()]
+    why = listed(found, 3) if found else "it computes nothing with real numbers"
+    raise RecipeError(
+        f"Recipe '{plan.recipe}' on target '{plan.target}' changes nothing of this model: {why}. Choose another recipe "
+        "or target, or deliver the float model as it is."
+    )
+
+
+def require_integer(model: Model, plan: plans.Plan) -> None:
+    """Raises TargetViolation if an operator computes in float, naming each, with the plan's reason."""
+    found: list[str] = []
+    for graph in model.graphs:
+        for node in graph.nodes:
+            form = targets.form_of(node, graph)
+            if form is None and (targets.is_border(node, graph) or not targets.converts(node)):
+                continue
+            if form is None or form.startswith("float32"):
+                reason = plan.kept_float.get(node.name) or (
+                    "converts between float and integer operators" if form is None else f"computes in {form}"
+                )
+                found.append(f"{node.op} '{node.name}' ({reason.removeprefix(f'{node.op}: ')})")
+    if found:
+        raise TargetViolation(
+            f"strict: {len(found)} operators are not integer: {listed(found, 20)}. Choose another recipe or target, "
+            "change these layers, or leave `strict` out."
+        )
