@@ -17,7 +17,7 @@ from featherweight.calibration import TensorStats
 from featherweight.calibration.details import Magnitudes
 from featherweight.graph import Graph, Node, Tensor, consumers, producers
 from featherweight.graph.numerics import QuantParams
-from featherweight.ptq.forms import Forms
+from featherweight.ptq.forms.decisions import Forms
 
 # The least signal-to-noise ratio, in dB, that one operator or tensor alone may leave: what is left of 8 or 16 bits
 # where they fit. Below, it costs more than all roundings around it.

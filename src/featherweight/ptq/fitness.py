@@ -19,7 +19,7 @@ from featherweight.operators.call import Call
 from featherweight.operators.profiles import Profile
 from featherweight.ptq import factors
 from featherweight.ptq.factors import LEAST_DB
-from featherweight.ptq.forms import Forms
+from featherweight.ptq.forms.decisions import Forms
 from featherweight.ptq.plan import edge
 from featherweight.targets.target import Target, broken
 

@@ -12,7 +12,7 @@ from featherweight.errors import listed
 from featherweight.graph import Graph, Node
 from featherweight.graph.numerics import QuantParams, integer_range
 from featherweight.operators.scale_groups import sharing, united
-from featherweight.ptq.forms import Forms
+from featherweight.ptq.forms.decisions import Forms
 from featherweight.ptq.ranges import Ranges
 
 # How much wider than a tensor those must be that share its grid for it to keep its own: what that wins its other

@@ -19,7 +19,9 @@ from featherweight.operators.call import FUSED_BOUNDS
 from featherweight.operators.families.control import VALUE, uses
 from featherweight.ptq import recurrent
 from featherweight.ptq.fitness import unfaithful, unfit
-from featherweight.ptq.forms import Forms, freed_form, real_tensors, stored_types, weight_roles
+from featherweight.ptq.forms.decisions import Forms, freed_form
+from featherweight.ptq.forms.following import stored_types
+from featherweight.ptq.forms.nodes import real_tensors, weight_roles
 from featherweight.ptq.groups import fixed_outputs, integer_nodes, notes_on_parts, tied_groups
 from featherweight.ptq.partners import MOST_STEPS, Partners, is_blank
 from featherweight.ptq.plan import edge

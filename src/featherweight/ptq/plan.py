@@ -16,7 +16,7 @@ from featherweight.arguments import shown
 from featherweight.errors import RecipeError, listed
 from featherweight.graph import Model
 from featherweight.graph.numerics import INTEGER_BITS, QuantParams, integer_range
-from featherweight.ptq.forms import touches_float
+from featherweight.ptq.forms.nodes import touches_float
 from featherweight.recipes.toml import Table
 from featherweight.tflite import write_atomically
 

@@ -10,16 +10,10 @@ from featherweight.errors import RecipeError, listed
 from featherweight.graph import Model, ModelLike
 from featherweight.graph.numerics import QuantParams
 from featherweight.operators.entries import callers, entries, joined
-from featherweight.ptq.forms import (
-    Obstacle,
-    check_is_float,
-    choose_forms,
-    no_obstacle,
-    no_ranges,
-    set_free,
-    share_tables,
-)
-from featherweight.ptq.islands import (
+from featherweight.ptq.forms.choosing import check_is_float, choose_forms, no_ranges
+from featherweight.ptq.forms.decisions import Obstacle, no_obstacle, set_free
+from featherweight.ptq.forms.following import share_tables
+from featherweight.ptq.forms.islands import (
     hidden_scores,
     keep_chains_float,
     keep_faster_float,

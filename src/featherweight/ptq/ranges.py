@@ -13,7 +13,8 @@ from featherweight.calibration.infinity import holding_infinity, masking_bias
 from featherweight.errors import DataError, listed
 from featherweight.graph import Graph, Tensor, consumers, producers
 from featherweight.operators.relevance import EVERYTHING, LARGEST_ORDINARY, of_moved
-from featherweight.ptq.forms import Forms, picks_rows, weight_position
+from featherweight.ptq.forms.decisions import Forms
+from featherweight.ptq.forms.nodes import picks_rows, weight_position
 from featherweight.ptq.relevance import finite_values, relevant_intervals, within
 
 Range = tuple[float, float]

@@ -22,7 +22,7 @@ from featherweight.operators.entries import entries
 from featherweight.operators.families.quantize import DEQUANTIZE, QUANTIZE
 from featherweight.ptq import recurrent
 from featherweight.ptq.constants import quantized_constant
-from featherweight.ptq.forms import casts_of_bytes
+from featherweight.ptq.forms.nodes import casts_of_bytes
 from featherweight.ptq.plan import Plan, check_fits, edge
 
 # (a constant's data, shape, parameters …) → what it became, and the constant, which must outlive the key.

@@ -17,7 +17,7 @@ from featherweight.lower.precision import in_float32
 from featherweight.operators import profiles
 from featherweight.passes.substitutes import substituted
 from featherweight.ptq import planning
-from featherweight.ptq.forms import no_obstacle
+from featherweight.ptq.forms.decisions import no_obstacle
 from featherweight.ptq.plan import Plan
 from featherweight.ptq.rewrite import rewrite
 from featherweight.recipes import recipe as recipes

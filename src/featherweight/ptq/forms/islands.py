@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from featherweight import operators
 from featherweight.graph import Graph, Model, Node, consumers, producers
-from featherweight.ptq.forms import Forms, follow_layers, follow_variables
+from featherweight.ptq.forms.decisions import Forms
+from featherweight.ptq.forms.following import follow_layers, follow_variables
 from featherweight.recipes.recipe import Recipe
 from featherweight.targets.target import Target
 

@@ -1,0 +1,1 @@
+"""The form of every operator: what is decided, in which order, and why."""
