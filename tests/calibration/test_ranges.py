@@ -8,8 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from featherweight.calibration import RANGE_METHODS, TensorStats, find_range, needs_histogram, register_range_method
-from featherweight.calibration.histogram import Accumulator, Scratch
+from featherweight.calibration import (
+    RANGE_METHODS,
+    TensorStats,
+    find_range,
+    needs_histogram,
+    register_range_method,
+    share_beyond,
+)
+from featherweight.calibration.histogram import Accumulator, Scratch, extremes
 from featherweight.calibration.ranges import squared_error
 from featherweight.errors import DataError, RecipeError
 from featherweight.graph.numerics import dequantize, params_from_range, quantize
@@ -20,7 +27,8 @@ FLOATS = st.floats(-1e6, 1e6, width=32)
 
 def stats_of(values: np.ndarray) -> TensorStats:
     accumulator = Accumulator(Scratch())
-    accumulator.update(values)
+    accumulator.widen(*extremes(values))
+    accumulator.count(values)
     return TensorStats(1, accumulator.low, accumulator.high, accumulator.result())
 
 
@@ -137,3 +145,13 @@ def test_a_missing_histogram_is_an_error():
 def test_registering_twice_raises():
     with pytest.raises(ValueError, match="range method minmax is registered twice"):
         register_range_method("minmax", needs_histogram=False)(lambda stats, dtype, symmetric: (0.0, 0.0))
+
+
+def test_shares_beyond_a_range(rng):
+    values = rng.normal(size=50_000).astype(np.float32)
+    stats = stats_of(values)
+    for low, high in ((-1.0, 2.0), (-10.0, 0.5), (-0.3, 10.0)):
+        share = np.mean((values < low) | (values > high))
+        assert share_beyond(stats, low, high) == pytest.approx(share, abs=1e-3)
+    assert share_beyond(stats, stats.low, stats.high) == 0
+    assert share_beyond(stats_of(np.full(9, 5, np.float32)), 0.0, 4.0) == 1

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from featherweight.calibration import ChannelMoments, Histogram, Stats, TensorStats
-from featherweight.calibration.histogram import BINS, Accumulator, Scratch, bin_exponent, coarsened
+from featherweight.calibration.histogram import BINS, Accumulator, Scratch, bin_exponent, coarsened, extremes
 from featherweight.calibration.stats import channel_moments
 from featherweight.errors import DataError
 
@@ -21,7 +21,8 @@ ARRAYS = st.lists(hnp.arrays(np.float32, st.integers(1, 20), elements=FLOATS), m
 def measured(values: np.ndarray) -> TensorStats:
     """The statistics of one run's values."""
     accumulator = Accumulator(Scratch())
-    assert accumulator.update(values)
+    accumulator.widen(*extremes(values))
+    accumulator.count(values)
     low, high = accumulator.low + 0.0, accumulator.high + 0.0
     return TensorStats(1, low, high, accumulator.result(), channel_moments(values[:, None], 1))
 
@@ -53,7 +54,8 @@ def test_no_order_and_no_sharding_changes_a_bit(arrays, random):
     assert merged(shards) == merged(shards[::-1])
     together = Accumulator(Scratch())
     for array in reversed(arrays):
-        together.update(array)
+        together.widen(*extremes(array))
+        together.count(array)
     assert together.result() == merged(parts).histogram
 
 
@@ -118,8 +120,8 @@ def test_moments_of_a_batch_are_those_of_its_rows():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_an_accumulator_refuses_what_is_not_finite(bad):
-    assert not Accumulator().update(np.array([1.0, bad, 2.0], np.float32))
+def test_extremes_show_what_is_not_finite(bad):
+    assert not np.isfinite(extremes(np.array([1.0, bad, 2.0], np.float32))).all()
 
 
 def test_an_empty_side_adds_nothing():
@@ -128,7 +130,7 @@ def test_an_empty_side_adds_nothing():
 
 
 def test_what_does_not_belong_together_is_not_merged():
-    histogram = Histogram(0, np.zeros(2 * BINS - 1, np.int64), 1)
+    histogram = Histogram(0, np.zeros(2 * BINS - 1, np.int64), 1, 1)
     with pytest.raises(DataError, match="statistics with and without histogram can't be merged"):
         TensorStats(1, 0.0, 0.0, histogram).merge(TensorStats(1, 0.0, 0.0))
     three, four = (channel_moments(np.zeros((1, n), np.float32), 1) for n in (3, 4))
@@ -143,6 +145,6 @@ def test_equality_looks_at_the_values():
     zeros = np.zeros((1, 1), np.int64)
     assert ChannelMoments(1, zeros, zeros) == ChannelMoments(1, zeros.copy(), zeros.copy())
     assert ChannelMoments(1, zeros, zeros) != ChannelMoments(1, zeros, zeros + 1)
-    assert Histogram(0, zeros, 1) != Histogram(0, zeros, 2)
-    assert Histogram(0, zeros, 1) != "histogram"
+    assert Histogram(0, zeros, 1, 1) != Histogram(0, zeros, 2, 2)
+    assert Histogram(0, zeros, 1, 1) != "histogram"
     assert ChannelMoments(1, zeros, zeros) != "moments"

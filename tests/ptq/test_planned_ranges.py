@@ -108,3 +108,13 @@ def test_a_rule_chooses_the_range_method_of_what_its_operators_compute() -> None
 def test_borders_that_do_not_exist(io: str, name: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         plan(single("RELU"), ranges(x=(0.0, 1.0), y=(0.0, 1.0)), name, io=io)
+
+
+def test_what_ranges_clip_is_noted() -> None:
+    values = np.concatenate([np.linspace(-1, 1, 1998), [-9, 9]]).astype(np.float32)
+    model = net({"x": (1, 2000)}, {}, [unary("ABS", "x", "y", (1, 2000))], ["y"])
+    stats = calibrate(model, [{"x": values[None]}], histograms=True, progress=False)
+    notes = {method: plan(model, stats, "int8", ranges=method).notes for method in ("minmax", "percentile:99.9")}
+    assert notes["minmax"] == ()
+    (note,) = notes["percentile:99.9"]
+    assert note == "ranges clip values of 1 of 2 tensors: 0.15 % of 'x' (range -0.996 to 1 of -9 to 9)"

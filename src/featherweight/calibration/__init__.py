@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from featherweight.calibration.collect import calibrate, measurable
 from featherweight.calibration.histogram import Histogram
-from featherweight.calibration.ranges import RANGE_METHODS, find_range, needs_histogram, register_range_method
+from featherweight.calibration.ranges import (
+    RANGE_METHODS,
+    find_range,
+    needs_histogram,
+    register_range_method,
+    share_beyond,
+)
 from featherweight.calibration.stats import ChannelMoments, Stats, TensorStats
 
 __all__ = [
@@ -18,4 +24,5 @@ __all__ = [
     "measurable",
     "needs_histogram",
     "register_range_method",
+    "share_beyond",
 ]

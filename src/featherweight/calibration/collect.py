@@ -52,7 +52,8 @@ def calibrate(
             several signatures takes a dict of them by the signatures' names. A model that keeps state between runs
             takes them in their order, as one sequence.
         tensors: names in the main graph; default: every float32 tensor that is fed or computed there.
-        histograms: collect distributions too, for range methods other than minmax.
+        histograms: collect distributions too, for range methods other than minmax. Of tensors that hold more than
+            16,384 values for one example, about so many are counted, always the same ones (`calibration.subsets`).
         channels: collect sums and sums of squares per index along the last axis too.
         limit: use at most so many examples.
         threads: of the runtime; default as `runtime.default_threads`.

@@ -138,6 +138,23 @@ def percentile_range(stats: TensorStats, percent: float) -> tuple[float, float]:
     return low, high
 
 
+def share_beyond(stats: TensorStats, low: float, high: float) -> float:
+    """Returns the share (0..1) of a tensor's values that lie outside [low, high], by its histogram.
+
+    >>> share_beyond(TensorStats(1, -1.0, 1.0), -1.0, 1.0)
+    0.0
+    """
+    if low <= stats.low and stats.high <= high:
+        return 0.0
+    left, right, count = _histogram(stats).pieces(stats.low, stats.high)
+    width = right - left
+    inside = np.minimum(right, high) - np.maximum(left, low)
+    is_inside = (left >= low) & (right <= high)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        kept = np.where(is_inside, 1.0, np.where(width > 0, np.clip(inside / width, 0.0, 1.0), 0.0))
+    return float(np.sum(count * (1 - kept)) / max(_histogram(stats).total, 1))
+
+
 def _cut(outer: np.ndarray, inner: np.ndarray, count: np.ndarray, allowed: float) -> float:
     """Returns where `allowed` values lie outside, walking inwards over pieces from the outermost."""
     passed = np.cumsum(count)

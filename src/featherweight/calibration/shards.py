@@ -11,10 +11,11 @@ from dataclasses import replace
 import numpy as np
 
 from featherweight.calibration.details import Asked, Details
-from featherweight.calibration.histogram import Accumulator, Scratch
+from featherweight.calibration.histogram import Accumulator, Scratch, extremes
 from featherweight.calibration.lstm_tensors import cell_states, cells
 from featherweight.calibration.probes import Probed
 from featherweight.calibration.stats import ChannelMoments, Stats, TensorStats, channel_moments
+from featherweight.calibration.subsets import examples_lead, subset
 from featherweight.errors import DataError
 from featherweight.graph import Model
 from featherweight.operators.families.control import keeps_state
@@ -60,7 +61,7 @@ class ProbeShard:
         np.maximum(self.highs, high, out=self.highs)
         for name, accumulator in self.others.items():
             values = self.values(name, feed)
-            accumulator.update(_counted(self.model, name, values, feed, self.details))
+            accumulator.widen(*_extremes_of(self.model, name, values, feed, self.details))
             self.details.take(name, values)
             del values  # LiteRT does not run again while a view is alive
         self.rows += feed.rows
@@ -94,6 +95,10 @@ class ValueShard:
         self.moments: dict[str, ChannelMoments] | None = {} if channels else None
         self.values = _reader(session, model)
         self.fed = set(model.main.inputs)
+        inputs, layers = input_tensors(model), cells(model.main)
+        self.leading = {
+            name for name in names if name not in layers and examples_lead(model.main.tensors[name], inputs)
+        }
         self.empty = {name for name in names if not model.main.tensors[name].elements}
 
     def take(self, feed: Feed) -> None:
@@ -104,13 +109,15 @@ class ValueShard:
             if name not in self.fed and (self.session is None or name in self.empty):
                 continue
             values = self.values(name, feed)
-            accumulator.update(_counted(self.model, name, values, feed, self.details))
+            accumulator.widen(*_extremes_of(self.model, name, values, feed, self.details))
+            part, each = subset(values, feed.rows) if name in self.leading else (values, 1)
+            accumulator.count(self.details.finite(name, part), each)
             self.details.take(name, values)
             if self.moments is not None and values.size:
                 finite = np.nan_to_num(values, nan=0, posinf=0, neginf=0) if self.details.is_infinite(name) else values
                 moments = channel_moments(finite, feed.rows)
                 self.moments[name] = self.moments[name].merge(moments) if name in self.moments else moments
-            del values  # LiteRT does not run again while a view is alive
+            del part, values  # LiteRT does not run again while a view is alive
         self.rows += feed.rows
 
     def result(self) -> Stats:
@@ -190,19 +197,20 @@ def _reader(session: Session | None, model: Model) -> Callable[[str, Feed], np.n
     return read
 
 
-def _counted(model: Model, name: str, values: np.ndarray, feed: Feed, details: Details) -> np.ndarray:
-    """Returns the values of a tensor that count: the finite ones, where others never show in an output.
+def _extremes_of(model: Model, name: str, values: np.ndarray, feed: Feed, details: Details) -> tuple[float, float]:
+    """Returns the extremes of the values of a tensor that count: the finite ones, where others never show in an output.
 
     Raises:
         DataError: if they do.
     """
-    finite = details.finite(name, values)
-    if details.is_infinite(name) or np.isfinite(finite).all():
-        return finite
-    if name in model.main.inputs or not _hidden_infinities(model, [name], feed, details.asked):
-        _check(values, name, feed)
-    details.hidden.add(name)
-    return details.finite(name, values)
+    found = extremes(values)
+    if np.isfinite(found).all() or not values.size:
+        return found
+    if not details.is_infinite(name):
+        if name in model.main.inputs or not _hidden_infinities(model, [name], feed, details.asked):
+            _check(values, name, feed)
+        details.hidden.add(name)
+    return extremes(details.finite(name, values))
 
 
 def _check(values: np.ndarray, name: str, feed: Feed) -> None:

@@ -157,7 +157,8 @@ class ParameterPlanner:
             self.plan_inputs(node, operators.lookup(node.op), dtype)
         self.plan_variables()
         self.notes += notes_on_parts(self.graph, self.ranges, self.params) if self.ranges.stats else []
-        self.notes += self.ranges.notes_on_infinity()
+        clipping = self.ranges.notes_on_clipping(self.params, {*fixed, *self.given})
+        self.notes += [*self.ranges.notes_on_infinity(), *clipping]
 
     def plan_states(self, node: Node) -> None:
         """Gives the states of a fused recurrent layer their parameters: the outputs' to the hidden state."""

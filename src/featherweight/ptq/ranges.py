@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from functools import cached_property
 
 import numpy as np
 
 from featherweight import operators
-from featherweight.calibration import Stats, TensorStats, find_range
+from featherweight.calibration import Stats, TensorStats, find_range, share_beyond
 from featherweight.calibration.infinity import holding_infinity, masking_bias
 from featherweight.errors import DataError, listed
 from featherweight.graph import Graph, Tensor, consumers, producers
+from featherweight.graph.numerics import QuantParams, integer_range
 from featherweight.operators.relevance import EVERYTHING, LARGEST_ORDINARY, of_moved
 from featherweight.ptq.forms.decisions import Forms
 from featherweight.ptq.forms.nodes import picks_rows, weight_position
@@ -120,6 +122,35 @@ class Ranges:
             "or highest integer stands for them"
         ]
 
+    def notes_on_clipping(self, params: Mapping[str, QuantParams], decided: Collection[str]) -> list[str]:
+        """Returns a note on the tensors whose grids leave out values that calibration saw, if there are any.
+
+        Args:
+            params: of the tensors.
+            decided: those whose parameters no range method chose.
+        """
+        measured = self.stats.tensors if self.stats else {}
+        names = [n for n in params if n in measured and n not in decided and n not in self.cut]
+        seen = {name: measured[name] for name in names if measured[name].histogram is not None}
+        kept = {name: _ends(params[name]) for name in seen}
+        half = {name: params[name].scale[0] / 2 for name in seen}
+        lost = {n: share_beyond(seen[n], kept[n][0] - half[n], kept[n][1] + half[n]) for n in seen}
+        clipped = sorted((name for name in seen if lost[name] > 0), key=lambda name: (-lost[name], name))
+        if not clipped:
+            return []
+        counted = sum(each.histogram.counted for each in seen.values() if each.histogram)
+        total = sum(each.histogram.total for each in seen.values() if each.histogram)
+        said: list[str] = []
+        for name in clipped[:3]:
+            (bottom, top), stats = kept[name], seen[name]
+            said.append(
+                f"{100 * lost[name]:.2g} % of '{name}' (range {bottom:.3g} to {top:.3g} of {stats.low:.3g} to "
+                f"{stats.high:.3g})"
+            )
+        more = [f"{len(clipped) - 3} more"] if len(clipped) > 3 else []
+        basis = f" (counted over {counted / total:.0%} of all values)" if counted < total else ""
+        return [f"ranges clip values of {len(clipped)} of {len(seen)} tensors{basis}: {listed([*said, *more])}"]
+
     def extremes(self, name: str) -> Range:
         """Returns the smallest and largest value of a tensor, whatever the range method.
 
@@ -171,6 +202,11 @@ class Ranges:
         if node is None or not picks_rows(node, self.graph):
             return None
         return self.graph.tensors[node.inputs[weight_position(node, self.graph) or 0]].array
+
+
+def _ends(params: QuantParams) -> Range:
+    qmin, qmax = integer_range(params.dtype)
+    return params.scale[0] * (qmin - params.zero_point[0]), params.scale[0] * (qmax - params.zero_point[0])
 
 
 def _width(extremes: Range) -> float:
