@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from featherweight.errors import DataError, listed
-from featherweight.graph import Model, Tensor, io_names, replace_graph
+from featherweight.graph import Graph, Model, Tensor, io_names, replace_graph
 from featherweight.graph.numerics import INTEGER_BITS, dequantize, quantize
 from featherweight.runtime.progress import track
 from featherweight.runtime.samples import as_feeds, has_free_batch, known_length
@@ -23,6 +23,23 @@ _LARGEST_BATCH = 32
 def dequantized(values: np.ndarray, tensor: Tensor) -> np.ndarray:
     """Returns the real numbers that a tensor's values stand for; values that are no quantized integers unchanged."""
     return dequantize(values, tensor.quant) if tensor.quant is not None and takes_integers(tensor) else values
+
+
+def stored_numbers(tensor: Tensor, graph: Graph) -> np.ndarray:
+    """Returns the real numbers that a constant of a graph stands for; integers in blocks have scales of their own.
+
+    Raises:
+        DataError: if the scales of blocks are not stored.
+    """
+    stored, params = np.asarray(tensor.array), tensor.quant
+    if params is None or params.scale_tensor is None:
+        return dequantized(stored, tensor)
+    scale = graph.tensors[params.scale_tensor].array
+    if scale is None or params.block_size is None:
+        raise DataError(f"The scales '{params.scale_tensor}' of quantized blocks are not stored in the model.")
+    # scale[row, block] × q along the last axis; LiteRT's blocks have no zero point of their own.
+    spread = np.repeat(scale.astype(np.float32).reshape(*stored.shape[:-1], -1), params.block_size, axis=-1)
+    return stored.astype(np.float32) * spread
 
 
 def takes_integers(tensor: Tensor) -> bool:

@@ -15,6 +15,7 @@ from featherweight.analysis.borders import (
     integer_feeds,
     matched_names,
     real_feeds,
+    stored_numbers,
     takes_integers,
 )
 from featherweight.analysis.engines import Side, find_profiles, opened
@@ -235,24 +236,12 @@ def _weight_row(pair: _Pair, first: Graph, second: Graph) -> TensorError | None:
     tensor, other = first.tensors[pair.tensor], second.tensors[pair.other_tensor]
     if tensor.shape != other.shape:
         return None
-    x, stored = tensor.array, other.array
-    if x is None or stored is None:
+    x = tensor.array
+    if x is None or not other.is_constant:
         return None
-    if other.quant is not None and other.quant.scale_tensor is not None:
-        y = _dequantized_blocks(stored, second.tensors[other.quant.scale_tensor], other.quant)
-    else:
-        y = dequantized(stored, other)
+    y = stored_numbers(other, second)
     tflite.release_pages(tensor.data)
     return _row(pair, tensor.shape, error_sums(x, y, pair.params), None)
-
-
-def _dequantized_blocks(stored: np.ndarray, scales: Tensor, params: QuantParams) -> np.ndarray:
-    """scale[row, block] × q along the last axis; LiteRT's blocks have no zero point of their own."""
-    scale = scales.array
-    if scale is None or params.block_size is None:
-        raise DataError(f"The scales '{scales.name}' of quantized blocks are not stored in the model.")
-    spread = np.repeat(scale.astype(np.float32).reshape(*stored.shape[:-1], -1), params.block_size, axis=-1)
-    return stored.astype(np.float32) * spread
 
 
 def _requantized(x: np.ndarray, params: QuantParams) -> np.ndarray:
