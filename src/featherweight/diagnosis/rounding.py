@@ -13,7 +13,7 @@ from featherweight.diagnosis.exact import Exact, Runs
 from featherweight.diagnosis.places import Pair, Place
 from featherweight.graph import Graph, Model, Node, Tensor, constant, replace_graph
 from featherweight.graph.numerics import QuantParams, dequantize, quantize
-from featherweight.operators.families.quantize import DEQUANTIZE, QUANTIZE
+from featherweight.operators.families.quantize import conversion
 
 
 def rounded(runs: Runs, params: QuantParams) -> list[np.ndarray]:
@@ -79,12 +79,8 @@ def between_floats(model: Model, node: Node) -> tuple[Model, dict[str, str], dic
         new = f"{name}/real"
         tensors[new] = replace(tensor, name=new, dtype="float32", quant=None, file_name=None)
         names[name] = new
-        version = 2 if tensor.dtype == "int16" else 1
-        (first if names is fed else last).append(
-            Node(QUANTIZE, (new,), (name,), version=version)
-            if names is fed
-            else Node(DEQUANTIZE, (name,), (new,), version=max(version, 2))
-        )
+        pair = (tensors[new], tensor) if names is fed else (tensor, tensors[new])
+        (first if names is fed else last).append(conversion(*pair))
         return new
 
     inputs = tuple(converted(name, fed) for name in graph.inputs)

@@ -13,7 +13,7 @@ from featherweight.graph import Graph, Model, Node, Tensor
 from featherweight.graph.editor import Editor
 from featherweight.graph.numerics import QuantParams
 from featherweight.operators import lookup
-from featherweight.operators.families.quantize import DEQUANTIZE, QUANTIZE
+from featherweight.operators.families.quantize import conversion
 from featherweight.runtime.litert import Session
 
 
@@ -90,9 +90,8 @@ def _converted(edit: Editor, name: str, params: QuantParams) -> str:
     tensor = replace(edit.tensors[name], file_name=None, data=None)
     integers = edit.add(replace(tensor, name=f"{name}/integers", dtype=params.dtype, quant=params))
     real = edit.add(replace(tensor, name=f"{name}/rounded"))
-    version = 2 if params.dtype == "int16" else 1
-    edit.nodes.append(Node(QUANTIZE, (name,), (integers,), version=version))
-    edit.nodes.append(Node(DEQUANTIZE, (integers,), (real,), version=max(version, 2)))
+    steps = [edit.tensors[each] for each in (name, integers, real)]
+    edit.nodes += [conversion(*steps[:2]), conversion(*steps[1:])]
     return real
 
 

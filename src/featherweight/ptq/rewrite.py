@@ -19,7 +19,7 @@ from featherweight.graph import Graph, Model, ModelLike, Node, Tensor, constant
 from featherweight.graph.editor import Editor, without_orphans, without_unused
 from featherweight.graph.numerics import QuantParams, bias_params, bias_type
 from featherweight.operators.entries import entries
-from featherweight.operators.families.quantize import DEQUANTIZE, QUANTIZE
+from featherweight.operators.families.quantize import conversion
 from featherweight.ptq import recurrent
 from featherweight.ptq.constants import quantized_constant
 from featherweight.ptq.forms.nodes import casts_of_bytes
@@ -210,10 +210,7 @@ class _Rewriter(Editor):
             name = byte
         key = (name, wanted, "")
         if key not in self.made:
-            if wanted is None:
-                self.made[key] = self.conversion(DEQUANTIZE, name, None)
-            else:
-                self.made[key] = self.conversion(QUANTIZE, name, wanted)
+            self.made[key] = self.conversion(name, wanted)
         return self.made[key]
 
     def of_byte(self, name: str) -> str:
@@ -226,17 +223,13 @@ class _Rewriter(Editor):
             self.tensors[made] = replace(self.tensors[made], quant=QuantParams("uint8", (1.0,), (0,)))
         return made
 
-    def conversion(self, op: str, name: str, wanted: QuantParams | None) -> str:
+    def conversion(self, name: str, wanted: QuantParams | None) -> str:
         """Adds a QUANTIZE or DEQUANTIZE and returns its output."""
         source = self.tensors[name]
         kind = "float32" if wanted is None else wanted.dtype
         base = replace(self.graph.tensors.get(name, source), data=None, quant=None, dtype="float32", file_name=None)
         result = self.add(replace(base if wanted is None else _typed(base, wanted), name=f"{name}_{kind}"))
-        read = source.quant.dtype if source.quant else source.dtype
-        if op == DEQUANTIZE and source.quant is not None and source.quant.is_per_channel and read == "int8":
-            read = "channels"
-        version = operators.lookup(op).versions.get(read if wanted is None else wanted.dtype, 1)
-        self.nodes.append(Node(op, (name,), (result,), version=version))
+        self.nodes.append(conversion(source, self.tensors[result]))
         return result
 
     def stored(self, tensor: Tensor, wanted: QuantParams | None, *, narrow: bool = False) -> str:
@@ -260,7 +253,7 @@ class _Rewriter(Editor):
         """Returns the float tensor that a DEQUANTIZE makes from a stored weight."""
         key = (name, None, "weight")
         if key not in self.made:
-            self.made[key] = self.conversion(DEQUANTIZE, name, None)
+            self.made[key] = self.conversion(name, None)
         return self.made[key]
 
     def bias(self, node: Node, role: operators.WeightRole, tensor: Tensor, dtype: str) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from featherweight.graph import Node, Tensor
 from featherweight.graph.numerics import dequantize, integer_range, round_half_away, storage_dtype
 from featherweight.operators.call import Call
 from featherweight.operators.fixed_point import truncated
 from featherweight.operators.limits import refused_rescaling
-from featherweight.operators.record import Op, kernel, placed, register
+from featherweight.operators.record import Op, kernel, lookup, placed, register
 
 
 def _delegate_takes(call: Call) -> bool:
@@ -40,6 +41,24 @@ DEQUANTIZE = register(
     )
 ).name
 register(Op("FAKE_QUANT", "FakeQuantOptions"))
+
+
+def conversion(read: Tensor, written: Tensor) -> Node:
+    """Returns the operator that makes a tensor's values those of another: integers of real numbers, or the reverse.
+
+    >>> from featherweight.graph.numerics import QuantParams
+    >>> conversion(Tensor("x", (1,), "float32"), Tensor("q", (1,), "int8", quant=QuantParams("int8", (1.0,), (0,)))).op
+    'QUANTIZE'
+    """
+    if written.quant is not None:
+        kind, op = written.quant.dtype, QUANTIZE
+    else:
+        kind, op = read.quant.dtype if read.quant else read.dtype, DEQUANTIZE
+        if read.quant is not None and read.quant.is_per_channel and kind == "int8":
+            kind = "channels"
+    return Node(op, (read.name,), (written.name,), version=lookup(op).versions.get(kind, 1))
+
+
 DENSIFY = register(Op("DENSIFY", "DensifyOptions", unpacks=True)).name
 
 # Integers that LiteRT's optimized conversions compute at a time.
