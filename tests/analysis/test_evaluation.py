@@ -114,6 +114,8 @@ def test_several_outputs_need_a_choice():
             r"Unknown metric 'f1'\. Choose one of accuracy, top5, auc, mse, mae, or give 'pkg\.module:function'",
         ),
         ((X, LABELS), 3, r"A metric is a name or a function \(y_true, y_pred\) -> number, not 3"),
+        ((X, LABELS.astype(str)), "accuracy", "the labels are texts, such as '[0-9]', and accuracy needs numbers"),
+        ((X, np.where(LABELS == 1, np.nan, LABELS)), "accuracy", "label [0-9]+ is or holds nan. Give finite numbers"),
         ((X, LABELS[:-1]), "accuracy", "there are 200 samples, but 199 labels"),
         (
             X,

@@ -13,7 +13,7 @@ import featherweight as fw
 from featherweight import tflite
 from featherweight.calibration import TensorStats, calibrate, measurable, shards
 from featherweight.calibration.probes import implied, with_probes
-from featherweight.errors import DataError, RecipeError
+from featherweight.errors import DataError, FormatError, RecipeError
 from featherweight.graph import Tensor
 from featherweight.runtime import Session
 
@@ -200,3 +200,16 @@ def test_one_interpreter_is_enough_for_large_models(monkeypatch):
     alone = calibrate(tiny.dense(), samples, histograms=True)
     monkeypatch.undo()
     assert calibrate(tiny.dense(), samples, histograms=True, threads=2) == alone
+
+
+def test_a_model_of_integers_is_refused_unless_tensors_are_named():
+    x = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    float_model = tiny.dense()
+    quantized = fw.quantize(float_model, "int8", calibration=x).model
+    with pytest.raises(FormatError, match=r"is already quantized: .* is computed in int8\. Calibrate the float model"):
+        calibrate(quantized, x)
+    with pytest.raises(FormatError, match="is already quantized"):
+        fw.quantize(fw.quantize(float_model, "int8", calibration=x, io="int8"), calibration=x)
+    name = quantized.main.inputs[0]
+    assert [*calibrate(quantized, x, tensors=[name]).tensors] == [name]
+    assert len(calibrate(fw.quantize(float_model, "dynamic").model, x).tensors) == len(measurable(float_model))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 
 import ml_dtypes
 import numpy as np
@@ -218,6 +219,13 @@ def test_what_a_signature_leaves_out_keeps_its_own_name() -> None:
 def test_one_tensor_may_have_several_public_outputs() -> None:
     signature = Signature("serve", (), (("label", "p:0"), ("class", "p:0"), ("q", "q:0")))
     assert io_names(Model((two_ports(),), (signature,)))[1] == {"label": "p:0", "class": "p:0", "q": "q:0"}
+
+
+def test_an_output_that_is_given_twice_is_named_in_its_places() -> None:
+    graph = replace(two_ports(), outputs=("p:0", "q:0", "p:0"))
+    signature = Signature("serving", (), (("first", "p:0"), ("second", "q:0"), ("third", "p:0")))
+    assert list(io_names(Model((graph,), (signature,)))[1]) == ["first", "second", "third"]
+    assert list(io_names(Model((graph,), (replace(signature, outputs=(("only", "p:0"),)),)))[1]) == ["only", "q:0"]
 
 
 def test_a_public_name_never_hides_another_input() -> None:

@@ -61,6 +61,41 @@ def test_softmax_over_another_axis_is_right() -> None:
     np.testing.assert_allclose(run(model, X), jax.nn.softmax(X, axis=1), atol=1e-6)
 
 
+C = np.random.default_rng(2).normal(size=(8, 6)).astype("float32")
+
+
+@pytest.mark.parametrize(
+    ("function", "op"),
+    [
+        (lambda x: 1 - x, "SUB"),
+        (lambda x: C - x, "SUB"),
+        (lambda x: C[:, :1] - jax.nn.sigmoid(x), "SUB"),
+        (lambda x: jnp.arange(6.0) - 2 * x, "SUB"),
+        (lambda x: C / x, "DIV"),
+        (lambda x: 1 / (1.5 + jnp.tanh(x)), "DIV"),
+        (lambda x: x**-1, "DIV"),
+        (lambda x: jnp.full((2, 8, 6), 3.0) / jnp.exp(x), "DIV"),
+        (lambda x: 1 / (1 + jnp.exp(-x)), "LOGISTIC"),
+        (lambda x: 7 - (10 * x).astype(jnp.int32), "SUB"),
+        (lambda x: jax.nn.relu(2 - x), "SUB"),
+    ],
+)
+def test_a_constant_stays_in_front_of_what_was_transposed(function: Any, op: str) -> None:
+    def whole(x: Any) -> Any:
+        return function(jnp.swapaxes(x, 1, 2))
+
+    model = lower(whole, samples=[X + 4])
+    assert ops(model).count(op) == 1
+    np.testing.assert_allclose(run(model, X + 4), whole(X + 4), rtol=1e-5, atol=1e-6)
+
+
+def test_a_constant_stays_in_front_within_a_loop() -> None:
+    def looped(x: Any) -> Any:
+        return jax.lax.fori_loop(0, 3, lambda _, v: 1 - v.T, x[0, :, :6])
+
+    np.testing.assert_allclose(run(lower(looped, samples=[X]), X), looped(X), atol=1e-6)
+
+
 def test_rules_reach_into_loops_and_branches() -> None:
     def looped(x: Any) -> Any:
         return jax.lax.fori_loop(0, 3, lambda _, v: jax.nn.gelu(v, approximate=False), x)
@@ -256,3 +291,12 @@ def test_a_defect_is_found_beside_what_float32_loses() -> None:
     found = differences(["y"], [source], [source + np.float32(6e-4)])
     assert [d.is_tolerable for d in judged(found, [source], [source + np.float32(6e-4)], [exact], [source])] == [False]
     assert [d.is_tolerable for d in judged(found, [source], [source - np.float32(3e-4)], [exact], [source])] == [True]
+
+
+def test_an_output_that_is_returned_twice_keeps_its_places() -> None:
+    def repeated(x: Any) -> Any:
+        y = x + 1
+        return y, 1 - x, y
+
+    for expected, found in zip(repeated(X), run(lower(repeated, samples=[X]), X).values(), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)

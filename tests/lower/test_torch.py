@@ -65,6 +65,29 @@ class Embedded(nn.Module):
         return torch.where(allowed, x @ x.transpose(1, 2), torch.zeros(())).sum(-1)
 
 
+class ConstantsFirst(nn.Module):
+    """Constants less what was transposed, and over it; the layouts of convolutions are transposed too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.randn(5, 6))
+        self.register_buffer("shift", torch.randn(6))
+        self.first, self.second = nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 2, 3)
+
+    def forward(self, x: Any) -> Any:
+        y = x[:, 0].transpose(1, 2)
+        gated = self.second((1 - torch.sigmoid(self.first(x))) * 2)
+        differences = (
+            1 - y,
+            self.scale - y,
+            self.shift - y,
+            torch.rsub(y, self.scale),
+            torch.sub(self.scale, y, alpha=3),
+        )
+        quotients = (self.scale / y, 1 / y, 2 / y, torch.ones_like(y) / y, 5 / y.int())
+        return gated, *differences, *quotients, 3 - (9 * y).int()
+
+
 class Token(nn.Module):
     """A class token in front of every sample, and some behind it, as ViT and YOLOS have them."""
 
@@ -254,3 +277,14 @@ def test_functions_of_torch_are_as_before() -> None:
     with pytest.raises(LoweringError, match="_embedding_bag"):
         lower_with_notes(nn.EmbeddingBag(9, 4), samples=[(torch.randint(0, 9, (5,)), torch.tensor([0, 2]))])
     assert nn.functional.embedding_bag is original
+
+
+def test_constants_stay_in_front_of_what_was_transposed() -> None:
+    module, x = ConstantsFirst().eval(), np.random.default_rng(0).uniform(2, 3, (3, 2, 6, 5)).astype("float32")
+    lowered = lower_with_notes(module, samples=[x])
+    assert not lowered.notes
+    assert ops(lowered.model).count("TRANSPOSE") < 16
+    with torch.no_grad():
+        expected = module(torch.from_numpy(x))
+    for value, found in zip(expected, run(lowered.model, x).values(), strict=True):
+        np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-6)

@@ -113,6 +113,7 @@ def evaluate(
             f"{dataset.source}: there are {count} samples, but {len(labels)} labels. Give one label per sample."
         )
     if isinstance(chosen, Metric):
+        _check_numbers(labels, chosen.name)
         scores = chosen.scores(labels, _one_output(predictions, output, chosen.name))
         value, error = float(scores.mean()), standard_error(scores)
         return Evaluation(chosen.name, value, error, count, chosen.higher_is_better, scores)
@@ -144,6 +145,20 @@ def _labels(given: Any) -> np.ndarray:
             "sample)."
         )
     return labels
+
+
+def _check_numbers(labels: np.ndarray, metric: str) -> None:
+    if labels.dtype.kind not in "biuf":
+        raise DataError(
+            f"evaluate: the labels are texts, such as {labels.reshape(-1)[0].item()!r}, and {metric} needs numbers. "
+            "Give classes their numbers, in the order of the model's outputs."
+        )
+    if (unknown := np.flatnonzero(~np.isfinite(labels))).size:
+        where = np.unravel_index(int(unknown[0]), labels.shape)[0]
+        raise DataError(
+            f"evaluate: label {int(where)} is or holds {labels.reshape(-1)[unknown[0]]}. Give finite numbers, or leave "
+            "the example out."
+        )
 
 
 def resolve_metric(metric: MetricLike) -> Metric | Callable[[Any, Any], float]:

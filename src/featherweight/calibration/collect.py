@@ -14,8 +14,9 @@ from featherweight.calibration.lstm_tensors import cells, held
 from featherweight.calibration.probes import can_probe, implied, with_probes
 from featherweight.calibration.shards import ProbeShard, ValueShard, kernels, shard_number, share
 from featherweight.calibration.stats import Stats
-from featherweight.errors import RecipeError
+from featherweight.errors import FormatError, RecipeError
 from featherweight.graph import Model, ModelLike, producers
+from featherweight.graph.numerics import INTEGER_BITS
 from featherweight.operators import lookup
 from featherweight.operators.entries import with_main
 from featherweight.runtime import Feed, Session, default_threads, feeds, track
@@ -61,6 +62,7 @@ def calibrate(
 
     Raises:
         DataError: if samples don't fit, or NaN or infinity occurs in them or is computed from them.
+        FormatError: if the model computes in integers, and no tensors are named.
         RecipeError: if a tensor is not a float32 tensor that the main graph is fed or computes.
         FeatherweightError: if LiteRT can't run the model.
     """
@@ -82,6 +84,8 @@ def calibrate(
         ]
         return functools.reduce(Stats.beside, found)
     samples = parts[0]
+    if tensors is None:
+        _check_computes_floats(model)
     names = measurable(model) if tensors is None else _asked(model, tensors)
     threads = threads or default_threads()
     # Moments are per index along the last axis, which moving data may change.
@@ -112,6 +116,17 @@ def measurable(model: Model) -> tuple[str, ...]:
         if not (lookup(node.op).unpacks and node.inputs and graph.tensors[node.inputs[0]].is_constant):
             names += [name for name in node.outputs if name and not graph.tensors[name].is_variable]
     return tuple(name for name in dict.fromkeys(names) if graph.tensors[name].is_float)
+
+
+def _check_computes_floats(model: Model) -> None:
+    """Raises FormatError for a quantized model: of what it computes in integers, there is nothing to measure."""
+    graph = model.main
+    for tensor in graph.tensors.values():
+        if tensor.quant is not None and tensor.dtype in INTEGER_BITS and not tensor.is_constant:
+            raise FormatError(
+                f"The model is already quantized: '{tensor.name}' is computed in {tensor.dtype}. Calibrate the float "
+                "model it was made from, or name the float tensors to measure (tensors=)."
+            )
 
 
 def _asked(model: Model, tensors: Sequence[str]) -> tuple[str, ...]:

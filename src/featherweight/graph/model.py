@@ -255,13 +255,19 @@ def io_names(model: Model) -> tuple[dict[str, str], dict[str, str]]:
 def _public_names(
     tensors: Iterable[str], named: Iterable[tuple[str, str]], known: Mapping[str, Tensor]
 ) -> dict[str, str]:
-    """Maps public names to tensors, in the tensors' order; a tensor without one goes by its own, made unique."""
+    """Maps public names to tensors, in the tensors' order; a tensor without one goes by its own, made unique.
+
+    A tensor that occurs several times takes one of its names each time, and all that are left at last.
+    """
     found: dict[str, str] = {}
     taken = {name for name, _ in named}
-    for tensor in tensors:
+    left = list(tensors)
+    while left:
+        tensor = left.pop(0)
         own = known[tensor].file_name or tensor
         names = [name for name, its in named if its == tensor] or [fresh_name(own, taken | found.keys())]
-        found |= dict.fromkeys(names, tensor)
+        names = [name for name in names if name not in found]
+        found |= dict.fromkeys(names[:1] if tensor in left else names, tensor)
     return found
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from featherweight.errors import LoweringError
-from featherweight.lower.torch_decompositions import bags_as_lookups, decomposed
+from featherweight.lower.torch_decompositions import bags_as_lookups, decomposed, hide_first_constants
 
 # Operators that repeat operands of size one themselves.
 _REPEATING = ("add", "sub", "mul", "div", "maximum", "minimum", "pow", "eq", "ne", "lt", "le", "gt", "ge", "where")
@@ -45,6 +45,7 @@ def convert(module: Any, arguments: Sequence[Any], title: str) -> bytes:
                 program = decomposed(core.export_torch_signature(signatures[0]))
             _drop_repetitions(program.graph_module.graph)
             program = core._run_convert_passes(program)
+            hide_first_constants(program)
             _name_by_paths(program.graph_module.graph, module)
             return litert_converter.exported_programs_to_flatbuffer([program], signatures).to_bytes()
     except Exception as error:  # Whatever torch.export and the converter raise.

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Generator, Sequence
+import operator
+from collections.abc import Callable, Collection, Generator, Sequence
+from functools import partial
 from typing import Any
 
 
@@ -17,10 +19,60 @@ def decomposed(program: Any) -> Any:
     import torch
 
     table = _table()
-    if not any(node.target in table for node in program.graph.nodes):
+    scaled = _table_of_scaled() if any("alpha" in node.kwargs for node in program.graph.nodes) else {}
+    if not scaled and not any(node.target in table for node in program.graph.nodes):
         return program
     with torch.no_grad():
-        return program.run_decompositions(table)
+        return program.run_decompositions({**table, **scaled})
+
+
+def hide_first_constants(program: Any) -> None:
+    """Hides constants that come first in differences and quotients, in place: the converter would put them last.
+
+    `rewrites.constants_first` says where. A reciprocal is a quotient of one.
+    """
+    import torch
+    from litert_torch.backend.optimization_barrier import optimization_barrier_op as barrier
+
+    aten = torch.ops.aten
+    graph, fed = program.graph_module.graph, program.graph_signature.user_inputs
+    ordered = (aten.sub.Tensor, aten.div.Tensor, aten.div.Tensor_mode)
+    constant: set[Any] = set()
+
+    def made(target: Any, *args: Any) -> Any:
+        """A call of what is made before `node`, with the value that says its shape and type."""
+        new = graph.call_function(target, args)
+        values = torch.fx.node.map_arg(args, lambda arg: arg.meta["val"])
+        new.meta = {**node.meta, "val": target(*values)}
+        return new
+
+    for node in list(graph.nodes):
+        is_full = node.target == aten.full_like.default or not node.all_input_nodes
+        if node.op == "placeholder" and node.name not in fed:
+            constant.add(node)
+        if node.op != "call_function":
+            continue
+        if is_full or all(item in constant for item in node.all_input_nodes):
+            constant.add(node)
+            continue
+        is_inverse = node.target == aten.reciprocal.default
+        if not is_inverse and (node.target not in ordered or node.args[1] in constant or _is_fed(node, constant)):
+            continue
+        with graph.inserting_before(node), node.meta["val"].fake_mode:
+            first = 1 if is_inverse else node.args[0]
+            if not isinstance(first, torch.fx.Node):
+                first = made(torch.full, (), first)
+            hidden = made(operator.getitem, made(barrier, (first, first)), 0)  # Of one, its lowering gives no tuple.
+        if is_inverse:
+            node.target, node.args = aten.div.Tensor, (hidden, node.args[0])
+        else:
+            node.update_arg(0, hidden)
+    graph.lint()
+
+
+def _is_fed(node: Any, constant: Collection[Any]) -> bool:
+    first = node.args[0]
+    return hasattr(first, "op") and first not in constant
 
 
 @contextlib.contextmanager
@@ -46,6 +98,18 @@ def _table() -> dict[Any, Callable[..., Any]]:
         aten.sort.stable: _stable_sort,
         aten.median.dim: _median,
     }
+
+
+def _table_of_scaled() -> dict[Any, Callable[..., Any]]:
+    import torch
+
+    aten = torch.ops.aten
+    return {aten.add.Tensor: partial(_scaled, torch.add), aten.sub.Tensor: partial(_scaled, torch.sub)}
+
+
+def _scaled(function: Callable[..., Any], x: Any, other: Any, *, alpha: float = 1) -> Any:
+    """x ± alpha · other."""
+    return NotImplemented if alpha == 1 else function(x, other * alpha)
 
 
 def _transposed_convolution(

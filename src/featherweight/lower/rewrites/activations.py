@@ -139,8 +139,22 @@ def _softmax(tracing: Tracing, equation: Any, inputs: tuple[Any, ...]) -> Sequen
     return [operator("softmax", lambda value: jax.nn.softmax(value, axis=-1), x, beta=1.0)]
 
 
+def _logistic(tracing: Tracing, equation: Any, inputs: tuple[Any, ...]) -> Sequence[Any] | None:
+    """1 / (1 + exp(−x))."""
+    from jax import lax
+
+    total = tracing.origin(inputs[1], "add") if _is_constant(tracing, inputs[0], 1.0) else None
+    for one, rest in _pairs(total.inputs) if total else ():
+        power = tracing.origin(rest, "exp")
+        negated = tracing.origin(power.inputs[0], "neg") if power else None
+        if negated is not None and _is_constant(tracing, one, 1.0):
+            return [lax.logistic(negated.inputs[0])]
+    return None
+
+
 ACTIVATION_RULES: tuple[Rule, ...] = (
     Rule("exact GELU", "mul", _always, _gelu),
     Rule("PReLU", "add", _is_float, _prelu),
     Rule("softmax", "div", _is_float, _softmax),
+    Rule("logistic", "div", _is_float, _logistic),
 )

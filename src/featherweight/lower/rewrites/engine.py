@@ -100,6 +100,16 @@ class Tracing:
             value = origin.inputs[0]
         return float(np.asarray(value).reshape(-1)[0]) if np.size(value) == 1 else None
 
+    def is_constant(self, value: Any, depth: int = _CONSTANT_DEPTH) -> bool:
+        """Says whether `concrete` knows the value, without computing it."""
+        from jax.core import Tracer
+
+        if not isinstance(value, Tracer):
+            return True
+        origin = self.origin(value)
+        is_known = origin is not None and depth > 0 and "__bind__" in origin.params
+        return is_known and all(self.is_constant(item, depth - 1) for item in origin.inputs)
+
     def concrete(self, value: Any, depth: int = _CONSTANT_DEPTH) -> np.ndarray | None:
         """Returns the value as an array if it does not depend on the function's inputs, else None."""
         import jax

@@ -12,12 +12,14 @@
 | bilinear resize | two BATCH_MATMUL and two TRANSPOSE |
 | nearest resize | BROADCAST_TO |
 | pooling over one or three dimensions | STABLEHLO_REDUCE_WINDOW, for which there is no integer kernel |
+| a constant less a value, or over one | silently the other way around where a transposition comes before |
 | one-dimensional convolution | bias, batch norm and activation stay behind a RESHAPE |
 """
 
 from __future__ import annotations
 
 from featherweight.lower.rewrites.activations import ACTIVATION_RULES
+from featherweight.lower.rewrites.constants_first import CONSTANT_FIRST_RULES
 from featherweight.lower.rewrites.dense import DENSE_RULE
 from featherweight.lower.rewrites.engine import Rule
 from featherweight.lower.rewrites.lifting import LIFTING_RULES
@@ -37,4 +39,5 @@ RULES: tuple[Rule, ...] = (
     *POOLING_RULES,
     *ACTIVATION_RULES,
     *LIFTING_RULES,
+    *CONSTANT_FIRST_RULES,
 )

@@ -62,10 +62,7 @@ def _largest(x: Any, count: int) -> tuple[Any, Any]:
 
 
 def _turned(x: Any) -> Any:
-    """Reverses the order of values: −x, and −x − 1 of integers, of which the lowest has no negative.
-
-    (Written as −1 − x, the converter moves a transposition past it and takes 1 + x.)
-    """
+    """Reverses the order of values: −x, and −x − 1 of integers, of which the lowest has no negative."""
     return -x if np.issubdtype(x.dtype, np.floating) else -x - 1
 
 
