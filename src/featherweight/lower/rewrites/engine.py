@@ -107,8 +107,9 @@ class Tracing:
         if not isinstance(value, Tracer):
             return True
         origin = self.origin(value)
-        is_known = origin is not None and depth > 0 and "__bind__" in origin.params
-        return is_known and all(self.is_constant(item, depth - 1) for item in origin.inputs)
+        if origin is None or depth == 0 or "__bind__" not in origin.params:
+            return False
+        return all(self.is_constant(item, depth - 1) for item in origin.inputs)
 
     def concrete(self, value: Any, depth: int = _CONSTANT_DEPTH) -> np.ndarray | None:
         """Returns the value as an array if it does not depend on the function's inputs, else None."""
