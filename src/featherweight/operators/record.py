@@ -79,6 +79,7 @@ class Op:
         unpacks: it holds packed values (of a narrower type, or sparse), and makes plain ones of them.
         is_mover: its outputs hold values of its float inputs, and zeros, in other places.
         is_homogeneous: f(a x) = a f(x) for every a > 0, channel by channel.
+        fuses: runtimes compute the fused activation that it names, behind its result, of floats and integers alike.
         is_steep_at_zero: its derivative has no bound near zero.
         is_of_positive: it is defined from zero on.
         picks: its outputs hold values of its float inputs, or say how they compare or where they lie, so that it does
@@ -131,6 +132,7 @@ class Op:
     unpacks: bool = False
     is_mover: bool = False
     is_homogeneous: bool = False
+    fuses: bool = False
     is_steep_at_zero: bool = False
     is_of_positive: bool = False
     picks: bool = False

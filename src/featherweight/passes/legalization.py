@@ -19,6 +19,7 @@ from featherweight.operators.call import FUSED_BOUNDS
 from featherweight.passes.activations import recognized_activations, softmax_over_any_axis, without_signed_zeros
 from featherweight.passes.composites import written_out
 from featherweight.passes.folding import folded_constants, settled_conditions
+from featherweight.passes.fusing import fused_activations
 from featherweight.passes.normalization import centred_normalization, squared_difference_as_product
 from featherweight.tflite.sparse_tensors import decoded, is_sparse
 
@@ -184,6 +185,7 @@ PASSES: tuple[Pass, ...] = (
     add_of_negative,
     negative_as_product,
     quotient_as_product,
+    fused_activations,
     narrow_indices,
 )
 

@@ -14,6 +14,7 @@ from featherweight.errors import FormatError, LoweringError, listed
 from featherweight.graph import Graph, Model
 from featherweight.lower import Lowered, keras, lower_with_notes
 from featherweight.passes.composites import composites
+from featherweight.passes.fusing import count_fused
 from featherweight.passes.legalization import prepare
 
 _ALLOWED = (
@@ -67,6 +68,8 @@ def load_with_notes(
     model, notes = prepare(loaded.model), loaded.notes
     if gone := [name for name in composites(loaded.model) if name not in composites(model)]:
         notes += (f"Composites were written out in plain operators: {listed(gone)}; a delegate may know their names.",)
+    if fused := count_fused(loaded.model, model):
+        notes += (f"{fused} activations that were operators of their own are fused into those before them; exact.",)
     return replace(loaded, model=model, notes=notes)
 
 

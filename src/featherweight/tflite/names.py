@@ -28,6 +28,7 @@ _NAMED_FIELDS = {
     "padding": _enumeration("Padding"),
     "fused_activation_function": _enumeration("ActivationFunctionType"),
 }
+FUSED_ACTIVATIONS = frozenset(_NAMED_FIELDS["fused_activation_function"].values())
 _NAMED_CODES = {field: {name: code for code, name in names.items()} for field, names in _NAMED_FIELDS.items()}
 
 

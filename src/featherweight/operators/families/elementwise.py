@@ -74,6 +74,7 @@ def _refused_product(call: Call) -> str | None:
 
 _SUM: dict[str, Any] = {
     "axes": "joined",
+    "fuses": True,
     "trained": {0: "offset", 1: "offset"},
     "refused": _refused_sum,
     "finest": _finest_sum,
@@ -105,6 +106,7 @@ register(
         "MUL",
         "MulOptions",
         axes="joined",
+        fuses=True,
         channels_first=True,
         trained={0: "scale", 1: "scale"},
         versions={"int8": 3, "int16": 4},
@@ -138,7 +140,7 @@ for _name, _relevant in (("MAXIMUM", of_larger), ("MINIMUM", of_smaller)):
     )
 
 register(Op("ADD_N", "AddNOptions", axes="joined"))
-DIV = register(Op("DIV", "DivOptions", axes="joined", trained={0: "scale", 1: "scale"}, divisor=1)).name
+DIV = register(Op("DIV", "DivOptions", axes="joined", fuses=True, trained={0: "scale", 1: "scale"}, divisor=1)).name
 register(Op("FLOOR_DIV", "FloorDivOptions", axes="joined", divisor=1))
 register(Op("FLOOR_MOD", "FloorModOptions", axes="joined", divisor=1))
 register(Op("POW", "PowOptions", axes="joined"))

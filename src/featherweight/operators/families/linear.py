@@ -38,6 +38,7 @@ register(
         "FULLY_CONNECTED",
         "FullyConnectedOptions",
         axes="dense",
+        fuses=True,
         weight=1,
         axis=0,
         weight_axes=(0, 1),

@@ -34,6 +34,7 @@ def _delegate_takes_maximum(call: Call) -> bool:
 _FACTS: dict[str, Any] = {
     "axes": "window",
     "is_homogeneous": True,
+    "fuses": True,
     "same_scale": (0,),
     "versions": {"int8": 2, "int16": 3},
     "macs": _pool_macs,
@@ -42,7 +43,7 @@ register(Op("AVERAGE_POOL_2D", "Pool2DOptions", delegated=_delegate_takes_averag
 register(
     Op("MAX_POOL_2D", "Pool2DOptions", delegated=_delegate_takes_maximum, picks=True, relevant=of_largest, **_FACTS)
 )
-register(Op("L2_POOL_2D", "Pool2DOptions", axes="window", is_homogeneous=True, macs=_pool_macs))
+register(Op("L2_POOL_2D", "Pool2DOptions", axes="window", is_homogeneous=True, fuses=True, macs=_pool_macs))
 
 
 def _pooled(call: Call, pool: Any, x: Array) -> Array:
