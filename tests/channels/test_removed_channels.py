@@ -164,7 +164,7 @@ def test_taylor_keeps_what_the_loss_needs() -> None:
     removed = remove_channels(whole, 0.25, multiple=1, method="taylor", data=(x, y), loss="mse")
     left = removed.model.main.tensors["w"].array
     assert left is not None
-    assert sizes(removed)["a"] == (4, 3)
+    assert sizes(removed)["m"] == (4, 3)
     assert np.abs(left).max() < np.abs(w[1]).max()
 
 

@@ -78,7 +78,9 @@ class Op:
         is_conversion: its output stands for the same numbers in another type.
         unpacks: it holds packed values (of a narrower type, or sparse), and makes plain ones of them.
         is_mover: its outputs hold values of its float inputs, and zeros, in other places.
-        is_homogeneous: f(a x) = a f(x) for every a > 0, channel by channel.
+        is_homogeneous: f(a x) = a f(x) for every a > 0, channel by channel, of its activation.
+        is_joint: f(a x, a z) = a f(x, z) for every a > 0, channel by channel, of all its operands together.
+        is_product: f(a x, z) = a f(x, z) and, where z is no divisor, f(x, a z) = a f(x, z).
         fuses: runtimes compute the fused activation that it names, behind its result, of floats and integers alike.
         is_steep_at_zero: its derivative has no bound near zero.
         is_of_positive: it is defined from zero on.
@@ -132,6 +134,8 @@ class Op:
     unpacks: bool = False
     is_mover: bool = False
     is_homogeneous: bool = False
+    is_joint: bool = False
+    is_product: bool = False
     fuses: bool = False
     is_steep_at_zero: bool = False
     is_of_positive: bool = False

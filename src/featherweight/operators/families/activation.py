@@ -103,6 +103,7 @@ register(
     Op(
         "PRELU",
         axes="joined",
+        is_homogeneous=True,
         trained={1: "alpha"},
         versions={"int8": 1},
         delegated=lambda call: call.input(0).is_float,

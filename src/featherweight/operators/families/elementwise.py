@@ -74,6 +74,7 @@ def _refused_product(call: Call) -> str | None:
 
 _SUM: dict[str, Any] = {
     "axes": "joined",
+    "is_joint": True,
     "fuses": True,
     "trained": {0: "offset", 1: "offset"},
     "refused": _refused_sum,
@@ -106,6 +107,7 @@ register(
         "MUL",
         "MulOptions",
         axes="joined",
+        is_product=True,
         fuses=True,
         channels_first=True,
         trained={0: "scale", 1: "scale"},
@@ -132,6 +134,7 @@ for _name, _relevant in (("MAXIMUM", of_larger), ("MINIMUM", of_smaller)):
             _name,
             "MaximumMinimumOptions",
             axes="joined",
+            is_joint=True,
             picks=True,
             same_scale=(0, 1),
             versions={"int8": 2, "int16": 4},
@@ -139,8 +142,10 @@ for _name, _relevant in (("MAXIMUM", of_larger), ("MINIMUM", of_smaller)):
         )
     )
 
-register(Op("ADD_N", "AddNOptions", axes="joined"))
-DIV = register(Op("DIV", "DivOptions", axes="joined", fuses=True, trained={0: "scale", 1: "scale"}, divisor=1)).name
+register(Op("ADD_N", "AddNOptions", axes="joined", is_joint=True))
+DIV = register(
+    Op("DIV", "DivOptions", axes="joined", is_product=True, fuses=True, trained={0: "scale", 1: "scale"}, divisor=1)
+).name
 register(Op("FLOOR_DIV", "FloorDivOptions", axes="joined", divisor=1))
 register(Op("FLOOR_MOD", "FloorModOptions", axes="joined", divisor=1))
 register(Op("POW", "PowOptions", axes="joined"))

@@ -10,7 +10,13 @@ from featherweight.operators import on_numpy
 from featherweight.operators.call import Array, Call
 from featherweight.operators.record import Op, definition, kernel, register
 
-_FACTS: dict[str, Any] = {"axes": "window", "indices": (1,), "same_scale": (0,), "versions": {"int8": 2, "int16": 4}}
+_FACTS: dict[str, Any] = {
+    "axes": "window",
+    "is_homogeneous": True,
+    "indices": (1,),
+    "same_scale": (0,),
+    "versions": {"int8": 2, "int16": 4},
+}
 register(Op("RESIZE_BILINEAR", "ResizeBilinearOptions", channels_first=True, **_FACTS))
 register(Op("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions", picks=True, **_FACTS))
 
