@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from featherweight.graph.model import Graph, Model, ModelLike, Node, Signature, Tensor
     from featherweight.graph.numerics import QuantParams
     from featherweight.operators.profiles import Profile
-    from featherweight.ptq.equalization import Equalized, EqualizedTensor
     from featherweight.ptq.plan import Plan
     from featherweight.recipes.recipe import Recipe, Rule, Scheme
+    from featherweight.repair.equalize import Equalized, EqualizedTensor
     from featherweight.report.curve import Curve, CurvePoint
     from featherweight.report.summary import FileSize, NodeNote, QuantizedTensor, Report
     from featherweight.runtime.benchmark import Latency
@@ -114,7 +114,7 @@ _HOMES = {
     ),
     "graph.numerics": ("QuantParams",),
     "operators.profiles": ("Profile",),
-    "ptq.equalization": (
+    "repair.equalize": (
         "Equalized",
         "EqualizedTensor",
     ),

@@ -8,15 +8,18 @@ from collections import defaultdict
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
+from tests.single_ops import FACTORIES
 
 import featherweight.training
 from featherweight.channels import labeling, rules
 from featherweight.graph import Node
-from featherweight.operators import AxesRule, lookup, registered
+from featherweight.operators import AxesRule, Op, lookup, registered
 from featherweight.operators.profiles import PROFILES
 from featherweight.operators.scale_groups import sharing
 from featherweight.operators.zeros import absorbing, keeps_zero
+from featherweight.runtime import run
 from featherweight.tflite.names import OP_CODES
 from featherweight.training.graph.registry import float_function
 from featherweight.training.integer.step import integer_function
@@ -102,3 +105,27 @@ def test_what_shares_parameters_is_said_by_the_record() -> None:
 def test_traits_follow_from_the_axes() -> None:
     assert [lookup(op).elementwise for op in ("TANH", "FLOOR_MOD", "SOFTMAX", "NO_SUCH")] == [1, 2, 0, 0]
     assert [lookup(op).is_reduction for op in ("MEAN", "ARG_MAX", "CUMSUM")] == [True, True, False]
+
+
+FED = [op for op in registered() if op.name in FACTORIES and (op.is_homogeneous or op.is_joint or op.is_product)]
+
+
+@pytest.mark.parametrize("op", FED, ids=lambda op: op.name)
+def test_what_commutes_with_factors_is_computed(op: Op) -> None:
+    model = FACTORIES[op.name]()
+    names = [name for name in model.main.inputs if model.main.tensors[name].is_float]
+    random = np.random.default_rng(0)
+    feed = {name: random.uniform(0.5, 3, model.main.tensors[name].shape).astype(np.float32) for name in names}
+    feed[names[0]] -= np.float32(1.5)
+
+    def given(*scaled: str) -> np.ndarray:
+        found = run(model, {n: x * np.float32(4) if n in scaled else x for n, x in feed.items()}, runtime="reference")
+        return found if isinstance(found, np.ndarray) else next(iter(found.values()))
+
+    if op.is_homogeneous:
+        np.testing.assert_allclose(given(names[0]), 4 * given(), rtol=1e-6)
+    if op.is_joint:
+        np.testing.assert_allclose(given(*names), 4 * given(), rtol=1e-6)
+    for position, name in enumerate(names) if op.is_product else ():
+        if position != op.divisor:
+            np.testing.assert_allclose(given(name), 4 * given(), rtol=1e-6)

@@ -26,7 +26,7 @@ _SMALLEST_CHANGE = 1e-3
 # Values that are held at a time, in bytes.
 _HELD_BYTES = 256 << 20
 # Of a bound, how much of it channels may reach on samples: what was not seen has room.
-MOST_OF_CAP = 0.8
+MOST_OF_CAP = 0.5
 # A channel whose range is less than this share of the largest is dead: its factor says nothing.
 _DEAD = 1e-7
 

@@ -22,7 +22,7 @@ def freedom(graph: Graph) -> Freedom:
     books, read = Books(graph, Labeling(graph)), consumers(graph)
     for name in graph.inputs:
         if graph.tensors[name].is_float:
-            books.channels[name] = books.bound(name, "is an input of the model")
+            books.channels[name] = books.bound(name, f"'{name}' is an input of the model")
     for node in graph.nodes:
         _follow(books, node, read)
     for name in graph.outputs:
@@ -45,8 +45,7 @@ def _follow(books: Books, node: Node, read: Mapping[str, tuple[Node, ...]]) -> N
             books.labels.fix(books.of(name), reason)
         for name in node.outputs:
             if name and books.graph.tensors[name].is_float:
-                labels = books.channels[name] = books.bound(name, "")
-                books.labels.fix(labels, reason)
+                books.channels[name] = books.bound(name, reason)
         return
     for name, labels in zip(node.outputs, results, strict=True):
         books.channels[name] = labels

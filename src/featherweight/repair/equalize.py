@@ -165,30 +165,33 @@ def _spread(matrix: Matrix, factors: np.ndarray) -> float:
 
 
 def _apply(setting: Setting, candidate: Candidate) -> Candidate | str:
-    """Tries bounds and exponents on the samples, and returns the best, also where it is no better than before."""
+    """Tries what there is to choose on the samples; of what is as good, the one with fewer operators is taken."""
     free = freedom(candidate.model.main)
-    if not free.is_free.any():
-        reasons = dict.fromkeys(free.fixed.values())
-        return f"no channels can be scaled: {next(iter(reasons), 'the model has no weights')}"
-    judge = Judge(candidate.model, setting.samples[:_JUDGED])
-    best: tuple[float, Candidate] | None = None
-    for caps in ("kept", "minimum") if free.caps else ("kept",):
-        for exponents in (VALUES,) if setting.target.is_per_channel else (WEIGHTS, VALUES_TOO):
-            found = equalize_graph(
-                candidate.model,
-                setting.samples,
-                caps=caps,
-                exponents=exponents,
-                is_per_channel=setting.target.is_per_channel,
-            )
-            new = planned(setting, found.model, candidate.recipe)
-            level = float(judge.levels(integer_model(new)).mean())
-            print(caps, exponents, level)
-            if best is None or level > best[0] + (_LEAST_FOR_MINIMUM if caps == "minimum" else 0.0):
-                done = sum(not row.reason for row in found.tensors)
-                best = level, new.with_note(f"equalize: channels of {done} tensors between weights have like ranges")
-    assert best is not None
-    return best[1]
+    has_own_steps = setting.target.is_per_channel
+    ways: list[Exponents] = [VALUES] if has_own_steps else [WEIGHTS, VALUES_TOO]
+    caps: list[Caps] = ["kept", "minimum"] if free.caps and setting.samples else ["kept"]
+    tried: list[tuple[Caps, Exponents]] = (
+        [(c, way) for c in caps for way in ways] if setting.samples else [("fixed", WEIGHTS)]
+    )
+    judge = Judge(candidate.model, setting.samples[:_JUDGED]) if len(tried) > 1 else None
+    best: tuple[float, Equalized, Candidate] | None = None
+    for cap, way in tried:
+        found = equalize_graph(candidate.model, setting.samples, caps=cap, exponents=way, is_per_channel=has_own_steps)
+        if not any(not row.reason for row in found.tensors):
+            continue
+        new = planned(setting, found.model, candidate.recipe)
+        level = float(judge.levels(integer_model(new)).mean()) if judge else 0.0
+        level -= _LEAST_FOR_MINIMUM if cap == "minimum" else 0.0
+        if best is None or level > best[0]:
+            best = level, found, new
+    if best is None:
+        return "no weights with a tensor between them whose channels could be evened out"
+    _, found, new = best
+    note = f"equalized the channels of {sum(not row.reason for row in found.tensors)} tensors between weights"
+    if added := len(found.model.main.nodes) - len(candidate.model.main.nodes):
+        note += f"; {added} bounds have become a MINIMUM with a number for each channel"
+    left = [f"'{row.name}': {row.reason}" for row in found.tensors if row.reason]
+    return new.with_note(note + (f"; left alone: {'; '.join(left)}" if left else ""))
 
 
 EQUALIZE = Repair("equalize", "gives the channels of neighbouring weights like ranges", _apply, costs=2)

@@ -95,14 +95,14 @@ class Books:
     def of(self, name: str) -> np.ndarray:
         """Returns the labels of a tensor's channels; those of what nothing is known of are fixed."""
         if name not in self.channels:
-            self.channels[name] = self.bound(name, "is computed from what is no real number")
+            self.channels[name] = self.bound(name, f"'{name}' is computed from what is no real number")
         return self.channels[name]
 
-    def bound(self, name: str, what: str) -> np.ndarray:
-        """Returns new labels for a tensor's channels, fixed for a reason that begins with its name."""
+    def bound(self, name: str, why: str) -> np.ndarray:
+        """Returns new labels for a tensor's channels, fixed for a reason."""
         shape = self.graph.tensors[name].shape
         labels = self.labels.fresh(shape[-1] if shape else 1)
-        self.labels.fix(labels, f"'{name}' {what}")
+        self.labels.fix(labels, why)
         return labels
 
     def finished(self) -> Freedom:

@@ -2,19 +2,7 @@
 
 from __future__ import annotations
 
-from featherweight.ptq.equalization import equalize_graph
-from featherweight.repair.candidate import Candidate, Repair, Setting, planned
+from featherweight.repair.candidate import Repair
+from featherweight.repair.equalize import EQUALIZE
 
-
-def _equalize(setting: Setting, candidate: Candidate) -> Candidate | str:
-    found = equalize_graph(candidate.model)
-    done = sum(not row.reason for row in found.tensors)
-    if not done:
-        return "no weights with a tensor between them whose channels could be evened out"
-    changed = planned(setting, found.model, candidate.recipe)
-    left = [f"'{row.name}': {row.reason}" for row in found.tensors if row.reason]
-    note = f"equalized the channels of {done} tensors between weights"
-    return changed.with_note(note + (f"; left alone: {'; '.join(left)}" if left else ""))
-
-
-REPAIRS: tuple[Repair, ...] = (Repair("equalize", "gives the channels of neighbouring weights like ranges", _equalize),)
+REPAIRS: tuple[Repair, ...] = (EQUALIZE,)

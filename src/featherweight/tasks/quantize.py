@@ -18,20 +18,22 @@ from featherweight.operators.entries import entries, with_main
 from featherweight.passes.substitutes import substituted
 from featherweight.ptq import plan as plans
 from featherweight.ptq import planning
-from featherweight.ptq.equalization import Equalized, equalize_graph
 from featherweight.ptq.recurrent import choose_style
 from featherweight.ptq.rewrite import rewrite
 from featherweight.recipes import recipe as recipes
 from featherweight.repair.candidate import Setting
+from featherweight.repair.equalize import Caps, Equalized, equalize_graph
 from featherweight.repair.improve import AUTO, asked_repairs
 from featherweight.report import Report, make_report
-from featherweight.runtime.samples import by_signature
+from featherweight.runtime.samples import by_signature, feeds
 from featherweight.targets import target as targets
 from featherweight.tasks.load import as_fed, load, load_with_notes, peeked
 from featherweight.tasks.repaired import repaired
 from featherweight.tasks.requirements import require_change, require_integer
 
 _log = logging.getLogger("featherweight")
+# Examples that show how far channels reach.
+_EQUALIZED_WITH = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,22 +225,38 @@ def _check_decided(plan: plans.Plan, io: str | None, ranges: str, *, integers: b
         )
 
 
-@checked(samples=stream, input_shapes=shapes)
-def equalize(source: Any, *, samples: Iterable[Any] | None = None, input_shapes: Any = None) -> Equalized:
-    """Gives the channels of neighbouring weights like ranges, without changing the function (`ptq.equalization`).
+@checked(samples=stream, caps=choice("fixed", "kept", "minimum"), input_shapes=shapes)
+def equalize(
+    source: Any, *, samples: Iterable[Any] | None = None, caps: Caps | None = None, input_shapes: Any = None
+) -> Equalized:
+    """Gives the channels of neighbouring weights like ranges, without changing the function (`repair.equalize`).
 
     It serves targets with one scale for a whole weight, where channels with small weights get few integers: pass the
     `model` of what it returns to `quantize` or `quantize_aware`.
 
     Args:
         source: what `load` takes.
-        samples: inputs to verify a lowered model with; a PyTorch module or JAX function needs at least one.
+        samples: inputs that show which channels reach the bound of a ReLU6, and that a lowered model is verified with
+            (a PyTorch module or JAX function needs at least one); up to 64 examples are used.
+        caps: what becomes of the bound of a ReLU6, which is one for all channels: ``fixed`` leaves channels before it
+            alone; ``kept`` scales those that stay below half of it on the samples, and keeps it; ``minimum`` puts a
+            MINIMUM with a bound for each channel behind the layer, which is exact. By default they are kept where there
+            are samples, and fixed otherwise.
         input_shapes: as in `load`.
 
     Raises:
         FormatError: if the model is quantized.
+        DataError: if samples don't fit, or bring values that are not finite.
+        RecipeError: if caps are to be kept, and there are no samples.
     """
-    return equalize_graph(load(source, samples=samples, input_shapes=input_shapes))
+    if caps == "kept" and samples is None:
+        raise RecipeError(
+            "equalize: caps='kept' needs samples, which show what reaches them. Pass samples=…, or 'minimum'."
+        )
+    first, samples = peeked(samples)
+    model = load(source, samples=first, input_shapes=input_shapes)
+    fed = [] if samples is None else [feed.arrays for feed in feeds(samples, model, limit=_EQUALIZED_WITH, batch=1)]
+    return equalize_graph(model, fed, caps=caps)
 
 
 def methods(recipe: recipes.Recipe) -> list[str]:
