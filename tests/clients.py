@@ -32,12 +32,13 @@ class ClientError(Exception):
 
 @dataclass(frozen=True)
 class VelaResult:
-    """What Arm's compiler for the Ethos-U made of a file: ops by processor, MACs on the NPU, its words."""
+    """What Arm's compiler for the Ethos-U made of a file: ops by processor, MACs, its words, its constants."""
 
     npu_ops: int
     cpu_ops: int
     npu_macs: int
     text: str
+    buffers: tuple[bytes, ...] = ()
 
     @property
     def npu_fraction(self) -> float:
@@ -53,12 +54,14 @@ def vela(path: str | Path, accelerator: str = "ethos-u55-128") -> VelaResult:
             f"vela on {path}",
         )
         summary = _vela_summary(Path(folder))
+        buffers = _buffers(next(Path(folder).glob("*_vela.tflite")).read_bytes())
     text = done.stdout + done.stderr
     return VelaResult(
         npu_ops=_vela_count("NPU", text),
         cpu_ops=_vela_count("CPU", text),
         npu_macs=int(float(summary.get("nn_macs", "0"))),
         text=text,
+        buffers=buffers,
     )
 
 
@@ -90,6 +93,15 @@ def _vela_count(processor: str, text: str) -> int:
     if found is None:
         raise ClientError(f"vela printed no count of {processor} operators:\n{text}")
     return int(found.group(1).replace(",", ""))
+
+
+def _buffers(content: bytes) -> tuple[bytes, ...]:
+    """What a file's constants hold: for an Ethos-U, the commands and the weights as they are packed."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(content, 0)
+    found = [model.Buffers(i).DataAsNumpy() for i in range(model.BuffersLength())]
+    return tuple(sorted(data.tobytes() for data in found if isinstance(data, np.ndarray)))
 
 
 def _vela_summary(folder: Path) -> dict[str, str]:

@@ -157,6 +157,9 @@ def quantize(
             "--verify/--no-verify", help="Measure the outputs on some calibration samples, and warn of noise."
         ),
     ] = True,
+    keep_names: Annotated[
+        bool, typer.Option("--keep-names", help="Write the names of all tensors, for targets too that don't read them.")
+    ] = False,
     plan_in: Annotated[Path | None, typer.Option(metavar="P.json", help="Carry out this plan.")] = None,
     plan_out: Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan.")] = None,
     report: Annotated[
@@ -204,6 +207,7 @@ def quantize(
         verify=verify,
         ranges=ranges,
         improve=improve,
+        keep_names=keep_names,
         plan=plan,
         limit=samples,
         recurrent=recurrent.value,

@@ -9,6 +9,7 @@ from featherweight import operators
 from featherweight.errors import listed
 from featherweight.recipes.toml import Table, check_known
 from featherweight.sparsity import patterns
+from featherweight.tflite.lean import UNREAD
 from featherweight.tflite.names import OP_CODES
 
 TEXTS, _FLAGS = ("name", "description", "profile"), ("complete", "float", "per_channel", "power_of_two")
@@ -24,6 +25,7 @@ _KEYS = (
     "power_of_two",
     "profile",
     "softmax_limit",
+    "unread",
     "weight_only",
     "sparsity",
     "extends",
@@ -48,6 +50,8 @@ def settings(table: Table) -> dict[str, Any]:
         table.count("softmax_limit")
     if "weight_only" in table and not set(table.several("weight_only", str)) <= set(STORED):
         raise table.error("weight_only", f"a list of {listed(STORED)}")
+    if "unread" in table and not set(table.several("unread", str)) <= set(UNREAD):
+        raise table.error("unread", f"a list of {listed(UNREAD)}")
     return dict(table.values)
 
 

@@ -48,6 +48,7 @@ class Target:
         sparsity: operator → pattern of zeros that its kernels make use of.
         slower_ns: operator → what an element of its output costs in int8 beyond float between two conversions, in
             nanoseconds; operators that are faster in int8 are not there.
+        unread: what its files need not hold, of `tflite.lean.UNREAD`.
         unoptimized: operator → how many times as long as in float it takes with int16 activations.
     """
 
@@ -66,6 +67,7 @@ class Target:
     slower_ns: Mapping[str, float] = field(default_factory=dict[str, float])
     unoptimized: Mapping[str, float] = field(default_factory=dict[str, float])
     is_complete: bool = False
+    unread: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return (
@@ -155,6 +157,7 @@ def load(target: str | Path | Target) -> Target:
         merged.several("weight_only", str) if "weight_only" in merged else files.STORED,
         **times,
         is_complete=merged.get("complete", bool, False),
+        unread=merged.several("unread", str) if "unread" in merged else (),
     )
 
 
@@ -172,7 +175,8 @@ def from_json(text: str) -> Target:
     values = json.loads(text)
     values["forms"] = {op: tuple(forms) for op, forms in values["forms"].items()}
     values["constraints"] = tuple(_constraint(row) for row in values["constraints"])
-    values["weight_only"] = tuple(values["weight_only"])
+    for key in ("weight_only", "unread"):
+        values[key] = tuple(values.get(key, ()))
     return Target(**values)
 
 

@@ -29,7 +29,7 @@ from featherweight.runtime.samples import by_signature, feeds
 from featherweight.targets import target as targets
 from featherweight.tasks.load import as_fed, load, load_with_notes, peeked
 from featherweight.tasks.repaired import repaired
-from featherweight.tasks.requirements import require_change, require_integer
+from featherweight.tasks.requirements import for_device, require_change, require_integer
 
 _log = logging.getLogger("featherweight")
 # Examples that show how far channels reach.
@@ -70,6 +70,7 @@ class Quantized:
     integers=flag,
     verify=flag,
     improve=either(text, several(text), allowed="'auto', 'none', a repair, or several"),
+    keep_names=flag,
     input_shapes=shapes,
     progress=flag,
 )
@@ -88,6 +89,7 @@ def quantize(
     integers: bool = False,
     verify: bool = True,
     improve: str | Sequence[str] | None = None,
+    keep_names: bool = False,
     input_shapes: Any = None,
     progress: bool = True,
 ) -> Quantized:
@@ -115,6 +117,7 @@ def quantize(
         improve: repairs to make (`featherweight.repair`): a name, several, or ``auto`` for those that measurably
             help on a quarter of the calibration samples, which calibration then leaves out. The plan's notes say what
             each brought.
+        keep_names: write the names of all tensors, on targets too whose runtimes don't read them.
         input_shapes: as in `load`.
         progress: show progress on a terminal.
 
@@ -165,7 +168,7 @@ def quantize(
         notes = [f"Recurrent layers: {listed(lowered.recurrent)}; {style.reason}."] if lowered.recurrent else []
         decided = replace(decided, notes=(*lowered.notes, *substitutes, *notes, *decided.notes))
         require_change(decided)
-    result = rewrite(model, decided)
+    result = for_device(rewrite(model, decided), target, keep_names=keep_names)
     if strict:
         require_integer(result, decided)
     decided, errors = measured(exact, result, decided, seen, limit)

@@ -283,7 +283,9 @@ def _quant(packed: Any, dtype: str, own: list[str], extras: dict[str, Any]) -> Q
     if packed.scale is None or not len(packed.scale):
         return None
     scale = tuple(np.asarray(packed.scale, np.float32).tolist())
-    zero_point = _integers(packed.zeroPoint) or (0,) * len(scale)
+    zero_point = _integers(packed.zeroPoint) or (0,)
+    if len(zero_point) == 1:  # LiteRT for Microcontrollers takes one for all channels
+        zero_point *= len(scale)
     axis = packed.quantizedDimension if len(scale) > 1 or packed.quantizedDimension else None
     return QuantParams(dtype, scale, zero_point, axis)
 

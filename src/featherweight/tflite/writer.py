@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import flatbuffers
 import numpy as np
 
 from featherweight.arguments import checked, count
@@ -25,8 +24,10 @@ from featherweight.graph import Graph, Model, ModelLike, Node, Signature, Tensor
 from featherweight.operators import lookup
 from featherweight.tflite import names
 from featherweight.tflite.buffers import Buffers
+from featherweight.tflite.lean import lean
 from featherweight.tflite.names import schema
 from featherweight.tflite.reader import release_pages
+from featherweight.tflite.sharing import Shared, SharingBuilder
 
 # Flatbuffer offsets are 31 bits; leave room for everything that is not a constant.
 _LARGEST_INLINE_BYTES = (1 << 31) - (64 << 20)
@@ -93,7 +94,7 @@ def _chunks(model: Model, inline_limit_bytes: int) -> Iterator[Any]:
             record.data = np.zeros(0, np.uint8)
         elif data is not None:
             record.offset = record.size = 2  # placeholders: values of 0 are left out of the table
-    builder = flatbuffers.Builder(1 << 16)
+    builder = SharingBuilder(1 << 16)
     builder.Finish(packed.Pack(builder), b"TFL3")
     head = builder.Output()
     tables = _buffer_tables(head)
@@ -146,7 +147,7 @@ class _Writer:
     """Collects buffers and operator codes by number, while parts that refer by name become the schema's objects."""
 
     def __init__(self, model: Model) -> None:
-        self.model = model
+        self.model = lean(model)
         self.buffers = Buffers()
         self.codes: dict[tuple[str, int, str | None], int] = {}
 
@@ -201,7 +202,8 @@ class _Writer:
         for field in ("sparsity", "variantTensors", "hasRank", "externalBuffer"):
             if field in tensor.extras:
                 setattr(packed, field, tensor.extras[field])
-        packed.quantization = _quantization(tensor, index)
+        quantization = _quantization(tensor, index)
+        packed.quantization = None if quantization is None else Shared(quantization)
         return packed
 
     def node(self, node: Node, index: dict[str, int]) -> Any:
@@ -219,7 +221,7 @@ class _Writer:
                 "Node(…, extras={'options': 'Conv2DOptions'}), for example."
             )
         if kind:
-            options = names.attrs_to_options(kind, dict(node.attrs))
+            options = Shared(names.attrs_to_options(kind, dict(node.attrs)))
             if kind in names.OPTIONS:
                 packed.builtinOptions, packed.builtinOptionsType = options, names.OPTIONS[kind]
             else:

@@ -1,0 +1,43 @@
+"""Leaves out of a file what a runtime never reads: names, and the scales of biases."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from featherweight.graph import Graph, Model, Tensor
+from featherweight.operators import lookup
+
+# What can be left out. `Model.extras["unread"]` lists what is left out of a model's file.
+NAMES, BIAS_SCALES = "names", "bias_scales"
+UNREAD = (NAMES, BIAS_SCALES)
+
+
+def lean(model: Model) -> Model:
+    """Returns the model as it is to be written: without what its `extras` say that nobody reads.
+
+    Inputs and outputs keep their names. A bias needs no scale: it is that of the input times that of the weight.
+    """
+    unread = model.extras.get("unread", ())
+    if not unread:
+        return model
+    return replace(model, graphs=tuple(_lean(graph, unread) for graph in model.graphs))
+
+
+def _lean(graph: Graph, unread: tuple[str, ...]) -> Graph:
+    biases = {
+        node.inputs[role.bias]
+        for node in graph.nodes
+        for role in lookup(node.op).weights
+        if role.bias is not None and role.bias < len(node.inputs)
+    }
+    shown = {*graph.inputs, *graph.outputs}
+
+    def written(tensor: Tensor) -> Tensor:
+        if NAMES in unread and tensor.name not in shown:
+            tensor = replace(tensor, file_name="")
+        if BIAS_SCALES in unread and tensor.name in biases and tensor.is_constant and tensor.quant is not None:
+            extras = {key: value for key, value in tensor.extras.items() if key != "quantization"}
+            return replace(tensor, quant=None, extras=extras)
+        return tensor
+
+    return replace(graph, tensors={name: written(tensor) for name, tensor in graph.tensors.items()})
