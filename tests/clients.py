@@ -203,7 +203,7 @@ def _tflm(path: str, named: dict[str, np.ndarray]) -> list[np.ndarray]:
     # The wheel's package imports its interpreter module by the path that it has in the source tree.
     from tflite_micro.python.tflite_micro import runtime
 
-    interpreter = runtime.Interpreter.from_file(path)
+    interpreter = runtime.Interpreter.from_file(path, arena_size=1 << 26)  # its default is ten times the file
     for index, x in enumerate(_litert_order(path, named)):
         interpreter.set_input(x, index)
     interpreter.invoke()
