@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from featherweight.analysis.noise import OutputError
     from featherweight.calibration.details import Magnitudes
     from featherweight.calibration.histogram import Histogram
+    from featherweight.calibration.recorder import Recorder, drift
     from featherweight.calibration.stats import ChannelMoments, Stats, TensorStats
+    from featherweight.calibration.stats_file import load_stats
     from featherweight.graph.model import Graph, Model, ModelLike, Node, Signature, Tensor
     from featherweight.graph.numerics import QuantParams
     from featherweight.operators.profiles import Profile
@@ -99,11 +101,16 @@ _HOMES = {
     "analysis.noise": ("OutputError",),
     "calibration.details": ("Magnitudes",),
     "calibration.histogram": ("Histogram",),
+    "calibration.recorder": (
+        "Recorder",
+        "drift",
+    ),
     "calibration.stats": (
         "ChannelMoments",
         "Stats",
         "TensorStats",
     ),
+    "calibration.stats_file": ("load_stats",),
     "graph.model": (
         "Graph",
         "Model",
@@ -246,6 +253,7 @@ __all__ = [
     "RangeTraining",
     "Recipe",
     "RecipeError",
+    "Recorder",
     "Removed",
     "Report",
     "Rule",
@@ -273,6 +281,7 @@ __all__ = [
     "calibrate",
     "check",
     "compare",
+    "drift",
     "equalize",
     "evaluate",
     "finalize",
@@ -280,6 +289,7 @@ __all__ = [
     "inspect",
     "kurtosis_regularizer",
     "load",
+    "load_stats",
     "paired_difference",
     "plan",
     "prune",

@@ -11,16 +11,21 @@ from featherweight.calibration.ranges import (
     register_range_method,
     share_beyond,
 )
+from featherweight.calibration.recorder import Recorder, drift
 from featherweight.calibration.stats import ChannelMoments, Stats, TensorStats
+from featherweight.calibration.stats_file import load_stats
 
 __all__ = [
     "RANGE_METHODS",
     "ChannelMoments",
     "Histogram",
+    "Recorder",
     "Stats",
     "TensorStats",
     "calibrate",
+    "drift",
     "find_range",
+    "load_stats",
     "measurable",
     "needs_histogram",
     "register_range_method",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from featherweight import tflite
 from featherweight.arguments import checked, count, flag, several, stream, text
 from featherweight.calibration.details import Asked, asked
 from featherweight.calibration.lstm_tensors import cells, held
-from featherweight.calibration.probes import can_probe, implied, with_probes
+from featherweight.calibration.probes import Probed, can_probe, implied, with_probes
 from featherweight.calibration.shards import ProbeShard, ValueShard, kernels, shard_number, share
 from featherweight.calibration.stats import Stats
 from featherweight.errors import FormatError, RecipeError
@@ -144,25 +144,78 @@ def _asked(model: Model, tensors: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(tensors))
 
 
-def _by_probes(model: Model, names: Sequence[str], incoming: Iterator[Feed], closer: Asked, *, threads: int) -> Stats:
-    """Collects minima and maxima where they are computed; the fed tensors' and odd ones' in NumPy."""
+def opened_shard(
+    model: Model, names: Sequence[str], *, histograms: bool = False, threads: int | None = None
+) -> ProbeShard | ValueShard:
+    """Returns an interpreter that measures a float model's tensors in each run that it takes; the caller closes it.
+
+    Raises:
+        FormatError: for an integer model.
+    """
+    _check_computes_floats(model)
+    names, closer = tuple(names), asked(model.main)
+    threads = threads or default_threads()
+    if histograms or not set(names) - set(model.main.inputs):
+        return _value_shard(model, names, closer, None, histograms=histograms, channels=False, threads=threads)
+    plan = _probing(model, names, closer)
+    return _probe_shard(model, names, closer, plan, None, threads=threads)
+
+
+class _Probing(NamedTuple):
+    """Which tensors are measured where they are computed, which others are read, and the model that does so."""
+
+    probed: Probed
+    rest: tuple[str, ...]
+    opened: Model
+
+
+def _probing(model: Model, names: Sequence[str], closer: Asked) -> _Probing:
     computed = [name for name in names if name not in model.main.inputs]
-    if not computed:
-        return _by_values(model, names, incoming, closer, histograms=False, channels=False, threads=threads)
     steps = cells(model.main)
     plain = [name for name in computed if name not in steps and name not in closer]
     probed = with_probes(model, [name for name in plain if can_probe(model.main.tensors[name])])
-    rest = [name for name in computed if name not in probed.tensors]
-    number = shard_number(model, threads, 0)
-    opened = with_outputs(probed.model, (*probed.outputs, *held(model.main, rest)))
-    content = tflite.write(opened) if number > 1 else None
-    shards: list[ProbeShard] = []
-    with contextlib.ExitStack() as stack:
-        for _ in range(number):
-            session = Session(opened, content=content, threads=max(1, threads // number), resolver=kernels(model))
-            shards.append(ProbeShard(stack.enter_context(session), model, names, probed, rest, closer))
-        share(shards, incoming)
-    return functools.reduce(Stats.merge, [shard.result() for shard in shards])
+    rest = tuple(name for name in computed if name not in probed.tensors)
+    return _Probing(probed, rest, with_outputs(probed.model, (*probed.outputs, *held(model.main, rest))))
+
+
+def _probe_shard(
+    model: Model, names: Sequence[str], closer: Asked, plan: _Probing, content: bytes | None, *, threads: int
+) -> ProbeShard:
+    session = Session(plan.opened, content=content, threads=threads, resolver=kernels(model))
+    return ProbeShard(session, model, names, plan.probed, plan.rest, closer)
+
+
+def _value_shard(
+    model: Model,
+    names: Sequence[str],
+    closer: Asked,
+    content: bytes | None,
+    *,
+    histograms: bool,
+    channels: bool,
+    threads: int,
+) -> ValueShard:
+    computed = _computed_values(model, names)
+    session = None
+    if computed:
+        opened = with_outputs(model, held(model.main, computed))
+        session = Session(opened, content=content, threads=threads, resolver=kernels(model))
+    return ValueShard(session, model, names, closer, histograms=histograms, channels=channels)
+
+
+def _computed_values(model: Model, names: Sequence[str]) -> list[str]:
+    """Returns the tensors that have values which a run computes."""
+    return [name for name in names if name not in model.main.inputs and model.main.tensors[name].elements]
+
+
+def _by_probes(model: Model, names: Sequence[str], incoming: Iterator[Feed], closer: Asked, *, threads: int) -> Stats:
+    """Collects minima and maxima where they are computed; the fed tensors' and odd ones' in NumPy."""
+    if not set(names) - set(model.main.inputs):
+        return _by_values(model, names, incoming, closer, histograms=False, channels=False, threads=threads)
+    plan, number = _probing(model, names, closer), shard_number(model, threads, 0)
+    content = tflite.write(plan.opened) if number > 1 else None
+    each = max(1, threads // number)
+    return _shared([_probe_shard(model, names, closer, plan, content, threads=each) for _ in range(number)], incoming)
 
 
 def _by_values(
@@ -177,18 +230,22 @@ def _by_values(
 ) -> Stats:
     """Collects from the values themselves: all measured tensors are outputs, and shards share the samples."""
     graph = model.main
-    computed = [name for name in names if name not in graph.inputs and graph.tensors[name].elements]
+    computed = _computed_values(model, names)
     number = shard_number(model, threads, sum(4 * graph.tensors[name].elements for name in computed))
-    opened = with_outputs(model, held(graph, computed))
-    content = tflite.write(opened) if number > 1 else None
-    shards: list[ValueShard] = []
+    content = tflite.write(with_outputs(model, held(graph, computed))) if number > 1 else None
+    each = max(1, threads // number)
+    shards = [
+        _value_shard(model, names, closer, content, histograms=histograms, channels=channels, threads=each)
+        for _ in range(number)
+    ]
+    del content
+    return _shared(shards, incoming)
+
+
+def _shared(shards: Sequence[ProbeShard] | Sequence[ValueShard], incoming: Iterator[Feed]) -> Stats:
+    """Returns what shards learn together, and closes them."""
     with contextlib.ExitStack() as stack:
-        for _ in range(number):
-            session = None
-            if computed:
-                session = Session(opened, content=content, threads=max(1, threads // number), resolver=kernels(model))
-            shards.append(ValueShard(session, model, names, closer, histograms=histograms, channels=channels))
-            stack.enter_context(session or contextlib.nullcontext())
-        del content
+        for shard in shards:
+            stack.enter_context(shard.session or contextlib.nullcontext())
         share(shards, incoming)
     return functools.reduce(Stats.merge, [shard.result() for shard in shards])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -158,6 +159,16 @@ class Stats:
             )
         merged = {name: stats.merge(other.tensors[name]) for name, stats in self.tensors.items()}
         return Stats(self.samples + other.samples, merged)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the statistics as a file that `load_stats` reads and `quantize` takes as `calibration`.
+
+        Raises:
+            FeatherweightError: if the file can't be written; one that was there stays.
+        """
+        from featherweight.calibration.stats_file import save_stats
+
+        save_stats(self, path)
 
     def beside(self, other: Stats) -> Stats:
         """Returns the statistics of the tensors of both: those of another graph of the same model."""

@@ -124,6 +124,10 @@ def quantize(
             "several signatures, NAME=DATA once for each.",
         ),
     ] = None,
+    stats: Annotated[
+        Path | None,
+        typer.Option(metavar="STATS.json", help="Take ranges from recorded statistics; samples then only measure."),
+    ] = None,
     preprocess: Annotated[
         str | None,
         typer.Option(metavar="SCALE,OFFSET", help="For folders of images: input = pixel × scale + offset."),
@@ -188,7 +192,7 @@ def quantize(
     plan = None if plan_in is None else plans.load(plan_in)
     if not wish.needs_ranges:
         refuse_idle(context, f"on recipe '{wish.name}', which measures none", "ranges")
-    if plan is None and wish.needs_ranges and not calibration:
+    if plan is None and wish.needs_ranges and not calibration and stats is None:
         pipeline.quantize(model, wish, target=device)  # raises, and says what is missing
     style = choose_style(wish, device, recurrent.value)
     lowered = open_lowered(
@@ -200,6 +204,7 @@ def quantize(
         lowered,
         wish,
         calibration=data,
+        stats=stats,
         target=device,
         io=None if io is None else io.value,
         strict=strict,

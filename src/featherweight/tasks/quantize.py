@@ -10,8 +10,8 @@ from typing import Any
 
 from featherweight import tflite
 from featherweight.analysis.noise import OutputError, notes_on_noise, output_errors
-from featherweight.arguments import checked, choice, count, either, flag, several, shapes, stream, text
-from featherweight.calibration import calibrate, needs_histogram
+from featherweight.arguments import checked, choice, count, either, flag, instance, path, several, shapes, stream, text
+from featherweight.calibration import Stats, calibrate, load_stats, needs_histogram
 from featherweight.errors import FeatherweightError, RecipeError, listed
 from featherweight.graph import Model
 from featherweight.operators.entries import entries, with_main
@@ -62,6 +62,7 @@ class Quantized:
 @checked(
     {"samples": "limit"},
     calibration=stream,
+    stats=either(instance(Stats), path, allowed="Stats, or the path of the file that Stats.save wrote"),
     io=choice("float32", "int8", "uint8"),
     strict=flag,
     ranges=text,
@@ -79,6 +80,7 @@ def quantize(
     recipe: str | Path | recipes.Recipe = "int8",
     *,
     calibration: Iterable[Any] | None = None,
+    stats: Stats | str | Path | None = None,
     target: str | Path | targets.Target = "litert",
     io: str | None = None,
     strict: bool = False,
@@ -101,6 +103,8 @@ def quantize(
         calibration: samples from the training split, any iterable; needed by recipes with integer activations. For a
             file of several signatures, a dict of them by the signatures' names: one that is left out stays float. For a
             model that keeps state, successive steps: they run in order, as one sequence from the initial state.
+        stats: statistics to take ranges from (a `Recorder`'s, or `calibrate`'s), or their file: samples then only
+            measure the result.
         target: the device, by name, TOML file or value.
         io: ``float32``, ``int8`` or ``uint8`` inputs and outputs (a CAST of bytes to floats is then part of the
             conversion to integers); None takes the target's habit.
@@ -137,7 +141,14 @@ def quantize(
     style = choose_style(recipe, target, recurrent)
     lowered = load_with_notes(source, unroll=style.unroll, fuse=style.fuse, samples=first, input_shapes=input_shapes)
     model = lowered.model
-    if given is None and recipe.needs_ranges and calibration is None:
+    if isinstance(stats, (str, Path)):
+        stats = load_stats(stats)
+    if stats is not None and (given is not None or repairs or not recipe.needs_ranges):
+        why = (
+            "a plan" if given is not None else "improve" if repairs else f"recipe '{recipe.name}', which measures none"
+        )
+        raise RecipeError(f"quantize: stats have no effect beside {why}. Leave them out.")
+    if given is None and recipe.needs_ranges and calibration is None and stats is None:
         raise RecipeError(
             f"Recipe '{recipe.name}' measures activation ranges: pass calibration samples from the training split "
             "(calibration=…, --calibration DATA), or use 'dynamic', which needs none."
@@ -153,8 +164,7 @@ def quantize(
         model, decided, held_out = repaired(wish, model, exact, recipe, repairs, parts, limit, is_auto=is_auto)
         seen = {0: held_out or seen[0]} if seen else {}
     elif decided is None:
-        stats = None
-        if recipe.needs_ranges and calibration is not None:
+        if recipe.needs_ranges and calibration is not None and stats is None:
             named = {entries(model)[index]: part for index, (_, part) in parts.items()}
             stats = calibrate(
                 model,
