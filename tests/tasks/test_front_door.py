@@ -110,12 +110,14 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Callabl
     model, x = classifier(), features(8)
     y = np.arange(8) % 6
     stats = fw.calibrate(model, x)
-    plan = fw.plan(model, stats)
+    plan, recorded = fw.plan(model, stats), folder / "stats.json"
+    stats.save(recorded)
     evaluation = fw.evaluate(model, (x, y))
     aware, source = fw.quantize_aware(live(), calibration=x), live()
     graph = fw.graph_model(source)
     given: dict[str, dict[str, Any]] = {
         "Oscillations": {},
+        "Recorder": {"model": model, "threads": 1},
         "RangeTraining": {},
         "Recipe": {"name": "mine", "rules": (fw.Rule(),)},
         "Rule": {},
@@ -128,6 +130,7 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Callabl
         "calibrate": {"model": model, "samples": x},
         "check": {"model": model, "target": "litert"},
         "compare": {"float_model": model, "other": model, "samples": x},
+        "drift": {"before": stats, "after": stats},
         "equalize": {"source": model},
         "evaluate": {"model": model, "data": (x, y)},
         "finalize": {"model": aware},
@@ -135,6 +138,7 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Callabl
         "inspect": {"source": model},
         "kurtosis_regularizer": {"strength": 0.1},
         "load": {"source": model},
+        "load_stats": {"path": recorded},
         "paired_difference": {"after": evaluation, "before": evaluation},
         "plan": {"model": model, "stats": stats},
         "prune": {"source": model, "sparsity": 0.5, "keep": ()},

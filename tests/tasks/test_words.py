@@ -83,6 +83,9 @@ def test_every_function_takes_every_kind_of_model(kind: str, folder: Path) -> No
         if kind == "JAX" and name in ALONE:
             with pytest.raises(LoweringError, match=rf"^{name}: .*Load it first: fw.load\(source, samples="):
                 call(model)
+        elif kind.startswith("Quantized") and name == "calibrate":
+            with pytest.raises(fw.FormatError, match="already quantized"):
+                call(model)
         else:
             assert call(model) is not None, name
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from featherweight import tflite
-from featherweight.arguments import checked, count, flag, number
+from featherweight.arguments import checked, count, flag, instance, number
 from featherweight.calibration.collect import measurable, opened_shard
 from featherweight.calibration.stats import Stats
 from featherweight.calibration.stats_file import save_stats
@@ -140,6 +140,7 @@ def largest_change(before: Stats, after: Stats) -> float:
     return max((change for _, change in drift(before, after)), default=0.0)
 
 
+@checked(before=instance(Stats), after=instance(Stats))
 def drift(before: Stats, after: Stats) -> tuple[tuple[str, float], ...]:
     """Returns (tensor, change of its range as a fraction of the wider of both), the largest change first.
 
