@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tests.lower.support import ops
 
+import featherweight as fw
 from featherweight.errors import LoweringError
 from featherweight.lower import lower_with_notes, torch_converter
 from featherweight.lower.checking import Lowered
@@ -288,3 +289,12 @@ def test_constants_stay_in_front_of_what_was_transposed() -> None:
         expected = module(torch.from_numpy(x))
     for value, found in zip(expected, run(lowered.model, x).values(), strict=True):
         np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(6, 3, 8, 8), (6, 1, 3, 8, 8), (2, 3, 3, 8, 8)])
+def test_an_array_of_examples_or_of_batches_is_calibrated_on(shape: tuple[int, ...]) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).eval()
+    x = np.random.default_rng(0).normal(size=shape).astype("float32")
+    quantized = fw.quantize(module, "int8", calibration=x, progress=False)
+    assert quantized.model.main.tensors[quantized.model.main.inputs[0]].shape_signature == (-1, 3, 8, 8)
+    assert [output.examples for output in quantized.report.outputs] == [6]

@@ -187,12 +187,15 @@ def _arrays(sample: Any, inputs: Sequence[Input]) -> list[np.ndarray]:
             arrays = list(sample)
     if len(arrays) != len(inputs):
         raise LoweringError(f"A sample has {len(arrays)} arrays; the model has {len(inputs)} inputs.")
-    return [_sample(np.asarray(array), item) for array, item in zip(arrays, inputs, strict=True)]
+    return [as_row(np.asarray(array), len(item.shape)) for array, item in zip(arrays, inputs, strict=True)]
 
 
-def _sample(array: np.ndarray, item: Input) -> np.ndarray:
-    """Returns a sample without the axis of an array of samples that it was cut out of."""
-    return array[0] if array.ndim == len(item.shape) + 1 and array.shape[0] == 1 else array
+def as_row(sample: Any, rank: int) -> Any:
+    """Returns a sample, cut out of an array of samples as ``array[i : i + 1]``, as an input of this rank takes it.
+
+    Where the rows of the array have a batch dimension of their own, that is ``array[i]``.
+    """
+    return sample[0] if getattr(sample, "ndim", 0) == rank + 1 and len(sample) == 1 else sample
 
 
 def _example(shape: Sequence[int | None]) -> str:

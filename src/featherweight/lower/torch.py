@@ -17,7 +17,7 @@ from featherweight.graph import Model, Signature
 from featherweight.lower import names, torch_converter
 from featherweight.lower.checking import Check, Lowered, batch_of, checked, unfused
 from featherweight.lower.converter import SIGNATURE
-from featherweight.lower.source import Input, first_samples, unique_names
+from featherweight.lower.source import Input, as_row, first_samples, unique_names
 
 
 def lower_module(module: Any, samples: Sequence[Any] | None, *, fuse: bool = False) -> Lowered:
@@ -39,15 +39,15 @@ def lower_module(module: Any, samples: Sequence[Any] | None, *, fuse: bool = Fal
             f"The module {type(module).__name__} does not say the shapes of its inputs. "
             "Pass an example of them, with a batch dimension: samples=[x], or samples=[(x, y)]."
         )
-    sample = samples[0]
-    arrays = _arrays(sample)
+    title = f"torch module {type(module).__name__}"
+    module, notes = _in_float32(module, title)
+    sample, given = samples[0], _taken(module, [_arrays(s) for s in samples])
+    arrays = given[0]
     named = _argument_names(module, sample, len(arrays))
     inputs = tuple(
         Input(n, (None, *a.shape[1:]) if a.ndim else (), _narrow(a.dtype)) for n, a in zip(named, arrays, strict=True)
     )
-    title = f"torch module {type(module).__name__}"
-    module, notes = _in_float32(module, title)
-    lowered = _lower(module, inputs, first_samples([_arrays(s) for s in samples], inputs), title)
+    lowered = _lower(module, inputs, first_samples(given, inputs), title)
     lowered = replace(lowered, notes=(*notes, *lowered.notes))
     is_recurrent = any(isinstance(part, torch.nn.RNNBase) for part in module.modules())
     return unfused(lowered, "litert-torch") if fuse and is_recurrent else lowered
@@ -117,6 +117,22 @@ def _lower(
         return checked(
             check, lambda size: _converted(module, inputs, public, _resized(example, inputs, size), title), sizes
         )
+
+
+def _taken(module: Any, samples: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
+    """Returns samples as a module takes them: without an axis of one before their batch, if it takes them so only.
+
+    Rows of an array of samples may be examples, or batches; of a module, calling it says which.
+    """
+    rows = [[as_row(array, max(array.ndim - 1, 0)) for array in arrays] for arrays in samples]
+    return samples if _takes(module, samples[0]) or not _takes(module, rows[0]) else rows
+
+
+def _takes(module: Any, arrays: Sequence[np.ndarray]) -> bool:
+    with contextlib.suppress(LoweringError), _evaluating(module):
+        _called(module, arrays, "module")
+        return True
+    return False
 
 
 def _called(module: Any, arrays: Sequence[np.ndarray], title: str) -> Any:

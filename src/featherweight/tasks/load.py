@@ -13,6 +13,7 @@ from featherweight.arguments import can_iterate, checked, flag, shapes, shown, s
 from featherweight.errors import FormatError, LoweringError, listed
 from featherweight.graph import Graph, Model
 from featherweight.lower import Lowered, keras, lower_with_notes
+from featherweight.lower.source import as_row
 from featherweight.passes.composites import composites
 from featherweight.passes.fusing import count_fused
 from featherweight.passes.legalization import prepare
@@ -175,11 +176,8 @@ def peeked(samples: Iterable[Any] | None) -> tuple[list[Any] | None, Iterable[An
 
 
 def as_fed(first: list[Any] | None, graph: Graph) -> list[Any] | None:
-    """Returns the first samples, of `peeked`, as a graph takes them.
-
-    Rows of an array that have a batch dimension already lose the one that `peeked` has given them.
-    """
+    """Returns the first samples, of `peeked`, as a graph takes them."""
     if first is None or not graph.inputs:
         return first
     rank = len(graph.tensors[graph.inputs[0]].shape)
-    return [sample[0] if getattr(sample, "ndim", 0) == rank + 1 and len(sample) == 1 else sample for sample in first]
+    return [as_row(sample, rank) for sample in first]
