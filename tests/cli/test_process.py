@@ -15,6 +15,7 @@ from tests.analysis.small_models import classifier, features
 
 import featherweight
 from featherweight import tflite
+from featherweight.cli.process import noting_interrupts
 
 HEAVY = ("keras", "jax", "tensorflow", "torch", "litert_converter", "ai_edge_litert.interpreter", "rich", "PIL")
 
@@ -190,6 +191,42 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path):
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert result.stdout.strip() == "model.tflite"
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("where", "code", "said"),
+    [
+        (">&-", 0, ""),
+        (
+            ">/dev/full",
+            1,
+            "featherweight: error: what was to be written could not be: No space left on device. Make room",
+        ),
+    ],
+)
+def test_an_output_that_takes_nothing_is_no_defect(where, code, said, tmp_path):
+    command = f"{sys.executable} -c 'from featherweight.cli import main; main()' recipes {where}"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (code, "")
+    assert result.stderr.startswith(said)
+    assert len(result.stderr.splitlines()) == bool(said)
+
+
+def test_an_interrupt_that_a_callback_drops_is_raised_again():
+    class Dropped:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    def loses_it() -> None:
+        with noting_interrupts(interrupts):
+            Dropped()
+            for _ in range(1000):
+                time.sleep(0.001)
+
+    interrupts: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        loses_it()
+    assert interrupts == [signal.SIGINT] * 2
 
 
 ENDLESS = """

@@ -23,6 +23,7 @@ from featherweight.cli import (
     train as training,
 )
 from featherweight.cli.harness import app
+from featherweight.cli.process import open_closed_output
 
 __all__ = ["app", "main"]
 
@@ -47,6 +48,7 @@ app.registered_commands.sort(key=lambda info: _ORDER.index(info.callback.__name_
 
 def main() -> None:
     """Runs the command line and exits: 0 only on success, 1 on an error, 2 on a usage error, 130 on Ctrl-C."""
+    open_closed_output()
     try:
         app()
     except KeyboardInterrupt:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Sequence
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from featherweight.arguments import path as path_of
+from featherweight.cli.process import noting_interrupts
 from featherweight.errors import FeatherweightError
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 # Without a terminal there is no width to fit into: lines stay whole for grep and logs.
 _WIDE = 220
+
+_OUT_OF_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 app = typer.Typer(
     name="featherweight",
@@ -60,7 +63,7 @@ def command(example: str, name: str | None = None) -> Callable[[Callable[..., No
         def guarded(*args: Any, **kwargs: Any) -> None:
             interrupts: list[int] = []
             try:
-                with _noting(interrupts):
+                with noting_interrupts(interrupts):
                     function(*args, **kwargs)
             except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
                 raise
@@ -80,25 +83,6 @@ def command(example: str, name: str | None = None) -> Callable[[Callable[..., No
     return add
 
 
-@contextmanager
-def _noting(interrupts: list[int]) -> Generator[None]:
-    """Notes Ctrl-C besides raising KeyboardInterrupt, where signals can be handled (the main thread)."""
-
-    def note(number: int, frame: Any) -> None:
-        interrupts.append(number)
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGINT, note)
-    except ValueError:
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _paragraph(error: Exception) -> str:
     if isinstance(error, FeatherweightError):
         return f"error: {' '.join(str(error).split())}"
@@ -107,6 +91,9 @@ def _paragraph(error: Exception) -> str:
         return f"error: the package '{error.name}' is not installed, which this command needs. Install it first."
     if isinstance(error, MemoryError):
         return f"error: there is not enough memory ({text}). Use a smaller model, or fewer samples."
+    if isinstance(error, OSError) and error.errno in _OUT_OF_ROOM:
+        where = f" '{error.filename}'" if error.filename else ""
+        return f"error: what was to be written could not be{where}: {error.strerror}. Make room, and run it again."
     return (
         f"unexpected error: {type(error).__name__}: {text}. This is a defect of featherweight or of a library that it "
         "uses; set FEATHERWEIGHT_DEBUG=1 to see the traceback."
