@@ -85,22 +85,21 @@ def find_range(
 
 def _resolved(method: str) -> _Entry:
     name, colon, argument = method.partition(":")
-    if name not in RANGE_METHODS or (colon and name != "percentile"):
+    if name not in RANGE_METHODS or (colon and name not in _NUMBERED):
         raise RecipeError(
-            f"range method '{method}' is unknown (allowed: {listed(RANGE_METHODS)}, percentile:NUMBER). "
+            f"range method '{method}' is unknown (allowed: {listed(RANGE_METHODS)}, percentile:NUMBER, clip:NUMBER). "
             "Choose one of them."
         )
     if not colon:
         return RANGE_METHODS[name]
+    numbered = _NUMBERED[name]
     try:
-        percent = float(argument)
+        number = float(argument)
     except ValueError:
-        percent = math.nan
-    if not 50.0 < percent <= 100.0:
-        raise RecipeError(
-            f"range method '{method}': the percentile must be a number above 50, at most 100, as in 99.99."
-        )
-    return _Entry(lambda stats, dtype, symmetric: percentile_range(stats, percent), True)
+        number = math.nan
+    if not numbered.above < number <= numbered.at_most:
+        raise RecipeError(f"range method '{method}': {numbered.meaning}.")
+    return _Entry(lambda stats, dtype, symmetric: numbered.method(stats, number), RANGE_METHODS[name].needs_histogram)
 
 
 def _extremes(stats: TensorStats) -> tuple[float, float]:
@@ -163,6 +162,27 @@ def _cut(outer: np.ndarray, inner: np.ndarray, count: np.ndarray, allowed: float
         return 0.0
     inside = (allowed - (passed[index] - count[index])) / count[index]
     return float(outer[index] + inside * (inner[index] - outer[index]))
+
+
+@register_range_method("clip", needs_histogram=False)
+def clip(stats: TensorStats, dtype: str, symmetric: bool) -> tuple[float, float]:
+    """Returns `clipped_range` at 0.9."""
+    return clipped_range(stats, 0.9)
+
+
+def clipped_range(stats: TensorStats, fraction: float) -> tuple[float, float]:
+    """Returns the extremes times a fraction: blunt, and told from the extremes alone."""
+    low, high = _extremes(stats)
+    return low * fraction, high * fraction
+
+
+@register_range_method("auto", needs_histogram=True)
+def auto(stats: TensorStats, dtype: str, symmetric: bool) -> tuple[float, float]:
+    """Raises RecipeError: which range serves the readers of a tensor best can't be told from its statistics."""
+    raise RecipeError(
+        "range method 'auto' is chosen by running the model on samples. Use quantize(…, ranges='auto'), or choose "
+        "another method here."
+    )
 
 
 @register_range_method("mse", needs_histogram=True)
@@ -261,3 +281,21 @@ def _divergence(centre: np.ndarray, count: np.ndarray, low: float, high: float, 
     shared = (np.bincount(member, weights=inside) / np.bincount(member))[member]
     p, q = expected / expected.sum(), shared / shared.sum()
     return float(np.sum(p * np.log(p / q)))
+
+
+@dataclass(frozen=True)
+class _Numbered:
+    """A method that takes a number behind a colon, within bounds."""
+
+    method: Callable[[TensorStats, float], tuple[float, float]]
+    above: float
+    at_most: float
+    meaning: str
+
+
+_NUMBERED = {
+    "percentile": _Numbered(
+        percentile_range, 50.0, 100.0, "the percentile must be a number above 50, at most 100, as in 99.99"
+    ),
+    "clip": _Numbered(clipped_range, 0.0, 1.0, "the fraction must be a number above 0, at most 1, as in 0.9"),
+}

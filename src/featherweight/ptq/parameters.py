@@ -53,6 +53,7 @@ class ParameterPlanner:
         io: str,
         ranges: str,
         given: Mapping[str, QuantParams],
+        methods: Mapping[str, str],
         *,
         is_free: bool,
         tight: Collection[str],
@@ -74,7 +75,7 @@ class ParameterPlanner:
         self.is_free, self.tight = is_free, frozenset(tight)
         self.too_wide: frozenset[str] = frozenset()
         self.dtypes = {t.name: dtype for t in real_tensors(self.graph) if (dtype := self.dtype_of(t.name))}
-        self.ranges = Ranges(self.graph, stats, forms, ranges)
+        self.ranges = Ranges(self.graph, stats, forms, ranges, methods)
 
     def planned(self, model: Model) -> list[tuple[Node, str]]:
         """Plans all parameters; returns the operators that can't compute in integers with them, each with the reason.

@@ -32,6 +32,7 @@ from featherweight.targets import target as targets
     io=text,
     ranges=text,
     given=mapping(text, instance(QuantParams)),
+    methods=mapping(text, text),
     integers=flag,
     obstacle=function,
 )
@@ -44,6 +45,7 @@ def plan(
     io: str | None = None,
     ranges: str = "minmax",
     given: Mapping[str, QuantParams] | None = None,
+    methods: Mapping[str, str] | None = None,
     integers: bool = False,
     obstacle: Obstacle = no_obstacle,
 ) -> Plan:
@@ -55,8 +57,9 @@ def plan(
         target: the device, by name, TOML file or value.
         stats: what `calibrate` measured; needed by recipes with integer activations only.
         io: ``float32``, ``int8`` or ``uint8`` inputs and outputs; None takes the target's habit.
-        ranges: how ranges are chosen where the recipe does not say.
+        ranges: how ranges are chosen where the recipe does not say; not ``auto``, which needs samples (`quantize`).
         given: parameters of activations that are known already (trained, or another tool's) and stand as they are.
+        methods: tensor → range method, for tensors whose range is to be chosen otherwise than the recipe says.
         integers: write in integers what the target runs in integers, even where float would be faster or finer.
         obstacle: what else must be able to compute the model (training, for example) says here which forms it can't.
 
@@ -85,7 +88,18 @@ def plan(
     tight: set[str] = set()
     while True:
         planner = ParameterPlanner(
-            model, graph, stats, recipe, target, forms, io, ranges, given or {}, is_free=is_free, tight=tight
+            model,
+            graph,
+            stats,
+            recipe,
+            target,
+            forms,
+            io,
+            ranges,
+            given or {},
+            methods or {},
+            is_free=is_free,
+            tight=tight,
         )
         rejected = planner.planned(model)
         if planner.too_wide:

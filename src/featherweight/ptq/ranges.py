@@ -25,10 +25,18 @@ _WORTH_CUTTING = 0.5
 
 
 class Ranges:
-    """The ranges of one graph's tensors: measured ones by a range method, those of tables from their values."""
+    """The ranges of one graph's tensors: measured ones by a range method, those of tables from their values.
 
-    def __init__(self, graph: Graph, stats: Stats | None, forms: Forms, method: str) -> None:
+    Args:
+        method: how a range is chosen where nothing else says it.
+        methods: tensor → the method for it, whatever its producer's rule says.
+    """
+
+    def __init__(
+        self, graph: Graph, stats: Stats | None, forms: Forms, method: str, methods: Mapping[str, str] | None = None
+    ) -> None:
         self.graph, self.stats, self.forms, self.method = graph, stats, forms, method
+        self.methods: Mapping[str, str] = methods or {}
         self.made, self.read = producers(graph), consumers(graph)
         types = {node.name: dtype for node in graph.nodes if (dtype := forms.activation(node))}
         self.intervals = relevant_intervals(graph, stats, types)
@@ -53,10 +61,15 @@ class Ranges:
         if extremes != (stats.low, stats.high):
             self.cut.add(name)
             return extremes
+        return find_range(stats, self.method_of(name), dtype, symmetric=dtype == "int16", where=f"tensor '{name}'")
+
+    def method_of(self, name: str) -> str:
+        """Returns the range method for a tensor: the one chosen for it, its producer's rule's, or the caller's."""
+        if name in self.methods:
+            return self.methods[name]
         node = self.made.get(name) or next(iter(self.read.get(name, ())), None)
         rule = self.forms.rules.get(node.name) if node else None
-        method = (rule.activation.ranges if rule and rule.activation else None) or self.method
-        return find_range(stats, method, dtype, symmetric=dtype == "int16", where=f"tensor '{name}'")
+        return (rule.activation.ranges if rule and rule.activation else None) or self.method
 
     def of_constant(self, tensor: Tensor) -> Range:
         """Returns the range of a constant operand: of what matters of it, infinities being the ends of that."""

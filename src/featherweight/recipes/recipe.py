@@ -31,7 +31,8 @@ DTYPES = tuple(dict.fromkeys((*ACTIVATION_SETTINGS, *WEIGHT_SETTINGS)))
 # A model has thousands of operators: an error names those most like what was asked for.
 _NAMES_IN_ERRORS = 10
 # The methods that a file may name, before a colon and an argument; `featherweight.calibration` holds them.
-RANGE_METHODS = ("minmax", "percentile", "mse", "entropy")
+RANGE_METHODS = ("minmax", "percentile", "mse", "entropy", "clip", "auto")
+NUMBERED_RANGE_METHODS = ("percentile", "clip")
 
 
 @renamed({"range_method": "ranges", "symmetric": None, "narrow_range": None})
@@ -69,7 +70,7 @@ class Scheme:
         if self.block_size is not None:
             count()(self.block_size, "Scheme: block_size")
         if self.ranges is not None and not (isinstance(self.ranges, str) and _names_range_method(self.ranges)):
-            raise wrong(self.ranges, "Scheme: ranges", f"{listed(RANGE_METHODS)}, percentile:NUMBER")
+            raise wrong(self.ranges, "Scheme: ranges", f"{listed(RANGE_METHODS)}, percentile:NUMBER, clip:NUMBER")
         if self.block_size is not None and "block_size" not in WEIGHT_SETTINGS.get(self.dtype, ()):
             raise RecipeError(f"Scheme: block_size has no effect on {self.dtype} (allowed on: int4). Drop it.")
 
@@ -228,7 +229,7 @@ def _parse_scheme(row: Table, key: str, settings: Mapping[str, tuple[str, ...]])
     table = Table(values, where, row.remedy)
     ranges = table.get("ranges", str, None)
     if ranges is not None and not _names_range_method(ranges):
-        raise table.error("ranges", f"{listed(RANGE_METHODS)}, percentile:NUMBER")
+        raise table.error("ranges", f"{listed(RANGE_METHODS)}, percentile:NUMBER, clip:NUMBER")
     block_size = table.count("block_size") if "block_size" in table else None
     if dtype == "float32":
         return None
@@ -237,7 +238,7 @@ def _parse_scheme(row: Table, key: str, settings: Mapping[str, tuple[str, ...]])
 
 def _names_range_method(method: str) -> bool:
     name, colon, _ = method.partition(":")
-    return name in RANGE_METHODS and (not colon or name == "percentile")
+    return name in RANGE_METHODS and (not colon or name in NUMBERED_RANGE_METHODS)
 
 
 def names_of(node: Node, graph: Graph) -> tuple[str, ...]:
