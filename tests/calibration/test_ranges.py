@@ -16,12 +16,12 @@ from featherweight.calibration import (
     register_range_method,
     share_beyond,
 )
-from featherweight.calibration.histogram import Accumulator, Scratch, extremes
+from featherweight.calibration.histogram import BINS, Accumulator, Histogram, Scratch, extremes
 from featherweight.calibration.ranges import squared_error
 from featherweight.errors import DataError, RecipeError
 from featherweight.graph.numerics import dequantize, params_from_range, quantize
 
-METHODS = [*RANGE_METHODS, "percentile:99.9", "percentile:100"]
+METHODS = [*(name for name in RANGE_METHODS if name != "auto"), "percentile:99.9", "percentile:100", "clip:0.3"]
 FLOATS = st.floats(-1e6, 1e6, width=32)
 
 
@@ -124,7 +124,13 @@ def test_entropy_keeps_a_uniform_distribution_whole():
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        ("auto", "range method 'auto' is unknown (allowed: minmax, percentile, mse, entropy, percentile:NUMBER)"),
+        (
+            "none",
+            "range method 'none' is unknown (allowed: minmax, percentile, clip, auto, mse, entropy, percentile:NUMBER, "
+            "clip:NUMBER)",
+        ),
+        ("clip:0", "the fraction must be a number above 0, at most 1"),
+        ("minmax:1", "range method 'minmax:1' is unknown"),
         ("mse:3", "range method 'mse:3' is unknown"),
         ("percentile:all", "the percentile must be a number above 50, at most 100"),
         ("percentile:101", "the percentile must be a number above 50, at most 100"),
@@ -155,3 +161,15 @@ def test_shares_beyond_a_range(rng):
         assert share_beyond(stats, low, high) == pytest.approx(share, abs=1e-3)
     assert share_beyond(stats, stats.low, stats.high) == 0
     assert share_beyond(stats_of(np.full(9, 5, np.float32)), 0.0, 4.0) == 1
+
+
+def test_a_clip_is_a_fraction_of_the_extremes():
+    assert find_range(TensorStats(1, -1.0, 4.0), "clip:0.75") == (-0.75, 3.0)
+    assert find_range(TensorStats(1, -1.0, 4.0), "clip") == find_range(TensorStats(1, -1.0, 4.0), "clip:0.9")
+    assert not needs_histogram("clip:0.75")
+
+
+def test_auto_can_not_be_told_from_statistics():
+    assert needs_histogram("auto")
+    with pytest.raises(RecipeError, match=r"'auto' is chosen by running the model on samples\. Use quantize"):
+        find_range(TensorStats(1, -1.0, 4.0, Histogram(0, np.zeros(2 * BINS - 1, np.int64), 1, 1)), "auto")

@@ -64,7 +64,9 @@ def find_range(
     symmetric: bool = False,
     where: str = "tensor",
 ) -> tuple[float, float]:
-    """Returns (low, high), which contains zero, by a method's name; percentiles may carry a number.
+    """Returns (low, high), which contains zero, by a method's name; percentiles and clips may carry a number.
+
+    Of a tensor that held one value only, nothing is clipped.
 
     Raises:
         RecipeError: if there is no such method.
@@ -77,7 +79,7 @@ def find_range(
     if entry.needs_histogram and stats.histogram is None and stats.count:
         raise DataError(f"{where}: range method '{method}' needs a histogram. Calibrate with histograms=True.")
     low, high = _extremes(stats)
-    if low == high or not stats.count:
+    if stats.low == stats.high or not stats.count:
         return low, high
     found = entry.method(stats, dtype, symmetric)
     return min(max(float(found[0]), low), 0.0), max(min(float(found[1]), high), 0.0)
@@ -222,23 +224,18 @@ def squared_error(
     scale, zero_point = params.scale[0], params.zero_point[0]
     qmin, qmax = integer_range(dtype)
     bottom, top = qmin - zero_point, qmax - zero_point
-    left, right, count = pieces[0] / scale, pieces[1] / scale, pieces[2]
-
-    def integral(u: np.ndarray) -> np.ndarray:
-        inside = np.clip(u, bottom, top)
-        cell = np.floor(inside + 0.5)
-        part = inside - cell
-        rounding = (cell - bottom) / 12 + (part**3 + 0.125) / 3
-        beyond = u - inside
-        return rounding + beyond**3 / 3
-
-    width = right - left
-    spread = width > 1e-6 * np.maximum(np.abs(left), 1.0)
-    inside = np.clip(left, bottom, top)
-    point = (left - np.clip(np.floor(inside + 0.5), bottom, top)) ** 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean = np.where(spread, (integral(right) - integral(left)) / width, point)
-    return float(np.sum(np.maximum(mean, 0.0) * count)) * scale * scale
+    edges, count = np.concatenate([pieces[0], pieces[1]]) / scale, pieces[2]
+    inside = np.minimum(np.maximum(edges, bottom), top)
+    cell = np.floor(inside + 0.5)
+    part, beyond = inside - cell, edges - inside
+    # The antiderivative of the squared error, at both edges of each piece; products, because powers are slow.
+    integral = (cell - bottom) / 12 + (part * part * part + 0.125) / 3 + beyond * beyond * beyond / 3
+    size = len(count)
+    width = edges[size:] - edges[:size]
+    is_spread = width > 1e-6 * np.maximum(np.abs(edges[:size]), 1.0)
+    mean = np.square((edges - cell)[:size])
+    np.divide(integral[size:] - integral[:size], width, out=mean, where=is_spread)
+    return float(np.dot(np.maximum(mean, 0.0), count)) * scale * scale
 
 
 @register_range_method("entropy", needs_histogram=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,9 +12,10 @@ from featherweight.graph import Model
 from featherweight.ptq import planning
 from featherweight.ptq.plan import Plan
 from featherweight.ptq.rewrite import rewrite
-from featherweight.recipes.recipe import Recipe
+from featherweight.recipes.recipe import Recipe, Scheme
 from featherweight.targets.target import Target
 
+AUTO_RANGES = "auto"
 Arrays = Mapping[str, np.ndarray]
 """What one run takes: public input name → array with a batch dimension."""
 
@@ -40,13 +41,18 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A float graph with what is decided about it; `stats` are of that very graph."""
+    """A float graph with what is decided about it; `stats` are of that very graph.
+
+    Attributes:
+        methods: tensor → range method, where one was chosen for it; plan anew with them.
+    """
 
     model: Model
     recipe: Recipe
     stats: Stats | None
     plan: Plan
     notes: tuple[str, ...] = ()
+    methods: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def with_note(self, note: str) -> Candidate:
         """Returns the candidate with one more note, which the plan will hold."""
@@ -71,20 +77,48 @@ class Repair:
     costs: int = 1
 
 
-def planned(setting: Setting, model: Model, recipe: Recipe, *, stats: Stats | None = None) -> Candidate:
+def planned(
+    setting: Setting,
+    model: Model,
+    recipe: Recipe,
+    *,
+    stats: Stats | None = None,
+    methods: Mapping[str, str] | None = None,
+) -> Candidate:
     """Returns a float graph with a new plan; it is calibrated where the recipe needs that and no `stats` are given.
+
+    Ranges that are to be chosen (`auto`) are the extremes until the repair of that name has chosen them.
+
+    Args:
+        methods: tensor → range method, as a candidate has chosen them.
 
     Raises:
         DataError, RecipeError: as `calibrate` and `planning.plan`.
     """
     if stats is None and recipe.needs_ranges:
         named = [rule.activation.ranges for rule in recipe.rules if rule.activation and rule.activation.ranges]
-        histograms = any(needs_histogram(method) for method in (setting.ranges, *named))
+        histograms = any(needs_histogram(method) for method in (setting.ranges, *named, *(methods or {}).values()))
         stats = calibrate(model, setting.samples, histograms=histograms, progress=setting.progress)
     plan = planning.plan(
-        model, stats, recipe, setting.target, io=setting.io, ranges=setting.ranges, integers=setting.integers
+        model,
+        stats,
+        without_auto(recipe),
+        setting.target,
+        io=setting.io,
+        ranges="minmax" if setting.ranges == AUTO_RANGES else setting.ranges,
+        methods=methods or {},
+        integers=setting.integers,
     )
-    return Candidate(model, recipe, stats, plan)
+    return Candidate(model, recipe, stats, plan, methods=methods or {})
+
+
+def without_auto(recipe: Recipe) -> Recipe:
+    """Returns a recipe whose rules take the extremes where they name no range method that statistics tell."""
+
+    def settled(scheme: Scheme | None) -> Scheme | None:
+        return replace(scheme, ranges="minmax") if scheme is not None and scheme.ranges == AUTO_RANGES else scheme
+
+    return replace(recipe, rules=tuple(replace(rule, activation=settled(rule.activation)) for rule in recipe.rules))
 
 
 def integer_model(candidate: Candidate) -> Model:
