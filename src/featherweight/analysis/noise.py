@@ -139,8 +139,7 @@ def output_errors(
     Raises:
         DataError: if samples do not fit the model, or there are none.
     """
-    macs = sum(operators.lookup(node.op).macs(node, before.main) for node in before.main.nodes)
-    most = _EXAMPLES if macs < _MANY_MACS else _FEW_EXAMPLES
+    most = most_examples(before)
     graph, other = before.main, after.main
     pairs = {
         name: (tensor, match)
@@ -169,6 +168,12 @@ def output_errors(
     noisy = {name: each.result(name, examples) for name, each in rows.items()}
     noisy = {name: each.noisy_columns for name, each in noisy.items() if each.is_noisy}
     return tuple(replace(error, noisy_rows=noisy.get(name, ())) for name, error in found.items())
+
+
+def most_examples(model: Model) -> int:
+    """Returns how many examples the outputs of a model are measured on: 16, or 4 of a large one."""
+    macs = sum(operators.lookup(node.op).macs(node, model.main) for node in model.main.nodes)
+    return _EXAMPLES if macs < _MANY_MACS else _FEW_EXAMPLES
 
 
 def _has_rows(tensor: Tensor) -> bool:

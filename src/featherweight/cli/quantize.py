@@ -135,7 +135,9 @@ def quantize(
     samples: Annotated[
         int | None, typer.Option("--samples", "--limit", min=1, help="Use at most so many samples.")
     ] = None,
-    ranges: Annotated[str, typer.Option(metavar="METHOD", help="minmax, percentile, mse or entropy.")] = "minmax",
+    ranges: Annotated[
+        str, typer.Option(metavar="METHOD", help="minmax, percentile, mse, entropy, clip, or auto: by samples.")
+    ] = "minmax",
     improve: Annotated[
         str,
         typer.Option(

@@ -90,6 +90,10 @@ def planned(
     Ranges that are to be chosen (`auto`) are the extremes until the repair of that name has chosen them.
 
     Args:
+        setting: what all repairs share.
+        model: the float graph.
+        recipe: may leave ranges to be chosen.
+        stats: what calibration measured of that graph.
         methods: tensor → range method, as a candidate has chosen them.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Iterable, Sequence
@@ -76,7 +77,7 @@ def asked_repairs(improve: str | Sequence[str] | None) -> tuple[Repair, ...]:
 def divided(
     samples: Iterable[Any], model: Model, limit: int | None, *, is_auto: bool
 ) -> tuple[tuple[Arrays, ...], tuple[Arrays, ...]]:
-    """Returns feeds of single runs to repair with, and others, spread evenly among them, to judge by.
+    """Returns feeds of single runs to repair with, and others to judge by: the same ones in whatever order they come.
 
     Of a model that keeps state from run to run the last ones judge: samples follow each other there.
 
@@ -95,9 +96,18 @@ def divided(
     count = min(max(_LEAST_HELD_OUT, len(found) // 4), _MOST_HELD_OUT)
     if any(tensor.is_variable for tensor in model.main.tensors.values()):
         return tuple(found[:-count]), tuple(found[-count:])
+    found.sort(key=_digest)
     places = {int(place) for place in (np.arange(count) + 0.5) * len(found) / count}
     held_out = tuple(found[i] for i in sorted(places))
     return tuple(feed for i, feed in enumerate(found) if i not in places), held_out
+
+
+def _digest(arrays: Arrays) -> bytes:
+    """Returns a key by which feeds have an order of their own."""
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        found.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return found.digest()
 
 
 def check_improvable(model: Model) -> None:

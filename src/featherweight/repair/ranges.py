@@ -1,4 +1,4 @@
-"""Chooses the ranges of activations one by one: by the error at the operators that read them, confirmed at the output."""
+"""Chooses activation ranges one by one: by the error at the operators that read them, confirmed at the output."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from featherweight.ptq.plan import Plan
 from featherweight.ptq.rewrite import rewrite
 from featherweight.recipes.recipe import Recipe
 from featherweight.repair.candidate import AUTO_RANGES, Candidate, Repair, Setting
-from featherweight.repair.judge import Gain, Judge, gain
+from featherweight.repair.judge import Judge, gain
 from featherweight.repair.readers import Group, groups_of, reading_errors, rounded_runs
 from featherweight.runtime.progress import track
 
 MINMAX = "minmax"
-# What each tensor's range may be chosen by: nothing clipped, blunt fractions of the extremes, the least squared error of
-# the tensor's own values, and tails of a thousandth to a hundred-thousandth.
+# What each tensor's range may be chosen by: nothing clipped, blunt fractions of the extremes, the least squared error
+# of the tensor's own values, and tails of a thousandth to a hundred-thousandth.
 METHODS = (
-    *(MINMAX, "clip:0.95", "clip:0.9", "clip:0.8", "clip:0.7", "clip:0.6", "clip:0.5"),
+    *(MINMAX, "clip:0.95", "clip:0.9", "clip:0.8", "clip:0.7", "clip:0.6", "clip:0.5", "clip:0.35", "clip:0.2"),
     *("mse", "percentile:99.999", "percentile:99.99", "percentile:99.9"),
 )
 # What the ranges of all tensors may be chosen by, where that is better at the output than a choice for each.
@@ -71,21 +71,27 @@ def choose_ranges(setting: Setting, candidate: Candidate) -> Candidate | str:
     plans = {method: _plan(setting, candidate, stats, recipe, method) for method in (*METHODS, "entropy")}
     exact = exact_values(candidate.model, [dict(feed) for feed in setting.held_out], limit=_MOST_RUNS)
     methods = _by_readers(setting, plans, candidate.model.main, exact)
-    extremes = _Choice(MINMAX, {}, plans[MINMAX])
-    choices = [_Choice(method, dict.fromkeys(stats.tensors, method), plans[method]) for method in WHOLE_METHODS]
+    usual = "the extremes" if setting.ranges in (AUTO_RANGES, MINMAX) else f"'{setting.ranges}'"
+    choices = [
+        _Choice(method, dict.fromkeys(stats.tensors, method), plans[method])
+        for method in (MINMAX, *WHOLE_METHODS)
+        if plans[method].params != candidate.plan.params
+    ]
     if methods:
         choices.append(_Choice("each", methods, _plan(setting, candidate, stats, recipe, MINMAX, methods)))
+    if not choices:
+        return f"no method gives other ranges than {usual}"
     judge = Judge(candidate.model, setting.held_out)
-    before = judge.levels(rewrite(candidate.model, extremes.plan))
+    before = judge.levels(rewrite(candidate.model, candidate.plan))
     gains = [gain(before, judge.levels(rewrite(candidate.model, choice.plan))) for choice in choices]
     best = max(range(len(choices)), key=lambda index: gains[index].db)
-    brought = ", ".join(f"{_title(choice)} {each}" for choice, each in zip(choices, gains, strict=True))
+    others = ", ".join(f"{_title(choice)} {each}" for choice, each in zip(choices, gains, strict=True))
     if gains[best].db <= max(0.0, _SURE * gains[best].error_db):
-        return f"the extremes stand: nothing is surely better on {len(before)} held-out samples ({brought})"
+        return f"{usual} stand: nothing is surely better on {len(before)} held-out samples ({others})"
     chosen = choices[best]
     note = (
-        f"ranges: {_said(chosen)}, chosen on {len(before)} held-out samples ({gains[best]} at the output against the "
-        f"extremes; {brought})"
+        f"ranges: {_said(chosen)}, chosen on {len(before)} held-out samples: {gains[best]} at the output against "
+        f"{usual} ({others})"
     )
     changed = replace(candidate, stats=stats, plan=chosen.plan, methods=chosen.methods)
     return changed.with_note(note)
@@ -135,7 +141,7 @@ def _plan(
 
 
 def _by_readers(setting: Setting, plans: Mapping[str, Plan], graph: Graph, exact: Exact) -> dict[str, str]:
-    """Returns the method of each tensor for which another than its extremes is better, at its readers and the output."""
+    """Returns the method of each tensor that does better by it than by its extremes, at its readers and the output."""
     base = plans[MINMAX]
     names = [name for name, params in base.params.items() if params.dtype == "int8" and name in exact.values]
     found: list[tuple[float, Group, str]] = []
@@ -161,7 +167,7 @@ def _by_readers(setting: Setting, plans: Mapping[str, Plan], graph: Graph, exact
 
 
 def _grids(group: Group, plans: Mapping[str, Plan]) -> dict[QuantParams, str]:
-    """Returns the different parameters that methods give a group, each with the first method that does, extremes first."""
+    """Returns the different parameters that methods give a group, each with the first that does, extremes first."""
     found: dict[QuantParams, str] = {}
     for method in METHODS:
         given = {plans[method].params.get(name) for name in group.names}

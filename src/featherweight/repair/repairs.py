@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from featherweight.repair.candidate import Repair
 from featherweight.repair.equalize import EQUALIZE
+from featherweight.repair.ranges import RANGES
 
-REPAIRS: tuple[Repair, ...] = (EQUALIZE,)
+REPAIRS: tuple[Repair, ...] = (EQUALIZE, RANGES)

@@ -21,15 +21,24 @@ from featherweight.ptq import planning
 from featherweight.ptq.recurrent import choose_style
 from featherweight.ptq.rewrite import rewrite
 from featherweight.recipes import recipe as recipes
-from featherweight.repair.candidate import Setting
+from featherweight.repair.candidate import AUTO_RANGES, Setting, without_auto
 from featherweight.repair.equalize import Caps, Equalized, equalize_graph
 from featherweight.repair.improve import AUTO, asked_repairs
+from featherweight.repair.ranges import MINMAX, RANGES
+from featherweight.repair.repairs import REPAIRS
 from featherweight.report import Report, make_report
 from featherweight.runtime.samples import by_signature, feeds
 from featherweight.targets import target as targets
+from featherweight.tasks.against_extremes import notes_against_extremes
 from featherweight.tasks.load import as_fed, load, load_with_notes, peeked
 from featherweight.tasks.repaired import repaired
-from featherweight.tasks.requirements import for_device, require_change, require_integer
+from featherweight.tasks.requirements import (
+    for_device,
+    require_change,
+    require_effect,
+    require_integer,
+    require_undecided,
+)
 
 _log = logging.getLogger("featherweight")
 # Examples that show how far channels reach.
@@ -109,7 +118,9 @@ def quantize(
         io: ``float32``, ``int8`` or ``uint8`` inputs and outputs (a CAST of bytes to floats is then part of the
             conversion to integers); None takes the target's habit.
         strict: raise if any operator but the border conversions computes in float.
-        ranges: ``minmax``, ``percentile``, ``mse`` or ``entropy``.
+        ranges: how activation ranges are chosen: ``minmax`` (the extremes), ``percentile``, ``mse``, ``entropy``,
+            ``clip`` (a fraction of the extremes), or ``auto``: for each tensor what does best at the operators that
+            read it and at the output, on a quarter of the calibration samples, which calibration then leaves out.
         plan: a plan (or its JSON file) to carry out instead of making one.
         limit: use at most so many samples.
         recurrent: the style of the recurrent layers of a framework model: ``loop``, ``fused`` (LSTM layers as one
@@ -117,7 +128,8 @@ def quantize(
         integers: write in integers all that the target runs in integers, as `strict` and `quantize_aware` do. Without,
             operators stay float where integers are slower on the target, or can't follow the values that they see.
         verify: run both models on some of the calibration samples (up to 16): the report then has the error of each
-            output and of its columns, and a warning names what has become noise.
+            output and of its columns, and a warning names what has become noise, and ranges that do worse than the
+            extremes would.
         improve: repairs to make (`featherweight.repair`): a name, several, or ``auto`` for those that measurably
             help on a quarter of the calibration samples, which calibration then leaves out. The plan's notes say what
             each brought.
@@ -133,21 +145,20 @@ def quantize(
     recipe, target = recipes.load(recipe), targets.load(target)
     repairs = asked_repairs(improve)
     is_auto = AUTO in (improve or ())
-    histograms = True in {needs_histogram(method) for method in (ranges, *methods(recipe))}
+    for method in (ranges, *methods(recipe)):
+        needs_histogram(method)  # raises for one that there is not
     given = plan if plan is None or isinstance(plan, plans.Plan) else plans.load(plan)
     if given is not None:
-        _check_decided(given, io, ranges, integers=integers, improve=bool(repairs))
+        require_undecided(given, io, ranges, integers=integers, improve=bool(repairs))
     first, calibration = peeked(calibration)
     style = choose_style(recipe, target, recurrent)
     lowered = load_with_notes(source, unroll=style.unroll, fuse=style.fuse, samples=first, input_shapes=input_shapes)
     model = lowered.model
     if isinstance(stats, (str, Path)):
         stats = load_stats(stats)
-    if stats is not None and (given is not None or repairs or not recipe.needs_ranges):
-        why = (
-            "a plan" if given is not None else "improve" if repairs else f"recipe '{recipe.name}', which measures none"
-        )
-        raise RecipeError(f"quantize: stats have no effect beside {why}. Leave them out.")
+    is_open = AUTO_RANGES in (ranges, *methods(recipe))
+    if stats is not None:
+        require_effect(recipe, is_planned=given is not None, is_repaired=bool(repairs), is_open=is_open)
     if given is None and recipe.needs_ranges and calibration is None and stats is None:
         raise RecipeError(
             f"Recipe '{recipe.name}' measures activation ranges: pass calibration samples from the training split "
@@ -159,31 +170,51 @@ def quantize(
     if recipe.needs_ranges:
         model, substitutes = substituted(model, target)
     seen = {index: part for index, (part, _) in parts.items()} if verify else {}
+    wish = Setting(target, (), (), io, ranges, integers or strict, progress)
+    left_out: list[str] = []
+    if decided is None and recipe.needs_ranges and is_open:
+        if len(entries(model)) > 1:
+            wish, recipe = replace(wish, ranges=MINMAX if ranges == AUTO_RANGES else ranges), without_auto(recipe)
+            left_out.append("ranges 'auto' are chosen for models of one signature: this one takes the extremes")
+        else:
+            repairs = tuple(repair for repair in REPAIRS if repair in (*repairs, RANGES))
     if decided is None and repairs:
-        wish = Setting(target, (), (), io, ranges, integers or strict, progress)
         model, decided, held_out = repaired(wish, model, exact, recipe, repairs, parts, limit, is_auto=is_auto)
         seen = {0: held_out or seen[0]} if seen else {}
     elif decided is None:
-        if recipe.needs_ranges and calibration is not None and stats is None:
-            named = {entries(model)[index]: part for index, (_, part) in parts.items()}
-            stats = calibrate(
-                model,
-                parts[0][1] if [*parts] == [0] else named,
-                histograms=histograms,
-                limit=limit,
-                progress=progress,
-            )
-        decided = planning.plan(model, stats, recipe, target, io=io, ranges=ranges, integers=integers or strict)
+        stats = stats or _measured(model, recipe, wish, parts, limit)
+        decided = planning.plan(model, stats, recipe, target, io=io, ranges=wish.ranges, integers=wish.integers)
     if given is None:
         notes = [f"Recurrent layers: {listed(lowered.recurrent)}; {style.reason}."] if lowered.recurrent else []
-        decided = replace(decided, notes=(*lowered.notes, *substitutes, *notes, *decided.notes))
+        decided = replace(decided, notes=(*lowered.notes, *substitutes, *notes, *left_out, *decided.notes))
         require_change(decided)
     result = for_device(rewrite(model, decided), target, keep_names=keep_names)
     if strict:
         require_integer(result, decided)
+    if stats is not None:
+        against = notes_against_extremes(wish, model, stats, recipe, result, seen, limit)
+        decided = replace(decided, notes=(*decided.notes, *against))
+        for note in against:
+            _log.warning(note)
     decided, errors = measured(exact, result, decided, seen, limit)
     report = make_report(exact, result, decided, targets.check(result, target))
     return Quantized(result, decided, replace(report, outputs=errors), model)
+
+
+def _measured(
+    model: Model, recipe: recipes.Recipe, wish: Setting, parts: Mapping[int, tuple[Any, Any]], limit: int | None
+) -> Stats | None:
+    """Returns what calibration measures of a model, or None for a recipe that needs no ranges."""
+    if not recipe.needs_ranges or not parts:
+        return None
+    named = {entries(model)[index]: part for index, (_, part) in parts.items()}
+    return calibrate(
+        model,
+        parts[0][1] if [*parts] == [0] else named,
+        histograms=any(needs_histogram(method) for method in (wish.ranges, *methods(recipe))),
+        limit=limit,
+        progress=wish.progress,
+    )
 
 
 def measured(
@@ -224,18 +255,6 @@ def _peeked_parts(calibration: Any, model: Model) -> dict[int, tuple[list[Any] |
     """Returns graph → (its first samples, all of them), for the graphs that samples are given for."""
     found = {index: peeked(part) for index, part in by_signature(calibration, model).items()}
     return {index: (as_fed(first, model.graphs[index]), part) for index, (first, part) in found.items()}
-
-
-def _check_decided(plan: plans.Plan, io: str | None, ranges: str, *, integers: bool, improve: bool) -> None:
-    """Raises RecipeError for wishes that a plan has decided otherwise, or for good."""
-    wishes = (("ranges", ranges != "minmax"), ("integers", integers), ("improve", improve))
-    idle = [name for name, wish in wishes if wish]
-    idle += ["io"] if io not in (None, plan.io) else []
-    if idle:
-        raise RecipeError(
-            f"quantize: {listed(idle)} can't be chosen beside plan=, which decides it (io is {plan.io}). Leave it out, "
-            "or plan anew."
-        )
 
 
 @checked(samples=stream, caps=choice("fixed", "kept", "minimum"), input_shapes=shapes)

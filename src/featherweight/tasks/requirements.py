@@ -8,6 +8,7 @@ from dataclasses import replace
 from featherweight.errors import RecipeError, TargetViolation, listed
 from featherweight.graph import Model
 from featherweight.ptq import plan as plans
+from featherweight.recipes import recipe as recipes
 from featherweight.targets import target as targets
 from featherweight.tflite.lean import NAMES
 
@@ -49,3 +50,27 @@ def for_device(model: Model, target: targets.Target, *, keep_names: bool = False
     """Returns the model, whose file will lack what the target's runtime never reads."""
     unread = tuple(what for what in target.unread if not (keep_names and what == NAMES))
     return replace(model, extras={**model.extras, "unread": unread}) if unread else model
+
+
+def require_undecided(plan: plans.Plan, io: str | None, ranges: str, *, integers: bool, improve: bool) -> None:
+    """Raises RecipeError for wishes that a plan has decided otherwise, or for good."""
+    wishes = (("ranges", ranges != "minmax"), ("integers", integers), ("improve", improve))
+    idle = [name for name, wish in wishes if wish]
+    idle += ["io"] if io not in (None, plan.io) else []
+    if idle:
+        raise RecipeError(
+            f"quantize: {listed(idle)} can't be chosen beside plan=, which decides it (io is {plan.io}). Leave it out, "
+            "or plan anew."
+        )
+
+
+def require_effect(recipe: recipes.Recipe, *, is_planned: bool, is_repaired: bool, is_open: bool) -> None:
+    """Raises RecipeError for statistics that would not be used."""
+    reasons = (
+        (is_planned, "a plan"),
+        (is_repaired, "improve"),
+        (not recipe.needs_ranges, f"recipe '{recipe.name}', which measures none"),
+        (is_open, "ranges 'auto', which calibrates with a part of the samples"),
+    )
+    if why := [reason for holds, reason in reasons if holds]:
+        raise RecipeError(f"quantize: stats have no effect beside {why[0]}. Leave them out.")

@@ -1,0 +1,81 @@
+"""Says where a range method makes a model worse than the extremes of its tensors would."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from featherweight.analysis.noise import most_examples
+from featherweight.calibration import Stats
+from featherweight.errors import FeatherweightError, listed
+from featherweight.graph import Model
+from featherweight.operators.entries import entries, with_main
+from featherweight.ptq import planning
+from featherweight.ptq.rewrite import rewrite
+from featherweight.recipes.recipe import Recipe
+from featherweight.repair.candidate import Setting
+from featherweight.repair.judge import Gain, Judge, gain
+from featherweight.runtime.samples import feeds, input_tensors
+
+EXTREMES = "minmax"
+# A loss that is worth a word: in dB, and in standard errors; of a single example, in dB alone.
+_LEAST_LOSS_DB, _SURE, _LEAST_LOSS_OF_ONE_DB = 0.5, 2.0, 1.0
+
+
+def notes_against_extremes(
+    setting: Setting,
+    model: Model,
+    stats: Stats,
+    recipe: Recipe,
+    result: Model,
+    seen: Mapping[int, Sequence[Any] | None],
+    limit: int | None = None,
+) -> list[str]:
+    """Returns a note for each signature where the ranges do worse at the output than the tensors' extremes.
+
+    Args:
+        setting: what the model was planned with.
+        model: the float model that was planned.
+        stats: what calibration measured.
+        recipe: may name range methods.
+        result: the quantized model.
+        seen: index of a signature's graph → samples of it.
+        limit: use at most so many examples.
+    """
+    methods = [rule.activation.ranges or setting.ranges for rule in recipe.rules if rule.activation]
+    others = [method for method in dict.fromkeys(methods) if method != EXTREMES]
+    if not others or not any(seen.values()):
+        return []
+    schemes = [rule.activation and replace(rule.activation, ranges=None) for rule in recipe.rules]
+    rules = tuple(replace(rule, activation=scheme) for rule, scheme in zip(recipe.rules, schemes, strict=True))
+    plain = planning.plan(
+        model, stats, replace(recipe, rules=rules), setting.target, io=setting.io, integers=setting.integers
+    )
+    unclipped, notes = rewrite(model, plain), list[str]()
+    for index, samples in seen.items():
+        if not samples:
+            continue
+        where = f"signature '{entries(model)[index]}': " if len(seen) > 1 else ""
+        first, second, third = (with_main(each, index) for each in (model, unclipped, result))
+        most = 2 * most_examples(first)  # as many runs as there are of both models elsewhere
+        try:
+            runs = feeds(samples, first, limit=min(limit or most, most), batch=1 if input_tensors(first) else None)
+            judge = Judge(first, [feed.arrays for feed in runs])
+            found = gain(judge.levels(second), judge.levels(third))
+        except FeatherweightError:  # what can't be compared is said where outputs are measured
+            continue
+        if _is_loss(found):
+            named = listed([f"'{method}'" for method in others])
+            notes.append(
+                f"{where}ranges {named} do worse than the extremes of the tensors "
+                f"('{EXTREMES}'): {found} at the output, on {found.examples} calibration samples. Use '{EXTREMES}', or "
+                "'auto', which chooses by samples that are held out"
+            )
+    return notes
+
+
+def _is_loss(found: Gain) -> bool:
+    if found.examples < 2:
+        return found.db <= -_LEAST_LOSS_OF_ONE_DB
+    return found.db <= -max(_LEAST_LOSS_DB, _SURE * found.error_db)
