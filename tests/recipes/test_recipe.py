@@ -8,6 +8,7 @@ import pytest
 from featherweight.errors import RecipeError
 from featherweight.graph import Graph, Model, Node, Tensor
 from featherweight.recipes import recipe as recipes
+from featherweight.recipes.matching import resolve
 from featherweight.recipes.recipe import Recipe, Rule, Scheme
 
 NAMES = ("dynamic", "float16", "int16x8", "int8", "w4a8", "weights4", "weights8")
@@ -134,7 +135,7 @@ def test_a_file_that_is_no_toml(tmp_path: Path, content: bytes) -> None:
         ("rules = []", r"unknown key rules \(allowed: base, description, name, rule\)"),
         (
             '[[rule]]\nweigth = "int8"',
-            r"rule 1: unknown key weigth \(allowed: activation, match, op, weight, weight_only\)",
+            r"rule 1: unknown key weigth \(allowed: activation, keep_small, match, op, weight, weight_only\)",
         ),
         (
             '[[rule]]\n[[rule]]\nweight = "int7"',
@@ -195,9 +196,7 @@ def test_a_recipe_that_is_its_own_base(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize("op", ["CONV2D", "conv_2d", "Conv2D"])
 def test_an_operator_that_does_not_exist(tmp_path: Path, op: str) -> None:
     with pytest.raises(RecipeError, match=f"'{op}'"):
-        recipes.resolve(
-            parsed(tmp_path, f'base = "int8"\n[[rule]]\nop = "{op}"\nweight = "int4"\nactivation = "int8"'), MODEL
-        )
+        resolve(parsed(tmp_path, f'base = "int8"\n[[rule]]\nop = "{op}"\nweight = "int4"\nactivation = "int8"'), MODEL)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +217,7 @@ def test_settings_without_effect_are_refused(tmp_path: Path, text: str) -> None:
 
 
 def resolved(*rules: Rule) -> dict[str, Rule]:
-    return recipes.resolve(Recipe("mine", rules), MODEL)
+    return resolve(Recipe("mine", rules), MODEL)
 
 
 def test_the_first_match_wins() -> None:
@@ -273,7 +272,7 @@ def test_an_error_lists_the_ten_nearest_names() -> None:
     with pytest.raises(
         RecipeError, match=r"nearest are encoder\.layer\.31\.attention\.self\.query, .*and \d+ more;"
     ) as said:
-        recipes.resolve(Recipe("mine", (Rule("*layer.31.attention.self.qery"),)), model)
+        resolve(Recipe("mine", (Rule("*layer.31.attention.self.qery"),)), model)
     assert str(said.value).count("encoder.layer.") == 10
 
 
@@ -283,13 +282,13 @@ def test_a_rule_behind_another_has_matched() -> None:
 
 def test_an_operator_type_that_the_model_lacks_is_no_error() -> None:
     # The shipped recipes have rules for operators that few models have.
-    assert len(recipes.resolve(recipes.load("w4a8"), MODEL)) == 3
+    assert len(resolve(recipes.load("w4a8"), MODEL)) == 3
 
 
 def test_rules_match_in_loop_bodies() -> None:
     body = chain(("FULLY_CONNECTED", "body/dense")).main
     rule = Rule("body/*")
-    assert recipes.resolve(Recipe("mine", (rule,)), Model((MODEL.main, body))) == {"body/dense": rule}
+    assert resolve(Recipe("mine", (rule,)), Model((MODEL.main, body))) == {"body/dense": rule}
 
 
 def test_rules_put_before_others_win() -> None:
@@ -297,4 +296,4 @@ def test_rules_put_before_others_win() -> None:
     recipe = replace(int8, rules=(Rule("head"), *int8.rules))
     assert recipe.name == "int8"
     assert recipe.rules == (Rule("head"), *recipes.load("int8").rules)
-    assert recipes.resolve(recipe, MODEL)["head"] == Rule("head")
+    assert resolve(recipe, MODEL)["head"] == Rule("head")

@@ -21,6 +21,7 @@ from featherweight.ptq.forms.islands import (
     settle,
     slow_in_16_bits,
 )
+from featherweight.ptq.forms.small_weights import keep_small_weights
 from featherweight.ptq.parameters import ParameterPlanner
 from featherweight.ptq.plan import INTEGER_BORDERS, Plan
 from featherweight.recipes import recipe as recipes
@@ -75,6 +76,7 @@ def plan(
     forms = choose_forms(model, recipe, target, obstacle, _unplanned(model, chosen))
     settle(forms, model, graph, recipe, target)
     share_tables(forms, graph, target)
+    keep_small_weights(forms, model, target)
     _check_io(io, recipe)
     io = io or (target.io if recipe.needs_ranges else "float32")
     if recipe.needs_ranges and stats is None and given is None:

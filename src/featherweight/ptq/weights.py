@@ -16,6 +16,7 @@ from featherweight.graph.numerics import (
     quantize,
     scales_from_largest,
 )
+from featherweight.ptq import clipping
 from featherweight.recipes.recipe import Scheme
 from featherweight.targets.target import Target
 
@@ -72,6 +73,9 @@ def weight_params(
             "channel instead"
         )
     scales = scales_from_largest(largest, dtype, power_of_two=target.is_power_of_two, where=where)
+    if dtype == "int4":
+        clipped = clipping.clipped(values, scales, axis, dtype, power_of_two=target.is_power_of_two)
+        scales = np.where(largest >= DEAD_WEIGHT, clipped, scales)
     if activation is not None:
         needed = _needed_for_bias(node, graph, role, scales.size, activation)
         narrow = scales < needed

@@ -6,17 +6,13 @@ ones lie in ``recipes/``), from a TOML file, or from Python.
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
 import warnings
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 
-from featherweight import operators
 from featherweight.arguments import choice, count, flag, instance, renamed, several, text, wrong
 from featherweight.errors import RecipeError, listed
-from featherweight.graph import Graph, Model, Node
 from featherweight.recipes.toml import Table, check_known, read_chain, shipped
 from featherweight.tflite.names import OP_CODES
 
@@ -28,8 +24,6 @@ WEIGHT_SETTINGS: Mapping[str, tuple[str, ...]] = {
 }
 ACTIVATION_SETTINGS: Mapping[str, tuple[str, ...]] = {"int8": ("ranges",), "int16": ("ranges",)}
 DTYPES = tuple(dict.fromkeys((*ACTIVATION_SETTINGS, *WEIGHT_SETTINGS)))
-# A model has thousands of operators: an error names those most like what was asked for.
-_NAMES_IN_ERRORS = 10
 # The methods that a file may name, before a colon and an argument; `featherweight.calibration` holds them.
 RANGE_METHODS = ("minmax", "percentile", "mse", "entropy", "clip", "auto")
 NUMBERED_RANGE_METHODS = ("percentile", "clip")
@@ -83,6 +77,7 @@ class Rule:
         match: shell pattern for the operator's output or weight names (each ``;``-separated part counts).
         op: operator type, or None for any.
         weight_only: store the weights as integers but compute in float (a DEQUANTIZE before the operator).
+        keep_small: leave small weights in a finer type where that costs few bytes (`ptq.forms.small_weights`).
 
     Raises:
         RecipeError: for a value that is not allowed, or settings that do not go together.
@@ -93,10 +88,12 @@ class Rule:
     weight: Scheme | None = None
     activation: Scheme | None = None
     weight_only: bool = False
+    keep_small: bool = False
 
     def __post_init__(self) -> None:
         text(self.match, "Rule: match")
         flag(self.weight_only, "Rule: weight_only")
+        flag(self.keep_small, "Rule: keep_small")
         for name, scheme, settings in (
             ("weight", self.weight, WEIGHT_SETTINGS),
             ("activation", self.activation, ACTIVATION_SETTINGS),
@@ -109,7 +106,9 @@ class Rule:
                 raise wrong(scheme.dtype, f"Rule: the dtype of {name}", listed(settings))
         if self.op is not None:
             check_known(text(self.op, "Rule: op"), OP_CODES, "operator", "Rule")
-        _check_together("Rule", self.weight, self.activation, is_weight_only=self.weight_only)
+        _check_together(
+            "Rule", self.weight, self.activation, is_weight_only=self.weight_only, keeps_small=self.keep_small
+        )
 
     def __str__(self) -> str:
         """The rule as a message names it."""
@@ -171,19 +170,22 @@ def load(recipe: str | Path | Recipe) -> Recipe:
 
 
 def _parse_rule(row: Table) -> Rule:
-    row.check_keys(("activation", "match", "op", "weight", "weight_only"))
+    row.check_keys(("activation", "keep_small", "match", "op", "weight", "weight_only"))
     op, is_weight_only = row.get("op", str, None), row.get("weight_only", bool, False)
+    keeps_small = row.get("keep_small", bool, False)
     if op is not None:
         check_known(op, OP_CODES, "operator", row.where)
     weight = _parse_scheme(row, "weight", WEIGHT_SETTINGS)
     activation = _parse_scheme(row, "activation", ACTIVATION_SETTINGS)
     if activation is not None:
         activation = replace(activation, per_channel=False)
-    _check_together(row.where, weight, activation, is_weight_only=is_weight_only)
-    return Rule(row.get("match", str, "*"), op, weight, activation, is_weight_only)
+    _check_together(row.where, weight, activation, is_weight_only=is_weight_only, keeps_small=keeps_small)
+    return Rule(row.get("match", str, "*"), op, weight, activation, is_weight_only, keeps_small)
 
 
-def _check_together(where: str, weight: Scheme | None, activation: Scheme | None, *, is_weight_only: bool) -> None:
+def _check_together(
+    where: str, weight: Scheme | None, activation: Scheme | None, *, is_weight_only: bool, keeps_small: bool
+) -> None:
     """Raises RecipeError for settings that do not go together."""
     if activation is not None and (is_weight_only or (weight and weight.dtype == "float16")):
         raise RecipeError(
@@ -195,6 +197,11 @@ def _check_together(where: str, weight: Scheme | None, activation: Scheme | None
         raise RecipeError(
             f"{where}, weight: block_size has no effect beside `activation`, `weight_only` or per_channel = false: "
             "block scales exist for float activations that the kernel quantizes itself. Drop one of them."
+        )
+    if keeps_small and (weight is None or weight.dtype == "float16" or (activation and weight.dtype == "int8")):
+        raise RecipeError(
+            f"{where}: keep_small has no effect here (allowed: with weight int4, or int8 beside float activations): "
+            "there is no finer type for the weights. Drop it."
         )
 
 
@@ -239,61 +246,3 @@ def _parse_scheme(row: Table, key: str, settings: Mapping[str, tuple[str, ...]])
 def _names_range_method(method: str) -> bool:
     name, colon, _ = method.partition(":")
     return name in RANGE_METHODS and (not colon or name in NUMBERED_RANGE_METHODS)
-
-
-def names_of(node: Node, graph: Graph) -> tuple[str, ...]:
-    """Returns the names under which rules find a node: its outputs and weight, whole and ``;``-separated."""
-    weight = operators.lookup(node.op).weight
-    names = list(node.outputs)
-    if weight is not None and weight < len(node.inputs):
-        names.append(node.inputs[weight])
-    parts = [part for name in names for part in name.split(";")]
-    return tuple(dict.fromkeys([*names, *parts]))
-
-
-def matches(rule: Rule, node: Node, graph: Graph) -> bool:
-    """True if the rule is about the node."""
-    if rule.op is not None and rule.op != node.op:
-        return False
-    return rule.match == "*" or any(fnmatch.fnmatchcase(name, rule.match) for name in names_of(node, graph))
-
-
-def resolve(recipe: Recipe, model: Model) -> dict[str, Rule]:
-    """Maps every node (by name) to the first rule that matches it; nodes without one are left out.
-
-    Raises:
-        RecipeError: if a rule with a pattern matches no node at all, or names an operator type that does not exist.
-    """
-    found: dict[str, Rule] = {}
-    used: set[int] = set()
-    for graph in model.graphs:
-        for node in graph.nodes:
-            hits = [i for i, rule in enumerate(recipe.rules) if matches(rule, node, graph)]
-            used.update(hits)
-            if hits:
-                found[node.name] = recipe.rules[hits[0]]
-    for index, rule in enumerate(recipe.rules):
-        if index in used:
-            continue
-        if rule.op is not None:
-            check_known(rule.op, OP_CODES, "operator", f"Recipe '{recipe.name}', rule {index + 1}")
-        if rule.match != "*":
-            raise RecipeError(
-                f"Recipe '{recipe.name}': rule {index + 1} ({rule}) matches no operator. Of its names, the "
-                f"nearest are {listed(_nearest(rule, model), _NAMES_IN_ERRORS)}; `featherweight inspect` lists them."
-            )
-    return found
-
-
-def _nearest(rule: Rule, model: Model) -> list[str]:
-    """Returns the names that rules find operators under, those most like the rule's pattern first."""
-    names = (
-        name for graph in model.graphs for node in graph.nodes for name in names_of(node, graph) if ";" not in name
-    )
-    pattern = difflib.SequenceMatcher(b=rule.match.strip("*"), autojunk=False)
-
-    def likeness(name: str) -> float:
-        pattern.set_seq1(name)
-        return pattern.ratio()
-
-    return sorted(dict.fromkeys(names), key=likeness, reverse=True)

@@ -15,7 +15,8 @@ from featherweight.ptq import recurrent
 from featherweight.ptq.forms.decisions import Forms, Obstacle, no_obstacle
 from featherweight.ptq.forms.nodes import is_constant, looks_up, picks_rows, touches_float, weight_position
 from featherweight.ptq.relevance import finite_values, relevant_intervals
-from featherweight.recipes.recipe import Recipe, Rule, resolve
+from featherweight.recipes.matching import resolve
+from featherweight.recipes.recipe import Recipe, Rule
 from featherweight.targets.target import Target
 
 _NO_RANGES = "integers need fixed ranges"

@@ -1,0 +1,74 @@
+"""Which rule of a recipe is about which operator, by type and by the names that rules find it under."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+
+from featherweight import operators
+from featherweight.errors import RecipeError, listed
+from featherweight.graph import Graph, Model, Node
+from featherweight.recipes.recipe import Recipe, Rule
+from featherweight.recipes.toml import check_known
+from featherweight.tflite.names import OP_CODES
+
+# A model has thousands of operators: an error names those most like what was asked for.
+_NAMES_IN_ERRORS = 10
+
+
+def names_of(node: Node, graph: Graph) -> tuple[str, ...]:
+    """Returns the names under which rules find a node: its outputs and weight, whole and ``;``-separated."""
+    weight = operators.lookup(node.op).weight
+    names = list(node.outputs)
+    if weight is not None and weight < len(node.inputs):
+        names.append(node.inputs[weight])
+    parts = [part for name in names for part in name.split(";")]
+    return tuple(dict.fromkeys([*names, *parts]))
+
+
+def matches(rule: Rule, node: Node, graph: Graph) -> bool:
+    """True if the rule is about the node."""
+    if rule.op is not None and rule.op != node.op:
+        return False
+    return rule.match == "*" or any(fnmatch.fnmatchcase(name, rule.match) for name in names_of(node, graph))
+
+
+def resolve(recipe: Recipe, model: Model) -> dict[str, Rule]:
+    """Maps every node (by name) to the first rule that matches it; nodes without one are left out.
+
+    Raises:
+        RecipeError: if a rule with a pattern matches no node at all, or names an operator type that does not exist.
+    """
+    found: dict[str, Rule] = {}
+    used: set[int] = set()
+    for graph in model.graphs:
+        for node in graph.nodes:
+            hits = [i for i, rule in enumerate(recipe.rules) if matches(rule, node, graph)]
+            used.update(hits)
+            if hits:
+                found[node.name] = recipe.rules[hits[0]]
+    for index, rule in enumerate(recipe.rules):
+        if index in used:
+            continue
+        if rule.op is not None:
+            check_known(rule.op, OP_CODES, "operator", f"Recipe '{recipe.name}', rule {index + 1}")
+        if rule.match != "*":
+            raise RecipeError(
+                f"Recipe '{recipe.name}': rule {index + 1} ({rule}) matches no operator. Of its names, the "
+                f"nearest are {listed(_nearest(rule, model), _NAMES_IN_ERRORS)}; `featherweight inspect` lists them."
+            )
+    return found
+
+
+def _nearest(rule: Rule, model: Model) -> list[str]:
+    """Returns the names that rules find operators under, those most like the rule's pattern first."""
+    names = (
+        name for graph in model.graphs for node in graph.nodes for name in names_of(node, graph) if ";" not in name
+    )
+    pattern = difflib.SequenceMatcher(b=rule.match.strip("*"), autojunk=False)
+
+    def likeness(name: str) -> float:
+        pattern.set_seq1(name)
+        return pattern.ratio()
+
+    return sorted(dict.fromkeys(names), key=likeness, reverse=True)
