@@ -1,8 +1,8 @@
 """Scales of 4-bit weights by their error: with 15 integers, cutting off the largest weights often costs less.
 
 A scale is chosen from fractions of the one that covers the largest weight, by the least ``Σ |w − ŵ|^2.5``: with an
-exponent above 2 the cutting of the few large ones counts a little more, as it does at a layer's output (the code of GPTQ,
-Frantar et al., 2022, arXiv 2210.17323, takes 2.4; 2.5 is quick to compute). On EfficientNet-Lite0 in `w4a8`, the
+exponent above 2 the cutting of the few large ones counts a little more, as it does at a layer's output (the code of
+GPTQ, Frantar et al., 2022, arXiv 2210.17323, takes 2.4; 2.5 is quick to compute). On EfficientNet-Lite0 in `w4a8`, the
 agreement with the float model is .60 so, .43 with an exponent of 2, and .28 with scales that cover everything.
 """
 
