@@ -1,14 +1,14 @@
-"""Scales of 4-bit weights: those with the least error, and grids that weights are on already."""
+"""Scales of 4-bit weights: those with the least error."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from tests.building import weights
-from tests.ptq.nets import one_conv, one_dense, planned
+from tests.ptq.nets import one_conv, planned
 
 from featherweight.graph.numerics import QuantParams, dequantize, quantize
-from featherweight.ptq.clipping import block_scales, clipped
+from featherweight.ptq.clipping import clipped
 from featherweight.recipes.recipe import Recipe, Rule, Scheme
 
 
@@ -63,22 +63,3 @@ def test_dead_channels_keep_their_fine_scale() -> None:
     decided, quantized = planned(one_conv(w), own)
     assert decided.params["w"].scale[1] == np.float32(5e-7 / 7)
     assert not np.asarray(quantized.main.tensors["w"].array)[1].any()
-
-
-@pytest.mark.parametrize("largest", [7, 6, 5, 3, 1])
-def test_blocks_on_a_grid_stay_what_they_are(largest: int) -> None:
-    random = np.random.default_rng(largest)
-    scale = random.uniform(0.001, 2, (4, 3, 1)).astype(np.float16).astype(np.float32)
-    integers = random.integers(-largest, largest + 1, (4, 3, 32))
-    integers[..., 0] = largest
-    values = (scale * integers).astype(np.float32).reshape(4, 96)
-    _, quantized = planned(one_dense(values), "weights4")
-    stored, scales = (np.asarray(quantized.main.tensors[name].array) for name in ("w", "w_scales"))
-    again = stored.astype(np.float32).reshape(4, 3, 32) * scales.astype(np.float32)[..., None]
-    np.testing.assert_array_equal(again.reshape(4, 96), values)
-
-
-def test_block_scales_are_in_float16() -> None:
-    found = block_scales(weights(5, 4, 32), "int4")
-    assert (found.dtype, found.shape) == (np.float16, (5, 4))
-    assert block_scales(np.zeros((1, 32), np.float32), "int4").tolist() == [1.0]

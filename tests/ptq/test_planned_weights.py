@@ -164,10 +164,8 @@ def test_int4_blocks() -> None:
     assert decided.params["w"] == QuantParams("int4", (), (), 0, 32, "w_scales")
     scales = quantized.main.tensors["w_scales"]
     assert (scales.dtype, scales.shape) == ("float16", (6, 2))
-    covering = np.abs(w.reshape(6, 2, 32)).max(axis=-1) / 7
-    found = np.asarray(scales.array, np.float32) / covering
-    assert 0.5 < found.min() < 0.95
-    assert found.max() < 1.2
+    expected = np.abs(w.reshape(6, 2, 32)).max(axis=-1) / 7
+    np.testing.assert_allclose(np.asarray(scales.array, np.float32), expected, rtol=1e-3)
     assert quantized.main.tensors["w"].dtype == "int4"
     assert agreement_db(model, quantized) > 15
 

@@ -35,27 +35,6 @@ def clipped(values: np.ndarray, scales: np.ndarray, axis: int | None, dtype: str
     return least_error(rows, np.stack(tried), dtype)
 
 
-def block_scales(blocks: np.ndarray, dtype: str) -> np.ndarray:
-    """Returns a float16 scale for each row of weights, of those that LiteRT can read, with the least error.
-
-    Beside fractions of the scale that covers the largest weight, it tries those that bring the largest weight onto a
-    smaller integer: weights that are on such a grid already stay what they are.
-
-    Args:
-        blocks: the weights, (..., size of a block).
-        dtype: the type that they are stored in.
-    """
-    rows = blocks.reshape(-1, blocks.shape[-1])
-    qmax = integer_range(dtype, narrow=True)[1]
-    largest = np.maximum(-rows.min(axis=-1), rows.max(axis=-1))
-    tried = [largest / qmax * np.float32(factor) for factor in _FRACTIONS]
-    tried += [largest / np.float32(integer) for integer in range(qmax - 1, 0, -1)]
-    smallest = np.finfo(np.float16).smallest_subnormal
-    scales = [np.maximum(np.where(largest > 0, scale, 1.0).astype(np.float16), smallest) for scale in tried]
-    found = least_error(rows, np.stack(scales).astype(np.float32), dtype)
-    return found.astype(np.float16).reshape(blocks.shape[:-1])
-
-
 def least_error(rows: np.ndarray, tried: np.ndarray, dtype: str) -> np.ndarray:
     """Returns for each row of weights the scale, of those tried, with the least error; the first of equal ones.
 

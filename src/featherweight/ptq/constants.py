@@ -9,7 +9,6 @@ import numpy as np
 from featherweight.errors import RecipeError
 from featherweight.graph import Tensor, constant
 from featherweight.graph.numerics import QuantParams, integer_range, quantize, round_half_away, row_blocks
-from featherweight.ptq.clipping import block_scales
 from featherweight.tflite import release_pages
 
 
@@ -35,11 +34,13 @@ def quantized_constant(tensor: Tensor, params: QuantParams, name: str, *, narrow
 
 
 def _in_blocks(values: np.ndarray, params: QuantParams, name: str) -> tuple[Tensor, Tensor]:
-    """Quantizes rows in blocks, the scale of each in float16, as LiteRT reads them, chosen by its error."""
+    """Quantizes rows in blocks, ``scale = max|w| / qmax`` of each, kept in float16 as LiteRT reads them."""
     size = params.block_size or 1
     qmax = integer_range(params.dtype, narrow=True)[1]
     blocks = values.reshape(*values.shape[:-1], -1, size)
-    scales = block_scales(blocks, params.dtype)
+    largest = np.maximum(-blocks.min(axis=-1), blocks.max(axis=-1))
+    scales = np.where(largest > 0, largest / qmax, 1.0).astype(np.float16)
+    scales = np.maximum(scales, np.finfo(np.float16).smallest_subnormal)
     integers = np.empty(blocks.shape, np.int8)
     inverse = np.float32(1) / scales.astype(np.float32)[..., None]
     for rows in row_blocks(blocks.shape):
