@@ -34,20 +34,30 @@ from featherweight.runtime.litert import Session
 _ELEMENTS = 1 << 22
 
 
-class _Inputs(NamedTuple):
+class Inputs(NamedTuple):
     """Inputs of some outputs, (groups, count, depth); `columns` of the weight that they meet, None for all of them."""
 
     values: np.ndarray
     columns: np.ndarray | None = None
 
 
-class _Run(NamedTuple):
-    """What one run shows of a layer: what it is fed, and what it makes of it where `_OF_OUTPUT` asks for that."""
+class Run(NamedTuple):
+    """What one run shows of a layer.
+
+    Attributes:
+        graph, kernel: the layer's.
+        x: what it is fed.
+        y: what it makes of it, where `needs_output` says so.
+        step: of a convolution's outputs, every so many-th along both axes is looked at.
+        first: the number (of 0 to `step` - 1) of the first one.
+    """
 
     graph: Graph
     kernel: GraphKernel
     x: np.ndarray
     y: np.ndarray
+    step: int = 1
+    first: int = 0
 
 
 def is_observable(kernel: GraphKernel) -> bool:
@@ -63,15 +73,14 @@ def second_moments(model: Model, kernel: GraphKernel, samples: Sequence[Any], *,
     """
     depth, groups = kernel.depth, kernel.groups
     total = np.zeros((groups, depth) if diagonal else (groups, depth, depth))
-    fetched = [] if _is_recurrent(model.main, kernel) else [kernel.activation]
-    fetched += [kernel.node.outputs[0]] if kernel.kernel.kind in _OF_OUTPUT else []
-    reader = _matmul if lookup(kernel.node.op).axes == "product" else _READERS[kernel.kernel.kind]
+    fetched = [] if is_recurrent(model.main, kernel) else [kernel.activation]
+    fetched += [kernel.node.outputs[0]] if needs_output(kernel) else []
     with Session(model, outputs=fetched) as session:
         for sample in samples:
             if session.is_stateful:
                 session.reset()
             results = list(session.run(sample).values())
-            for values, columns in reader(_Run(model.main, kernel, results[0], results[-1])):
+            for values, columns in inputs_of(Run(model.main, kernel, results[0], results[-1])):
                 x = values.astype(np.float64)
                 found = (x * x).sum(axis=1) if diagonal else x.transpose(0, 2, 1) @ x
                 if columns is None:
@@ -83,29 +92,39 @@ def second_moments(model: Model, kernel: GraphKernel, samples: Sequence[Any], *,
     return total
 
 
-def _is_recurrent(graph: Graph, kernel: GraphKernel) -> bool:
+def inputs_of(run: Run) -> Iterator[Inputs]:
+    """Yields what the rows of a kernel are multiplied with in one run, some at a time."""
+    return (_matmul if lookup(run.kernel.node.op).axes == "product" else _READERS[run.kernel.kernel.kind])(run)
+
+
+def needs_output(kernel: GraphKernel) -> bool:
+    """True where the inputs of a kernel are told by what its operator makes, too."""
+    return kernel.kernel.kind in _OF_OUTPUT
+
+
+def is_recurrent(graph: Graph, kernel: GraphKernel) -> bool:
     """True for a kernel that multiplies the state of its layer, which the end of a run does not show."""
     return graph.tensors[kernel.activation].is_variable
 
 
-def _dense(run: _Run) -> Iterator[_Inputs]:
+def _dense(run: Run) -> Iterator[Inputs]:
     yield from _in_parts(run.x.reshape(1, -1, run.kernel.depth))
 
 
-def _in_parts(rows: np.ndarray) -> Iterator[_Inputs]:
+def _in_parts(rows: np.ndarray) -> Iterator[Inputs]:
     count = max(1, _ELEMENTS // max(1, rows.shape[0] * rows.shape[2]))
-    yield from (_Inputs(rows[:, start : start + count]) for start in range(0, rows.shape[1], count))
+    yield from (Inputs(rows[:, start : start + count]) for start in range(0, rows.shape[1], count))
 
 
-def _lstm(run: _Run) -> Iterator[_Inputs]:
+def _lstm(run: Run) -> Iterator[Inputs]:
     """A recurrent kernel multiplies the output of the step before; that of the first step is 0."""
     is_time_major = bool(run.kernel.node.attrs.get("time_major"))
     hidden = run.y[:-1] if is_time_major else run.y[:, :-1]
-    rows = hidden if _is_recurrent(run.graph, run.kernel) else run.x
+    rows = hidden if is_recurrent(run.graph, run.kernel) else run.x
     yield from _in_parts(rows.reshape(1, -1, run.kernel.depth))
 
 
-def _matmul(run: _Run) -> Iterator[_Inputs]:
+def _matmul(run: Run) -> Iterator[Inputs]:
     """Leading dimensions broadcast; along those that the constant has not, all rows meet the same matrix."""
     x = np.swapaxes(run.x, -1, -2) if run.kernel.node.attrs.get("adj_x") else run.x
     stacked = run.kernel.kernel.layout.shape[:-2]
@@ -117,16 +136,27 @@ def _matmul(run: _Run) -> Iterator[_Inputs]:
     yield from _in_parts(x.reshape(run.kernel.groups, -1, run.kernel.depth))
 
 
-def _conv(run: _Run) -> Iterator[_Inputs]:
+def _conv(run: Run) -> Iterator[Inputs]:
     """Channels lie behind each other by groups; a depthwise convolution has one channel in each."""
     node, groups = run.kernel.node, run.kernel.groups
     inputs = tuple(run.graph.tensors[name] if name else None for name in node.inputs)
     outputs = tuple(run.graph.tensors[name] for name in node.outputs)
     call = Call(node, (run.x,), inputs, outputs, find("xnnpack"))
     window = Window.of(call, run.x.shape[1], run.x.shape[2], run.kernel.taps)
-    for columns in _windows(window.padded(run.x), window):
+    padded, window = _thinned(window.padded(run.x), window, run)
+    for columns in _windows(padded, window):
         rows = columns.reshape(-1, math.prod(window.size), groups, run.x.shape[3] // groups)
-        yield _Inputs(rows.transpose(2, 0, 1, 3).reshape(groups, len(rows), -1))
+        yield Inputs(rows.transpose(2, 0, 1, 3).reshape(groups, len(rows), -1))
+
+
+def _thinned(padded: np.ndarray, window: Window, run: Run) -> tuple[np.ndarray, Window]:
+    """Returns the padded input from the first output on that is looked at, and the window that sees those only."""
+    firsts = [run.first % max(1, min(run.step, out)) for out in window.out]
+    out = tuple(max(0, -(-(out - first) // run.step)) for out, first in zip(window.out, firsts, strict=True))
+    stride = tuple(stride * run.step for stride in window.stride)
+    tops = [first * stride for first, stride in zip(firsts, window.stride, strict=True)]
+    thinned = Window(window.size, (stride[0], stride[1]), window.dilation, (out[0], out[1]), window.pad)
+    return padded[:, tops[0] :, tops[1] :], thinned
 
 
 def _windows(padded: np.ndarray, window: Window) -> Iterator[np.ndarray]:
@@ -139,7 +169,7 @@ def _windows(padded: np.ndarray, window: Window) -> Iterator[np.ndarray]:
         yield window_columns(part, window, min(count, window.out[0] - start), channels, np.float32)
 
 
-def _transposed(run: _Run) -> Iterator[_Inputs]:
+def _transposed(run: Run) -> Iterator[Inputs]:
     """Output q hears of the taps k that `stride` divides ``q + pad - k`` by: input pixel ``(q + pad - k) / stride``."""
     shape, node = run.kernel.kernel.layout.shape, run.kernel.node
     call = Call(node, (), (), (), find("xnnpack"))
@@ -158,7 +188,7 @@ def _transposed(run: _Run) -> Iterator[_Inputs]:
             taps = spans[0].taps[:, None] * shape[2] + spans[1].taps
             met = (taps.reshape(-1, 1) * shape[3] + np.arange(shape[3])).ravel()
             for columns in _windows(padded, window):
-                yield _Inputs(columns.reshape(1, -1, len(met)), met)
+                yield Inputs(columns.reshape(1, -1, len(met)), met)
 
 
 class _Phase(NamedTuple):
@@ -189,7 +219,7 @@ class _Phase(NamedTuple):
 
 
 # By the kind of the kernel; BATCH_MATMUL has a reader of its own.
-_READERS: Mapping[str, Callable[[_Run], Iterator[_Inputs]]] = {
+_READERS: Mapping[str, Callable[[Run], Iterator[Inputs]]] = {
     "dense": _dense,
     "conv": _conv,
     "depthwise": _conv,

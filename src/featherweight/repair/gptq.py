@@ -1,0 +1,93 @@
+"""GPTQ: weights are rounded one after the other, and those that are not yet rounded make up for the error.
+
+Frantar et al., 2210.17323, algorithm 1, for rows that share a second moment H of their inputs: with the upper Cholesky
+factor U of H⁻¹, ``err = (w_j − q_j) / U_jj`` and ``W[:, j+1:] −= err · U[j, j+1:]``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+# Of the mean of H's diagonal, added to it (2210.17323, section 3.3, step 3).
+DAMPING = 0.01
+_BLOCK = 128
+_TRIES = 6
+
+
+class Grid(NamedTuple):
+    """The integers of a weight's rows: ``real = scale * (q − zero_point)``, scale (groups, rows, 1 or depth)."""
+
+    scale: np.ndarray
+    zero_point: int
+    low: int
+    high: int
+
+    def integers(self, values: np.ndarray) -> np.ndarray:
+        """Returns the nearest integers of (groups, rows, depth) values, as float64."""
+        return np.clip(np.rint(values / self.scale) + self.zero_point, self.low, self.high)
+
+    def values(self, integers: np.ndarray) -> np.ndarray:
+        """Returns what integers stand for."""
+        return self.scale * (integers - self.zero_point)
+
+    def scaled(self, factors: np.ndarray | float) -> Grid:
+        """Returns the grid with other scales."""
+        return self._replace(scale=self.scale * factors)
+
+
+def damped(moments: np.ndarray, damping: float = DAMPING) -> np.ndarray:
+    """Returns H with a part of its mean diagonal added to its diagonal; the identity where H is 0."""
+    depth = moments.shape[-1]
+    mean = np.diagonal(moments, axis1=-2, axis2=-1).mean(axis=-1)
+    return moments + np.where(mean > 0, damping * mean, 1.0)[..., None, None] * np.eye(depth)
+
+
+def inverse_factor(moments: np.ndarray) -> np.ndarray | None:
+    """Returns the upper Cholesky factor of H⁻¹ of each group, more damped where it is singular; None if that is no help."""
+    damping = DAMPING
+    for _ in range(_TRIES):
+        try:
+            found = np.linalg.cholesky(np.linalg.inv(damped(moments, damping))).swapaxes(-1, -2)
+        except np.linalg.LinAlgError:
+            found = None
+        if found is not None and np.isfinite(found).all():
+            return found
+        damping *= 10
+    return None
+
+
+def gptq(weights: np.ndarray, moments: np.ndarray, grid: Grid) -> np.ndarray | None:
+    """Returns the integers, float64, of weights (groups, rows, depth), or None where the moments can't be inverted.
+
+    Columns are rounded in the order of the diagonal of H, the largest first.
+
+    Args:
+        weights: the real weights that are wanted.
+        moments: Σx̂ x̂ᵀ of each group, (groups, depth, depth).
+        grid: the integers that there are.
+    """
+    groups, rows, depth = weights.shape
+    order = np.argsort(-np.diagonal(moments, axis1=1, axis2=2), axis=1, kind="stable")
+    sorted_moments = np.take_along_axis(np.take_along_axis(moments, order[:, :, None], 1), order[:, None, :], 2)
+    upper = inverse_factor(sorted_moments)
+    if upper is None:
+        return None
+    left = np.take_along_axis(weights.astype(np.float64), order[:, None, :], 2)
+    scale = np.take_along_axis(np.broadcast_to(grid.scale, weights.shape), order[:, None, :], 2)
+    integers = np.empty_like(left)
+    for start in range(0, depth, _BLOCK):
+        end = min(start + _BLOCK, depth)
+        part, factor = left[:, :, start:end], upper[:, start:end, start:end]
+        errors = np.empty_like(part)
+        for column in range(end - start):
+            step = Grid(scale[:, :, start + column], grid.zero_point, grid.low, grid.high)
+            chosen = step.integers(part[:, :, column])
+            integers[:, :, start + column] = chosen
+            error = (part[:, :, column] - step.values(chosen)) / factor[:, column, column, None]
+            errors[:, :, column] = error
+            part[:, :, column + 1 :] -= error[:, :, None] * factor[:, None, column, column + 1 :]
+        left[:, :, end:] -= errors @ upper[:, start:end, end:]
+    back = np.argsort(order, axis=1, kind="stable")
+    return np.take_along_axis(integers, back[:, None, :], 2)
