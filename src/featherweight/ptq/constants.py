@@ -34,13 +34,11 @@ def quantized_constant(tensor: Tensor, params: QuantParams, name: str, *, narrow
 
 
 def _in_blocks(values: np.ndarray, params: QuantParams, name: str) -> tuple[Tensor, Tensor]:
-    """Quantizes rows in blocks, ``scale = max|w| / qmax`` of each, kept in float16 as LiteRT reads them."""
+    """Quantizes rows in blocks, each by its own scale (`block_scales`)."""
     size = params.block_size or 1
     qmax = integer_range(params.dtype, narrow=True)[1]
     blocks = values.reshape(*values.shape[:-1], -1, size)
-    largest = np.maximum(-blocks.min(axis=-1), blocks.max(axis=-1))
-    scales = np.where(largest > 0, largest / qmax, 1.0).astype(np.float16)
-    scales = np.maximum(scales, np.finfo(np.float16).smallest_subnormal)
+    scales = block_scales(blocks, qmax)
     integers = np.empty(blocks.shape, np.int8)
     inverse = np.float32(1) / scales.astype(np.float32)[..., None]
     for rows in row_blocks(blocks.shape):
@@ -49,3 +47,33 @@ def _in_blocks(values: np.ndarray, params: QuantParams, name: str) -> tuple[Tens
     scale_name = f"{name}_scales"
     quant = replace(params, scale_tensor=scale_name)
     return constant(name, integers, params.dtype, quant), constant(scale_name, scales)
+
+
+def block_scales(blocks: np.ndarray, qmax: int) -> np.ndarray:
+    """Returns the scales of blocks of weights, (..., block), in float16 as LiteRT reads them.
+
+    It is ``max|w| / qmax``; a block that lies on a grid already, but does not reach its end, keeps that grid: the
+    scale is ``max|w| / k`` for the largest k at which all its values are whole multiples of it.
+    """
+    largest = np.maximum(-blocks.min(axis=-1), blocks.max(axis=-1))
+
+    def rounded(most: int) -> np.ndarray:
+        scales = np.where(largest > 0, largest / most, 1.0).astype(np.float16)
+        return np.maximum(scales, np.finfo(np.float16).smallest_subnormal)
+
+    scales = rounded(qmax)
+    # What lies on no grid is told by a few of its values.
+    few = blocks[..., :4]
+    for most in range(qmax - 1, 0, -1):
+        finer = rounded(most)
+        likely = _is_on_grid(few, finer)
+        if likely.any():
+            kept = ~_is_on_grid(blocks[likely], scales[likely]) & _is_on_grid(blocks[likely], finer[likely])
+            scales[likely] = np.where(kept, finer[likely], scales[likely])
+    return scales
+
+
+def _is_on_grid(blocks: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """True for blocks whose values are whole multiples of their scale."""
+    wide = scales.astype(np.float32)[..., None]
+    return (np.rint(blocks / wide) * wide == blocks).all(axis=-1)

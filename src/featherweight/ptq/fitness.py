@@ -33,14 +33,16 @@ def unfit(
 
     That is LiteRT's kernels, and, where the target runs the operator in float instead, the target's constraints.
     """
-    profile = profiles.find(target.profile)
-    found: Rejected = []
-    for node in _integer_nodes(graph, forms):
-        call = _planned(node, graph, params, edges, profile)
-        reason = operators.refusal(call) or (_broken(call, graph, target) if target.runs(node.op, "float32") else None)
-        if reason is not None:
-            found.append((node, reason))
-    return found
+    reasons = ((node, refused(node, graph, params, edges, target)) for node in _integer_nodes(graph, forms))
+    return [(node, reason) for node, reason in reasons if reason is not None]
+
+
+def refused(
+    node: Node, graph: Graph, params: Mapping[str, QuantParams], edges: Mapping[str, QuantParams], target: Target
+) -> str | None:
+    """Returns why an integer kernel refuses an operator with these parameters, or None; as `unfit`."""
+    call = _planned(node, graph, params, edges, profiles.find(target.profile))
+    return operators.refusal(call) or (_broken(call, graph, target) if target.runs(node.op, "float32") else None)
 
 
 def _integer_nodes(graph: Graph, forms: Forms) -> Iterator[Node]:

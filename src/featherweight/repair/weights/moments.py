@@ -14,7 +14,7 @@ from featherweight.graph import Graph
 from featherweight.operators import lookup
 from featherweight.pruning.moments import Inputs, Run, inputs_of, is_recurrent, needs_output
 from featherweight.pruning.prunable import GraphKernel
-from featherweight.repair.prefix import Pair, Prefix
+from featherweight.repair.weights.prefix import Pair, Prefix
 
 # Rows of inputs that are looked at, for each weight of a row: more bring no digit that matters.
 _ROWS_PER_WEIGHT = 32
@@ -53,6 +53,21 @@ class InputMoments:
     def means(self) -> tuple[np.ndarray, np.ndarray]:
         """E[x] and E[x̂], (groups, depth)."""
         return self.sums / max(1, self.count), self.rounded_sums / max(1, self.count)
+
+    def plus(self, other: InputMoments) -> InputMoments:
+        """Returns the moments of both sets of inputs."""
+
+        def added(one: np.ndarray | None, another: np.ndarray | None) -> np.ndarray | None:
+            return None if one is None or another is None else one + another
+
+        return InputMoments(
+            self.count + other.count,
+            self.sums + other.sums,
+            self.rounded_sums + other.rounded_sums,
+            self.rounded_squares + other.rounded_squares,
+            added(self.squares, other.squares),
+            added(self.mixed, other.mixed),
+        )
 
     def centred(self) -> InputMoments:
         """Returns the moments of x − E[x] and x̂ − E[x̂]: the error that is left once a bias has taken its mean."""

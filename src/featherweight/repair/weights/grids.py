@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from featherweight.graph import Node
 from featherweight.graph.numerics import QuantParams, integer_range
+from featherweight.ptq.constants import block_scales
 from featherweight.ptq.plan import Plan, edge
-from featherweight.repair.gptq import Grid
+from featherweight.repair.weights.gptq import Grid
 
 
 def planned_params(plan: Plan, node: Node, position: int) -> QuantParams:
@@ -32,9 +32,16 @@ def grid_of(params: QuantParams, weights: np.ndarray, *, is_narrow: bool) -> Gri
     groups, rows, depth = weights.shape
     if params.block_size is not None:
         blocks = weights.astype(np.float32).reshape(groups, rows, -1, params.block_size)
-        largest = np.abs(blocks).max(axis=-1)
-        scale = np.where(largest > 0, largest / np.float32(high), 1).astype(np.float16).astype(np.float64)
-        return Grid(np.repeat(scale, params.block_size, axis=2), 0, low, high)
+        scale = block_scales(blocks, high).astype(np.float64)
+        return Grid(np.repeat(scale, params.block_size, axis=2), 0, low, high, params.block_size)
     scales = np.asarray(params.scale, np.float64)
     scale = scales.reshape(groups, rows, 1) if len(scales) > 1 else np.full((groups, rows, 1), scales[0])
     return Grid(scale, params.zero_point[0], low, high)
+
+
+def scales_of(grid: Grid, params: QuantParams) -> QuantParams:
+    """Returns parameters with the scales of a grid; those of blocks are told by the weights."""
+    if grid.block:
+        return params
+    scales = grid.scale.astype(np.float32).ravel()
+    return replace(params, scale=tuple(scales.tolist()) if len(params.scale) > 1 else (float(scales[0]),))

@@ -6,27 +6,26 @@ same integers again; nothing here writes integers. Each step starts from the wei
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from featherweight.graph import Model
+from featherweight.graph.numerics import INTEGER_BITS
 from featherweight.operators import lookup
 from featherweight.pruning.criteria import as_rows, from_rows
 from featherweight.pruning.prunable import GraphKernel
-from featherweight.ptq.plan import Plan, edge
-from featherweight.repair.gptq import Grid, damped, gptq
-from featherweight.repair.grids import grid_of, params_of, planned_params
-from featherweight.repair.input_moments import InputMoments, groups_of, input_moments, too_few, total_error
-from featherweight.repair.places import Place, find_places, with_own_biases, written
-from featherweight.repair.prefix import Prefix, most_runs
-from featherweight.repair.weight_scales import best_scales
+from featherweight.ptq.fitness import refused
+from featherweight.ptq.plan import Plan
+from featherweight.repair.weights.gptq import Grid, damped, gptq
+from featherweight.repair.weights.grids import grid_of, params_of, planned_params, scales_of
+from featherweight.repair.weights.moments import InputMoments, groups_of, input_moments, too_few, total_error
+from featherweight.repair.weights.places import Place, find_places, with_own_biases, written
+from featherweight.repair.weights.prefix import Prefix, most_runs
+from featherweight.repair.weights.scales import best_scales, with_spread
 from featherweight.targets.target import Target
-
-# Factors beyond these come of channels that hardly vary, and say nothing.
-_SPREAD = (0.5, 2.0)
-
 
 @dataclass(frozen=True)
 class Choices:
@@ -53,7 +52,7 @@ class LayerRepair:
     """What became of one weight.
 
     Attributes:
-        operator: the operator's name.
+        operator: the operator's name; empty where nothing was chosen.
         weight: its constant's.
         before_db: signal to error of the layer's output in the integer model, with the nearest integers.
         after_db: with those that were chosen.
@@ -102,20 +101,30 @@ def round_weights(
         choices: what to choose.
         target: says what scales there are.
     """
-    model = with_own_biases(model, plan) if choices.bias else model
     places, reasons = find_places(model, plan)
-    rows = [LayerRepair("?", name, reason=reason) for name, reason in reasons.items()]
+    if choices.bias:
+        model = with_own_biases(model, places)
+        places, reasons = find_places(model, plan)
+    rows = [LayerRepair("", name, reason=reason) for name, reason in reasons.items()]
     prefix = Prefix(model, plan, samples[: most_runs(model, samples)])
+    is_both = choices.spread or choices.ridge is not None
+    by_node: dict[str, list[tuple[Place, GraphKernel]]] = {}
+    for place in places:
+        for kernel in place.kernels:
+            by_node.setdefault(kernel.node.name, []).append((place, kernel))
+    moments: dict[str, InputMoments] = {}
     values: dict[str, np.ndarray] = {}
     for position, node in enumerate(model.main.nodes):
-        for place in places.get(node.name, ()):
+        for place, kernel in by_node.get(node.name, ()):
             prefix.advance(position)
-            moments = input_moments(prefix, place.kernel, both=choices.spread or choices.ridge is not None)
-            row, found, plan = _chosen(place, moments, model, plan, choices, target)
+            found = input_moments(prefix, kernel, both=is_both)
+            moments[kernel.name] = moments[kernel.name].plus(found) if kernel.name in moments else found
+            if kernel is not place.kernel:
+                continue  # other operators read it, too
+            row, constants, plan = _chosen(place, moments.pop(kernel.name), model, plan, choices, target)
             rows.append(row)
-            if found:
-                values |= found
-                prefix.model, prefix.plan = written(model, values), plan
+            values |= constants
+            prefix.model, prefix.plan = written(model, values), plan
     return Rounded(written(model, values), plan, tuple(rows))
 
 
@@ -133,27 +142,21 @@ def _chosen(
     array = np.asarray(tensors[name].array, np.float32)
     weights = groups_of(as_rows(array, kernel.kernel.layout).astype(np.float64), kernel.groups)
     grid = grid_of(params, weights, is_narrow=lookup(kernel.node.op).weight is not None)
-    bits = 4 if params.dtype == "int4" else 8
-    is_shared = params.axis is None and params.block_size is None
-    layer = _Layer(weights, moments, grid, bits, is_shared, bool(place.bias) and choices.bias)
+    has_bias = bool(place.bias) and choices.bias
+    layer = _Layer(weights, moments, grid, INTEGER_BITS[params.dtype], params.axis is None, has_bias)
     before = layer.grid.values(layer.grid.integers(weights))
     after, grid = _rounded(layer, choices, target)
+    changed = params_of(plan, kernel.node, place.position, scales_of(grid, params))
     signal, errors = _errors(layer, (before, after))
-    before_db, after_db = (10 * float(np.log10(signal / max(error, 1e-30))) if signal > 0 else 0.0 for error in errors)
-    if errors[1] > errors[0]:
-        after, grid, after_db = before, layer.grid, before_db
+    is_refused = grid is not layer.grid and refused(kernel.node, model.main, changed.params, changed.edges, target)
+    if errors[1] > errors[0] or is_refused:
+        after, errors[1], changed = before, errors[0], plan
+    before_db, after_db = (10 * math.log10(signal / error) if signal > 0 and error > 0 else 0.0 for error in errors)
     found = {name: from_rows(after.reshape(-1, after.shape[-1]).astype(np.float32), kernel.kernel.layout)}
-    if layer.has_bias:
+    if has_bias:
         bias = np.asarray(tensors[place.bias].array, np.float64)
         found[place.bias] = (bias + _mean_error(layer, after).reshape(bias.shape)).astype(np.float32)
-    if grid is not layer.grid:
-        plan = params_of(plan, kernel.node, place.position, replace(params, scale=_scales(grid, params.scale)))
-    return LayerRepair(*where, before_db, after_db, note=too_few(moments.count, kernel.depth)), found, plan
-
-
-def _scales(grid: Grid, before: tuple[float, ...]) -> tuple[float, ...]:
-    scales = grid.scale.astype(np.float32).ravel()
-    return tuple(scales.tolist()) if len(before) > 1 else (float(scales[0]),)
+    return LayerRepair(*where, before_db, after_db, note=too_few(moments.count, kernel.depth)), found, changed
 
 
 def _rounded(layer: _Layer, choices: Choices, target: Target) -> tuple[np.ndarray, Grid]:
@@ -162,9 +165,8 @@ def _rounded(layer: _Layer, choices: Choices, target: Target) -> tuple[np.ndarra
     wanted = layer.weights
     if choices.ridge is not None:
         wanted = _regressed(layer.weights, moments, choices.ridge)
-    is_fixed = grid.scale.shape[-1] > 1
-    if choices.scales and not is_fixed:
-        factors = best_scales(
+    if choices.scales:
+        grid = best_scales(
             wanted,
             moments.rounded_squares,
             grid,
@@ -172,16 +174,11 @@ def _rounded(layer: _Layer, choices: Choices, target: Target) -> tuple[np.ndarra
             is_shared=layer.is_shared,
             is_power_of_two=target.is_power_of_two,
         )
-        grid = _on_float32(grid.scaled(factors))
     integers = gptq(wanted, moments.rounded_squares, grid) if choices.gptq else None
     integers = grid.integers(wanted) if integers is None else integers
-    if choices.spread and not is_fixed and not layer.is_shared:
-        grid = _on_float32(grid.scaled(_spread_factors(layer.weights, grid.values(integers), moments)))
+    if choices.spread and not layer.is_shared:
+        grid = with_spread(layer.weights, integers, moments, grid)
     return grid.values(integers), grid
-
-
-def _on_float32(grid: Grid) -> Grid:
-    return grid._replace(scale=grid.scale.astype(np.float32).astype(np.float64))
 
 
 def _regressed(weights: np.ndarray, moments: InputMoments, ridge: float) -> np.ndarray:
@@ -192,13 +189,6 @@ def _regressed(weights: np.ndarray, moments: InputMoments, ridge: float) -> np.n
         return np.linalg.solve(hessian, ((moments.mixed + added).swapaxes(1, 2) @ weights.swapaxes(1, 2))).swapaxes(1, 2)
     except np.linalg.LinAlgError:
         return weights
-
-
-def _spread_factors(weights: np.ndarray, after: np.ndarray, moments: InputMoments) -> np.ndarray:
-    """Returns the deviation of the float layer's outputs over that of the integer one's, for each row."""
-    wanted, found = total_error(weights, moments.squares), total_error(after, moments.rounded_squares)
-    factors = np.sqrt(np.divide(wanted, found, out=np.ones_like(wanted), where=(found > 0) & (wanted > 0)))
-    return np.clip(factors, *_SPREAD)[:, :, None]
 
 
 def _errors(layer: _Layer, candidates: Sequence[np.ndarray]) -> tuple[float, list[float]]:

@@ -17,12 +17,19 @@ _TRIES = 6
 
 
 class Grid(NamedTuple):
-    """The integers of a weight's rows: ``real = scale * (q − zero_point)``, scale (groups, rows, 1 or depth)."""
+    """The integers of a weight's rows: ``real = scale * (q − zero_point)``.
+
+    Attributes:
+        scale: (groups, rows, 1), or (groups, rows, depth) where blocks have their own.
+        zero_point, low, high: of all integers.
+        block: how many weights one after the other share a scale; 0 where all of a row do.
+    """
 
     scale: np.ndarray
     zero_point: int
     low: int
     high: int
+    block: int = 0
 
     def integers(self, values: np.ndarray) -> np.ndarray:
         """Returns the nearest integers of (groups, rows, depth) values, as float64."""
@@ -33,8 +40,10 @@ class Grid(NamedTuple):
         return self.scale * (integers - self.zero_point)
 
     def scaled(self, factors: np.ndarray | float) -> Grid:
-        """Returns the grid with other scales."""
-        return self._replace(scale=self.scale * factors)
+        """Returns the grid with scales multiplied by these, as files hold them: float32, those of blocks float16."""
+        kind = np.float16 if self.block else np.float32
+        scale = np.broadcast_to(self.scale * factors, self.scale.shape).astype(kind)
+        return self._replace(scale=np.maximum(scale, np.finfo(kind).tiny).astype(np.float64))
 
 
 def damped(moments: np.ndarray, damping: float = DAMPING) -> np.ndarray:
@@ -82,7 +91,7 @@ def gptq(weights: np.ndarray, moments: np.ndarray, grid: Grid) -> np.ndarray | N
         part, factor = left[:, :, start:end], upper[:, start:end, start:end]
         errors = np.empty_like(part)
         for column in range(end - start):
-            step = Grid(scale[:, :, start + column], grid.zero_point, grid.low, grid.high)
+            step = grid._replace(scale=scale[:, :, start + column])
             chosen = step.integers(part[:, :, column])
             integers[:, :, start + column] = chosen
             error = (part[:, :, column] - step.values(chosen)) / factor[:, column, column, None]
