@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+<<<<<<< HEAD
 from dataclasses import dataclass, field, replace
+=======
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+>>>>>>> f90c564 (Repairs of weights: bias correction, GPTQ, scales and least squares, layer by layer from the quantized prefix)
 
 import numpy as np
 
@@ -12,7 +17,12 @@ from featherweight.graph import Model
 from featherweight.ptq import planning
 from featherweight.ptq.plan import Plan
 from featherweight.ptq.rewrite import rewrite
+<<<<<<< HEAD
 from featherweight.recipes.recipe import Recipe, Scheme
+=======
+from featherweight.recipes.recipe import Recipe
+from featherweight.repair.weights.layerwise import Choices
+>>>>>>> f90c564 (Repairs of weights: bias correction, GPTQ, scales and least squares, layer by layer from the quantized prefix)
 from featherweight.targets.target import Target
 
 AUTO_RANGES = "auto"
@@ -39,12 +49,29 @@ class Setting:
     progress: bool = False
 
 
+class Chosen(NamedTuple):
+    """What weight repairs have chosen so far, and the float graph and plan that they start from each time."""
+
+    model: Model
+    plan: Plan
+    choices: Choices
+
+
 @dataclass(frozen=True, eq=False)
 class Candidate:
+<<<<<<< HEAD
     """A float graph with what is decided about it; `stats` are of that very graph.
 
     Attributes:
         methods: tensor → range method, where one was chosen for it; plan anew with them.
+=======
+    """A float graph with what is decided about it.
+
+    Attributes:
+        stats: of that very graph.
+        notes: what the plan will say beside its own notes.
+        chosen: what repairs of weights have done; they come last, after those of the graph and of ranges.
+>>>>>>> f90c564 (Repairs of weights: bias correction, GPTQ, scales and least squares, layer by layer from the quantized prefix)
     """
 
     model: Model
@@ -52,7 +79,11 @@ class Candidate:
     stats: Stats | None
     plan: Plan
     notes: tuple[str, ...] = ()
+<<<<<<< HEAD
     methods: Mapping[str, str] = field(default_factory=dict[str, str])
+=======
+    chosen: Chosen | None = None
+>>>>>>> f90c564 (Repairs of weights: bias correction, GPTQ, scales and least squares, layer by layer from the quantized prefix)
 
     def with_note(self, note: str) -> Candidate:
         """Returns the candidate with one more note, which the plan will hold."""

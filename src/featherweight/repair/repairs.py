@@ -5,5 +5,6 @@ from __future__ import annotations
 from featherweight.repair.candidate import Repair
 from featherweight.repair.equalize import EQUALIZE
 from featherweight.repair.ranges import RANGES
+from featherweight.repair.weights.repairs import WEIGHT_REPAIRS
 
-REPAIRS: tuple[Repair, ...] = (EQUALIZE, RANGES)
+REPAIRS: tuple[Repair, ...] = (EQUALIZE, RANGES, *WEIGHT_REPAIRS)

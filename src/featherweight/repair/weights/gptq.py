@@ -54,8 +54,10 @@ def damped(moments: np.ndarray, damping: float = DAMPING) -> np.ndarray:
 
 
 def inverse_factor(moments: np.ndarray) -> np.ndarray | None:
-    """Returns the upper Cholesky factor of H⁻¹ of each group, more damped where it is singular; None if that is no help."""
+    """Returns the upper Cholesky factor of H⁻¹ of each group, more damped where that is singular, or None."""
     damping = DAMPING
+    if not np.isfinite(moments).all():
+        return None
     for _ in range(_TRIES):
         try:
             found = np.linalg.cholesky(np.linalg.inv(damped(moments, damping))).swapaxes(-1, -2)

@@ -19,9 +19,10 @@ from featherweight.pruning.criteria import as_rows, from_rows
 from featherweight.pruning.prunable import GraphKernel
 from featherweight.ptq.fitness import refused
 from featherweight.ptq.plan import Plan
-from featherweight.repair.weights.gptq import Grid, damped, gptq
+from featherweight.repair.weights.gptq import Grid, gptq
 from featherweight.repair.weights.grids import grid_of, params_of, planned_params, scales_of
-from featherweight.repair.weights.moments import InputMoments, groups_of, input_moments, too_few, total_error
+from featherweight.repair.weights.halves import Halves
+from featherweight.repair.weights.moments import groups_of, input_moments, too_few, total_error
 from featherweight.repair.weights.places import Place, find_places, with_own_biases, written
 from featherweight.repair.weights.prefix import Prefix, most_runs
 from featherweight.repair.weights.scales import best_scales, with_spread
@@ -36,15 +37,14 @@ class Choices:
         gptq: integers that make up for each other's error, instead of the nearest ones.
         bias: biases that keep the mean of each output channel.
         spread: scales that keep the deviation of each output channel, after rounding; per channel only.
-        ridge: the part of the mean second moment by which regressing the float layer's outputs on the integer inputs
-            is held to the float weights; None for the float weights themselves.
+        regress: weights that make up for errors of what the layer is fed.
     """
 
     scales: bool = False
     gptq: bool = False
     bias: bool = False
     spread: bool = False
-    ridge: float | None = None
+    regress: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class _Layer:
     """One weight on its way: (groups, rows, depth), its moments, what it is added to."""
 
     weights: np.ndarray
-    moments: InputMoments
+    moments: Halves
     grid: Grid
     bits: int
     is_shared: bool
@@ -107,17 +107,17 @@ def round_weights(
         places, reasons = find_places(model, plan)
     rows = [LayerRepair("", name, reason=reason) for name, reason in reasons.items()]
     prefix = Prefix(model, plan, samples[: most_runs(model, samples)])
-    is_both = choices.spread or choices.ridge is not None
+    is_both = choices.spread or choices.regress
     by_node: dict[str, list[tuple[Place, GraphKernel]]] = {}
     for place in places:
         for kernel in place.kernels:
             by_node.setdefault(kernel.node.name, []).append((place, kernel))
-    moments: dict[str, InputMoments] = {}
+    moments: dict[str, Halves] = {}
     values: dict[str, np.ndarray] = {}
     for position, node in enumerate(model.main.nodes):
         for place, kernel in by_node.get(node.name, ()):
             prefix.advance(position)
-            found = input_moments(prefix, kernel, both=is_both)
+            found = Halves.of(*input_moments(prefix, kernel, both=is_both))
             moments[kernel.name] = moments[kernel.name].plus(found) if kernel.name in moments else found
             if kernel is not place.kernel:
                 continue  # other operators read it, too
@@ -129,14 +129,14 @@ def round_weights(
 
 
 def _chosen(
-    place: Place, moments: InputMoments, model: Model, plan: Plan, choices: Choices, target: Target
+    place: Place, moments: Halves, model: Model, plan: Plan, choices: Choices, target: Target
 ) -> tuple[LayerRepair, dict[str, np.ndarray], Plan]:
     """Returns what became of a weight, the new constants, and the plan with its scales."""
     kernel, tensors = place.kernel, model.main.tensors
     name, where = kernel.name, (kernel.node.name, kernel.name)
-    if not moments.count:
+    if not moments.both.count:
         return LayerRepair(*where, reason="no sample reaches it"), {}, plan
-    if not moments.is_finite:
+    if not moments.both.is_finite:
         return LayerRepair(*where, reason="what it is fed holds infinite values"), {}, plan
     params = planned_params(plan, kernel.node, place.position)
     array = np.asarray(tensors[name].array, np.float32)
@@ -156,60 +156,44 @@ def _chosen(
     if has_bias:
         bias = np.asarray(tensors[place.bias].array, np.float64)
         found[place.bias] = (bias + _mean_error(layer, after).reshape(bias.shape)).astype(np.float32)
-    return LayerRepair(*where, before_db, after_db, note=too_few(moments.count, kernel.depth)), found, changed
+    return LayerRepair(*where, before_db, after_db, note=too_few(moments.both.count, kernel.depth)), found, changed
 
 
 def _rounded(layer: _Layer, choices: Choices, target: Target) -> tuple[np.ndarray, Grid]:
     """Returns the chosen weights on their grid, and that."""
-    moments, grid = layer.moments.centred() if layer.has_bias else layer.moments, layer.grid
-    wanted = layer.weights
-    if choices.ridge is not None:
-        wanted = _regressed(layer.weights, moments, choices.ridge)
+    halves, grid = layer.moments.centred() if layer.has_bias else layer.moments, layer.grid
+    moments = halves.shrunk()
+    wanted = halves.regressed(layer.weights) if choices.regress else layer.weights
     if choices.scales:
+        is_power_of_two = target.is_power_of_two
         grid = best_scales(
-            wanted,
-            moments.rounded_squares,
-            grid,
-            bits=layer.bits,
-            is_shared=layer.is_shared,
-            is_power_of_two=target.is_power_of_two,
+            wanted, moments, grid, bits=layer.bits, is_shared=layer.is_shared, is_power_of_two=is_power_of_two
         )
-    integers = gptq(wanted, moments.rounded_squares, grid) if choices.gptq else None
+    integers = gptq(wanted, moments, grid) if choices.gptq else None
     integers = grid.integers(wanted) if integers is None else integers
     if choices.spread and not layer.is_shared:
-        grid = with_spread(layer.weights, integers, moments, grid)
+        grid = with_spread(layer.weights, integers, halves.both, grid)
     return grid.values(integers), grid
-
-
-def _regressed(weights: np.ndarray, moments: InputMoments, ridge: float) -> np.ndarray:
-    """Returns V with ``E‖W x − V x̂‖² + ridge · mean(diag H) · ‖V − W‖²`` least: ``W (C + λI)(H + λI)⁻¹``."""
-    hessian = damped(moments.rounded_squares, ridge)
-    added = hessian - moments.rounded_squares
-    try:
-        return np.linalg.solve(hessian, ((moments.mixed + added).swapaxes(1, 2) @ weights.swapaxes(1, 2))).swapaxes(1, 2)
-    except np.linalg.LinAlgError:
-        return weights
 
 
 def _errors(layer: _Layer, candidates: Sequence[np.ndarray]) -> tuple[float, list[float]]:
     """Returns the power of the layer's output, and that of its error with each of some weights.
 
-    The error is that of the weights alone, or, where the moments of the float inputs are known, that of the inputs,
-    too.
+    The error is that of the weights alone, or, where the moments of the float inputs are known, of the inputs, too.
     """
-    moments = layer.moments.centred() if layer.has_bias else layer.moments
-    weights, integer = layer.weights, moments.rounded_squares
-    if moments.squares is None or moments.mixed is None:
-        signal = float(total_error(weights, integer).sum())
-        return signal, [float(total_error(weights - after, integer).sum()) for after in candidates]
-    signal = float(total_error(weights, moments.squares).sum())
-    crossed = weights @ moments.mixed
+    halves = layer.moments.centred() if layer.has_bias else layer.moments
+    both, moments, weights = halves.both, halves.shrunk(), layer.weights
+    if both.squares is None or both.mixed is None:
+        signal = float(total_error(weights, both.rounded_squares).sum())
+        return signal, [float(total_error(weights - after, moments).sum()) for after in candidates]
+    signal, crossed = float(total_error(weights, both.squares).sum()), weights @ both.mixed
     return signal, [
-        signal - 2 * float((crossed * after).sum()) + float(total_error(after, integer).sum()) for after in candidates
+        signal - 2 * float((crossed * after).sum()) + float(total_error(after, both.rounded_squares).sum())
+        for after in candidates
     ]
 
 
 def _mean_error(layer: _Layer, after: np.ndarray) -> np.ndarray:
     """Returns ``E[W x − V x̂]`` of each row."""
-    x, rounded = layer.moments.means
+    x, rounded = layer.moments.both.means
     return (layer.weights @ x[:, :, None] - after @ rounded[:, :, None])[:, :, 0]

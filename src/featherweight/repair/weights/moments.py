@@ -6,7 +6,9 @@ weights V; its mean and its variance over all outputs follow from Σx, Σx̂, Σ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -69,41 +71,44 @@ class InputMoments:
             added(self.mixed, other.mixed),
         )
 
-    def centred(self) -> InputMoments:
-        """Returns the moments of x − E[x] and x̂ − E[x̂]: the error that is left once a bias has taken its mean."""
+    def about(self, x: np.ndarray, y: np.ndarray) -> InputMoments:
+        """Returns the moments of x − `x` and x̂ − `y`, (groups, depth): what is left once a bias has taken the means."""
 
-        def moved(part: np.ndarray | None, left: np.ndarray, right: np.ndarray) -> np.ndarray | None:
-            return None if part is None else part - (self.count * left)[:, :, None] * right[:, None, :]
+        def moved(part: Any, left: Sequence[np.ndarray], right: Sequence[np.ndarray]) -> Any:
+            # Σ (a − a0)(b − b0)ᵀ = Σ a bᵀ − Σa b0ᵀ − a0 Σbᵀ + n a0 b0ᵀ
+            (a, a0), (b, b0) = ([each[:, :, None] for each in left], [each[:, None, :] for each in right])
+            return None if part is None else part - a * b0 - a0 * b + self.count * a0 * b0
 
-        x, y = self.means
+        exact, rounded = (self.sums, x), (self.rounded_sums, y)
         return InputMoments(
             self.count,
-            np.zeros_like(self.sums),
-            np.zeros_like(self.rounded_sums),
-            self.rounded_squares - (self.count * y)[:, :, None] * y[:, None, :],
-            moved(self.squares, x, x),
-            moved(self.mixed, x, y),
+            self.sums - self.count * x,
+            self.rounded_sums - self.count * y,
+            moved(self.rounded_squares, rounded, rounded),
+            moved(self.squares, exact, exact),
+            moved(self.mixed, exact, rounded),
         )
 
 
-def input_moments(prefix: Prefix, kernel: GraphKernel, *, both: bool = False) -> InputMoments:
-    """Returns the moments of a kernel's inputs over all runs; the prefix stands before its operator.
+def input_moments(prefix: Prefix, kernel: GraphKernel, *, both: bool = False) -> tuple[InputMoments, InputMoments]:
+    """Returns the moments of a kernel's inputs over every other run, and over the runs between; the prefix stands there.
 
     With `both`, second moments of the float model's inputs, too, and of theirs with the integer model's.
     """
     graph, output = prefix.exact.main, kernel.node.outputs[0]
     names = [] if is_recurrent(graph, kernel) else [kernel.activation]
     names += [output] if needs_output(kernel) else []
-    sums, step = _Sums(kernel.groups, kernel.depth, both=both), _step(graph, kernel, len(prefix.samples))
+    sums = [_Sums(kernel.groups, kernel.depth, both=both) for _ in range(2)]
+    step = _step(graph, kernel, len(prefix.samples))
     for index, pairs in enumerate(prefix.pairs(names)):
         runs = [
-            Run(graph, kernel, _of(pairs[names[0]], which), _of(pairs[names[-1]], which), step, index % step)
+            Run(graph, kernel, _of(pairs[names[0]], which), _of(pairs[names[-1]], which), step, index // 2 % step)
             for which in (0, 1)
         ]
         for exact, rounded in zip(*map(inputs_of, runs), strict=True):
-            sums.add(exact, rounded)
-    sums.flush()
-    return InputMoments(sums.count, *sums.first, *sums.second)
+            sums[index % 2].add(exact, rounded)
+    one, another = (each.moments() for each in sums)
+    return one, another
 
 
 class _Sums:
@@ -125,6 +130,11 @@ class _Sums:
         if self.waiting >= _ELEMENTS or exact.columns is not None:
             self.flush()
 
+    def moments(self) -> InputMoments:
+        """Returns the sums of all that was added."""
+        self.flush()
+        return InputMoments(self.count, *self.first, *self.second)
+
     def flush(self) -> None:
         """Multiplies what waits."""
         if not self.exact:
@@ -132,14 +142,15 @@ class _Sums:
         columns = self.exact[0].columns
         at = slice(None) if columns is None else columns
         x, y = (np.concatenate([part.values for part in parts], axis=1) for parts in (self.exact, self.rounded))
-        for total, part in zip(self.first, (x, y), strict=True):
-            total[:, at] += (np.ones((1, part.shape[1]), part.dtype) @ part)[:, 0]  # much faster than its sum
-        for total, (left, right) in zip(self.second, ((y, y), (x, x), (x, y)), strict=False):
-            found = left.transpose(0, 2, 1) @ right
-            if columns is None:
-                total += found
-            else:
-                total[:, columns[:, None], columns] += found
+        with np.errstate(over="ignore", invalid="ignore"):  # what is infinite is seen in the sums
+            for total, part in zip(self.first, (x, y), strict=True):
+                total[:, at] += (np.ones((1, part.shape[1]), part.dtype) @ part)[:, 0]  # much faster than its sum
+            for total, (left, right) in zip(self.second, ((y, y), (x, x), (x, y)), strict=False):
+                found = left.transpose(0, 2, 1) @ right
+                if columns is None:
+                    total += found
+                else:
+                    total[:, columns[:, None], columns] += found
         self.count += x.shape[1]
         self.waiting = 0
         self.exact.clear()

@@ -1,0 +1,131 @@
+"""What two halves of the samples agree about: moments of few samples are full of chance, which rounding would follow.
+
+Rounding by second moments trades the error of one weight for that of others by the correlation of their inputs. With
+few images of many channels (10 photographs, 1,152 channels), most correlations are chance, and weights that fit them
+do worse on other images than the nearest integers do. Correlations are therefore shrunk towards none, by as much as two
+halves of the samples disagree about them; that is the shrinkage of least squared error (Ledoit & Wolf, 2004, section
+2.2, with the error measured between the halves). On EfficientNet-Lite0 it lies within 0.3 dB of the best shrinkage on
+unseen images, layer by layer, from 0.02 in the first to 0.87 in the last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from featherweight.repair.weights.moments import InputMoments, total_error
+
+# What is shrunk where there is but one sample.
+_UNKNOWN = 0.5
+# Inputs whose mean square is less than this part of the largest one's hold nothing.
+_DEAD = 1e-9
+# Of the mean of H's diagonal, what regressing is held to the float weights by; the first that does best in the other
+# half of the samples.
+_RIDGES = (0.1, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Halves:
+    """The moments of a layer's inputs in both halves of the samples, and in all.
+
+    Attributes:
+        one, another: of the halves.
+        both: of all samples.
+    """
+
+    one: InputMoments
+    another: InputMoments
+    both: InputMoments
+
+    @staticmethod
+    def of(one: InputMoments, another: InputMoments) -> Halves:
+        """Returns the moments of the halves and of all samples."""
+        return Halves(one, another, one.plus(another))
+
+    def plus(self, other: Halves) -> Halves:
+        """Returns the moments of both sets of inputs."""
+        return Halves.of(self.one.plus(other.one), self.another.plus(other.another))
+
+    def centred(self) -> Halves:
+        """Returns the moments about the means of all samples: of the error that is left once a bias has taken its mean."""
+        means = self.both.means
+        return Halves.of(self.one.about(*means), self.another.about(*means))
+
+    @property
+    def shrinkage(self) -> float:
+        """How much of the correlations of the integer model's inputs is chance: 0 (none) to 1 (all)."""
+        pair = [part.rounded_squares / max(1, part.count) for part in (self.one, self.another)]
+        return self._chance(pair[0], pair[1], is_diagonal_known=True)
+
+    def shrunk(self) -> np.ndarray:
+        """Returns Σx̂ x̂ᵀ of all samples without the part of its correlations that is chance."""
+        return shrunk(self.both.rounded_squares, self.shrinkage)
+
+    def _chance(self, one: np.ndarray, another: np.ndarray, *, is_diagonal_known: bool) -> float:
+        """Returns the part of the mean of two matrices' squares that is chance, in units of the inputs' deviations."""
+        if not (self.one.count and self.another.count):
+            return _UNKNOWN
+        squares = np.diagonal(self.both.rounded_squares, axis1=1, axis2=2) / self.both.count
+        is_alive = squares > _DEAD * squares.max(initial=0.0)
+        units = np.where(is_alive, 1 / np.sqrt(np.where(is_alive, squares, 1.0)), 0.0)
+        shared = alone = 0.0
+        for group in range(len(squares)):
+            scale = units[group][:, None] * units[group]
+            if is_diagonal_known:
+                np.fill_diagonal(scale, 0.0)
+            first, second = one[group] * scale, another[group] * scale
+            shared += float(np.vdot(first, second))
+            alone += float(np.vdot(first, first) + np.vdot(second, second)) / 2
+        chance = max(0.0, (alone - shared) / 2)
+        return float(np.clip(chance / (chance + max(shared, 0.0)), 0, 1)) if alone > 0 else 0.0
+
+    def regressed(self, weights: np.ndarray) -> np.ndarray:
+        """Returns weights that make up for errors of the inputs, as far as both halves agree about these errors.
+
+        ``V = W + W κE (H + λ·mean(diag H) I)⁻¹`` with ``E = Σ(x − x̂) x̂ᵀ``, the least squares of ``W x − V x̂``; κ is the
+        part of E that is no chance. It is what does best in the half that it was not fitted to; where the float weights
+        do, it is they.
+        """
+        if not (self.one.count and self.another.count):
+            return weights
+        pair = [part.mixed - part.rounded_squares for part in (self.one, self.another) if part.mixed is not None]
+        counts = self.one.count, self.another.count
+        kept = 1 - self._chance(pair[0] / counts[0], pair[1] / counts[1], is_diagonal_known=False)
+        shrinkage = self.shrinkage
+        parts = (self.one, self.another)
+
+        def fitted(moments: InputMoments, ridge: float) -> np.ndarray:
+            return weights + kept * _correction(weights, moments, shrinkage, ridge)
+
+        least, best = sum(_error(weights, weights, part) for part in parts), 0.0
+        for ridge in _RIDGES:
+            crossed = zip(parts, reversed(parts), strict=True)
+            error = sum(_error(weights, fitted(fit, ridge), judge) for fit, judge in crossed)
+            if error < least:
+                least, best = error, ridge
+        return fitted(self.both, best) if best else weights
+
+
+def shrunk(moments: np.ndarray, shrinkage: float) -> np.ndarray:
+    """Returns moments with their correlations made smaller: ``(1 − shrinkage) H + shrinkage diag(H)``."""
+    result = (1 - shrinkage) * moments
+    places = np.arange(moments.shape[-1])
+    result[:, places, places] = moments[:, places, places]
+    return result
+
+
+def _correction(weights: np.ndarray, moments: InputMoments, shrinkage: float, ridge: float) -> np.ndarray:
+    assert moments.mixed is not None
+    depth = weights.shape[-1]
+    mean = np.trace(moments.rounded_squares, axis1=1, axis2=2)[:, None, None] / depth
+    hessian = shrunk(moments.rounded_squares, shrinkage) + np.where(mean > 0, ridge * mean, 1.0) * np.eye(depth)
+    wanted = weights @ (moments.mixed - moments.rounded_squares)
+    return np.linalg.solve(hessian, wanted.swapaxes(1, 2)).swapaxes(1, 2)
+
+
+def _error(weights: np.ndarray, after: np.ndarray, moments: InputMoments) -> float:
+    """Returns ``Σ‖W x − V x̂‖²`` but for what does not depend on V, by the number of inputs."""
+    assert moments.mixed is not None
+    crossed = float(((weights @ moments.mixed) * after).sum())
+    return (float(total_error(after, moments.rounded_squares).sum()) - 2 * crossed) / max(1, moments.count)

@@ -1,0 +1,54 @@
+"""The repairs of weights: each adds one choice to those made before, and all layers are gone through anew.
+
+The float weights that rounding starts from are kept beside the rounded ones, so that repairs of weights do not build
+on each other's rounding, and their order makes no difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from featherweight.errors import listed
+from featherweight.repair.candidate import Candidate, Chosen, Repair, Setting
+from featherweight.repair.weights.layerwise import Choices, LayerRepair, round_weights
+
+
+def _choosing(**choices: bool) -> Callable[[Setting, Candidate], Candidate | str]:
+    """Returns what applies these choices beside those that a candidate has."""
+
+    def apply(setting: Setting, candidate: Candidate) -> Candidate | str:
+        if not setting.samples:
+            return "it chooses by what layers are fed: pass calibration samples"
+        start = candidate.chosen or Chosen(candidate.model, candidate.plan, Choices())
+        wanted = replace(start.choices, **choices)
+        found = round_weights(start.model, start.plan, setting.samples, wanted, setting.target)
+        done = [layer for layer in found.layers if not layer.reason]
+        if not done:
+            reasons = {layer.reason for layer in found.layers}
+            return f"no weight can be chosen anew: {listed(sorted(reasons)) or 'none is in integers'}"
+        changed = replace(
+            candidate, model=found.model, plan=found.plan, chosen=Chosen(start.model, start.plan, wanted)
+        )
+        for note in _notes(found.layers, start.choices == Choices()):
+            changed = changed.with_note(note)
+        return changed
+
+    return apply
+
+
+def _notes(layers: tuple[LayerRepair, ...], is_first: bool) -> list[str]:
+    """Returns what there is to say of layers, once."""
+    if not is_first:
+        return []
+    notes = [f"weight '{layer.weight}' was rounded as it is: {layer.reason}" for layer in layers if layer.reason]
+    few = [layer.note for layer in layers if layer.note]
+    return notes + ([f"{len(few)} weights were chosen by few inputs: for example, {few[0]}"] if few else [])
+
+
+WEIGHT_REPAIRS: tuple[Repair, ...] = (
+    Repair("bias-correction", "biases that keep the mean of every channel", _choosing(bias=True)),
+    Repair("gptq", "integers that make up for each other's rounding", _choosing(gptq=True), 2),
+    Repair("weight-scales", "scales of weights by the error of the layer's output", _choosing(scales=True), 2),
+    Repair("least-squares", "weights that make up for errors of what they are fed", _choosing(regress=True), 2),
+)
