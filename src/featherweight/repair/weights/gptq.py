@@ -79,7 +79,7 @@ def gptq(weights: np.ndarray, moments: np.ndarray, grid: Grid) -> np.ndarray | N
         moments: Σx̂ x̂ᵀ of each group, (groups, depth, depth).
         grid: the integers that there are.
     """
-    groups, rows, depth = weights.shape
+    depth = weights.shape[2]
     order = np.argsort(-np.diagonal(moments, axis1=1, axis2=2), axis=1, kind="stable")
     sorted_moments = np.take_along_axis(np.take_along_axis(moments, order[:, :, None], 1), order[:, None, :], 2)
     upper = inverse_factor(sorted_moments)

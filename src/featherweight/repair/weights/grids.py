@@ -29,7 +29,7 @@ def params_of(plan: Plan, node: Node, position: int, params: QuantParams) -> Pla
 def grid_of(params: QuantParams, weights: np.ndarray, *, is_narrow: bool) -> Grid:
     """Returns the grid of a weight's rows, (groups, rows, depth), as its parameters give it."""
     low, high = integer_range(params.dtype, narrow=is_narrow)
-    groups, rows, depth = weights.shape
+    groups, rows = weights.shape[:2]
     if params.block_size is not None:
         blocks = weights.astype(np.float32).reshape(groups, rows, -1, params.block_size)
         scale = block_scales(blocks, high).astype(np.float64)

@@ -48,7 +48,7 @@ class Halves:
         return Halves.of(self.one.plus(other.one), self.another.plus(other.another))
 
     def centred(self) -> Halves:
-        """Returns the moments about the means of all samples: of the error that is left once a bias has taken its mean."""
+        """Returns the moments about the means of all samples: what is left of an error once a bias has its mean."""
         means = self.both.means
         return Halves.of(self.one.about(*means), self.another.about(*means))
 

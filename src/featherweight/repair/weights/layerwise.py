@@ -1,7 +1,7 @@
 """Weights chosen layer by layer, from what the integer model feeds each layer: scales, rounding, biases.
 
-Weights end up on the grid of the plan's scales in the float graph (``w = scale * q``), from which the rewriter makes the
-same integers again; nothing here writes integers. Each step starts from the weights of the float model.
+Weights end up on the grid of the plan's scales in the float graph (``w = scale * q``), from which the rewriter makes
+the same integers again; nothing here writes integers. Each step starts from the weights of the float model.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from featherweight.repair.weights.places import Place, find_places, with_own_bia
 from featherweight.repair.weights.prefix import Prefix, most_runs
 from featherweight.repair.weights.scales import best_scales, with_spread
 from featherweight.targets.target import Target
+
 
 @dataclass(frozen=True)
 class Choices:

@@ -6,6 +6,7 @@ weights V; its mean and its variance over all outputs follow from Σx, Σx̂, Σ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,7 +92,7 @@ class InputMoments:
 
 
 def input_moments(prefix: Prefix, kernel: GraphKernel, *, both: bool = False) -> tuple[InputMoments, InputMoments]:
-    """Returns the moments of a kernel's inputs over every other run, and over the runs between; the prefix stands there.
+    """Returns the moments of a kernel's inputs over every other run, and over those between; the prefix stands there.
 
     With `both`, second moments of the float model's inputs, too, and of theirs with the integer model's.
     """
@@ -177,7 +178,8 @@ def too_few(count: int, depth: int) -> str:
     """Returns what to say of too few inputs, or nothing."""
     if count >= depth:
         return ""
-    return f"its {depth} weights a row were chosen by {count} inputs; give about {depth / max(1, count):.0f} times as many samples"
+    more = f"give about {math.ceil(depth / max(1, count))} times as many samples"
+    return f"its {depth} weights a row were chosen by {count} inputs; {more}"
 
 
 def groups_of(rows: np.ndarray, groups: int) -> np.ndarray:

@@ -47,7 +47,9 @@ def find_places(model: Model, plan: Plan) -> tuple[list[Place], dict[str, str]]:
         readers = [node for node in graph.nodes if kernel.name in node.inputs]
         kernels = tuple(found for node in readers for found in _read_by(node, kernel))
         if kernel.graph or len(sharing[id(model.tensors[kernel.name].data)]) > 1:
-            where = "it is in a loop, a branch or another signature" if kernel.graph else "it is stored once for several"
+            where = (
+                "it is in a loop, a branch or another signature" if kernel.graph else "it is stored once for several"
+            )
             reasons[kernel.name] = f"{where}, whose inputs are not seen together"
         elif len(kernels) < len(readers):
             others = next(node for node in readers if not list(_read_by(node, kernel)))

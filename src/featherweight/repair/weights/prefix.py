@@ -55,7 +55,8 @@ class Prefix:
         self.is_whole = keeps_state(exact)
         tensors = io_names(exact)[0]
         self._kept = {
-            tensor: [_Kept(np.asarray(sample[public]), None) for sample in samples] for public, tensor in tensors.items()
+            tensor: [_Kept(np.asarray(sample[public]), None) for sample in samples]
+            for public, tensor in tensors.items()
         }
         self._made = producers(exact.main)
 
@@ -124,7 +125,7 @@ class Prefix:
 
 
 class _Kept(NamedTuple):
-    """A tensor of one run; `stored` are the integer model's integers, or its real numbers; None where they are exact."""
+    """A tensor of one run; `stored` are the integer model's integers or real numbers; None where they are exact."""
 
     exact: np.ndarray
     stored: np.ndarray | None
@@ -195,8 +196,8 @@ def _part(graph: Graph, start: int, stop: int, wanted: Iterable[str] | None = No
 def _alone(model: Model, part: Graph) -> Model:
     """Returns a part of the main graph as a model; the graphs that its operators call come along."""
     calls = any(field in node.attrs for node in part.nodes for field in lookup(node.op).calls)
-    ports = (tuple((name, name) for name in names) for names in (part.inputs, part.outputs))
+    inputs, outputs = (tuple((name, name) for name in names) for names in (part.inputs, part.outputs))
     others = tuple(s for s in model.signatures if s.graph != 0) if calls or part.name == _WHOLE else ()
-    signatures = (Signature("part", *ports), *others)
+    signatures = (Signature("part", inputs, outputs), *others)
     graphs = model.graphs[1:] if calls or part.name == _WHOLE else ()
     return Model((part, *graphs), signatures)

@@ -27,9 +27,7 @@ def _choosing(**choices: bool) -> Callable[[Setting, Candidate], Candidate | str
         if not done:
             reasons = {layer.reason for layer in found.layers}
             return f"no weight can be chosen anew: {listed(sorted(reasons)) or 'none is in integers'}"
-        changed = replace(
-            candidate, model=found.model, plan=found.plan, chosen=Chosen(start.model, start.plan, wanted)
-        )
+        changed = replace(candidate, model=found.model, plan=found.plan, chosen=Chosen(start.model, start.plan, wanted))
         for note in _notes(found.layers, start.choices == Choices()):
             changed = changed.with_note(note)
         return changed

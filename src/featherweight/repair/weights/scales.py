@@ -40,7 +40,9 @@ def best_scales(
         scaled = grid.scaled(factor)
         difference = (weights - scaled.values(scaled.integers(weights))).reshape(groups, rows, blocks, block)
         if is_cheap:
-            errors = np.einsum("grbi,grbi->grb", np.einsum("grbi,gbij->grbj", difference, parts, optimize=True), difference)
+            errors = np.einsum(
+                "grbi,grbi->grb", np.einsum("grbi,gbij->grbj", difference, parts, optimize=True), difference
+            )
         else:
             errors = np.einsum("grbi,gbii->grb", difference**2, parts)
         if is_shared:
