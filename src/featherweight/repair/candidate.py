@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-<<<<<<< HEAD
 from dataclasses import dataclass, field, replace
-=======
-from dataclasses import dataclass, replace
 from typing import NamedTuple
->>>>>>> f90c564 (Repairs of weights: bias correction, GPTQ, scales and least squares, layer by layer from the quantized prefix)
 
 import numpy as np
 
@@ -17,12 +13,8 @@ from featherweight.graph import Model
 from featherweight.ptq import planning
 from featherweight.ptq.plan import Plan
 from featherweight.ptq.rewrite import rewrite
-<<<<<<< HEAD
 from featherweight.recipes.recipe import Recipe, Scheme
-=======
-from featherweight.recipes.recipe import Recipe
 from featherweight.repair.weights.layerwise import Choices
->>>>>>> f90c564 (Repairs of weights: bias correction, GPTQ, scales and least squares, layer by layer from the quantized prefix)
 from featherweight.targets.target import Target
 
 AUTO_RANGES = "auto"
@@ -59,19 +51,13 @@ class Chosen(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-<<<<<<< HEAD
-    """A float graph with what is decided about it; `stats` are of that very graph.
-
-    Attributes:
-        methods: tensor → range method, where one was chosen for it; plan anew with them.
-=======
     """A float graph with what is decided about it.
 
     Attributes:
         stats: of that very graph.
         notes: what the plan will say beside its own notes.
+        methods: tensor → range method, where one was chosen for it; plan anew with them.
         chosen: what repairs of weights have done; they come last, after those of the graph and of ranges.
->>>>>>> f90c564 (Repairs of weights: bias correction, GPTQ, scales and least squares, layer by layer from the quantized prefix)
     """
 
     model: Model
@@ -79,11 +65,8 @@ class Candidate:
     stats: Stats | None
     plan: Plan
     notes: tuple[str, ...] = ()
-<<<<<<< HEAD
     methods: Mapping[str, str] = field(default_factory=dict[str, str])
-=======
     chosen: Chosen | None = None
->>>>>>> f90c564 (Repairs of weights: bias correction, GPTQ, scales and least squares, layer by layer from the quantized prefix)
 
     def with_note(self, note: str) -> Candidate:
         """Returns the candidate with one more note, which the plan will hold."""
