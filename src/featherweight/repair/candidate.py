@@ -10,6 +10,7 @@ import numpy as np
 
 from featherweight.calibration import Stats, calibrate, needs_histogram
 from featherweight.graph import Model
+from featherweight.graph.numerics import QuantParams
 from featherweight.ptq import planning
 from featherweight.ptq.plan import Plan
 from featherweight.ptq.rewrite import rewrite
@@ -98,6 +99,7 @@ def planned(
     *,
     stats: Stats | None = None,
     methods: Mapping[str, str] | None = None,
+    given: Mapping[str, QuantParams] | None = None,
 ) -> Candidate:
     """Returns a float graph with a new plan; it is calibrated where the recipe needs that and no `stats` are given.
 
@@ -109,6 +111,7 @@ def planned(
         recipe: may leave ranges to be chosen.
         stats: what calibration measured of that graph.
         methods: tensor → range method, as a candidate has chosen them.
+        given: parameters of activations that other repairs chose, and that stand.
 
     Raises:
         DataError, RecipeError: as `calibrate` and `planning.plan`.
@@ -125,6 +128,7 @@ def planned(
         io=setting.io,
         ranges="minmax" if setting.ranges == AUTO_RANGES else setting.ranges,
         methods=methods or {},
+        given=given,
         integers=setting.integers,
     )
     return Candidate(model, recipe, stats, plan, methods=methods or {})

@@ -1,4 +1,4 @@
-"""The repairs that there are, in the order in which they build on each other: the graph, then ranges, then weights."""
+"""The repairs that there are, in the order in which they build on each other: graph, ranges, weights, wide places."""
 
 from __future__ import annotations
 
@@ -6,5 +6,6 @@ from featherweight.repair.candidate import Repair
 from featherweight.repair.equalize import EQUALIZE
 from featherweight.repair.ranges import RANGES
 from featherweight.repair.weights.repairs import WEIGHT_REPAIRS
+from featherweight.repair.wide_places import WIDE_PLACES
 
-REPAIRS: tuple[Repair, ...] = (EQUALIZE, RANGES, *WEIGHT_REPAIRS)
+REPAIRS: tuple[Repair, ...] = (EQUALIZE, RANGES, *WEIGHT_REPAIRS, WIDE_PLACES)

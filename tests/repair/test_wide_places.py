@@ -1,0 +1,190 @@
+"""Groups of operators that stay wide: where a residual stream carries outliers, the stream and what writes into it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.building import add, dense, layer, net, softmax, unary, weights
+
+import featherweight as fw
+from featherweight.graph import Model
+from featherweight.recipes import recipe as recipes
+from featherweight.recipes.matching import resolve
+from featherweight.recipes.recipe import Recipe, Rule, Scheme
+from featherweight.repair.candidate import Candidate, Setting, integer_model, planned
+from featherweight.repair.judge import Judge
+from featherweight.repair.roles import groups
+from featherweight.repair.wide_places import exactly, wide_places
+from featherweight.targets import target as targets
+
+WIDTH, STREAM, HIDDEN = 16, (1, 8, 16), (1, 8, 32)
+
+
+def stream(blocks: int = 2) -> Model:
+    """A residual stream of 16 channels; what is added to the first one is 300 times as large as the rest.
+
+    The head hardly looks at that channel.
+    """
+    constants, layers, at = dict[str, np.ndarray](), [], "x"
+    for index in range(blocks):
+        into, out, head = f"into_{index}", f"out_{index}", f"sum_{index}"
+        constants |= {into: weights(32, WIDTH, seed=index), out: weights(WIDTH, 32, seed=index + 9)}
+        constants[into][:, 0] *= np.float32(0.002)
+        constants[out][0] *= 300
+        layers += [
+            dense(at, into, "", f"h_{index}", HIDDEN),
+            unary("LOGISTIC", f"h_{index}", f"a_{index}", HIDDEN),
+            dense(f"a_{index}", out, "", f"d_{index}", STREAM),
+            add(at, f"d_{index}", head, STREAM),
+        ]
+        at = head
+    constants["head"] = weights(4, WIDTH, seed=99)
+    constants["head"][:, 0] *= np.float32(0.0005)
+    layers.append(dense(at, "head", "", "y", (1, 8, 4)))
+    for node, _ in layers:
+        if node.op == "FULLY_CONNECTED":
+            node.attrs["keep_num_dims"] = True
+    return net({"x": STREAM}, constants, layers, ["y"])
+
+
+def setting(model: Model, target: str = "litert", **more: bool) -> Setting:
+    shape = model.main.tensors["x"].shape
+    feeds = tuple({"x": np.random.default_rng(i).normal(size=shape).astype(np.float32)} for i in range(12))
+    return Setting(targets.load(target), feeds[:8], feeds[8:], **more)
+
+
+def repaired(model: Model, where: Setting, recipe: str | Recipe = "int8") -> tuple[Candidate, Candidate | str]:
+    start = planned(where, model, recipes.load(recipe))
+    return start, wide_places(where, start)
+
+
+def level(where: Setting, candidate: Candidate) -> float:
+    return float(Judge(candidate.model, where.held_out).levels(integer_model(candidate)).mean())
+
+
+def test_a_stream_with_outliers_stays_wide_as_a_group():
+    model = stream()
+    where = setting(model)
+    start, found = repaired(model, where)
+    assert isinstance(found, Candidate)
+    assert level(where, start) < 12
+    assert level(where, found) > level(where, start) + 10
+    forms = found.plan.forms
+    assert {forms.get(f"sum_{i}") for i in range(2)} == {None}
+    assert {forms[f"d_{i}"] for i in range(2)} == {"float32*int8"}
+    assert found.notes[-1].startswith("wide places: ")
+    assert "2 sums of a residual stream" in found.notes[-1], found.notes
+
+
+def test_what_costs_nothing_stays_in_integers():
+    model = stream()
+    _, found = repaired(model, setting(model))
+    assert isinstance(found, Candidate)
+    assert {found.plan.forms.get(f"a_{i}") for i in range(2)} == {"int8"}
+
+
+def test_it_is_a_recipe_that_the_planner_follows_by_itself():
+    model = stream()
+    where = setting(model)
+    _, found = repaired(model, where)
+    assert isinstance(found, Candidate)
+    again = fw.plan(model, found.stats, found.recipe)
+    assert again.forms == found.plan.forms
+    assert again.params == found.plan.params
+
+
+def test_it_is_deterministic():
+    model = stream()
+    first, second = (repaired(model, setting(model))[1] for _ in range(2))
+    assert isinstance(first, Candidate)
+    assert isinstance(second, Candidate)
+    assert first.plan == second.plan
+    assert first.notes == second.notes
+
+
+def test_a_rule_that_names_an_operator_stands():
+    model = stream()
+    int8 = Scheme("int8")
+    own = Recipe("mine", (Rule("sum_0", activation=int8), *recipes.load("int8").rules))
+    _, found = repaired(model, setting(model), own)
+    assert isinstance(found, Candidate)
+    assert found.plan.forms["sum_0"] == "int8"
+
+
+def test_16_bits_where_the_target_has_no_floats():
+    model = stream()
+    where = setting(model, "ethos-u85")
+    start, found = repaired(model, where)
+    assert isinstance(found, Candidate)
+    assert level(where, found) > level(where, start) + 6
+    wide = {form for form in found.plan.forms.values() if form.startswith("int16")}
+    assert "int16" in wide
+    assert not any(form.startswith("float") for form in found.plan.forms.values())
+    assert found.plan.kept_float == {}
+
+
+def test_integers_everywhere_are_not_given_up_where_they_are_asked_for():
+    model = stream()
+    where = setting(model, integers=True)
+    _, found = repaired(model, where)
+    assert isinstance(found, Candidate)
+    assert not any(form.startswith("float") for form in found.plan.forms.values())
+
+
+def test_parameters_that_other_repairs_chose_stand():
+    model = stream()
+    where = setting(model)
+    start = planned(where, model, recipes.load("int8"))
+    finer = {
+        name: fw.QuantParams(p.dtype, tuple(s * 0.9 for s in p.scale), p.zero_point, p.axis)
+        if name in ("h_0", "into_0")
+        else p
+        for name, p in start.plan.params.items()
+    }
+    found = wide_places(where, replace(start, plan=replace(start.plan, params=finer)))
+    assert isinstance(found, Candidate)
+    assert found.plan.params["into_0"] == finer["into_0"]
+
+
+def test_nothing_to_gain_is_said():
+    w = {"w": weights(4, WIDTH)}
+    model = net({"x": (1, WIDTH)}, w, [dense("x", "w", "", "y", (1, 4))], ["y"])
+    _, found = repaired(model, setting(model))
+    assert isinstance(found, str)
+    assert "with all operators wide, the output has" in found
+    assert repaired(model, setting(model), "dynamic")[1] == "no operator computes in integers"
+
+
+def test_roles_of_a_transformer():
+    shape, scores = (1, 8, 16), (1, 8, 8)
+    constants = {name: weights(WIDTH, WIDTH, seed=i) for i, name in enumerate("qkvo")} | {"scale": np.float32([0.25])}
+    layers = [
+        dense("x", "q", "", "query", shape),
+        dense("x", "k", "", "key", shape),
+        dense("x", "v", "", "value", shape),
+        layer("BATCH_MATMUL", ("query", "key"), {"products": scores}, adj_x=False, adj_y=True),
+        layer("MUL", ("products", "scale"), {"scaled": scores}, fused_activation_function="NONE"),
+        softmax("scaled", "attention", scores),
+        layer("BATCH_MATMUL", ("attention", "value"), {"mixed": shape}, adj_x=False, adj_y=False),
+        dense("mixed", "o", "", "written", shape),
+        add("x", "written", "y", shape),
+    ]
+    model = net({"x": shape}, constants, layers, ["y"])
+    found = groups(model.main, {node.name for node in model.main.nodes})
+    assert {group.role: [node.name for node in group.nodes] for group in found} == {
+        "dense layers of 16×16": ["query", "key", "value"],
+        "products of activations": ["products", "mixed"],
+        "softmax and its scores": ["scaled", "attention"],
+        "dense layers into a residual stream of 16×16": ["written"],
+        "sums of a residual stream": ["y"],
+    }
+
+
+@pytest.mark.parametrize("name", ["a[0]", "a*b?c", "layer/dense;layer/bias", "[[x]]"])
+def test_a_pattern_for_one_name(name: str):
+    w = {"w": weights(4, WIDTH)}
+    model = net({"x": (1, WIDTH)}, w, [dense("x", "w", "", name, (1, 4))], [name])
+    rule = Rule(exactly(name))
+    assert resolve(Recipe("mine", (rule,)), model) == {name: rule}
