@@ -67,7 +67,7 @@ def wide_places(setting: Setting, candidate: Candidate) -> Candidate | str:
         + listed((f"{len(group.nodes)} {group.role}" for group in kept), 12)
         + f"): {best.bytes - least.bytes:+,} bytes"
     )
-    return replace(best.candidate, notes=candidate.notes).with_note(note)
+    return replace(best.candidate, notes=candidate.notes, chosen=None).with_note(note)
 
 
 WIDE_PLACES = Repair(
