@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from featherweight.calibration.recorder import Recorder, drift
     from featherweight.calibration.stats import ChannelMoments, Stats, TensorStats
     from featherweight.calibration.stats_file import load_stats
+    from featherweight.choosing.scores import Score, Scores, load_scores
+    from featherweight.choosing.searching import Found, Tried
     from featherweight.graph.model import Graph, Model, ModelLike, Node, Signature, Tensor
     from featherweight.graph.numerics import QuantParams
     from featherweight.operators.profiles import Profile
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from featherweight.sparse_files.store import Stored, StoredTensor
     from featherweight.targets.constraints import Constraint
     from featherweight.targets.target import Target, Violation
+    from featherweight.tasks.choose import search, sensitivity
     from featherweight.tasks.finalize import finalize
     from featherweight.tasks.front import (
         benchmark,
@@ -111,6 +114,15 @@ _HOMES = {
         "TensorStats",
     ),
     "calibration.stats_file": ("load_stats",),
+    "choosing.scores": (
+        "Score",
+        "Scores",
+        "load_scores",
+    ),
+    "choosing.searching": (
+        "Found",
+        "Tried",
+    ),
     "graph.model": (
         "Graph",
         "Model",
@@ -150,6 +162,10 @@ _HOMES = {
     "targets.target": (
         "Target",
         "Violation",
+    ),
+    "tasks.choose": (
+        "search",
+        "sensitivity",
     ),
     "tasks.finalize": ("finalize",),
     "tasks.front": (
@@ -226,6 +242,7 @@ __all__ = [
     "FeatherweightError",
     "FileSize",
     "FormatError",
+    "Found",
     "Graph",
     "GraphModel",
     "Histogram",
@@ -259,6 +276,8 @@ __all__ = [
     "Rule",
     "Schedule",
     "Scheme",
+    "Score",
+    "Scores",
     "Signature",
     "SparseOptimizer",
     "SparsityLog",
@@ -271,6 +290,7 @@ __all__ = [
     "TensorError",
     "TensorRow",
     "TensorStats",
+    "Tried",
     "Unfolded",
     "UnfoldedWeight",
     "UnsupportedOp",
@@ -289,6 +309,7 @@ __all__ = [
     "inspect",
     "kurtosis_regularizer",
     "load",
+    "load_scores",
     "load_stats",
     "paired_difference",
     "plan",
@@ -302,6 +323,8 @@ __all__ = [
     "run",
     "save",
     "schedules",
+    "search",
+    "sensitivity",
     "sparsity_curve",
     "store_sparse",
     "unfold",

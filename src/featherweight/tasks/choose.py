@@ -1,0 +1,214 @@
+"""What each part of a model costs, and the best file for a budget: from a model anywhere, with samples and labels."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Generator, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from featherweight.analysis.evaluation import MetricLike
+from featherweight.arguments import as_given, checked, choice, count, flag, number, path, several, shapes, stream, text
+from featherweight.choosing.parts import check_forms
+from featherweight.choosing.scores import Scores
+from featherweight.choosing.searching import Budget, Found, check_budget, searched
+from featherweight.choosing.sensitivity import Bench, Task, as_dataset, measured
+from featherweight.errors import DataError, RecipeError
+from featherweight.graph import Model
+from featherweight.passes.substitutes import substituted
+from featherweight.repair.candidate import Setting
+from featherweight.repair.improve import check_improvable, divided
+from featherweight.targets import target as targets
+from featherweight.tasks.load import load_with_notes, peeked
+
+_FORMS = ("int8", "w4a8", "int16x8", "float32")
+_SCORES = "scores.json"
+
+
+@checked(
+    calibration=stream,
+    metric=as_given,
+    forms=several(text, at_least=1),
+    limit=count(way="Data go to data=."),
+    task=flag,
+    folder=path,
+    input_shapes=shapes,
+    progress=flag,
+)
+def sensitivity(
+    source: Any,
+    data: Any = None,
+    *,
+    calibration: Iterable[Any],
+    metric: MetricLike = "accuracy",
+    forms: Sequence[str] = ("int8",),
+    target: str | Path | targets.Target = "litert",
+    limit: int | None = None,
+    task: bool = True,
+    folder: str | Path | None = None,
+    input_shapes: Any = None,
+    progress: bool = True,
+) -> Scores:
+    """Returns what each part of a model costs, at the outputs and in the task, in each form.
+
+    A part is an operator with weights, with those without that follow it. It is quantized alone, beside float ones;
+    with labelled data, the metric is measured then too, and once more with all quantized but this part.
+
+    Args:
+        source: what `load` takes.
+        data: the pair (samples, labels), or a `Dataset`; None: the outputs alone.
+        calibration: samples of the training split, at least 8; a quarter of them judges the outputs.
+        metric: as in `evaluate`.
+        forms: of ``w4a8``, ``int8``, ``int16x8``, ``weights4``, ``dynamic``, ``float32``.
+        target: the device; only forms that it runs are measured.
+        limit: use at most so many labelled samples.
+        task: measure the metric, too.
+        folder: where scores are kept (``scores.json``); what is there is not measured again.
+        input_shapes: as in `load`.
+        progress: show progress on a terminal.
+
+    Raises:
+        RecipeError: for a form that there is not, or a folder of another model's scores.
+        DataError: for samples that are too few or do not fit.
+    """
+    forms = check_forms(forms)
+    bench = _bench(source, data, calibration, metric, target, limit, input_shapes, progress=progress)
+    with _locked(folder) as held:
+        return measured(bench, forms, path=None if held is None else held / _SCORES, with_task=task)
+
+
+@checked(
+    calibration=stream,
+    metric=as_given,
+    objective=choice("bytes", "latency", "accuracy"),
+    forms=several(text, at_least=1),
+    max_drop=number(0),
+    confidence=number(0),
+    max_bytes=count(),
+    max_compressed_bytes=count(),
+    max_latency=number(0, open_at="low"),
+    min_sqnr_db=number(),
+    limit=count(way="Data go to data=."),
+    folder=path,
+    input_shapes=shapes,
+    progress=flag,
+)
+def search(
+    source: Any,
+    data: Any = None,
+    *,
+    calibration: Iterable[Any],
+    metric: MetricLike = "accuracy",
+    objective: str = "bytes",
+    max_drop: float | None = None,
+    confidence: float = 0.0,
+    max_bytes: int | None = None,
+    max_compressed_bytes: int | None = None,
+    max_latency: float | None = None,
+    min_sqnr_db: float | None = None,
+    forms: Sequence[str] = _FORMS,
+    target: str | Path | targets.Target = "litert",
+    limit: int | None = None,
+    folder: str | Path | None = None,
+    input_shapes: Any = None,
+    progress: bool = True,
+) -> Found:
+    """Returns the smallest, fastest or most accurate model within a budget, which is checked on the exported file.
+
+    Args:
+        source: what `load` takes.
+        data: the pair (samples, labels), or a `Dataset`, for `max_drop`.
+        calibration: samples of the training split, at least 8; a quarter of them judges the outputs.
+        metric: as in `evaluate`.
+        objective: what is made least (``bytes``, ``latency``), or best (``accuracy``).
+        max_drop: how much worse than the float model's the metric may be.
+        confidence: the drop is taken with so many of its standard errors on top.
+        max_bytes: of the file.
+        max_compressed_bytes: of the file, deflated as in a zip.
+        max_latency: the median on this machine, as a fraction of the float model's.
+        min_sqnr_db: of the outputs, on held-out calibration samples.
+        forms: that parts may take, as in `sensitivity`.
+        target: the device.
+        limit: use at most so many labelled samples.
+        folder: where scores, the best file so far and what was tried are kept; the same call goes on from there, and
+            another budget asks the same scores.
+        input_shapes: as in `load`.
+        progress: show progress on a terminal.
+
+    Raises:
+        RecipeError: for a budget that says nothing, or a folder of another model, data set or version.
+        DataError: for samples that are too few or do not fit, or a metric that is not the same twice.
+    """
+    forms = check_forms(forms)
+    budget = Budget(max_drop, confidence, max_bytes, max_compressed_bytes, max_latency, min_sqnr_db)
+    check_budget(budget, objective, has_metric=as_dataset(data) is not None)
+    bench = _bench(source, data, calibration, metric, target, limit, input_shapes, progress=progress)
+    with _locked(folder) as held:
+        scores = measured(bench, forms, path=None if held is None else held / _SCORES)
+        return searched(bench, scores, budget, objective, held)
+
+
+def _bench(
+    source: Any,
+    data: Any,
+    calibration: Iterable[Any],
+    metric: MetricLike,
+    target: str | Path | targets.Target,
+    limit: int | None,
+    input_shapes: Any,
+    *,
+    progress: bool,
+) -> Bench:
+    first, samples = peeked(calibration)
+    target = targets.load(target)
+    lowered = load_with_notes(source, unroll=True, samples=first, input_shapes=input_shapes).model
+    model, _ = substituted(lowered, target)
+    check_improvable(model)
+    feeds, held_out = divided(() if samples is None else samples, model, None, is_auto=True)
+    task = Task(None if data is None else _labelled(data), metric, limit)
+    setting = Setting(target, feeds, held_out, io="float32", integers=True, progress=progress)
+    bench = Bench(setting, model, task)
+    _check_repeatable(task, model)
+    return bench
+
+
+def _labelled(data: Any) -> Any:
+    found = as_dataset(data)
+    if found is None:
+        raise DataError(
+            "search: data has no labels. Give the pair (samples, labels), or leave data out and judge by the outputs."
+        )
+    return found
+
+
+def _check_repeatable(task: Task, model: Model) -> None:
+    """Raises DataError for a metric that is not the same twice on the float model."""
+    if task.data is None:
+        return
+    first, second = task.evaluate(model), task.evaluate(model)
+    if first.value != second.value:
+        raise DataError(
+            f"metric '{task.name}' is {first.value:.6g} and then {second.value:.6g} on the same model and data. "
+            "Make it deterministic: fix its seeds."
+        )
+
+
+@contextlib.contextmanager
+def _locked(folder: str | Path | None) -> Generator[Path | None]:
+    """Gives the folder, made where it is missing, which no other process uses meanwhile."""
+    if folder is None:
+        yield None
+        return
+    held = Path(folder)
+    try:
+        held.mkdir(parents=True, exist_ok=True)
+        lock = (held / ".lock").open("w")
+    except OSError as error:
+        raise RecipeError(f"'{held}' is no folder to keep a search in: {error.strerror}. Name another one.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RecipeError(f"'{held}' is in use by another search. Wait for it, or name another folder.") from error
+        yield held
