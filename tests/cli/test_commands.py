@@ -24,6 +24,8 @@ COMMANDS = (
     "benchmark",
     "check",
     "curve",
+    "sensitivity",
+    "search",
     "recipes",
     "targets",
 )
@@ -421,3 +423,12 @@ def test_sizes_that_a_model_leaves_free_are_those_of_the_data(folder):
     ok("prune", "texts.keras", "-o", "p.tflite", "--sparsity", "0.5", "--method", "wanda", "--calibration", "texts.npy")
     ok("quantize", "texts.keras", "-o", "q.tflite", "--calibration", "texts.npy", "--input-shape", "x=1,6,4")
     assert "--input-shape x=1,64" in paragraph(call("quantize", "texts.keras", "-o", "q.tflite", "--recipe", "dynamic"))
+
+
+def test_search_writes_what_fits_and_exits_with_1_where_nothing_does(folder):
+    common = ("search", "model.tflite", "-o", "chosen.tflite", "--calibration", "data.npz", "--min-sqnr")
+    ok(*common, "10", "--plan-out", "chosen.json")
+    assert Path("chosen.tflite").stat().st_size <= Path("model.tflite").stat().st_size
+    result = call(*common, "20", "--max-bytes", "100", "--json")
+    assert result.exit_code == 1
+    assert "bytes too many" in json.loads(result.stdout)["best"]["misses"][0]

@@ -20,12 +20,13 @@ HUGE = 10**30
 # Records that the package makes: their makers are not held to anything.
 RECORDS = {
     "ChannelGroup", "ChannelMoments", "Constraint", "Curve", "CurvePoint", "Dataset", "Difference", "Equalized",
-    "EqualizedTensor", "Evaluation", "FileSize", "Graph", "GraphModel", "Histogram", "Inspection", "Latency",
+    "EqualizedTensor", "Evaluation", "FileSize", "Found", "Graph", "GraphModel", "Histogram", "Inspection", "Latency",
     "Magnitudes", "Model", "Node", "NodeNote", "OutputError", "OperatorRow", "Plan", "PortRow", "Profile", "Pruned",
     "PrunedKernel",
-    "QuantParams", "Quantized", "QuantizedModel", "QuantizedTensor", "Removed", "Report", "Schedule", "Signature",
-    "Stats", "Stored", "StoredTensor", "Target", "Tensor", "TensorError", "TensorRow", "TensorStats", "Unfolded",
-    "UnfoldedWeight", "Violation",
+    "QuantParams", "Quantized", "QuantizedModel", "QuantizedTensor", "Removed", "Report", "Schedule", "Score",
+    "Scores", "Signature",
+    "Stats", "Stored", "StoredTensor", "Target", "Tensor", "TensorError", "TensorRow", "TensorStats", "Tried",
+    "Unfolded", "UnfoldedWeight", "Violation",
 }  # fmt: skip
 
 
@@ -112,6 +113,8 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Callabl
     stats = fw.calibrate(model, x)
     plan, recorded = fw.plan(model, stats), folder / "stats.json"
     stats.save(recorded)
+    scores = folder / "scores.json"
+    fw.sensitivity(model, calibration=x).save(scores)
     evaluation = fw.evaluate(model, (x, y))
     aware, source = fw.quantize_aware(live(), calibration=x), live()
     graph = fw.graph_model(source)
@@ -138,6 +141,7 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Callabl
         "inspect": {"source": model},
         "kurtosis_regularizer": {"strength": 0.1},
         "load": {"source": model},
+        "load_scores": {"path": scores},
         "load_stats": {"path": recorded},
         "paired_difference": {"after": evaluation, "before": evaluation},
         "plan": {"model": model, "stats": stats},
@@ -150,6 +154,8 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Callabl
         "rewrite": {"model": model, "plan": plan},
         "run": {"model": model, "inputs": x},
         "save": {"model": model, "path": folder / "made.tflite"},
+        "search": {"source": model, "data": (x, y), "calibration": x, "min_sqnr_db": 20.0},
+        "sensitivity": {"source": model, "data": (x, y), "calibration": x},
         "sparsity_curve": {"source": model, "data": (x, y), "sparsities": (0.5,)},
         "store_sparse": {"model": model},
         "unfold": {"trained": graph, "keras_model": source},

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from featherweight.arguments import checked
+from featherweight.arguments import path as path_of
 from featherweight.errors import RecipeError, listed
 from featherweight.tflite import write_atomically
 
@@ -75,6 +77,10 @@ class Scores:
         rows = [r for r in self.rows if (r.part, r.form) != (row.part, row.form)]
         return replace(self, rows=(*rows, row))
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns all as plain values; `format` is their version."""
+        return asdict(self)
+
     def save(self, path: str | Path) -> None:
         """Writes them as JSON, atomically.
 
@@ -84,6 +90,7 @@ class Scores:
         write_atomically(path, [(json.dumps(asdict(self), indent=1) + "\n").encode()])
 
 
+@checked(path=path_of)
 def load_scores(path: str | Path) -> Scores:
     """Reads what `Scores.save` wrote.
 

@@ -102,6 +102,11 @@ class Found:
     tried: tuple[Tried, ...]
     scores: Scores
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns best, front and all that were tried as plain values."""
+        front, tried = ([asdict(row) for row in rows] for rows in (self.front, self.tried))
+        return {"version": 1, "best": asdict(self.best), "front": front, "tried": tried}
+
     @property
     def front(self) -> tuple[Tried, ...]:
         """The files that no other beats both in bytes and in what is lost, smallest first."""

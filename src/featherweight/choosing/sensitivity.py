@@ -54,7 +54,7 @@ def drop_of(after: Evaluation, before: Evaluation) -> tuple[float, float]:
     """Returns how much worse a metric is, and the standard error of that paired difference."""
     found = paired_difference(after, before)
     sign = 1.0 if before.higher_is_better is False else -1.0
-    return sign * found.value, found.standard_error
+    return sign * found.value + 0.0, found.standard_error  # (and no −0)
 
 
 class Bench:

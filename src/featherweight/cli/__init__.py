@@ -5,6 +5,9 @@ from __future__ import annotations
 import sys
 
 from featherweight.cli import (
+    choose as choosing,
+)
+from featherweight.cli import (
     compare as proof,
 )
 from featherweight.cli import (
@@ -27,7 +30,7 @@ from featherweight.cli.process import open_closed_output
 
 __all__ = ["app", "main"]
 
-_MODULES = (curves, making, proof, listing, pruning, training)
+_MODULES = (choosing, curves, making, proof, listing, pruning, training)
 _ORDER = (
     "demo",
     "inspect",
@@ -40,6 +43,8 @@ _ORDER = (
     "benchmark",
     "check",
     "curve",
+    "sensitivity",
+    "search",
     "recipes",
     "targets",
 )

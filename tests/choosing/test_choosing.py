@@ -1,0 +1,187 @@
+"""Sensitivity and search: the parts of a model, their scores, exact choices, and budgets that files keep."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests import models
+
+import featherweight as fw
+from featherweight.choosing.parts import FLOAT, parts_of, recipe_of
+from featherweight.choosing.searching import Budget, check_budget, misses
+from featherweight.choosing.solve import chosen_forms
+from featherweight.ptq.forms.nodes import touches_float
+
+
+@pytest.fixture(scope="module")
+def model():
+    return models.lowered("convnet")
+
+
+@pytest.fixture(scope="module")
+def labelled(model):
+    x = models.batch("convnet", 64, seed=5)
+    y = fw.run(model, x)
+    return [{name: each[i] for name, each in x.items()} for i in range(64)], y.argmax(-1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("search")
+
+
+@pytest.fixture(scope="module")
+def found(model, labelled, folder):
+    calibration = models.samples("convnet", 16)
+    return fw.search(model, labelled, calibration=calibration, max_drop=0.05, folder=folder, progress=False)
+
+
+@pytest.mark.parametrize("name", ["convnet", "depthwise", "transformer", "multi_input"])
+def test_parts_are_all_that_computes_with_floats_once(name):
+    graph = models.lowered(name).main
+    owned = [each for part in parts_of(models.lowered(name)) for each in part.operators]
+    assert len(owned) == len(set(owned))
+    assert set(owned) == {node.name for node in graph.nodes if touches_float(node, graph)}
+
+
+def test_the_recipe_of_a_choice_plans_it(model):
+    parts = parts_of(model)
+    weighted = [part.name for part in parts if part.weight_elements]
+    choice = {part.name: "int8" for part in parts} | {weighted[0]: FLOAT, weighted[1]: "w4a8"}
+    stats = fw.calibrate(model, models.samples("convnet", 4), progress=False)
+    plan = fw.plan(model, stats, recipe_of(choice, parts), io="float32", integers=True)
+    assert weighted[0] in plan.kept_float
+    assert plan.forms[weighted[1]] == "int8*int4"
+    assert plan.forms[weighted[2]] == "int8*int8"
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=3), min_size=1, max_size=5
+    ),
+    st.integers(0, 120),
+)
+def test_the_choice_is_the_best_of_all(costs, limit):
+    minimized = {f"p{i}": {f"f{j}": float(a) for j, (a, _) in enumerate(forms)} for i, forms in enumerate(costs)}
+    limited = {f"p{i}": {f"f{j}": float(b) for j, (_, b) in enumerate(forms)} for i, forms in enumerate(costs)}
+    sums = [(sum(a for a, _ in each), sum(b for _, b in each)) for each in itertools.product(*costs)]
+    best = min((a for a, b in sums if b <= limit), default=None)
+    choice = chosen_forms(minimized, limited, limit)
+    if best is None:
+        assert choice is None
+    else:
+        assert choice is not None
+        assert sum(limited[p][f] for p, f in choice.items()) <= limit + 1e-6
+        assert sum(minimized[p][f] for p, f in choice.items()) == pytest.approx(best)
+
+
+def test_what_is_found_keeps_the_budget_and_is_the_file_that_was_measured(found, labelled, folder):
+    assert found.best.fits
+    assert found.best.drop <= 0.05
+    assert len(fw.write(found.model)) == found.best.file_bytes == (folder / "best.tflite").stat().st_size
+    after = fw.evaluate(folder / "best.tflite", labelled, progress=False)
+    assert after.value == pytest.approx(found.best.value)
+    assert (folder / "best_plan.json").is_file()
+
+
+def test_it_is_no_larger_than_int8_everywhere(found, model):
+    int8 = fw.quantize(model, calibration=models.samples("convnet", 16), progress=False).model
+    assert found.best.file_bytes <= len(fw.write(int8)) + 64
+
+
+def test_the_front_has_no_file_that_another_beats(found):
+    losses = [(row.file_bytes, row.drop) for row in found.front]
+    assert losses == sorted(losses)
+    assert all(first[1] > second[1] for first, second in itertools.pairwise(losses))
+
+
+def test_another_budget_measures_no_part_again(found, model, labelled, folder, monkeypatch):
+    from featherweight.choosing import sensitivity
+
+    def no_more(*_):
+        raise AssertionError("a part is measured again")
+
+    monkeypatch.setattr(sensitivity, "_score", no_more)
+    again = fw.search(
+        model, labelled, calibration=models.samples("convnet", 16), max_drop=0.5, folder=folder, progress=False
+    )
+    assert again.best.file_bytes <= found.best.file_bytes
+    assert len(again.tried) >= len(found.tried)
+
+
+def test_a_folder_of_other_scores_is_refused(found, model, labelled, folder):
+    with pytest.raises(fw.RecipeError, match="scores of another samples"):
+        fw.search(
+            model, labelled, calibration=models.samples("convnet", 16, 9), max_drop=0.1, folder=folder, progress=False
+        )
+
+
+def test_an_impossible_budget_returns_what_misses_it_least(model):
+    calibration = models.samples("convnet", 16)
+    best = fw.search(model, calibration=calibration, min_sqnr_db=30, max_bytes=100, progress=False).best
+    assert not best.fits
+    assert any("bytes too many" in miss for miss in best.misses)
+
+
+def test_scores_say_what_each_part_costs(model, labelled, tmp_path):
+    scores = fw.sensitivity(
+        model, labelled, calibration=models.samples("convnet", 12), forms=["int8"], folder=tmp_path, progress=False
+    )
+    assert {row.form for row in scores.rows} == {"int8"}
+    assert all(row.drop is not None and row.without is not None for row in scores.rows)
+    assert all(0 < row.noise < 1 for row in scores.rows if not row.kept_float)
+    assert fw.load_scores(tmp_path / "scores.json") == scores
+    assert json.loads((tmp_path / "scores.json").read_text())["format"] == 1
+
+
+def test_a_metric_that_is_not_the_same_twice_is_an_error(model, labelled):
+    random = np.random.default_rng(0)
+    with pytest.raises(fw.DataError, match="deterministic"):
+        fw.search(
+            model,
+            labelled,
+            calibration=models.samples("convnet", 8),
+            metric=lambda labels, predictions: float(random.random()),
+            max_drop=0.1,
+            progress=False,
+        )
+
+
+@pytest.mark.parametrize(
+    ("budget", "objective", "has_metric", "match"),
+    [
+        (Budget(max_drop=0.1), "bytes", False, "max_drop is about a metric"),
+        (Budget(max_bytes=10), "bytes", True, "model of least bytes would be noise"),
+        (Budget(max_drop=0.1), "accuracy", True, "the most accurate model is the float one"),
+        (Budget(max_drop=0.1), "beauty", True, "objective 'beauty' is unknown"),
+    ],
+)
+def test_budgets_that_say_nothing_are_errors(budget, objective, has_metric, match):
+    with pytest.raises(fw.RecipeError, match=match):
+        check_budget(budget, objective, has_metric=has_metric)
+
+
+def test_confidence_adds_standard_errors():
+    row = fw.Tried({}, 10, 10, 30.0, 30.0, 0.9, 0.01, 0.004, 0.003)
+    assert not misses(row, Budget(max_drop=0.005))
+    assert misses(row, Budget(max_drop=0.005, confidence=2.0))
+
+
+def test_a_folder_in_use_is_refused(model, tmp_path):
+    import fcntl
+
+    with (tmp_path / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(fw.RecipeError, match="in use by another search"):
+            fw.sensitivity(model, calibration=models.samples("convnet", 8), folder=tmp_path, progress=False)
+
+
+def test_a_form_that_there_is_not_is_named(model):
+    with pytest.raises(fw.RecipeError, match=r"'int7' is no form \(allowed: w4a8, int8"):
+        fw.sensitivity(model, calibration=models.samples("convnet", 8), forms=["int7"], progress=False)
