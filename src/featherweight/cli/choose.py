@@ -109,7 +109,8 @@ def search(
 ) -> None:
     """Find the best file within a budget.
 
-    The smallest, fastest or most accurate, which is checked on the file. Where no model keeps the budget, the nearest one is written, what it misses is said, and the exit status is 1.
+    The smallest, fastest or most accurate, which is checked on the file. Where no model keeps the
+    budget, the nearest one is written, what it misses is said, and the exit status is 1.
     """
     from featherweight import tflite
     from featherweight.tasks.choose import search as find
