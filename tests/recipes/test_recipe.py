@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests import building
 
 from featherweight.errors import RecipeError
 from featherweight.graph import Graph, Model, Node, Tensor
@@ -297,3 +298,17 @@ def test_rules_put_before_others_win() -> None:
     assert recipe.name == "int8"
     assert recipe.rules == (Rule("head"), *recipes.load("int8").rules)
     assert resolve(recipe, MODEL)["head"] == Rule("head")
+
+
+def test_patterns_for_one_name_and_others_keep_their_order() -> None:
+    rules = (
+        Rule("he?d", weight=Scheme("int8")),
+        Rule("head"),
+        Rule("b[[]0]"),
+        Rule("b[[]?]", weight=Scheme("int4")),
+        Rule(),
+    )
+    names = ("head", "head[0]", "b[0]", "b[1]", "b0")
+    nodes = [building.unary("RELU", "x", name, (1, 4)) for name in names]
+    found = resolve(Recipe("mine", rules), building.net({"x": (1, 4)}, {}, nodes, list(names)))
+    assert [rules.index(found[name]) for name in names] == [0, 4, 2, 3, 4]

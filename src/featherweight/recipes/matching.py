@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import re
 
 from featherweight import operators
 from featherweight.errors import RecipeError, listed
@@ -14,6 +15,9 @@ from featherweight.tflite.names import OP_CODES
 
 # A model has thousands of operators: an error names those most like what was asked for.
 _NAMES_IN_ERRORS = 10
+# A special character of patterns between brackets stands for itself.
+_ESCAPED = re.compile(r"\[([*?[])\]")
+_LITERAL = re.compile(r"(?:[^*?[]|\[[*?[]\])*")
 
 
 def names_of(node: Node, graph: Graph) -> tuple[str, ...]:
@@ -41,9 +45,16 @@ def resolve(recipe: Recipe, model: Model) -> dict[str, Rule]:
     """
     found: dict[str, Rule] = {}
     used: set[int] = set()
+    exact: dict[str, list[int]] = {}
+    patterns: list[int] = []
+    for index, rule in enumerate(recipe.rules):
+        name = _only_name(rule.match)
+        (patterns if name is None else exact.setdefault(name, [])).append(index)
     for graph in model.graphs:
         for node in graph.nodes:
-            hits = [i for i, rule in enumerate(recipe.rules) if matches(rule, node, graph)]
+            named = {index for name in names_of(node, graph) for index in exact.get(name, ())} if exact else ()
+            hits = [i for i in patterns if matches(recipe.rules[i], node, graph)]
+            hits = sorted([*hits, *(i for i in named if recipe.rules[i].op in (None, node.op))])
             used.update(hits)
             if hits:
                 found[node.name] = recipe.rules[hits[0]]
@@ -58,6 +69,11 @@ def resolve(recipe: Recipe, model: Model) -> dict[str, Rule]:
                 f"nearest are {listed(_nearest(rule, model), _NAMES_IN_ERRORS)}; `featherweight inspect` lists them."
             )
     return found
+
+
+def _only_name(pattern: str) -> str | None:
+    """Returns the one name that a pattern matches, or None where it matches others, too."""
+    return _ESCAPED.sub(r"\1", pattern) if _LITERAL.fullmatch(pattern) else None
 
 
 def _nearest(rule: Rule, model: Model) -> list[str]:
