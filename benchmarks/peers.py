@@ -47,6 +47,14 @@ def tensorflow_convert(keras_file: str, samples: Iterable[np.ndarray] | int, *, 
     return converter.convert()
 
 
+def tensorflow_dynamic(keras_file: str) -> bytes:
+    """Returns what TFLiteConverter makes of a Keras model without samples: int8 weights beside float activations."""
+    tf = import_tensorflow()
+    converter = tf.lite.TFLiteConverter.from_keras_model(_keras_model(keras_file))
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    return converter.convert()
+
+
 def _keras_model(file: str) -> Any:
     import keras
 

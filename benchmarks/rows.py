@@ -44,6 +44,7 @@ from benchmarks.pruning_rows import (
 )
 from benchmarks.structured_rows import channels
 from benchmarks.training_rows import training_accuracy, training_exact, training_step
+from benchmarks.wide_rows import float_activations, sentence_encoder
 
 _OURS_INTEGER = "featherweight, int8 inputs and outputs"
 _OURS, _AEQ, _TF = "featherweight", "ai-edge-quantizer", "TensorFlow converter"
@@ -384,6 +385,8 @@ ROWS: Mapping[str, Callable[[Options], list[Figure]]] = {
     "clients": clients,
     "architectures": architectures,
     "accuracy": accuracy,
+    "float_activations": float_activations,
+    "sentence_encoder": sentence_encoder,
     "lowering": lowering,
     "startup": startup,
     "channels": channels,

@@ -21,6 +21,16 @@ _LENGTH = 32
 
 def build(attention: str) -> Built:
     """Returns the encoder: ids and mask in, the mean over the words' states out, of length one."""
+    module, tokenizer = encoder(attention, _LENGTH)
+    sentences = list(docstring_sentences())
+    chosen = np.random.default_rng(0).choice(len(sentences), SAMPLES, replace=False)
+    encoded = [tokenizer.encode(sentences[index]) for index in chosen]
+    samples = [(np.int32([text.ids]), np.int32([text.attention_mask])) for text in encoded]
+    return built(module, samples)
+
+
+def encoder(attention: str, length: int) -> tuple[Any, Any]:
+    """Returns the encoder as a torch module, and its tokenizer for texts of so many tokens."""
     torch = seeded()
     import tokenizers
     import transformers
@@ -40,13 +50,9 @@ def build(attention: str) -> Built:
     folder = Path(spec.submodule_search_locations[0], "model")
     model = transformers.BertModel.from_pretrained(folder, attn_implementation=attention)
     tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.enable_truncation(_LENGTH)
-    tokenizer.enable_padding(length=_LENGTH)
-    sentences = list(docstring_sentences())
-    chosen = np.random.default_rng(0).choice(len(sentences), SAMPLES, replace=False)
-    encoded = [tokenizer.encode(sentences[index]) for index in chosen]
-    samples = [(np.int32([text.ids]), np.int32([text.attention_mask])) for text in encoded]
-    return built(Sentences(model), samples)
+    tokenizer.enable_truncation(length)
+    tokenizer.enable_padding(length=length)
+    return Sentences(model).eval(), tokenizer
 
 
 def docstring_sentences() -> Iterator[str]:

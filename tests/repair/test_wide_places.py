@@ -148,6 +148,17 @@ def test_parameters_that_other_repairs_chose_stand():
     assert found.plan.params["into_0"] == finer["into_0"]
 
 
+def test_a_small_gain_is_not_lost_on_the_way():
+    model = stream()
+    where = setting(model, "power-of-two")
+    start, found = repaired(model, where, "w4a8")
+    assert isinstance(found, Candidate)
+    said = [float(part.split()[-1]) for part in found.notes[-1].split(" dB with")[:3]]
+    assert said[0] < said[2] <= said[1]
+    assert said[2] >= (said[0] + said[1]) / 2 - 0.1
+    assert found is not start
+
+
 def test_nothing_to_gain_is_said():
     w = {"w": weights(4, WIDTH)}
     model = net({"x": (1, WIDTH)}, w, [dense("x", "w", "", "y", (1, 4))], ["y"])

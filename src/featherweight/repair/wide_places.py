@@ -29,7 +29,7 @@ from featherweight.tflite import write
 
 # Examples that the search runs, spread over the samples: it compares differences of several dB.
 _MOST_EXAMPLES = 12
-# What all groups that go back into integers may cost together: half the noise of what has none.
+# What all groups that go back into integers may cost together: half the noise of what has none, or half the gain.
 _MOST_LOST_DB = 3.0
 # What wide operators must bring to be worth what they cost: anything where the output is poor (a sentence encoder finds
 # other neighbours below), but a lot where it is not.
@@ -56,10 +56,10 @@ def wide_places(setting: Setting, candidate: Candidate) -> Candidate | str:
     needed = _LEAST_GAIN_DB if least.db < _POOR_DB else _LEAST_GAIN_OF_GOOD_DB
     if most.db - least.db < needed:
         return (
-            f"with all operators wide, the output has {most.db:.1f} dB instead of {least.db:.1f}; that is worth their "
+            f"with all operators wide, the output has {most.db:.1f} dB instead of {least.db:.1f}: they are worth their "
             f"time from {needed:.0f} dB more on"
         )
-    kept = search.narrowed(free, most)
+    kept = search.narrowed(free, most.db - min(_MOST_LOST_DB, (most.db - least.db) / 2))
     best = search.level(kept)
     note = (
         f"wide places: {least.db:.1f} dB with all in integers, {most.db:.1f} dB with all wide, {best.db:.1f} dB with "
@@ -140,9 +140,9 @@ class _Search:
             if side
         )
 
-    def narrowed(self, free: Sequence[Group], most: _Level) -> list[Group]:
-        """Returns the groups that must stay wide: others go back into integers as long as the output holds."""
-        costs: dict[str, float] = {}
+    def narrowed(self, free: Sequence[Group], least_db: float) -> list[Group]:
+        """Returns the groups that must stay wide: others go back into integers as long as the output has so many dB."""
+        most, costs = self.level(free), dict[str, float]()
         for group in free:
             alone = self.level([other for other in free if other is not group])
             noise = 10 ** (-alone.db / 10) - 10 ** (-most.db / 10)
@@ -150,7 +150,7 @@ class _Search:
         kept = list(free)
         for group in sorted(free, key=lambda group: (costs[group.role], -group.work)):
             fewer = [other for other in kept if other is not group]
-            if fewer and self.level(fewer).db >= most.db - _MOST_LOST_DB:
+            if fewer and self.level(fewer).db >= least_db:
                 kept = fewer
         return kept
 

@@ -1,0 +1,76 @@
+"""Rows of models whose activations, or whose most delicate operators, are float: small weights, wide places."""
+
+from __future__ import annotations
+
+import statistics
+
+from benchmarks.measuring import FILES, Figure, Options, figure_of, float_file, run_job, say, wait_until_calm
+
+_CALIBRATION, _UNSEEN = 64, 300
+
+
+def float_activations(options: Options, draws: int = 3) -> list[Figure]:
+    """EfficientNet-Lite0 with integer weights beside float activations, without data, against the converter's file."""
+    source = float_file("efficientnet_lite0")
+    run_job("image_data", out=FILES, draws=draws, calibration=100, crops=30)
+    files = {"float": source, "converter": FILES / "lite0_converter_dynamic.tflite"}
+    run_job("convert_tensorflow_dynamic", backend="tensorflow", model=source, out=files["converter"])
+    for recipe in ("dynamic", "weights8", "weights4"):
+        files[recipe] = FILES / f"lite0_{recipe}.tflite"
+        run_job("quantize_without_data", model=source, out=files[recipe], recipe=recipe)
+    rows = [run_job("scores", files=files, test=FILES / f"images_test_{draw}.npz") for draw in range(draws)]
+    figures: list[Figure] = []
+    level = {name: statistics.mean(row[name]["sqnr_db"] for row in rows) for name in list(files)[1:]}
+    size = {name: file.stat().st_size for name, file in files.items()}
+    for name, db in level.items():
+        agrees = 100 * statistics.mean(statistics.mean(row[name]["agrees"]) for row in rows)
+        note = f"agrees with float on {agrees:.2f} %, {size[name]:,} bytes"
+        bound = level["converter"] if name == "dynamic" else None
+        figures.append(Figure(f"EfficientNet-Lite0, {name}: SQNR", db, "dB", at_least=bound, note=note))
+    ratio = size["dynamic"] / size["converter"]
+    return [*figures, Figure("EfficientNet-Lite0, dynamic: bytes / converter", ratio, "x", at_most=1)]
+
+
+def sentence_encoder(options: Options) -> list[Figure]:
+    """all-MiniLM-L6-v2: int8 with wide places and weights4 with GPTQ on sentences that calibration has not seen."""
+    source, sentences = FILES / "minilm.tflite", FILES / "minilm.npz"
+    if not source.is_file():
+        say("lowering the sentence encoder")
+        run_job("encoder_data", out=source, sentences=sentences, calibration=_CALIBRATION, unseen=_UNSEEN)
+    files, made = {"float": source}, {}
+    wishes = {
+        "dynamic": ("dynamic", []),
+        "int8": ("int8", []),
+        "int8, wide places": ("int8", ["wide-places"]),
+        "weights4": ("weights4", []),
+        "weights4, GPTQ": ("weights4", ["gptq", "weight-scales"]),
+    }
+    for name, (recipe, improve) in wishes.items():
+        say(name)
+        files[name] = FILES / f"minilm_{name.replace(', ', '_').replace(' ', '_')}.tflite"
+        taken = {"recipe": recipe, "improve": improve, "calibration": _CALIBRATION}
+        made[name] = run_job("quantize_encoder", model=source, sentences=sentences, out=files[name], **taken)
+    found = run_job("encoder_scores", files=files, sentences=sentences, skipped=_CALIBRATION)
+    bounds = {"int8, wide places": ("sqnr_db", 19.5, 0.92, 24e6), "weights4, GPTQ": ("cosine", 0.985, 0.87, 13.5e6)}
+    figures: list[Figure] = []
+    for name, row in found.items():
+        if name == "float":
+            continue
+        key, least, neighbours, largest = bounds.get(name, ("", None, None, None))
+        what, size = f"all-MiniLM-L6-v2, {name}", made[name]["bytes"]
+        note = "; ".join(made[name]["notes"])
+        at_least = {key: least}
+        figures += [
+            Figure(f"{what}: SQNR", row["sqnr_db"], "dB", at_least=at_least.get("sqnr_db"), note=note),
+            Figure(f"{what}: cosine", row["cosine"], at_least=at_least.get("cosine")),
+            Figure(f"{what}: nearest neighbour as in float", row["neighbours"], at_least=neighbours),
+            Figure(f"{what}: size", size / 1e6, "MB", at_most=largest and largest / 1e6),
+            Figure(f"{what}: time", made[name]["seconds"], "s"),
+        ]
+    timed = {name: files[name] for name in ("dynamic", "int8", "int8, wide places")}
+    rounds = []
+    for _ in range(options.rounds):
+        wait_until_calm()
+        rounds.append(run_job("latency", files=timed, runs=40))
+    what = "all-MiniLM-L6-v2, int8, wide places: latency / dynamic"
+    return [*figures, figure_of(what, [row["int8, wide places"][3] for row in rounds], "x", at_most=1.8)]
