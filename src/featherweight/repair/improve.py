@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Iterable, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 from featherweight.errors import DataError, FeatherweightError, RecipeError, listed
 from featherweight.graph import Model
 from featherweight.operators.entries import entries
-from featherweight.repair.candidate import Arrays, Candidate, Repair, Setting, integer_model
+from featherweight.repair.candidate import Arrays, Candidate, Repair, Setting, digest, integer_model
 from featherweight.repair.judge import Gain, Judge, gain
 from featherweight.repair.repairs import REPAIRS
 from featherweight.runtime.progress import track
@@ -96,18 +95,10 @@ def divided(
     count = min(max(_LEAST_HELD_OUT, len(found) // 4), _MOST_HELD_OUT)
     if any(tensor.is_variable for tensor in model.main.tensors.values()):
         return tuple(found[:-count]), tuple(found[-count:])
-    found.sort(key=_digest)
+    found.sort(key=digest)
     places = {int(place) for place in (np.arange(count) + 0.5) * len(found) / count}
     held_out = tuple(found[i] for i in sorted(places))
     return tuple(feed for i, feed in enumerate(found) if i not in places), held_out
-
-
-def _digest(arrays: Arrays) -> bytes:
-    """Returns a key by which feeds have an order of their own."""
-    found = hashlib.sha256()
-    for name in sorted(arrays):
-        found.update(np.ascontiguousarray(arrays[name]).tobytes())
-    return found.digest()
 
 
 def check_improvable(model: Model) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from featherweight.ptq import planning
 from featherweight.ptq.plan import Plan
 from featherweight.ptq.rewrite import rewrite
 from featherweight.recipes.recipe import Recipe
-from featherweight.repair.candidate import AUTO_RANGES, Candidate, Repair, Setting
+from featherweight.repair.candidate import AUTO_RANGES, Candidate, Repair, Setting, digest
 from featherweight.repair.judge import Judge, gain
 from featherweight.repair.readers import Group, groups_of, reading_errors, rounded_runs
 from featherweight.runtime.progress import track
@@ -37,13 +38,20 @@ _MOST_RUNS = 8
 _LEAST_REDUCTION = 0.05
 # Tensors that are confirmed at the output, those first where most is to be won; the others keep their extremes.
 _MOST_CONFIRMED = 64
-# Several choices are compared with one: a gain is sure beyond so many of its standard errors.
-_SURE = 3.0
+# Several choices are compared with one: a gain is sure beyond so many of its standard errors, of few samples more. Less
+# than the least gain is nobody's business.
+_SURE, _LEAST_GAIN_DB = 3.0, 0.05
+# Of fewer different samples, differences say nothing.
+_LEAST_DIFFERENT = 4
+# Of all tensors that do better alone, these parts are tried together: what clips much in sum may do harm.
+_PARTS = (1, 2, 4, 8)
+# Held-out samples that reach so many times as far as those that were calibrated with disagree with them.
+_MUCH_FARTHER = 1.5
 
 
 @dataclass(frozen=True, eq=False)
 class _Choice:
-    """One way to choose all ranges: its name, the method of each tensor that is not the rest's, and the plan."""
+    """One way to choose all ranges: what it is called, the methods of tensors that have one of their own, the plan."""
 
     name: str
     methods: Mapping[str, str]
@@ -55,44 +63,52 @@ def choose_ranges(setting: Setting, candidate: Candidate) -> Candidate | str:
 
     For each group of tensors on one grid, the ranges of `METHODS` are compared by the error at the operators that read
     it, computed in float from exact values and from those on the grid. The best stands if it also lessens the error at
-    the model's output when this group alone is rounded. Then this choice, and the methods of `WHOLE_METHODS` for all
-    tensors, are compared with the extremes at the output of the quantized model, in pairs; what is surely better by
-    more than three standard errors is kept. Tensors of 16 bits, and those whose method a recipe names, are left alone.
+    the model's output when this group alone is rounded. Then the half, a quarter, an eighth of these choices and all of
+    them, and the methods of `WHOLE_METHODS` for all tensors, are compared with the ranges so far at the output of the
+    quantized model, in pairs; the best is kept where it is surely better. Tensors of 16 bits, and those whose method a
+    recipe names, are left alone.
 
     Raises:
         DataError: for samples that can't be used.
     """
     if candidate.stats is None:
         return f"recipe '{candidate.recipe.name}' measures no ranges"
-    if len(setting.held_out) < 2:
-        return f"{len(setting.samples)} samples are too few to choose ranges by: the extremes stand"
+    if len({digest(feed) for feed in setting.held_out}) < _LEAST_DIFFERENT:
+        count = len(setting.samples) + len(setting.held_out)
+        different = len({digest(feed) for feed in (*setting.samples, *setting.held_out)})
+        found = f"{count} samples" if count == different else f"{count} samples, {different} of them different,"
+        return f"{found} are too few to choose ranges by: the extremes stand"
     stats = _with_histograms(setting, candidate)
     recipe = opened(candidate.recipe, setting.ranges)
     plans = {method: _plan(setting, candidate, stats, recipe, method) for method in (*METHODS, "entropy")}
     exact = exact_values(candidate.model, [dict(feed) for feed in setting.held_out], limit=_MOST_RUNS)
-    methods = _by_readers(setting, plans, candidate.model.main, exact)
     usual = "the extremes" if setting.ranges in (AUTO_RANGES, MINMAX) else f"'{setting.ranges}'"
-    choices = [
-        _Choice(method, dict.fromkeys(stats.tensors, method), plans[method])
-        for method in (MINMAX, *WHOLE_METHODS)
-        if plans[method].params != candidate.plan.params
-    ]
-    if methods:
-        choices.append(_Choice("each", methods, _plan(setting, candidate, stats, recipe, MINMAX, methods)))
+    base = plans[MINMAX].params
+    choices = [_Choice(f"'{MINMAX}' for all tensors", {}, plans[MINMAX])] if base != candidate.plan.params else []
+    for method in WHOLE_METHODS:
+        given = plans[method].params
+        methods = {n: method for n, params in given.items() if params.dtype == "int8" and params != base.get(n)}
+        if methods:
+            plan = _plan(setting, candidate, stats, recipe, MINMAX, methods)
+            choices.append(_Choice(f"'{method}' for all tensors", methods, plan))
+    better = _by_readers(setting, plans, candidate.model.main, exact)
+    for count in dict.fromkeys(len(better) // part for part in _PARTS if len(better) >= part):
+        methods = {name: method for group, method in better[:count] for name in group.names}
+        plan = _plan(setting, candidate, stats, recipe, MINMAX, methods)
+        choices.append(_Choice(_counted(methods), methods, plan))
+    disagreeing = _disagreeing(stats, exact)
     if not choices:
-        return f"no method gives other ranges than {usual}"
+        return f"no method gives other ranges than {usual}{disagreeing}"
     judge = Judge(candidate.model, setting.held_out)
     before = judge.levels(rewrite(candidate.model, candidate.plan))
     gains = [gain(before, judge.levels(rewrite(candidate.model, choice.plan))) for choice in choices]
     best = max(range(len(choices)), key=lambda index: gains[index].db)
-    others = ", ".join(f"{_title(choice)} {each}" for choice, each in zip(choices, gains, strict=True))
-    if gains[best].db <= max(0.0, _SURE * gains[best].error_db):
-        return f"{usual} stand: nothing is surely better on {len(before)} held-out samples ({others})"
+    found = ", ".join(f"{choice.name} {each}" for choice, each in zip(choices, gains, strict=True))
+    on = f"on {len(before)} held-out samples"
+    if gains[best].db <= max(_LEAST_GAIN_DB, _SURE * (1 + 2 / (len(before) - 1)) * gains[best].error_db):
+        return f"{usual} stand: nothing is surely better {on} ({found}){disagreeing}"
     chosen = choices[best]
-    note = (
-        f"ranges: {_said(chosen)}, chosen on {len(before)} held-out samples: {gains[best]} at the output against "
-        f"{usual} ({others})"
-    )
+    note = f"ranges: {chosen.name}, {gains[best]} at the output against {usual} {on} ({found}){disagreeing}"
     changed = replace(candidate, stats=stats, plan=chosen.plan, methods=chosen.methods)
     return changed.with_note(note)
 
@@ -140,8 +156,11 @@ def _plan(
     )
 
 
-def _by_readers(setting: Setting, plans: Mapping[str, Plan], graph: Graph, exact: Exact) -> dict[str, str]:
-    """Returns the method of each tensor that does better by it than by its extremes, at its readers and the output."""
+def _by_readers(setting: Setting, plans: Mapping[str, Plan], graph: Graph, exact: Exact) -> list[tuple[Group, str]]:
+    """Returns the groups of tensors that do better by a method than by their extremes, with it, what wins most first.
+
+    They do better at their readers, and at the output.
+    """
     base = plans[MINMAX]
     names = [name for name, params in base.params.items() if params.dtype == "int8" and name in exact.values]
     found: list[tuple[float, Group, str]] = []
@@ -158,12 +177,13 @@ def _by_readers(setting: Setting, plans: Mapping[str, Plan], graph: Graph, exact
         if errors[best] < (1 - _LEAST_REDUCTION) * errors[0]:
             found.append((errors[0] - errors[best], group, list(grids.values())[best]))
     found.sort(key=lambda each: -each[0])
-    methods: dict[str, str] = {}
+    confirmed: list[tuple[float, Group, str]] = []
     for _, group, method in found[:_MOST_CONFIRMED]:
-        grids = [plans[each].params[group.names[0]] for each in (MINMAX, method)]
-        if _is_confirmed(exact, group, grids):
-            methods |= dict.fromkeys(group.names, method)
-    return methods
+        won = _won(exact, group, [plans[each].params[group.names[0]] for each in (MINMAX, method)])
+        if won > 0:
+            confirmed.append((won, group, method))
+    confirmed.sort(key=lambda each: -each[0])
+    return [(group, method) for _, group, method in confirmed]
 
 
 def _grids(group: Group, plans: Mapping[str, Plan]) -> dict[QuantParams, str]:
@@ -177,26 +197,40 @@ def _grids(group: Group, plans: Mapping[str, Plan]) -> dict[QuantParams, str]:
     return found if MINMAX in found.values() else {}
 
 
-def _is_confirmed(exact: Exact, group: Group, grids: Sequence[QuantParams]) -> bool:
-    """True where the second grid makes less error at the model's outputs than the first, all else being exact."""
+def _won(exact: Exact, group: Group, grids: Sequence[QuantParams]) -> float:
+    """Returns how much less noise to signal the second grid makes at the outputs than the first, all else exact."""
     try:
         with Carrier(exact, dict.fromkeys(group.names)) as carrier:
-            ratios = [carrier.level(rounded_runs(exact, group, params)).ratio for params in grids]
+            first, second = (carrier.level(rounded_runs(exact, group, params)).ratio for params in grids)
     except FeatherweightError:
-        return False
-    return ratios[1] < ratios[0]
+        return 0.0
+    return first - second if math.isfinite(first) and math.isfinite(second) else 0.0
 
 
-def _title(choice: _Choice) -> str:
-    return "a choice for each tensor" if choice.name == "each" else f"'{choice.name}' for all"
+def _counted(methods: Mapping[str, str]) -> str:
+    counts = Counter(methods.values())
+    each = ", ".join(f"{count} {method}" for method, count in sorted(counts.items(), key=lambda pair: -pair[1]))
+    return f"{len(methods)} tensors otherwise than by their extremes ({each})"
 
 
-def _said(choice: _Choice) -> str:
-    if choice.name != "each":
-        return f"'{choice.name}' for all tensors"
-    counts = Counter(choice.methods.values())
-    listed = ", ".join(f"{count} {method}" for method, count in sorted(counts.items(), key=lambda each: -each[1]))
-    return f"{len(choice.methods)} tensors otherwise than by their extremes ({listed})"
+def _disagreeing(stats: Stats, exact: Exact) -> str:
+    """Returns words on tensors that reach much farther in held-out samples than in those calibrated with, if any do."""
+    farther: dict[str, float] = {}
+    for name, runs in exact.values.items():
+        known = stats.tensors.get(name)
+        if known is None or not known.count or known.is_infinite or known.is_masked:
+            continue
+        largest = max((float(np.abs(values).max(initial=0)) for values in runs), default=0.0)
+        reached = max(-known.low, known.high)
+        if reached > 0 and math.isfinite(largest) and largest > _MUCH_FARTHER * reached:
+            farther[name] = largest / reached
+    if not farther:
+        return ""
+    worst = max(farther, key=lambda name: farther[name])
+    return (
+        f"; samples disagree: in those held out, {len(farther)} tensors reach more than {_MUCH_FARTHER} times as far "
+        f"as in the others ('{worst}' {farther[worst]:.3g} times): calibrate with more, or more typical, samples"
+    )
 
 
 RANGES = Repair("ranges", "chooses activation ranges by the error at the operators that read them", choose_ranges, 2)

@@ -68,11 +68,15 @@ def notes_against_extremes(
         if _is_loss(found):
             named = listed([f"'{method}'" for method in others])
             notes.append(
-                f"{where}ranges {named} do worse than the extremes of the tensors "
-                f"('{EXTREMES}'): {found} at the output, on {found.examples} calibration samples. Use '{EXTREMES}', or "
-                "'auto', which chooses by samples that are held out"
+                f"{where}ranges {named} do worse than the extremes of the tensors ('{EXTREMES}'): {_said(found)} at "
+                f"the output, on {found.examples} calibration samples. Use '{EXTREMES}', or 'auto', which chooses by "
+                "samples that are held out"
             )
     return notes
+
+
+def _said(found: Gain) -> str:
+    return str(found) if found.examples > 1 else f"{found.db:+.2f} dB"
 
 
 def _is_loss(found: Gain) -> bool:
