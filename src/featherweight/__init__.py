@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from featherweight.calibration.stats_file import load_stats
     from featherweight.choosing.scores import Score, Scores, load_scores
     from featherweight.choosing.searching import Found, Tried
+    from featherweight.diagnosis.cause import Cause
     from featherweight.graph.model import Graph, Model, ModelLike, Node, Signature, Tensor
     from featherweight.graph.numerics import QuantParams
     from featherweight.operators.profiles import Profile
@@ -45,12 +46,14 @@ if TYPE_CHECKING:
     from featherweight.recipes.recipe import Recipe, Rule, Scheme
     from featherweight.repair.equalize import Equalized, EqualizedTensor
     from featherweight.report.curve import Curve, CurvePoint
+    from featherweight.report.diagnosis import Diagnosis, JudgedOutput, OwnErrorRow
     from featherweight.report.summary import FileSize, NodeNote, QuantizedTensor, Report
     from featherweight.runtime.benchmark import Latency
     from featherweight.sparse_files.store import Stored, StoredTensor
     from featherweight.targets.constraints import Constraint
     from featherweight.targets.target import Target, Violation
     from featherweight.tasks.choose import search, sensitivity
+    from featherweight.tasks.diagnose import diagnose
     from featherweight.tasks.finalize import finalize
     from featherweight.tasks.front import (
         benchmark,
@@ -123,6 +126,7 @@ _HOMES = {
         "Found",
         "Tried",
     ),
+    "diagnosis.cause": ("Cause",),
     "graph.model": (
         "Graph",
         "Model",
@@ -147,6 +151,11 @@ _HOMES = {
         "Curve",
         "CurvePoint",
     ),
+    "report.diagnosis": (
+        "Diagnosis",
+        "JudgedOutput",
+        "OwnErrorRow",
+    ),
     "report.summary": (
         "FileSize",
         "NodeNote",
@@ -167,6 +176,7 @@ _HOMES = {
         "search",
         "sensitivity",
     ),
+    "tasks.diagnose": ("diagnose",),
     "tasks.finalize": ("finalize",),
     "tasks.front": (
         "benchmark",
@@ -228,6 +238,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _OLD_SCHEDULES = ("constant", "cosine", "join", "linear", "polynomial_decay")
 
 __all__ = [
+    "Cause",
     "ChannelGroup",
     "ChannelMoments",
     "Constraint",
@@ -235,6 +246,7 @@ __all__ = [
     "CurvePoint",
     "DataError",
     "Dataset",
+    "Diagnosis",
     "Difference",
     "Equalized",
     "EqualizedTensor",
@@ -247,6 +259,7 @@ __all__ = [
     "GraphModel",
     "Histogram",
     "Inspection",
+    "JudgedOutput",
     "KurtosisRegularizer",
     "Latency",
     "LoweringError",
@@ -258,6 +271,7 @@ __all__ = [
     "OperatorRow",
     "Oscillations",
     "OutputError",
+    "OwnErrorRow",
     "Plan",
     "PortRow",
     "Profile",
@@ -301,6 +315,7 @@ __all__ = [
     "calibrate",
     "check",
     "compare",
+    "diagnose",
     "drift",
     "equalize",
     "evaluate",

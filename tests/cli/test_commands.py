@@ -20,6 +20,7 @@ COMMANDS = (
     "train",
     "prune",
     "compare",
+    "diagnose",
     "evaluate",
     "benchmark",
     "check",
@@ -222,7 +223,7 @@ def test_outputs_are_checked_before_the_work(folder, monkeypatch):
         ("truncated", "'other.tflite' is damaged or truncated"),
     ],
 )
-@pytest.mark.parametrize("command", ["inspect", "quantize", "evaluate", "compare", "benchmark", "check"])
+@pytest.mark.parametrize("command", ["inspect", "quantize", "evaluate", "compare", "diagnose", "benchmark", "check"])
 def test_models_that_are_none(folder, command, content, message):
     if content == "truncated":
         content = Path("model.tflite").read_bytes()[:300]
@@ -232,6 +233,7 @@ def test_models_that_are_none(folder, command, content, message):
         "quantize": ["-o", "q.tflite", "--recipe", "dynamic"],
         "evaluate": ["--data", "data.npz"],
         "compare": ["model.tflite", "--data", "data.npz"],
+        "diagnose": ["--data", "data.npz"],
         "check": ["--target", "litert"],
     }
     assert message in paragraph(call(command, "other.tflite", *rest.get(command, [])))
@@ -276,6 +278,24 @@ def test_compare(folder):
     assert next(row["count"] for row in rows if row["name"] == "scores") == 8 * 6
     same = json.loads(ok("compare", "model.tflite", "model.tflite", "--data", "data.npz", "--json"))
     assert {row["sqnr_db"] for row in same} == {None}  # infinite
+
+
+def test_diagnose(folder):
+    ok("quantize", "model.tflite", "-o", "q.tflite", "--calibration", "data.npz")
+    text = ok("diagnose", "model.tflite", "q.tflite", "--data", "data.npz", "--report", "d.html", "--rows", "1")
+    assert "Diagnosis of a quantized model against its float one" in text
+    assert "Own errors, carried to the output, worst first" in text
+    assert "… and 2 more" in text
+    assert "<!doctype html>" in Path("d.html").read_text("utf-8")
+    table = json.loads(ok("diagnose", "model.tflite", "q.tflite", "--data", "data.npz", "--json", "--samples", "8"))
+    assert (table["version"], table["examples"]) == (1, 8)
+    assert [output["name"] for output in table["outputs"]] == ["scores"]
+    text = ok("diagnose", "model.tflite", "--data", "data.npz", "--recipe", "dynamic")
+    assert "Diagnosis of recipe dynamic for target litert" in text
+    idle = usage(call("diagnose", "model.tflite", "q.tflite", "--data", "data.npz", "--recipe", "int8"))
+    assert "it has no effect beside QUANTIZED" in idle
+    wrong = call("diagnose", "model.tflite", "--data", "data.npz", "--report", "d.pdf")
+    assert "names no form of report" in usage(wrong)
 
 
 def test_compare_in_two_profiles(folder):

@@ -53,6 +53,7 @@ def test_package_import_does_not_even_import_numpy():
 def test_public_names_are_deliberate():
     assert sorted(featherweight.__all__) == list(featherweight.__all__)
     assert set(featherweight.__all__) == {
+        "Cause",
         "ChannelGroup",
         "ChannelMoments",
         "Constraint",
@@ -60,6 +61,7 @@ def test_public_names_are_deliberate():
         "CurvePoint",
         "DataError",
         "Dataset",
+        "Diagnosis",
         "Difference",
         "Equalized",
         "EqualizedTensor",
@@ -72,6 +74,7 @@ def test_public_names_are_deliberate():
         "GraphModel",
         "Histogram",
         "Inspection",
+        "JudgedOutput",
         "KurtosisRegularizer",
         "Latency",
         "LoweringError",
@@ -83,6 +86,7 @@ def test_public_names_are_deliberate():
         "OperatorRow",
         "Oscillations",
         "OutputError",
+        "OwnErrorRow",
         "Plan",
         "PortRow",
         "Profile",
@@ -126,6 +130,7 @@ def test_public_names_are_deliberate():
         "calibrate",
         "check",
         "compare",
+        "diagnose",
         "drift",
         "equalize",
         "evaluate",

@@ -19,8 +19,10 @@ import featherweight as fw
 HUGE = 10**30
 # Records that the package makes: their makers are not held to anything.
 RECORDS = {
-    "ChannelGroup", "ChannelMoments", "Constraint", "Curve", "CurvePoint", "Dataset", "Difference", "Equalized",
-    "EqualizedTensor", "Evaluation", "FileSize", "Found", "Graph", "GraphModel", "Histogram", "Inspection", "Latency",
+    "Cause", "ChannelGroup", "ChannelMoments", "Constraint", "Curve", "CurvePoint", "Dataset", "Diagnosis",
+    "Difference", "Equalized", "JudgedOutput", "OwnErrorRow",
+    "EqualizedTensor", "Evaluation", "FileSize", "Found", "Graph", "GraphModel", "Histogram", "Inspection",
+    "Latency",
     "Magnitudes", "Model", "Node", "NodeNote", "OutputError", "OperatorRow", "Plan", "PortRow", "Profile", "Pruned",
     "PrunedKernel",
     "QuantParams", "Quantized", "QuantizedModel", "QuantizedTensor", "Removed", "Report", "Schedule", "Score",
@@ -133,6 +135,7 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Callabl
         "calibrate": {"model": model, "samples": x},
         "check": {"model": model, "target": "litert"},
         "compare": {"float_model": model, "other": model, "samples": x},
+        "diagnose": {"float_model": model, "samples": x},
         "drift": {"before": stats, "after": stats},
         "equalize": {"source": model},
         "evaluate": {"model": model, "data": (x, y)},

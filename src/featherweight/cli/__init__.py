@@ -14,6 +14,9 @@ from featherweight.cli import (
     curve as curves,
 )
 from featherweight.cli import (
+    diagnose as causes,
+)
+from featherweight.cli import (
     listing,
 )
 from featherweight.cli import (
@@ -30,7 +33,7 @@ from featherweight.cli.process import open_closed_output
 
 __all__ = ["app", "main"]
 
-_MODULES = (choosing, curves, making, proof, listing, pruning, training)
+_MODULES = (causes, choosing, curves, making, proof, listing, pruning, training)
 _ORDER = (
     "demo",
     "inspect",
@@ -39,6 +42,7 @@ _ORDER = (
     "train",
     "prune",
     "compare",
+    "diagnose",
     "evaluate",
     "benchmark",
     "check",

@@ -22,7 +22,7 @@ Runs = Sequence[np.ndarray]
 
 # What the values of all tensors may take together: fewer examples are kept of a model with large ones.
 _MOST_BYTES = 512 << 20
-_MOST_EXAMPLES, _FEW_EXAMPLES = 16, 4
+MOST_EXAMPLES, _FEW_EXAMPLES = 16, 8
 _MANY_MACS = 300_000_000
 
 
@@ -118,24 +118,27 @@ class Carrier:
         return found | dict(computed)
 
 
-def exact_values(model: Model, samples: Iterable[Any], limit: int | None = None) -> Exact:
+def exact_values(
+    model: Model, samples: Iterable[Any], limit: int | None = None, *, stand_ins: Mapping[str, str] | None = None
+) -> Exact:
     """Returns a float model's values on up to 16 of these samples; on fewer where a model is large.
 
     Args:
         model: the float model.
         samples: as `compare` takes them; of a model that keeps state, successive steps.
         limit: use at most so many examples.
+        stand_ins: output tensor → the tensor that is judged in its place.
 
     Raises:
         DataError: if samples do not fit the model, there are none, or no output depends on them in real numbers.
     """
-    graph, outputs = model.main, judged_outputs(model)
+    graph, outputs = model.main, judged_outputs(model, stand_ins or {})
     if not outputs:
         raise DataError("No output of the model is a real number or computed from one: there is no error to find.")
     names = computed(model)
     macs = sum(operators.macs(node, graph) for node in graph.nodes)
     bytes_each = sum(4 * math.prod(graph.tensors[name].shape) for name in names)
-    most = max(1, min(_MOST_EXAMPLES if macs < _MANY_MACS else _FEW_EXAMPLES, _MOST_BYTES // max(bytes_each, 1)))
+    most = max(1, min(MOST_EXAMPLES if macs < _MANY_MACS else _FEW_EXAMPLES, _MOST_BYTES // max(bytes_each, 1)))
     inputs, made = io_names(model)[0], [name for name in names if name not in graph.inputs]
     values: dict[str, list[np.ndarray]] = {name: [] for name in names}
     feeds: list[dict[str, np.ndarray]] = []

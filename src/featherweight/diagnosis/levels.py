@@ -18,6 +18,8 @@ from featherweight.operators.relevance import LARGEST_ORDINARY
 _MOST_COLUMNS = 64
 # Of one column, fewer values than this may be small by chance.
 _LEAST_ROWS = 8
+# An output at this ratio needs no repair; of columns in units of their spread, which leaves out what is constant.
+_ENOUGH_DB, _ENOUGH_COLUMNS_DB = 25.0, 15.0
 # Columns that vary by less than this part of the usual one are taken for constant.
 _LEAST_SPREAD = 1e-6
 
@@ -38,12 +40,15 @@ class Output:
     is_masked: bool = False
 
 
-def judged_outputs(model: Model) -> tuple[Output, ...]:
-    """Returns the outputs of a float model that are real numbers; for others, the nearest ones that they come from."""
+def judged_outputs(model: Model, stand_ins: Mapping[str, str]) -> tuple[Output, ...]:
+    """Returns the outputs of a float model that are real numbers; for others, the nearest ones that they come from.
+
+    `stand_ins` are judged in the place of outputs that a quantized model does not compute.
+    """
     graph, made, infinite = model.main, producers(model.main), holding_infinity(model.main)
     found: dict[str, Output] = {}
     for name, tensor in io_names(model)[1].items():
-        for real in _nearest_real(graph, tensor):
+        for real in _nearest_real(graph, stand_ins.get(tensor, tensor)):
             if real in found or (real not in made and real not in graph.inputs):
                 continue
             shape = graph.tensors[real].shape
@@ -98,6 +103,11 @@ class OutputLevel:
         return tuple(power_ratio_db(*pair) for pair in pairs) if self.spread.size > 1 else ()
 
     @property
+    def level_db(self) -> float:
+        """`ratio` in dB."""
+        return power_ratio_db(1.0, self.ratio)
+
+    @property
     def ratio(self) -> float:
         """Noise to signal as it counts: over all values, or, with columns, the mean of noise to spread over these."""
         if self.spread.size == 1:
@@ -147,6 +157,19 @@ class Level:
     def level_db(self) -> float:
         """`ratio` in dB: as `sqnr_db`, but of outputs with columns in units of each column's own spread."""
         return power_ratio_db(1.0, self.ratio)
+
+    @property
+    def enough_db(self) -> float:
+        """The level at which the output that has lost most needs no repair."""
+        return _ENOUGH_DB if self.worst is None or not self.worst.columns_db else _ENOUGH_COLUMNS_DB
+
+    @property
+    def is_enough(self) -> bool:
+        """True where no output needs repair."""
+        return all(
+            each.sqnr_db >= _ENOUGH_DB and (not each.columns_db or each.level_db >= _ENOUGH_COLUMNS_DB)
+            for each in self.outputs
+        )
 
 
 @dataclass

@@ -77,6 +77,13 @@ class Pair:
                 found.setdefault(node.inputs[0], found[node.outputs[0]])
         return found
 
+    @property
+    def stand_ins(self) -> dict[str, str]:
+        """Float output → the tensor that the quantized model returns in its place, such as what a softmax reads."""
+        ends = zip(self.float_graph.outputs, self.graph.outputs, strict=False)
+        meant = {theirs: self.meaning.get(ours, theirs) for theirs, ours in ends}
+        return {theirs: other for theirs, other in meant.items() if other != theirs}
+
     @cached_property
     def matches(self) -> Mapping[str, Node]:
         """Name of a float operator → the quantized model's operator that computes the same tensor in the same way."""
@@ -101,8 +108,8 @@ class Pair:
         for name in (*graph.inputs, *(name for node in graph.nodes for name in node.outputs if name)):
             if not graph.tensors[name].is_float:
                 continue
-            written = self._written(name)
-            if written is not None:
+            written = self.held(name)
+            if written is not None and not self._is_on_grid(name, written, read):
                 yield Place("activation", name, self.made.get(name), written)
             others: dict[QuantParams, list[str]] = {}
             for reader, params in read.get(name, ()):
@@ -112,11 +119,21 @@ class Pair:
                 is_all = written is None and len(others) == 1 and len(readers) == self._count_readers(name)
                 yield Place("activation", name, self.made.get(name), params, None if is_all else tuple(readers))
 
+    def _is_on_grid(self, name: str, written: QuantParams, read: Mapping[str, list[tuple[str, QuantParams]]]) -> bool:
+        """True for what is only picked from tensors that are on the same grid already."""
+        node = self.made.get(name)
+        op = None if node is None else lookup(node.op)
+        if node is None or op is None or not (op.picks or op.is_mover or op.moves_data):
+            return False
+        graph = self.float_graph
+        taken = [n for n in node.inputs if n and graph.tensors[n].is_float and not graph.tensors[n].is_constant]
+        return bool(taken) and all((node.name, written) in read.get(each, ()) for each in taken)
+
     def _count_readers(self, name: str) -> int:
         return sum(name in node.inputs for node in self.float_graph.nodes) + (name in self.float_graph.outputs)
 
-    def _written(self, name: str) -> QuantParams | None:
-        """Returns the parameters that the quantized model computes a tensor with; None where it does so in float."""
+    def held(self, name: str) -> QuantParams | None:
+        """Returns the parameters that the quantized model holds a fed or computed tensor with; None: in float."""
         node = self.matches.get(self.made[name].name) if name in self.made else None
         if node is None:
             return self._fed(name)

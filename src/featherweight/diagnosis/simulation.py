@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
+import numpy as np
+
 from featherweight.analysis.inspection import arithmetic
 from featherweight.diagnosis.exact import Exact
 from featherweight.diagnosis.levels import Level
@@ -35,7 +37,7 @@ class Simulation:
         left_out = {id(place) for place in exact_places}
         model, names = _rounding_model(self.pair, [p for p in self.pair.places if id(p) not in left_out])
         tensors = {output.tensor: names.get(output.tensor, output.tensor) for output in self.exact.outputs}
-        found: dict[str, list] = {name: [] for name in tensors}
+        found: dict[str, list[np.ndarray]] = {name: [] for name in tensors}
         with Session(model, outputs=list(dict.fromkeys(tensors.values()))) as session:
             for feed in self.exact.feeds:
                 session.invoke(feed)

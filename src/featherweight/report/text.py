@@ -91,12 +91,13 @@ def percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.0f} %"
 
 
-def _section(title: str, body: str) -> str:
+def section(title: str, body: str) -> str:
+    """Returns a body under an underlined title; nothing where the body is empty."""
     return f"{title}\n{'-' * len(title)}\n{body}" if body else ""
 
 
 def _lines(title: str, lines: Sequence[str]) -> str:
-    return _section(title, "\n".join(lines))
+    return section(title, "\n".join(lines))
 
 
 def _head(report: Report) -> str:
@@ -126,14 +127,14 @@ def _sizes(report: Report) -> str:
     for dtype in dtypes:
         old, new = before.constant_bytes.get(dtype, 0), after.constant_bytes.get(dtype, 0)
         rows.append((f"{dtype} constants", f"{old:,}", f"{new:,}", ""))
-    return _section("Sizes in bytes", table(("", "before", "after", "left"), rows, right=(1, 2, 3)))
+    return section("Sizes in bytes", table(("", "before", "after", "left"), rows, right=(1, 2, 3)))
 
 
 def _evaluations(report: Report) -> str:
     rows = [
         (name, e.metric, f"{e.value:.6g}", f"{e.standard_error:.2g}", e.count) for name, e in report.evaluations.items()
     ]
-    return _section("Task", table(("model", "metric", "value", "± error", "n"), rows, (2, 3, 4))) if rows else ""
+    return section("Task", table(("model", "metric", "value", "± error", "n"), rows, (2, 3, 4))) if rows else ""
 
 
 def _latency(report: Report) -> str:
@@ -142,16 +143,16 @@ def _latency(report: Report) -> str:
         for row in report.latency
     ]
     headers = ("model", "median", "10 %", "90 %", "ratio")
-    return _section("Latency in ms", table(headers, rows, (1, 2, 3, 4))) if rows else ""
+    return section("Latency in ms", table(headers, rows, (1, 2, 3, 4))) if rows else ""
 
 
 def _outputs(report: Report) -> str:
     rows = output_rows(report.outputs)
-    return _section("Outputs against the float model's", table(OUTPUT_HEADERS, rows, (1, 2, 3))) if rows else ""
+    return section("Outputs against the float model's", table(OUTPUT_HEADERS, rows, (1, 2, 3))) if rows else ""
 
 
 def _node_notes(title: str, notes: Sequence[NodeNote]) -> str:
-    return _section(title, table(NOTE_HEADERS, grouped(notes), (0,))) if notes else ""
+    return section(title, table(NOTE_HEADERS, grouped(notes), (0,))) if notes else ""
 
 
 def grouped(notes: Sequence[NodeNote]) -> list[tuple[int, str, str, str]]:
@@ -227,10 +228,10 @@ def _errors(report: Report) -> str:
         for e in report.errors[:_MOST_ROWS]
     ]
     headers = ("tensor", "kind", "operator", "dtype", "SQNR dB", "clipping", "largest")
-    return _section("Errors, worst first", table(headers, rows, (4, 5, 6))) if rows else ""
+    return section("Errors, worst first", table(headers, rows, (4, 5, 6))) if rows else ""
 
 
 def _tensors(report: Report) -> str:
     rows = [(shortened(t.name), t.op or "-", t.dtype, list(t.shape), t.quantization) for t in report.tensors]
     headers = ("tensor", "written by", "dtype", "shape", "quantization")
-    return _section("Quantized tensors", table(headers, rows)) if rows else ""
+    return section("Quantized tensors", table(headers, rows)) if rows else ""
