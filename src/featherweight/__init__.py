@@ -70,6 +70,7 @@ if TYPE_CHECKING:
         write,
     )
     from featherweight.tasks.load import load
+    from featherweight.tasks.optimize import Optimized, Step, optimize
     from featherweight.tasks.prune import Pruned, PrunedKernel, prune
     from featherweight.tasks.quantize import Quantized, equalize, quantize
     from featherweight.tasks.quantize_aware import quantize_aware
@@ -193,6 +194,11 @@ _HOMES = {
         "write",
     ),
     "tasks.load": ("load",),
+    "tasks.optimize": (
+        "Optimized",
+        "Step",
+        "optimize",
+    ),
     "tasks.prune": (
         "Pruned",
         "PrunedKernel",
@@ -269,6 +275,7 @@ __all__ = [
     "Node",
     "NodeNote",
     "OperatorRow",
+    "Optimized",
     "Oscillations",
     "OutputError",
     "OwnErrorRow",
@@ -296,6 +303,7 @@ __all__ = [
     "SparseOptimizer",
     "SparsityLog",
     "Stats",
+    "Step",
     "Stored",
     "StoredTensor",
     "Target",
@@ -326,6 +334,7 @@ __all__ = [
     "load",
     "load_scores",
     "load_stats",
+    "optimize",
     "paired_difference",
     "plan",
     "prune",

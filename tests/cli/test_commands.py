@@ -27,6 +27,7 @@ COMMANDS = (
     "curve",
     "sensitivity",
     "search",
+    "optimize",
     "recipes",
     "targets",
 )

@@ -26,7 +26,7 @@ RECORDS = {
     "Magnitudes", "Model", "Node", "NodeNote", "OutputError", "OperatorRow", "Plan", "PortRow", "Profile", "Pruned",
     "PrunedKernel",
     "QuantParams", "Quantized", "QuantizedModel", "QuantizedTensor", "Removed", "Report", "Schedule", "Score",
-    "Scores", "Signature",
+    "Scores", "Signature", "Step", "Optimized",
     "Stats", "Stored", "StoredTensor", "Target", "Tensor", "TensorError", "TensorRow", "TensorStats", "Tried",
     "Unfolded", "UnfoldedWeight", "Violation",
 }  # fmt: skip
@@ -146,6 +146,7 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Callabl
         "load": {"source": model},
         "load_scores": {"path": scores},
         "load_stats": {"path": recorded},
+        "optimize": {"source": model, "data": (x, y), "calibration": x, "min_sqnr_db": 5.0},
         "paired_difference": {"after": evaluation, "before": evaluation},
         "plan": {"model": model, "stats": stats},
         "prune": {"source": model, "sparsity": 0.5, "keep": ()},

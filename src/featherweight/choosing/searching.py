@@ -184,26 +184,14 @@ class _Search:
             return self.tried[key]
         candidate = self.bench.candidate(choice)
         model = integer_model(candidate)
-        raw, compressed = sizes_bytes(model)
-        row = Tried(
-            dict(choice), raw, compressed or 0, _decibels(self.predicted(choice)), _decibels(self._noise(model))
-        )
-        if self.before is not None:
-            after = self.bench.task.evaluate(model)
-            drop, error = drop_of(after, self.before)
-            row = replace(row, value=after.value, standard_error=after.standard_error, drop=drop, drop_error=error)
-        if self.budget.max_latency is not None or self.objective == "latency":
-            models = {"float": self.bench.model, "this": model}
-            row = replace(row, latency=benchmark(models, runs=_LATENCY_RUNS, progress=False)[1].ratio)
-        row = replace(row, misses=misses(row, self.budget))
+        needs_latency = self.budget.max_latency is not None or self.objective == "latency"
+        row = measured_file(self.bench, model, self.before, self.budget, needs_latency=needs_latency)
+        row = replace(row, choice=dict(choice), predicted_db=_decibels(self.predicted(choice)))
         self.tried[key] = row
         if self.best is None or self._rank(row) < self._rank(self.best):
             self.best = row
             self.keep(model, candidate.plan)
         return row
-
-    def _noise(self, model: Model) -> float:
-        return float(self.bench.noise(model).mean())
 
     def _rank(self, row: Tried) -> tuple[Any, ...]:
         """Returns what is smaller for the better of two."""
@@ -229,6 +217,23 @@ class _Search:
     def solved(self, noise: float) -> dict[str, str] | None:
         """Returns the smallest choice whose noise adds up to no more."""
         return chosen_forms(self.size, self.noise, noise)
+
+
+def measured_file(
+    bench: Bench, model: Model, before: Evaluation | None, budget: Budget, *, needs_latency: bool
+) -> Tried:
+    """Returns what a model comes to as a file: bytes, error and metric, and its latency where that is wanted."""
+    raw, compressed = sizes_bytes(model)
+    level = _decibels(float(bench.noise(model).mean()))
+    row = Tried({}, raw, compressed or 0, level, level)
+    if before is not None:
+        after = bench.task.evaluate(model)
+        drop, error = drop_of(after, before)
+        row = replace(row, value=after.value, standard_error=after.standard_error, drop=drop, drop_error=error)
+    if needs_latency:
+        models = {"float": bench.model, "this": model}
+        row = replace(row, latency=benchmark(models, runs=_LATENCY_RUNS, progress=False)[1].ratio)
+    return replace(row, misses=misses(row, budget))
 
 
 def _read(row: dict[str, Any]) -> Tried:

@@ -49,6 +49,7 @@ _ORDER = (
     "curve",
     "sensitivity",
     "search",
+    "optimize",
     "recipes",
     "targets",
 )

@@ -152,5 +152,77 @@ def search(
         raise typer.Exit(1)
 
 
+@command("featherweight optimize model.tflite -o small.tflite --calibration train.npz --data test.npz --max-drop 0.01")
+def optimize(
+    context: typer.Context,
+    model: Source,
+    output: Output,
+    calibration: Calibration,
+    data: Data = None,
+    metric: Metric = "accuracy",
+    objective: Annotated[Objective, typer.Option(help="What is least among files that fit.")] = Objective.bytes,
+    max_drop: Annotated[float | None, typer.Option(min=0, help="Of the metric below the float model's.")] = None,
+    confidence: Annotated[float, typer.Option(min=0, help="Count the drop with so many standard errors on top.")] = 0.0,
+    max_bytes: Annotated[int | None, typer.Option(min=1, help="Of the file.")] = None,
+    max_latency: Annotated[float | None, typer.Option(help="Fraction of the float model's, here.")] = None,
+    min_sqnr: Annotated[float | None, typer.Option(metavar="DB", help="Of the outputs, on held-out samples.")] = None,
+    target: Target = "litert",
+    samples: Limit = None,
+    train: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Samples to train on as the last resort, by distillation.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Of that training.")] = 3,
+    resume: Folder = None,
+    plan_out: Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan.")] = None,
+    input_shape: InputShape = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go from float16 to trained integers, measured.
+
+    It stops where the budget is kept. Where nothing keeps it, the nearest file is written, and the exit status is 1.
+    """
+    from featherweight import tflite
+    from featherweight.tasks.optimize import optimize as run
+
+    if data is None:
+        refuse_idle(context, "without --data", "metric", "samples", "max_drop", "confidence")
+    if train is None:
+        refuse_idle(context, "without --train", "epochs")
+    if objective is Objective.accuracy:
+        raise typer.BadParameter("the most accurate file is the float one; choose bytes or latency.")
+    check_outputs(output, plan_out, sources=[model])
+    lowered = open_lowered(model, input_shape, calibration, unroll=True)
+    found = run(
+        lowered,
+        None if data is None else open_data(data, lowered.model, labels=True),
+        calibration=open_data(calibration, lowered.model).samples,
+        metric=metric,
+        objective=objective.value,
+        max_drop=max_drop,
+        confidence=confidence,
+        max_bytes=max_bytes,
+        max_latency=max_latency,
+        min_sqnr_db=min_sqnr,
+        target=target,
+        limit=samples,
+        train=None if train is None else open_data(train, lowered.model).samples,
+        epochs=epochs,
+        folder=resume,
+    )
+    tflite.save(found.model, output)
+    if plan_out is not None:
+        found.plan.save(plan_out)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        from featherweight.report.choices import STEP_HEADERS, step_rows
+
+        print_table("Steps", STEP_HEADERS, step_rows(found.steps), right=(1, 2, 3, 4, 5))
+        said = "keeps the budget" if found.fits else "misses the budget by least"
+        say(f"{output}: {found.best.file_bytes:,} bytes, made by step '{found.name}', which {said}.")
+    if not found.fits:
+        raise typer.Exit(1)
+
+
 def _listed(value: str) -> list[str]:
     return [part.strip() for part in value.split(",") if part.strip()]

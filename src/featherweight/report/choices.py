@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
+from typing import Protocol
 
 from featherweight.choosing.scores import IMPOSSIBLE, Scores
 from featherweight.choosing.searching import Found, Tried
@@ -11,6 +13,7 @@ from featherweight.errors import listed
 from featherweight.report.text import shortened
 
 SCORE_HEADERS = ("part", "form", "SQNR dB", "saved bytes", "drop", "drop but for it", "stays float")
+STEP_HEADERS = ("step", "bytes", "deflated", "SQNR dB", "drop", "latency", "what then")
 FRONT_HEADERS = ("bytes", "predicted dB", "SQNR dB", "drop", "latency", "forms")
 
 
@@ -37,6 +40,39 @@ def front_rows(found: Found) -> list[tuple[str, ...]]:
         )
         for row in found.front
     ]
+
+
+class StepLike(Protocol):
+    """A step of `tasks.optimize`."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def measured(self) -> Tried | None:
+        """What was measured of its file."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """Why the flow went on."""
+        ...
+
+
+def step_rows(steps: Sequence[StepLike]) -> list[tuple[str, ...]]:
+    """Returns the steps of a flow as rows under `STEP_HEADERS`."""
+    rows: list[tuple[str, ...]] = []
+    for step in steps:
+        row = step.measured
+        if row is None:
+            rows.append((step.name, "-", "-", "-", "-", "-", step.reason))
+            continue
+        sizes = f"{row.file_bytes:,}", f"{row.compressed_bytes:,}", f"{row.sqnr_db:.1f}"
+        latency = "-" if row.latency is None else f"{row.latency:.2f}"
+        rows.append((step.name, *sizes, _with_error(row.drop, row.drop_error), latency, step.reason))
+    return rows
 
 
 def summary(found: Found) -> str:

@@ -22,7 +22,7 @@ from featherweight.repair.improve import check_improvable, divided
 from featherweight.targets import target as targets
 from featherweight.tasks.load import load_with_notes, peeked
 
-_FORMS = ("int8", "w4a8", "int16x8", "float32")
+FORMS = ("int8", "w4a8", "int16x8", "float32")
 _SCORES = "scores.json"
 
 
@@ -73,8 +73,8 @@ def sensitivity(
         DataError: for samples that are too few or do not fit.
     """
     forms = check_forms(forms)
-    bench = _bench(source, data, calibration, metric, target, limit, input_shapes, progress=progress)
-    with _locked(folder) as held:
+    bench = bench_of(source, data, calibration, metric, target, limit, input_shapes, progress=progress)
+    with locked(folder) as held:
         return measured(bench, forms, path=None if held is None else held / _SCORES, with_task=task)
 
 
@@ -107,7 +107,7 @@ def search(
     max_compressed_bytes: int | None = None,
     max_latency: float | None = None,
     min_sqnr_db: float | None = None,
-    forms: Sequence[str] = _FORMS,
+    forms: Sequence[str] = FORMS,
     target: str | Path | targets.Target = "litert",
     limit: int | None = None,
     folder: str | Path | None = None,
@@ -143,13 +143,13 @@ def search(
     forms = check_forms(forms)
     budget = Budget(max_drop, confidence, max_bytes, max_compressed_bytes, max_latency, min_sqnr_db)
     check_budget(budget, objective, has_metric=as_dataset(data) is not None)
-    bench = _bench(source, data, calibration, metric, target, limit, input_shapes, progress=progress)
-    with _locked(folder) as held:
+    bench = bench_of(source, data, calibration, metric, target, limit, input_shapes, progress=progress)
+    with locked(folder) as held:
         scores = measured(bench, forms, path=None if held is None else held / _SCORES)
         return searched(bench, scores, budget, objective, held)
 
 
-def _bench(
+def bench_of(
     source: Any,
     data: Any,
     calibration: Iterable[Any],
@@ -160,6 +160,11 @@ def _bench(
     *,
     progress: bool,
 ) -> Bench:
+    """Returns a model with the samples that it is calibrated and judged by, and its task.
+
+    Raises:
+        DataError: if samples are too few or do not fit, or the metric is not the same twice.
+    """
     first, samples = peeked(calibration)
     target = targets.load(target)
     lowered = load_with_notes(source, unroll=True, samples=first, input_shapes=input_shapes).model
@@ -195,7 +200,7 @@ def _check_repeatable(task: Task, model: Model) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: str | Path | None) -> Generator[Path | None]:
+def locked(folder: str | Path | None) -> Generator[Path | None]:
     """Gives the folder, made where it is missing, which no other process uses meanwhile."""
     if folder is None:
         yield None
