@@ -9,11 +9,13 @@ from tests.analysis.small_models import CLASSES, FEATURES, classifier, features,
 
 from featherweight import tflite
 from featherweight.analysis import compare
+from featherweight.analysis.borders import stored_numbers
 from featherweight.errors import DataError, RecipeError, UnsupportedOp
 from featherweight.graph import constant, replace_graph
 from featherweight.graph.numerics import dequantize, quantize
 from featherweight.operators import profiles
 from featherweight.runtime import run
+from featherweight.runtime.litert import Session
 from featherweight.tasks import quantize as pipeline
 
 
@@ -148,6 +150,50 @@ def test_own_error_is_that_of_quantizing_the_float_values(quantized):
     error = np.float64(values) - dequantize(quantize(values, params), params)
     expected = 10 * math.log10(np.square(np.float64(values)).sum() / np.square(error).sum())
     assert row.own_sqnr_db == pytest.approx(expected, rel=1e-6)
+
+
+def test_an_operator_s_own_error_is_told_from_what_it_inherits(quantized):
+    x = features(40)
+    rows = by_name(compare(classifier(), quantized, x))
+    row, graph = rows["output", "scores"], quantized.main
+    with Session(classifier(), outputs=["hidden", "logits"]) as session:
+        exact = session.run(x)
+    hidden, logits = (exact[name].astype(np.float64) for name in ("hidden", "logits"))
+    weight, bias = (stored_numbers(graph.tensors[name], graph) for name in ("two/kernel", "two/bias"))
+    params = next(t.quant for t in graph.tensors.values() if t.quant and t.shape == (1, CLASSES))
+    computed = (hidden @ weight.T.astype(np.float64) + bias).astype(np.float32)
+    alone = dequantize(quantize(computed, params), params)
+    signal = np.square(logits).sum()
+    assert row.operator_sqnr_db == pytest.approx(10 * np.log10(signal / np.square(logits - alone).sum()), abs=0.05)
+    inherited = np.square(run(quantized, x) - alone.astype(np.float64)).sum()
+    assert row.inherited_sqnr_db == pytest.approx(10 * np.log10(signal / inherited), abs=0.1)
+    assert row.sqnr_db < row.operator_sqnr_db
+    assert row.layer == "logits"
+    assert rows["activation", "hidden"].operator_sqnr_db is not None
+    assert rows["weight", "one/kernel"].operator_sqnr_db is None
+
+
+def test_a_hybrid_operator_s_own_error():
+    model = pipeline.quantize(classifier(), "dynamic").model
+    rows = by_name(compare(classifier(), model, features(20)))
+    hidden = rows["activation", "hidden"]
+    assert hidden.operator_sqnr_db == pytest.approx(hidden.sqnr_db, abs=1e-3)  # it is the first
+    assert hidden.inherited_sqnr_db > 80
+    assert rows["output", "scores"].operator_sqnr_db > rows["output", "scores"].sqnr_db
+
+
+def test_the_worst_channel_is_found_where_the_whole_hides_it():
+    model = classifier()
+    sizes = np.array([100, 100, 0.5, 100, 100, 100], np.float32)
+    tensors = dict(model.main.tensors)
+    for name in ("two/kernel", "two/bias"):
+        values = np.asarray(tensors[name].array)
+        tensors[name] = constant(name, values * sizes.reshape(-1, *[1] * (values.ndim - 1)))
+    model = replace_graph(model, 0, replace(model.main, tensors=tensors))
+    small = pipeline.quantize(model, "int8", calibration=features(), progress=False).model
+    row = by_name(compare(model, small, features(40)))["output", "scores"]
+    assert row.worst_channel == 2
+    assert row.worst_channel_db < 15 < 30 < row.sqnr_db
 
 
 # ------------------------------------------------------------------------------------------------------ in profiles

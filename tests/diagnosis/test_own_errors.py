@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from tests.ptq.nets import INT8, add, concat, conv, dense, net, planned, recipe, samples, softmax, sqnr_db, weights
 
+from featherweight.analysis.places import Pair
 from featherweight.diagnosis.exact import Exact, exact_values
 from featherweight.diagnosis.own_errors import OwnError, own_errors
-from featherweight.diagnosis.places import Pair
 from featherweight.diagnosis.simulation import Simulation
 from featherweight.graph import Model
 from featherweight.graph.editor import with_constants

@@ -135,9 +135,12 @@ def compare(
 ) -> None:
     """Show every tensor's error, worst first.
 
-    SQNR is in dB; "own" is the part from rounding and clipping this very tensor: where it is much better than the
-    SQNR, the error comes from earlier operators. Errors are mean squares, split into what clipping and what
-    rounding (all the rest) contribute.
+    SQNR is in dB; "own" is the part from rounding and clipping this very tensor, "operator" that of its operator alone,
+    its weights included, and "inherited" what comes to it from earlier ones: the worse of the two says where to look.
+    "Channel" is the worst along the last axis (of weights: the one that has scales), of outputs the worst column.
+    Errors are mean squares, split into what clipping and what rounding (all the rest) contribute.
+
+    `featherweight diagnose` says what the causes are, and what each costs at the output.
 
     With --profile, what another arithmetic changes: the share of values that differ, and the largest difference in
     steps of the integers.
@@ -157,7 +160,8 @@ def compare(
     if profile:
         what = [f"{path} in {name}" for path, name in zip(what, reversed(profile), strict=True)]
     headers, cells = _differences(found) if profile else _errors(found)
-    print_table(f"{' against '.join(what)}, worst first", headers, _shown(cells, rows), right=range(4, 10))
+    right = range(4 if profile else 5, len(headers))
+    print_table(f"{' against '.join(what)}, worst first", headers, _shown(cells, rows), right=right)
     _say_rest(len(cells), rows)
 
 
@@ -167,12 +171,16 @@ def _errors(found: Sequence[TensorError]) -> tuple[Sequence[str], list[tuple[obj
 
     cells: list[tuple[object, ...]] = [
         (
-            shortened(e.name, 70),
+            shortened(e.name, 44),
+            shortened(e.layer, 28),
             e.kind,
             e.op,
             e.dtype,
             decibels(e.sqnr_db),
             decibels(e.own_sqnr_db),
+            decibels(e.operator_sqnr_db),
+            decibels(e.inherited_sqnr_db),
+            "-" if e.worst_channel is None else f"{decibels(e.worst_channel_db)} ({e.worst_channel})",
             f"{e.rounding_mse:.3g}",
             f"{e.clipping_mse:.3g}",
             f"{e.cosine:.5f}",
@@ -180,8 +188,9 @@ def _errors(found: Sequence[TensorError]) -> tuple[Sequence[str], list[tuple[obj
         )
         for e in found
     ]
-    quality = ("SQNR dB", "own dB", "rounding", "clipping", "cosine", "largest")
-    return ("tensor", "kind", "operator", "dtype", *quality), cells
+    levels = ("SQNR dB", "own dB", "operator dB", "inherited dB", "channel dB")
+    quality = (*levels, "rounding", "clipping", "cosine", "largest")
+    return ("tensor", "layer", "kind", "operator", "dtype", *quality), cells
 
 
 def _differences(found: Sequence[TensorError]) -> tuple[Sequence[str], list[tuple[object, ...]]]:

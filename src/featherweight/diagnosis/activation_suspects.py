@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from featherweight.analysis.places import Place
 from featherweight.diagnosis.cause import Suspect, columns, extremes, indices, number, on_grid, without_mean
 from featherweight.diagnosis.evidence import Evidence
 from featherweight.diagnosis.exact import Runs
-from featherweight.diagnosis.places import Place
 from featherweight.diagnosis.rounding import rounded
 from featherweight.graph import Node, consumers
 from featherweight.graph.numerics import INTEGER_BITS, QuantParams, integer_range

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from featherweight.analysis.inspection import op_name
+from featherweight.analysis.places import Place
 from featherweight.diagnosis.activation_suspects import activation_suspects
 from featherweight.diagnosis.cause import REMEDIES, Cause, Suspect
 from featherweight.diagnosis.evidence import Evidence
 from featherweight.diagnosis.exact import Carrier
 from featherweight.diagnosis.levels import Level
 from featherweight.diagnosis.own_errors import Change, changes
-from featherweight.diagnosis.places import Place
 from featherweight.diagnosis.weight_suspects import weight_suspects
 from featherweight.errors import FeatherweightError
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from featherweight.analysis.inspection import arithmetic, op_name
+from featherweight.analysis.places import Pair, Place
 from featherweight.diagnosis.cause import Cause
 from featherweight.diagnosis.evidence import Evidence, gathered
 from featherweight.diagnosis.exact import Exact
@@ -14,7 +15,6 @@ from featherweight.diagnosis.explaining import explanations, merged
 from featherweight.diagnosis.kernels import kernel_causes
 from featherweight.diagnosis.levels import Level
 from featherweight.diagnosis.own_errors import MOST_CARRIED, own_errors
-from featherweight.diagnosis.places import Pair, Place
 from featherweight.diagnosis.sequences import state_causes
 from featherweight.diagnosis.simulation import Simulation
 from featherweight.diagnosis.whole import check_is_same, front_end_causes, saturation_causes, shift_causes

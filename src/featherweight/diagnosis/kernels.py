@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from featherweight.analysis.inspection import arithmetic
+from featherweight.analysis.places import Pair, Place
 from featherweight.diagnosis.behind import alone
 from featherweight.diagnosis.cause import Cause, number
 from featherweight.diagnosis.evidence import Evidence
 from featherweight.diagnosis.exact import Carrier, Exact, Runs
 from featherweight.diagnosis.explaining import cause_at, sized
 from featherweight.diagnosis.levels import Level
-from featherweight.diagnosis.places import Pair, Place
 from featherweight.diagnosis.rounding import quantized_operator, rounded
 from featherweight.errors import FeatherweightError
 from featherweight.graph import Node, Tensor, constant

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from featherweight.analysis.inspection import op_name
+from featherweight.analysis.places import Pair, Place
 from featherweight.analysis.tensor_errors import power_ratio_db
 from featherweight.diagnosis.exact import Carrier, Exact, Runs
 from featherweight.diagnosis.levels import Level
-from featherweight.diagnosis.places import Pair, Place
 from featherweight.diagnosis.rounding import changed_values, with_weights
 from featherweight.errors import FeatherweightError
 from featherweight.runtime.progress import track

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from featherweight.analysis.borders import takes_integers
+from featherweight.analysis.places import Pair, Place
 from featherweight.diagnosis.behind import alone
 from featherweight.diagnosis.exact import Exact, Runs
-from featherweight.diagnosis.places import Pair, Place
 from featherweight.graph import Graph, Model, Node, Tensor, constant, replace_graph
 from featherweight.graph.numerics import QuantParams, dequantize, quantize
 from featherweight.operators.families.quantize import conversion

@@ -7,15 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from featherweight.analysis.inspection import arithmetic
+from featherweight.analysis.alone import as_quantized, converted
+from featherweight.analysis.places import Pair, Place
 from featherweight.diagnosis.exact import Exact
 from featherweight.diagnosis.levels import Level
-from featherweight.diagnosis.places import Pair, Place
-from featherweight.graph import Graph, Model, Node, Tensor
+from featherweight.graph import Graph, Model
 from featherweight.graph.editor import Editor
-from featherweight.graph.numerics import QuantParams
 from featherweight.operators import lookup
-from featherweight.operators.families.quantize import conversion
 from featherweight.runtime.litert import Session
 
 
@@ -58,7 +56,7 @@ def _rounding_model(pair: Pair, places: Iterable[Place]) -> tuple[Model, dict[st
 
     def convert(place: Place) -> None:
         if place.params is not None:
-            new = _converted(edit, place.tensor, place.params)
+            new = converted(edit, place.tensor, place.params)
             rounded.update(((place.tensor, reader), new) for reader in place.readers or ("",))
 
     for name in graph.inputs:
@@ -69,7 +67,7 @@ def _rounding_model(pair: Pair, places: Iterable[Place]) -> tuple[Model, dict[st
         inputs = tuple(rounded.get((name, node.name), rounded.get((name, ""), name)) for name in node.inputs)
         weights = {place.tensor for place in mine if place.kind == "weight"}
         if any(place.kind == "operator" for place in mine):
-            edit.nodes.append(_as_quantized(pair, edit, node, inputs))
+            edit.nodes.append(as_quantized(pair, edit, node, inputs))
         else:
             given = {i: pair.rounded_weight(node, i) for i, name in enumerate(node.inputs) if name in weights}
             new = {i: edit.constant(node.inputs[i], values) for i, values in given.items() if values is not None}
@@ -86,38 +84,3 @@ def _called(pair: Pair) -> tuple[Graph, ...]:
     """Returns the graphs that operators call: the quantized model's, where one of these operators rounds."""
     rounding = [place.node for place in pair.places if place.kind == "operator" and place.node is not None]
     return (pair.after if any(lookup(node.op).calls for node in rounding) else pair.before).graphs[1:]
-
-
-def _converted(edit: Editor, name: str, params: QuantParams) -> str:
-    tensor = replace(edit.tensors[name], file_name=None, data=None)
-    integers = edit.add(replace(tensor, name=f"{name}/integers", dtype=params.dtype, quant=params))
-    real = edit.add(replace(tensor, name=f"{name}/rounded"))
-    steps = [edit.tensors[each] for each in (name, integers, real)]
-    edit.nodes += [conversion(*steps[:2]), conversion(*steps[1:])]
-    return real
-
-
-def _as_quantized(pair: Pair, edit: Editor, node: Node, inputs: tuple[str, ...]) -> Node:
-    """Returns the quantized model's operator, which reads float activations, in the float graph."""
-    match = pair.matches[node.name]
-
-    def constant_of(name: str) -> str:
-        tensor: Tensor = pair.graph.tensors[name]
-        if tensor.quant is not None and tensor.quant.scale_tensor is not None:
-            scales = edit.add(pair.graph.tensors[tensor.quant.scale_tensor])
-            tensor = replace(tensor, quant=replace(tensor.quant, scale_tensor=scales))
-        return edit.add(tensor)
-
-    read = list(inputs) + [""] * (len(match.inputs) - len(inputs))
-    for position, name in enumerate(match.inputs):
-        if name and pair.graph.tensors[name].is_constant:
-            read[position] = constant_of(name)
-    return replace(match, inputs=tuple(read), outputs=node.outputs)
-
-
-def is_supported(pair: Pair) -> bool:
-    """True where every operator that the quantized model rounds in was found in the float model."""
-    matched = {id(node) for node in pair.matches.values()}
-    return all(
-        id(node) in matched or arithmetic(node, pair.graph) not in ("integer", "hybrid") for node in pair.graph.nodes
-    )

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from featherweight.analysis.places import Place
 from featherweight.diagnosis.cause import Suspect, columns, indices, number, without_mean
 from featherweight.diagnosis.evidence import Evidence
 from featherweight.diagnosis.exact import Runs
-from featherweight.diagnosis.places import Place
 from featherweight.graph import Node, constant
 from featherweight.graph.numerics import INTEGER_BITS
 from featherweight.operators import lookup

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from featherweight.analysis.places import Pair, Place
 from featherweight.analysis.tensor_errors import power_ratio_db
 from featherweight.calibration import Stats
 from featherweight.diagnosis.cause import Cause, columns, number
@@ -15,7 +16,6 @@ from featherweight.diagnosis.evidence import Evidence
 from featherweight.diagnosis.exact import Exact
 from featherweight.diagnosis.explaining import cause_at, sized
 from featherweight.diagnosis.levels import Level
-from featherweight.diagnosis.places import Pair, Place
 from featherweight.errors import DataError
 from featherweight.graph import Model, Node, producers
 from featherweight.operators import lookup

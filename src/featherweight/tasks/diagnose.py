@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from featherweight import tflite
+from featherweight.analysis.places import Pair
 from featherweight.arguments import checked, choice, count, flag, shapes, stream, text
 from featherweight.calibration import Stats, calibrate, needs_histogram
 from featherweight.diagnosis.cause import Cause
@@ -16,7 +17,6 @@ from featherweight.diagnosis.exact import MOST_EXAMPLES, exact_values
 from featherweight.diagnosis.finding import Found, found_causes, ordered
 from featherweight.diagnosis.levels import Level
 from featherweight.diagnosis.own_errors import MOST_CARRIED, OwnError
-from featherweight.diagnosis.places import Pair
 from featherweight.diagnosis.whole import coverage_causes
 from featherweight.errors import DataError
 from featherweight.graph import Model
