@@ -185,3 +185,12 @@ def test_a_folder_in_use_is_refused(model, tmp_path):
 def test_a_form_that_there_is_not_is_named(model):
     with pytest.raises(fw.RecipeError, match=r"'int7' is no form \(allowed: w4a8, int8"):
         fw.sensitivity(model, calibration=models.samples("convnet", 8), forms=["int7"], progress=False)
+
+
+def test_two_workers_measure_the_same_scores(model, labelled, tmp_path):
+    calibration = models.samples("convnet", 8)
+    paths = [tmp_path / str(jobs) for jobs in (1, 2)]
+    for path, jobs in zip(paths, (1, 2), strict=True):
+        fw.sensitivity(model, labelled, calibration=calibration, forms=["int8"], folder=path, jobs=jobs, progress=False)
+    one, two = ((path / "scores.json").read_bytes() for path in paths)
+    assert one == two

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from featherweight.repair.candidate import Candidate, Setting, integer_model, pl
 from featherweight.repair.judge import Judge
 from featherweight.runtime.progress import track
 from featherweight.runtime.sizes import sizes_bytes
+from featherweight.runtime.workers import mapped
 from featherweight.tflite import write
 from featherweight.version import package_version
 
@@ -109,7 +111,8 @@ def measured(
     *,
     path: Path | None = None,
     with_task: bool = False,
-    each: Callable[[Scores], None] | None = None,
+    jobs: int = 1,
+    engine: str = "processes",
 ) -> Scores:
     """Returns the scores of all parts in all forms that the target runs.
 
@@ -118,7 +121,8 @@ def measured(
         forms: names of `choosing.parts.FORMS`, the first of them is what all parts take for `Score.without`.
         path: where the scores are kept after each one; what is there already is not measured again.
         with_task: measure the metric of each, too, when it alone is quantized and when all but it is.
-        each: called after each score.
+        jobs: number of workers, as `runtime.workers.mapped` takes it; the scores are the same on any number.
+        engine: of these.
 
     Raises:
         RecipeError: if the file at `path` is about something else.
@@ -137,16 +141,18 @@ def measured(
     missing = [(p, f) for p, f in wanted if (row := scores.find(p.name, f)) is None or (is_task and row.drop is None)]
     before = task.evaluate(bench.model) if is_task and missing else None
     whole = _whole(bench, forms) if is_task and missing else None
-    for part, form in track(missing, "measuring", total=len(missing), enabled=setting.progress):
-        row = _score(bench, part, form)
-        if before is not None:
-            row = _with_drops(bench, row, form, before, whole)
+    work = partial(_scored, bench, before, whole)
+    results = mapped(work, missing, jobs=jobs, engine=engine)
+    for row in track(results, "measuring", total=len(missing), enabled=setting.progress):
         scores = scores.with_row(row)
         if path is not None:
             scores.save(path)
-        if each is not None:
-            each(scores)
     return scores
+
+
+def _scored(bench: Bench, before: Evaluation | None, whole: Mapping[str, str] | None, work: tuple[Part, str]) -> Score:
+    row = _score(bench, *work)
+    return row if before is None else _with_drops(bench, row, work[1], before, whole)
 
 
 def _score(bench: Bench, part: Part, form: str) -> Score:
@@ -171,7 +177,7 @@ def _whole(bench: Bench, forms: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _with_drops(bench: Bench, row: Score, form: str, before: Evaluation, whole: dict[str, str] | None) -> Score:
+def _with_drops(bench: Bench, row: Score, form: str, before: Evaluation, whole: Mapping[str, str] | None) -> Score:
     if row.noise == IMPOSSIBLE:
         return row
     alone = bench.task.evaluate(integer_model(bench.candidate({row.part: form})))

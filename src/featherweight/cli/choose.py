@@ -31,7 +31,18 @@ Limit = Annotated[int | None, typer.Option("--samples", min=1, help="Use at most
 Folder = Annotated[
     Path | None, typer.Option("--resume", metavar="DIR", help="Keep what is measured here, and go on from what is.")
 ]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes that measure side by side.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+
+
+class Engine(StrEnum):
+    """Where work is done."""
+
+    processes = "processes"
+    ray = "ray"
+
+
+EngineOption = Annotated[Engine, typer.Option(help="Processes of this machine, or the workers of a Ray cluster.")]
 
 
 class Objective(StrEnum):
@@ -53,6 +64,8 @@ def sensitivity(
     target: Target = "litert",
     samples: Limit = None,
     resume: Folder = None,
+    jobs: Jobs = 1,
+    engine: EngineOption = Engine.processes,
     input_shape: InputShape = None,
     as_json: AsJson = False,
 ) -> None:
@@ -74,6 +87,8 @@ def sensitivity(
         target=target,
         limit=samples,
         folder=resume,
+        jobs=jobs,
+        engine=engine.value,
     )
     if as_json:
         print_json(scores.to_json())
@@ -104,6 +119,8 @@ def search(
     samples: Limit = None,
     resume: Folder = None,
     plan_out: Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan.")] = None,
+    jobs: Jobs = 1,
+    engine: EngineOption = Engine.processes,
     input_shape: InputShape = None,
     as_json: AsJson = False,
 ) -> None:
@@ -135,6 +152,8 @@ def search(
         target=target,
         limit=samples,
         folder=resume,
+        jobs=jobs,
+        engine=engine.value,
     )
     tflite.save(found.model, output)
     if plan_out is not None:

@@ -27,6 +27,7 @@ from featherweight.runtime.samples import checked_arrays, input_tensors
 # kernels.
 RESOLVERS = {"auto": "AUTO", "no_delegate": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "reference": "BUILTIN_REF"}
 _USUAL_THREADS = 8
+THREADS_VARIABLE = "FEATHERWEIGHT_THREADS"
 # More are of no use on any machine, and each takes memory of its own.
 MOST_THREADS = 1024
 # From this many classes on, the sum of the reference kernel's int8 SOFTMAX can leave its fixed-point range,
@@ -42,7 +43,13 @@ _notice_seen = False
 
 
 def default_threads() -> int:
-    """Returns the number of threads to use: the processors that this process may use, at most 8."""
+    """Returns the number of threads to use: the processors that this process may use, at most 8.
+
+    The environment variable ``FEATHERWEIGHT_THREADS`` says another number.
+    """
+    wish = os.environ.get(THREADS_VARIABLE, "")
+    if wish.isdecimal() and 1 <= int(wish) <= MOST_THREADS:
+        return int(wish)
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(usable, _USUAL_THREADS)
 

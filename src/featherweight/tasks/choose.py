@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from featherweight.analysis.evaluation import MetricLike
-from featherweight.arguments import as_given, checked, choice, count, flag, number, path, several, shapes, stream, text
+from featherweight.arguments import as_given, checked, choice, count, flag, number, several, shapes, stream, text
+from featherweight.arguments import path as path_of
 from featherweight.choosing.parts import check_forms
 from featherweight.choosing.scores import Scores
 from featherweight.choosing.searching import Budget, Found, check_budget, searched
@@ -19,6 +20,7 @@ from featherweight.graph import Model
 from featherweight.passes.substitutes import substituted
 from featherweight.repair.candidate import Setting
 from featherweight.repair.improve import check_improvable, divided
+from featherweight.runtime.workers import ENGINES
 from featherweight.targets import target as targets
 from featherweight.tasks.load import load_with_notes, peeked
 
@@ -32,7 +34,9 @@ _SCORES = "scores.json"
     forms=several(text, at_least=1),
     limit=count(way="Data go to data=."),
     task=flag,
-    folder=path,
+    folder=path_of,
+    jobs=count(),
+    engine=choice(*ENGINES),
     input_shapes=shapes,
     progress=flag,
 )
@@ -47,6 +51,8 @@ def sensitivity(
     limit: int | None = None,
     task: bool = True,
     folder: str | Path | None = None,
+    jobs: int = 1,
+    engine: str = "processes",
     input_shapes: Any = None,
     progress: bool = True,
 ) -> Scores:
@@ -65,6 +71,8 @@ def sensitivity(
         limit: use at most so many labelled samples.
         task: measure the metric, too.
         folder: where scores are kept (``scores.json``); what is there is not measured again.
+        jobs: processes that measure side by side; the scores are the same on any number.
+        engine: ``processes``, or ``ray`` for the workers of a Ray cluster.
         input_shapes: as in `load`.
         progress: show progress on a terminal.
 
@@ -75,7 +83,9 @@ def sensitivity(
     forms = check_forms(forms)
     bench = bench_of(source, data, calibration, metric, target, limit, input_shapes, progress=progress)
     with locked(folder) as held:
-        return measured(bench, forms, path=None if held is None else held / _SCORES, with_task=task)
+        return measured(
+            bench, forms, path=None if held is None else held / _SCORES, with_task=task, jobs=jobs, engine=engine
+        )
 
 
 @checked(
@@ -90,7 +100,9 @@ def sensitivity(
     max_latency=number(0, open_at="low"),
     min_sqnr_db=number(),
     limit=count(way="Data go to data=."),
-    folder=path,
+    folder=path_of,
+    jobs=count(),
+    engine=choice(*ENGINES),
     input_shapes=shapes,
     progress=flag,
 )
@@ -111,6 +123,8 @@ def search(
     target: str | Path | targets.Target = "litert",
     limit: int | None = None,
     folder: str | Path | None = None,
+    jobs: int = 1,
+    engine: str = "processes",
     input_shapes: Any = None,
     progress: bool = True,
 ) -> Found:
@@ -133,6 +147,8 @@ def search(
         limit: use at most so many labelled samples.
         folder: where scores, the best file so far and what was tried are kept; the same call goes on from there, and
             another budget asks the same scores.
+        jobs: processes that measure side by side; the scores are the same on any number.
+        engine: ``processes``, or ``ray`` for the workers of a Ray cluster.
         input_shapes: as in `load`.
         progress: show progress on a terminal.
 
@@ -145,7 +161,8 @@ def search(
     check_budget(budget, objective, has_metric=as_dataset(data) is not None)
     bench = bench_of(source, data, calibration, metric, target, limit, input_shapes, progress=progress)
     with locked(folder) as held:
-        scores = measured(bench, forms, path=None if held is None else held / _SCORES)
+        path = None if held is None else held / _SCORES
+        scores = measured(bench, forms, path=path, jobs=jobs, engine=engine)
         return searched(bench, scores, budget, objective, held)
 
 
