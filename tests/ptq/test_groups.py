@@ -68,7 +68,7 @@ def decibels(model: Model, quantized: Model) -> dict[str, float]:
 @pytest.mark.parametrize("name", JOINS)
 def test_a_narrow_tensor_keeps_its_grid_beside_wide_ones(name: str, recipe: str) -> None:
     model = joined(JOINS[name], ["j"])
-    decided, quantized = planned(model, recipe)
+    decided, quantized = planned(model, recipe, integers=True)
     assert decided.params["n"].scale[0] * 16 < decided.params["j"].scale[0] == decided.params["v"].scale[0]
     assert list(decided.edges.values()) == [decided.params["j"]]
     found = decibels(model, quantized)
@@ -98,7 +98,7 @@ def test_a_tensor_shares_the_grid_of_the_narrower_one() -> None:
         layer("CONCATENATION", ("n", "y"), {"i": (1, 32)}, axis=1),
         layer("CONCATENATION", ("n", "v"), {"j": (1, 32)}, axis=1),
     ]
-    decided, _ = planned(joined(concatenations, ["i", "j"]))
+    decided, _ = planned(joined(concatenations, ["i", "j"]), integers=True)
     assert decided.params["n"] == decided.params["i"] == decided.params["y"] != decided.params["j"]
 
 
@@ -154,12 +154,23 @@ HEADS: dict[str, list[Layer]] = {
 @pytest.mark.parametrize("name", HEADS)
 def test_a_part_that_an_output_s_grid_hides_is_named(name: str) -> None:
     built = joined(HEADS[name], ["j"])
-    decided, _ = planned(built)
+    decided, _ = planned(built, integers=True)
     (note,) = [note for note in decided.notes if "unlike range" in note]
     assert note.startswith("output 'j' mixes parts of unlike range: ")
     assert "'n' (0 to " in note
     assert "'v'" not in note
     assert not [note for note in planned(built, "int16x8")[0].notes if "unlike range" in note]
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_parts_of_unlike_range_are_joined_in_float_at_a_float_output(name: str) -> None:
+    built = joined(HEADS[name], ["j"])
+    decided, _ = planned(built)
+    assert set(decided.kept_float) == {node.name for node, _ in HEADS[name]}
+    assert all("to one output: in float each keeps its steps" in reason for reason in decided.kept_float.values())
+    assert decided.params["n"].scale[0] * 16 < decided.params["v"].scale[0]
+    assert not [note for note in decided.notes if "unlike range" in note]
+    assert not planned(built, io="int8")[0].kept_float
 
 
 def test_an_output_that_is_chosen_beside_a_constant() -> None:

@@ -20,6 +20,8 @@ from featherweight.ptq.ranges import Ranges
 _MUCH_WIDER = {"int8": 4.0, "int16": 32.0}
 # Below so many steps, 15 dB are left of a part of an output at best.
 _FEWEST_STEPS = 8
+# The same where float costs no more than a conversion of the parts instead of the whole.
+_FEWEST_STEPS_OF_FLOAT = 32
 
 Links = list[tuple[str, str]]
 
@@ -107,18 +109,41 @@ def notes_on_parts(graph: Graph, ranges: Ranges, params: Mapping[str, QuantParam
     """Returns a note for each output that joins parts of unlike range, if its grid leaves hardly anything of one."""
     notes: list[str] = []
     for output in dict.fromkeys(graph.outputs):
-        if output not in params:
-            continue
-        step = params[output].scale[0]
-        spans = {name: ranges.of(name, params[output].dtype) for name in _parts(output, graph, ranges, params)}
-        hidden = {name: span for name, span in spans.items() if 0 < span[1] - span[0] < _FEWEST_STEPS * step}
-        if hidden:
+        if hidden := _hidden(output, graph, ranges, params, _FEWEST_STEPS):
             parts = listed([f"'{name}' ({low:.3g} to {high:.3g})" for name, (low, high) in hidden.items()], 3)
             notes.append(
-                f"output '{output}' mixes parts of unlike range: in steps of {step:.3g}, hardly anything is left of "
-                f"{parts}; give them an output of their own"
+                f"output '{output}' mixes parts of unlike range: in steps of {params[output].scale[0]:.3g}, hardly "
+                f"anything is left of {parts}; give them an output of their own"
             )
     return notes
+
+
+def unlike_tails(graph: Graph, ranges: Ranges, params: Mapping[str, QuantParams]) -> list[tuple[Node, str]]:
+    """Returns the operators that join parts of unlike range at an output, with the reason to keep them float there.
+
+    What is joined has its own steps then, and the operators only copy.
+    """
+    found: dict[str, tuple[Node, str]] = {}
+    for output in dict.fromkeys(graph.outputs):
+        if hidden := _hidden(output, graph, ranges, params, _FEWEST_STEPS_OF_FLOAT):
+            reason = f"it brings '{next(iter(hidden))}' and wider ranges to one output: in float each keeps its steps"
+            waiting = [output]
+            while waiting:
+                node = ranges.made[waiting.pop()]
+                parts = [name for name in _tied(node, graph, params) if _parts(name, graph, ranges, params)]
+                found[node.name] = node, reason
+                waiting += parts
+    return list(found.values())
+
+
+def _hidden(
+    output: str, graph: Graph, ranges: Ranges, params: Mapping[str, QuantParams], steps: int
+) -> dict[str, tuple[float, float]]:
+    """Returns the parts of an output that have less than so many steps on its grid, with their ranges."""
+    if output not in params:
+        return {}
+    spans = {name: ranges.of(name, params[output].dtype) for name in _parts(output, graph, ranges, params)}
+    return {name: span for name, span in spans.items() if 0 < span[1] - span[0] < steps * params[output].scale[0]}
 
 
 def _parts(name: str, graph: Graph, ranges: Ranges, params: Mapping[str, QuantParams]) -> list[str]:
@@ -127,11 +152,15 @@ def _parts(name: str, graph: Graph, ranges: Ranges, params: Mapping[str, QuantPa
     op = operators.lookup(node.op) if node is not None else None
     if node is None or op is None or not op.is_mover:
         return []
-    tied = [
-        t.name for i, t in graph.float_inputs(node) if i in op.same_scale and not t.is_constant and t.name in params
-    ]
+    tied = _tied(node, graph, params)
     deeper = [_parts(part, graph, ranges, params) or ([part] if len(tied) > 1 else []) for part in tied]
     return list(dict.fromkeys(part for parts in deeper for part in parts))
+
+
+def _tied(node: Node, graph: Graph, params: Mapping[str, QuantParams]) -> list[str]:
+    """Returns the computed inputs of a node that its output's parameters are for, too."""
+    tied = operators.lookup(node.op).same_scale
+    return [t.name for i, t in graph.float_inputs(node) if i in tied and not t.is_constant and t.name in params]
 
 
 def _joins(node: Node, graph: Graph) -> bool:

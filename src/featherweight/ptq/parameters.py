@@ -21,8 +21,9 @@ from featherweight.ptq import recurrent
 from featherweight.ptq.fitness import unfaithful, unfit
 from featherweight.ptq.forms.decisions import Forms, freed_form
 from featherweight.ptq.forms.following import stored_types
+from featherweight.ptq.forms.islands import is_named
 from featherweight.ptq.forms.nodes import real_tensors, weight_roles
-from featherweight.ptq.groups import fixed_outputs, integer_nodes, notes_on_parts, tied_groups
+from featherweight.ptq.groups import fixed_outputs, integer_nodes, notes_on_parts, tied_groups, unlike_tails
 from featherweight.ptq.partners import MOST_STEPS, Partners, is_blank
 from featherweight.ptq.plan import edge
 from featherweight.ptq.ranges import Ranges
@@ -89,6 +90,8 @@ class ParameterPlanner:
             self.plan_activations()
             if self.is_free and (rejected := self.slowed_by_zero_points()):
                 return rejected
+            if self.is_free and self.io == "float32" and (rejected := self.mixing_parts()):
+                return rejected
             coarse = unfaithful(self.graph, self.ranges.stats, self.forms, self.params, self.edges, self.target)
             self.too_wide = frozenset(node.inputs[0] for node, _ in coarse if self.has_curve(node)) - self.tight
             if self.too_wide:
@@ -117,6 +120,11 @@ class ParameterPlanner:
             for name in [next((n for n in (*node.inputs, *node.outputs) if n in unbounded), None)]
             if name is not None
         ]
+
+    def mixing_parts(self) -> list[tuple[Node, str]]:
+        """Returns the integer operators that join parts of unlike range at an output, unless a rule names them."""
+        found = unlike_tails(self.graph, self.ranges, self.params) if self.ranges.stats else []
+        return [each for each in found if self.forms.activation(each[0]) and not is_named(self.forms, each[0])]
 
     def slowed_by_zero_points(self) -> list[tuple[Node, str]]:
         """Returns products that the delegate leaves to a slow kernel because an operand's zero point is not 0."""

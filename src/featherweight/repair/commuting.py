@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
@@ -17,8 +17,8 @@ Rule = Callable[[Books, Node], list[np.ndarray] | None]
 KINDS = ("conv", "depthwise", "dense", "transposed")
 
 
-def freedom(graph: Graph) -> Freedom:
-    """Returns which factors the channels of a float graph may have."""
+def freedom(graph: Graph, loose: Collection[str] = ()) -> Freedom:
+    """Returns which factors the channels of a float graph may have; those of `loose` outputs are undone behind it."""
     books, read = Books(graph, Labeling(graph)), consumers(graph)
     for name in graph.inputs:
         if graph.tensors[name].is_float:
@@ -26,7 +26,7 @@ def freedom(graph: Graph) -> Freedom:
     for node in graph.nodes:
         _follow(books, node, read)
     for name in graph.outputs:
-        if graph.tensors[name].is_float:
+        if graph.tensors[name].is_float and name not in loose:
             books.labels.fix(books.of(name), f"'{name}' is an output of the model")
     return books.finished()
 

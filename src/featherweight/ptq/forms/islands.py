@@ -36,7 +36,7 @@ def settle(result: Forms, model: Model, planned: Graph, recipe: Recipe, target: 
 def keep_faster_float(forms: Forms, graph: Graph, target: Target) -> None:
     """Keeps operators float whose int8 kernels are slower on the target than float ones, unless a rule names them."""
     for node in graph.nodes:
-        if forms.activation(node) != "int8" or node.op not in target.slower_ns or _is_named(forms, node):
+        if forms.activation(node) != "int8" or node.op not in target.slower_ns or is_named(forms, node):
             continue
         saved = target.slower_ns[node.op] * sum(graph.tensors[name].elements for name in node.outputs)
         if saved >= _LEAST_SAVED_NS:
@@ -62,14 +62,14 @@ def keep_chains_float(forms: Forms, graph: Graph) -> None:
             front = (front - {node.name}) | {t.name for _, t in graph.float_inputs(node) if not t.is_constant}
         if len(front) == 1 and len(chain) > 2:
             for node in chain[1:]:
-                if forms.activation(node) and not _is_named(forms, node):
+                if forms.activation(node) and not is_named(forms, node):
                     forms.keep(node, f"it leads to {last.op} '{last.name}' alone, which is float")
 
 
 def keep_scores_float(forms: Forms, graph: Graph, io: str) -> None:
     """Keeps the probabilities of many classes float at a float output, unless a rule names the operator."""
     for node, classes in _scores(forms, graph) if io == "float32" else ():
-        if not _is_named(forms, node):
+        if not is_named(forms, node):
             forms.keep(node, f"steps of 1/256 would make most of its {classes} probabilities 0")
 
 
@@ -92,7 +92,7 @@ def _scores(forms: Forms, graph: Graph) -> Iterator[tuple[Node, int]]:
                 yield node, classes
 
 
-def _is_named(forms: Forms, node: Node) -> bool:
+def is_named(forms: Forms, node: Node) -> bool:
     """True where a rule of the recipe is about this operator, or this type of operator, in particular."""
     rule = forms.rules.get(node.name)
     return rule is not None and (rule.op is not None or rule.match != "*")
