@@ -118,6 +118,10 @@ class Labeling:
             self._fix(label, why)
         return np.zeros_like(labels)
 
+    def is_fixed(self, labels: np.ndarray) -> bool:
+        """True where one of these channels can't be removed, as far as is known."""
+        return any(self.root(label) in self._fixed for label in set(labels.tolist()))
+
     def unite_all(self, labels: np.ndarray, why: str) -> int:
         """Makes all these labels one, and returns it; 0, and the others fixed, if there is a 0 among them."""
         if (labels == 0).any():

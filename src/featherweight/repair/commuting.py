@@ -167,7 +167,7 @@ def _sum(books: Books, node: Node) -> list[np.ndarray] | None:
 
 
 def _product(books: Books, node: Node) -> list[np.ndarray] | None:
-    """A constant makes new channels of old ones; of two computed operands, the larger hands its channels on."""
+    """A constant makes new channels of old ones; of two computed operands, one that is free hands its channels on."""
     op, tensors = lookup(node.op), [books.graph.tensors[name] for name in node.inputs]
     result = books.graph.tensors[node.outputs[0]]
     constants = [i for i, tensor in enumerate(tensors) if tensor.is_constant]
@@ -179,16 +179,17 @@ def _product(books: Books, node: Node) -> list[np.ndarray] | None:
             books.labels.fix(books.of(divisor.name), f"{node.op} '{node.name}' divides by it")
         return [books.of(x.name)]
     if len(constants) == 1:
-        x, position = tensors[1 - constants[0]], constants[0]
-        if _channels(x) != _channels(result) or len(tensors[position].shape) > len(result.shape):
+        x, position, size = books.of(tensors[1 - constants[0]].name), constants[0], _channels(result)
+        if x.size not in (1, size) or len(tensors[position].shape) > len(result.shape):
             return None
-        writes = books.labels.fresh(_channels(x))
-        shape = (*(tensors[position].shape or (1,))[:-1], writes.size)
-        books.weights.append(Weight(node, position, shape, writes, books.of(x.name), is_diagonal=True))
+        writes, shape = books.labels.fresh(size), (*(tensors[position].shape or (1,))[:-1], size)
+        books.weights.append(Weight(node, position, shape, writes, np.broadcast_to(x, size), is_diagonal=True))
         return [writes]
-    x, gate = sorted(tensors, key=lambda tensor: -tensor.elements)
-    if _channels(x) != _channels(result):
+    wide = [tensor for tensor in tensors if _channels(tensor) == _channels(result)]
+    if not wide:
         return None
+    x = min(wide, key=lambda tensor: (books.labels.is_fixed(books.of(tensor.name)), -tensor.elements))
+    gate = tensors[1] if x is tensors[0] else tensors[0]
     books.labels.fix(books.of(gate.name), f"{node.op} '{node.name}' multiplies by it")
     return [books.of(x.name)]
 

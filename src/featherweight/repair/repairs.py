@@ -6,7 +6,8 @@ from featherweight.repair.candidate import Repair
 from featherweight.repair.equalize import EQUALIZE
 from featherweight.repair.outputs import SPLIT_OUTPUTS
 from featherweight.repair.ranges import RANGES
+from featherweight.repair.smooth import SMOOTH
 from featherweight.repair.weights.repairs import WEIGHT_REPAIRS
 from featherweight.repair.wide_places import WIDE_PLACES
 
-REPAIRS: tuple[Repair, ...] = (EQUALIZE, SPLIT_OUTPUTS, RANGES, *WEIGHT_REPAIRS, WIDE_PLACES)
+REPAIRS: tuple[Repair, ...] = (EQUALIZE, SMOOTH, SPLIT_OUTPUTS, RANGES, *WEIGHT_REPAIRS, WIDE_PLACES)
