@@ -118,6 +118,15 @@ def test_integer_outputs_can_t_be_put_right() -> None:
     assert any("split-outputs" in note and "not kept" in note and "io float32" in note for note in quantized.plan.notes)
 
 
+def test_parts_that_are_joined_in_float_keep_their_scales() -> None:
+    joined = layer("CONCATENATION", ("p", "g"), {"y": (1, 6, 6, 12)}, axis=3)
+    second = layer("CONV_2D", ("x", "w2", "b"), {"g": GRID}, **CONV)
+    model = head(unary("LOGISTIC", "h", "p", GRID), second, joined, w2=weights(6, 1, 1, 3, seed=2) * 100)
+    split = fw.quantize(model, calibration=list(SAMPLES), improve="split-outputs", progress=False)
+    assert set(split.plan.kept_float) == {"y"}
+    assert any("its parts have scales of their own" in note for note in split.plan.notes)
+
+
 def test_names_with_wildcards_stay_float_by_their_own_rule() -> None:
     model = head(layer("RESHAPE", ("h", "rows"), {"a[0]*;b?": ROWS}), outputs=("a[0]*;b?",))
     split = fw.quantize(model, calibration=list(SAMPLES), progress=False, improve="split-outputs")

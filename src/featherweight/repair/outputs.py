@@ -9,7 +9,7 @@ the layer before takes factor and offset up in its weights and bias, exactly, an
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -50,15 +50,22 @@ class Columns:
     reason: str = ""
 
 
-def evened_outputs(model: Model, samples: Sequence[Arrays]) -> tuple[Model, tuple[Columns, ...]]:
+def evened_outputs(
+    model: Model, samples: Sequence[Arrays], integers: Container[str] | None = None
+) -> tuple[Model, tuple[Columns, ...]]:
     """Returns the model with evened columns, and what was done to each float output; the same if there was nothing.
+
+    Of the outputs, those that will be `integers` are treated; None: all.
 
     Raises:
         DataError: if an output holds NaN or infinity on the samples.
     """
     graph, tails, reasons = model.main, dict[str, frozenset[str]](), dict[str, str]()
     for name in dict.fromkeys(graph.outputs):
-        found = _tail(graph, name)
+        is_integer = integers is None or name in integers
+        found = (
+            _tail(graph, name) if is_integer else "it is computed in float, from parts that have scales of their own"
+        )
         if isinstance(found, str):
             reasons[name] = found
         else:
@@ -224,7 +231,7 @@ def _apply(setting: Setting, candidate: Candidate) -> Candidate | str:
         )
     if not candidate.plan.params or not setting.samples:
         return "no outputs are computed in integers"
-    model, rows = evened_outputs(candidate.model, setting.samples)
+    model, rows = evened_outputs(candidate.model, setting.samples, candidate.plan.params)
     done = [row for row in rows if not row.reason]
     if not done:
         reasons: Mapping[str, str] = {row.output: row.reason for row in rows}
