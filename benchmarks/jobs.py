@@ -352,9 +352,17 @@ def load_parts(name: str, arguments: str, taken: str) -> None:
 
 
 def _job(name: str) -> Callable[..., Result]:
-    from benchmarks import accuracy_jobs, equality_jobs, fashion_jobs, pruning_jobs, training_jobs, wide_jobs
+    from benchmarks import (
+        accuracy_jobs,
+        equality_jobs,
+        fashion_jobs,
+        pruning_jobs,
+        ranges_jobs,
+        training_jobs,
+        wide_jobs,
+    )
 
-    homes = (equality_jobs, accuracy_jobs, training_jobs, fashion_jobs, pruning_jobs, wide_jobs)
+    homes = (equality_jobs, accuracy_jobs, training_jobs, fashion_jobs, pruning_jobs, wide_jobs, ranges_jobs)
     for home in (sys.modules[__name__], *homes):
         if hasattr(home, name):
             return getattr(home, name)

@@ -42,6 +42,7 @@ from benchmarks.pruning_rows import (
     pruning_zip,
     sparse_stack,
 )
+from benchmarks.ranges_rows import ranges
 from benchmarks.structured_rows import channels
 from benchmarks.training_rows import training_accuracy, training_exact, training_step
 from benchmarks.wide_rows import float_activations, sentence_encoder
@@ -385,6 +386,7 @@ ROWS: Mapping[str, Callable[[Options], list[Figure]]] = {
     "clients": clients,
     "architectures": architectures,
     "accuracy": accuracy,
+    "ranges": ranges,
     "float_activations": float_activations,
     "sentence_encoder": sentence_encoder,
     "lowering": lowering,

@@ -24,11 +24,11 @@ from featherweight.repair.readers import Group, groups_of, reading_errors, round
 from featherweight.runtime.progress import track
 
 MINMAX = "minmax"
-# What each tensor's range may be chosen by: nothing clipped, blunt fractions of the extremes, the least squared error
-# of the tensor's own values, and tails of a thousandth to a hundred-thousandth.
+# What each tensor's range may be chosen by: nothing clipped, blunt fractions of the extremes, the tensor's own values
+# (least squared error, least divergence, tails of a thousandth to a hundred-thousandth).
 METHODS = (
     *(MINMAX, "clip:0.95", "clip:0.9", "clip:0.8", "clip:0.7", "clip:0.6", "clip:0.5", "clip:0.35", "clip:0.2"),
-    *("mse", "percentile:99.999", "percentile:99.99", "percentile:99.9"),
+    *("mse", "entropy", "percentile:99.999", "percentile:99.99", "percentile:99.9"),
 )
 # What the ranges of all tensors may be chosen by, where that is better at the output than a choice for each.
 WHOLE_METHODS = ("mse", "percentile:99.999", "percentile:99.99", "entropy")
@@ -80,7 +80,7 @@ def choose_ranges(setting: Setting, candidate: Candidate) -> Candidate | str:
         return f"{found} are too few to choose ranges by: the extremes stand"
     stats = _with_histograms(setting, candidate)
     recipe = opened(candidate.recipe, setting.ranges)
-    plans = {method: _plan(setting, candidate, stats, recipe, method) for method in (*METHODS, "entropy")}
+    plans = {method: _plan(setting, candidate, stats, recipe, method) for method in METHODS}
     exact = exact_values(candidate.model, [dict(feed) for feed in setting.held_out], limit=_MOST_RUNS)
     usual = "the extremes" if setting.ranges in (AUTO_RANGES, MINMAX) else f"'{setting.ranges}'"
     base = plans[MINMAX].params
@@ -95,7 +95,8 @@ def choose_ranges(setting: Setting, candidate: Candidate) -> Candidate | str:
     for count in dict.fromkeys(len(better) // part for part in _PARTS if len(better) >= part):
         methods = {name: method for group, method in better[:count] for name in group.names}
         plan = _plan(setting, candidate, stats, recipe, MINMAX, methods)
-        choices.append(_Choice(_counted(methods), methods, plan))
+        number = f"{len(methods)} tensors" if len(methods) > 1 else "one tensor"
+        choices.append(_Choice(f"{number} by methods chosen for each", methods, plan))
     disagreeing = _disagreeing(stats, exact)
     if not choices:
         return f"no method gives other ranges than {usual}{disagreeing}"
@@ -108,7 +109,10 @@ def choose_ranges(setting: Setting, candidate: Candidate) -> Candidate | str:
     if gains[best].db <= max(_LEAST_GAIN_DB, _SURE * (1 + 2 / (len(before) - 1)) * gains[best].error_db):
         return f"{usual} stand: nothing is surely better {on} ({found}){disagreeing}"
     chosen = choices[best]
-    note = f"ranges: {chosen.name}, {gains[best]} at the output against {usual} {on} ({found}){disagreeing}"
+    note = (
+        f"ranges: {chosen.name} ({_counted(chosen.methods)}), {gains[best]} at the output against {usual} {on} "
+        f"({found}){disagreeing}"
+    )
     changed = replace(candidate, stats=stats, plan=chosen.plan, methods=chosen.methods)
     return changed.with_note(note)
 
@@ -209,8 +213,8 @@ def _won(exact: Exact, group: Group, grids: Sequence[QuantParams]) -> float:
 
 def _counted(methods: Mapping[str, str]) -> str:
     counts = Counter(methods.values())
-    each = ", ".join(f"{count} {method}" for method, count in sorted(counts.items(), key=lambda pair: -pair[1]))
-    return f"{len(methods)} tensors otherwise than by their extremes ({each})"
+    each = [f"{count} by {method}" for method, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))]
+    return f"{', '.join(each)}; all others by their extremes"
 
 
 def _disagreeing(stats: Stats, exact: Exact) -> str:
