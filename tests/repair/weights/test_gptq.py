@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from featherweight.repair.weights.gptq import Grid, gptq, inverse_factor
+from featherweight.repair.weights.gptq import Grid, gptq, inverse_factor, settled, with_fitted_scales
 from featherweight.repair.weights.halves import Halves, shrunk
 from featherweight.repair.weights.moments import InputMoments, total_error
 from featherweight.repair.weights.scales import best_scales, with_spread
@@ -57,6 +57,40 @@ def test_blocks_of_columns_make_no_difference_to_what_each_column_hears(monkeypa
     whole = gptq(weights, (x.T @ x)[None], grid)
     monkeypatch.setattr("featherweight.repair.weights.gptq._BLOCK", 7)
     assert np.array_equal(gptq(weights, (x.T @ x)[None], grid), whole)
+
+
+def test_no_single_integer_can_be_changed_for_the_better_once_they_have_settled():
+    x = _correlated(300, 24)
+    moments, weights = (x.T @ x)[None], np.random.default_rng(12).normal(scale=0.3, size=(1, 16, 24))
+    grid = _grid(16, 0.15)
+
+    def errors(integers):
+        return total_error(weights - grid.values(integers), moments)[0]
+
+    first = gptq(weights, moments, grid)
+    found = settled(weights, moments, grid, first)
+    assert errors(found).sum() < 0.995 * errors(first).sum()
+    for _ in range(3):
+        found = settled(weights, moments, grid, found)
+    for column, change in itertools.product(range(24), (-1, 1)):
+        other = found.copy()
+        other[:, :, column] = np.clip(other[:, :, column] + change, -7, 7)
+        assert (errors(other) >= errors(found) * 0.99).all()  # but for what damping adds to the error
+
+
+def test_scales_are_fitted_to_the_integers_that_were_chosen():
+    x = _correlated(300, 24)
+    moments, weights = (x.T @ x)[None], np.random.default_rng(13).normal(scale=0.3, size=(1, 16, 24))
+    grid = _grid(16, 0.15)
+    integers = grid.integers(weights)
+    fitted = with_fitted_scales(weights, moments, grid, integers)
+    errors = [total_error(weights - each.values(integers), moments).sum() for each in (fitted, grid)]
+    assert errors[0] < errors[1]
+    for factor in (0.98, 1.02):
+        other = fitted.scaled(factor)
+        assert total_error(weights - other.values(integers), moments).sum() > errors[0] * 0.999
+    dead = with_fitted_scales(np.zeros((1, 16, 24)), moments, grid, np.zeros((1, 16, 24)))
+    assert np.allclose(dead.scale, grid.scale)
 
 
 @pytest.mark.parametrize("kind", ["zero", "one input", "one of them never used", "of one rank"])

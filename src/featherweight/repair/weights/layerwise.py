@@ -19,7 +19,7 @@ from featherweight.pruning.criteria import as_rows, from_rows
 from featherweight.pruning.prunable import GraphKernel
 from featherweight.ptq.fitness import refused
 from featherweight.ptq.plan import Plan
-from featherweight.repair.weights.gptq import Grid, gptq
+from featherweight.repair.weights.gptq import Grid, gptq, settled, with_fitted_scales
 from featherweight.repair.weights.grids import grid_of, params_of, planned_params, scales_of
 from featherweight.repair.weights.halves import Halves
 from featherweight.repair.weights.moments import groups_of, input_moments, too_few, total_error
@@ -171,7 +171,13 @@ def _rounded(layer: _Layer, choices: Choices, target: Target) -> tuple[np.ndarra
             wanted, moments, grid, bits=layer.bits, is_shared=layer.is_shared, is_power_of_two=is_power_of_two
         )
     integers = gptq(wanted, moments, grid) if choices.gptq else None
-    integers = grid.integers(wanted) if integers is None else integers
+    if integers is None:
+        integers = grid.integers(wanted)
+    else:
+        integers = settled(wanted, moments, grid, integers)
+        if choices.scales and not (layer.is_shared or target.is_power_of_two):
+            grid = with_fitted_scales(wanted, moments, grid, integers)
+            integers = settled(wanted, moments, grid, integers)
     if choices.spread and not layer.is_shared:
         grid = with_spread(layer.weights, integers, halves.both, grid)
     return grid.values(integers), grid
