@@ -298,3 +298,28 @@ def test_an_array_of_examples_or_of_batches_is_calibrated_on(shape: tuple[int, .
     quantized = fw.quantize(module, "int8", calibration=x, progress=False)
     assert quantized.model.main.tensors[quantized.model.main.inputs[0]].shape_signature == (-1, 3, 8, 8)
     assert [output.examples for output in quantized.report.outputs] == [6]
+
+
+class Bags(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.bag = nn.EmbeddingBag(20, 4, mode="sum")
+
+    def forward(self, ids: Any, offsets: Any) -> Any:
+        return self.bag(ids, offsets)
+
+
+@pytest.mark.parametrize(
+    ("module", "sample", "message"),
+    [
+        (
+            nn.ConvTranspose3d(2, 3, 2),
+            np.ones((1, 2, 3, 3, 3), np.float32),
+            "ConvTranspose3d has no .* Keras's",
+        ),
+        (Bags(), (np.arange(8), np.array([0, 3])), r"EmbeddingBag with offsets .* Pass rows of ids \(n, length\)"),
+    ],
+)
+def test_what_has_no_operator_says_the_way_out(module: Any, sample: Any, message: str) -> None:
+    with pytest.raises(LoweringError, match=message):
+        lower_with_notes(module, samples=[sample])

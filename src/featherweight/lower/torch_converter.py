@@ -48,6 +48,8 @@ def convert(module: Any, arguments: Sequence[Any], title: str) -> bytes:
             hide_first_constants(program)
             _name_by_paths(program.graph_module.graph, module)
             return litert_converter.exported_programs_to_flatbuffer([program], signatures).to_bytes()
+    except LoweringError:
+        raise
     except Exception as error:  # Whatever torch.export and the converter raise.
         text = " ".join(str(error).split())
         said = text[:400].rstrip(".")

@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Generator, Sequence
 from functools import partial
 from typing import Any
 
+from featherweight.errors import LoweringError
+
 
 def decomposed(program: Any) -> Any:
     """Returns an exported program with the operations of this module written in others; the same one without any."""
@@ -132,6 +134,11 @@ def _transposed_convolution(
     from torch.nn import functional
 
     dimensions = x.ndim - 2
+    if transposed and dimensions == 3:
+        raise LoweringError(
+            "ConvTranspose3d has no operator that litert-torch can write (one of 1 or 2 dimensions has). Put "
+            "nn.Upsample and nn.Conv3d in its place, or build the layer as Keras's Conv3DTranspose, which is lowered."
+        )
     if not transposed or dimensions not in (1, 2):
         return NotImplemented
     wide = dimensions == 1
@@ -213,6 +220,11 @@ def _embedding_bag_of(original: Callable[..., Any]) -> Callable[..., Any]:
         import torch
         from torch.nn import functional
 
+        if offsets is not None:
+            raise LoweringError(
+                "EmbeddingBag with offsets sums bags of any length, for which LiteRT has no operator. Pass rows of ids "
+                "(n, length) without offsets, filled up with the id that padding_idx names."
+            )
         if input.ndim != 2 or max_norm is not None:
             given = (offsets, max_norm, norm_type, scale_grad_by_freq, mode, sparse, per_sample_weights)
             return original(input, weight, *given, include_last_offset, padding_idx)
