@@ -130,7 +130,7 @@ def train(
             limit=samples,
             train_ranges=settings["ranges"],
             teacher=True if labels is None else None,
-            dropout=model,
+            dropout=model.suffix.lower() != ".tflite" and model,
         )
         loop.compile_for(trained, course, settings["samples"], compiled)
         checkpoints.begin(trained)

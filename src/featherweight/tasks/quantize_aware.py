@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featherweight.arguments import checked, count, flag, layer_name, shapes, stream, text
+from featherweight.arguments import checked, count, flag, layer_name, shapes, stream, text, wrong
 from featherweight.calibration import Stats, calibrate, needs_histogram
 from featherweight.errors import RecipeError, UnsupportedOp, listed
 from featherweight.graph import Model
@@ -35,11 +35,21 @@ if TYPE_CHECKING:
     from featherweight.training.qat.settings import Oscillations, RangeTraining
 
 
+def _source_of_dropout(value: Any, where: str) -> Any:
+    """True, False, or a Keras model or its file."""
+    if isinstance(value, bool) or keras.is_keras_model(value):
+        return value
+    if isinstance(value, (str, Path)) and Path(value).suffix.lower() in keras.SUFFIXES:
+        return value
+    raise wrong(value, where, "True, False, a Keras model, or the path of a .keras or .h5 file")
+
+
 @checked(
     {"samples": "limit"},
     calibration=stream,
     ranges=text,
     approximate=flag,
+    dropout=_source_of_dropout,
     keep_zeros=flag,
     strict=flag,
     limit=count(way="Data go to calibration=."),
@@ -112,6 +122,7 @@ def quantize_aware(
 
     named = str(target) if isinstance(target, (str, Path)) else None
     recipe, target = recipes.load(recipe), targets.load(target)
+    moving, steadied = RangeTraining.of(train_ranges), Oscillations.of(oscillations)
     first, calibration = peeked(calibration)
     model, substitutes = load(source, unroll=True, samples=first, input_shapes=input_shapes), ()
     first = as_fed(first, model.main)
@@ -120,6 +131,7 @@ def quantize_aware(
     exposed = expose(model)
     live = _live(source)
     exposed, frozen = _frozen(live, exposed)
+    teaching = _teacher(teacher, exposed, first)
     noise = _dropout(live if dropout is True else _live(dropout), exposed, first)
     stats = _measured(exposed.model, recipe, calibration, ranges, limit, progress=progress)
     plan, integer = _planned(exposed.model, stats, recipe, target, ranges, strict=strict, approximate=approximate)
@@ -129,12 +141,12 @@ def quantize_aware(
         integer,
         replace(plan, notes=(*substitutes, *plan.notes, *frozen, *noise.notes)).to_json(),
         Origin(target, named),
-        ranges=RangeTraining.of(train_ranges),
+        ranges=moving,
         keep_zeros=keep_zeros,
         approximate=approximate,
-        oscillations=Oscillations.of(oscillations),
+        oscillations=steadied,
         noises=noise.noises,
-        teacher=_teacher(teacher, exposed, first),
+        teacher=teaching,
     )
     return QuantizedModel(blueprint, name=name)
 
