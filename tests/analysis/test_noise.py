@@ -16,6 +16,7 @@ from featherweight.tasks.quantize import quantize
 from featherweight.tasks.quantize_aware import quantize_aware
 
 ROW = (1, 8)
+LOST = [OutputError("y", 16, 0.0, 0.0)]
 
 
 def feeds(count: int = 16, low: float = -2.0, high: float = 2.0) -> list[np.ndarray]:
@@ -64,7 +65,8 @@ def test_recipes_that_need_no_samples_are_measured_where_there_are_some(recipe: 
 def test_columns_that_vanish_beside_wide_ones_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
     (warning,) = warned(columns(500, 500, 1, 500, 1), caplog)
     assert warning.startswith("columns 2, 4 (of 5) of output 'y' are less than 10 dB above their error (column ")
-    assert "or give columns of unlike range an output each" in warning
+    assert "First cause, unlike-ranges: One scale holds all channels of the output of FULLY_CONNECTED 'y'" in warning
+    assert "(improve='split-outputs'), or try recipe 'int16x8'" in warning
     assert warned(columns(500, 500, 1, 500, 1), caplog, "int16x8") == []
     assert warned(columns(500, 500, 1, 500, 1), caplog, verify=False) == []
 
@@ -114,7 +116,10 @@ def test_one_warning_names_all_outputs_and_the_worst_place(caplog: pytest.LogCap
     (warning,) = warned(model, caplog)
     assert "output 'y' is only " in warning
     assert "output 'z' is only " in warning
-    assert "; most is lost in " in warning
+    assert "First cause, activation-rounding: The output of FULLY_CONNECTED 'h'" in warning
+    (note,) = notes_on_noise(model, quantize(model, calibration=feeds(), progress=False).model, feeds(), LOST)
+    assert "; most is lost in " in note
+    assert "or keep what is there float with a rule" in note
 
 
 @pytest.mark.parametrize("low", [-np.inf, -1e9])

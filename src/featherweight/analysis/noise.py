@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -195,7 +195,12 @@ def _is_probability(tensor: str, graph: Graph) -> bool:
 
 
 def notes_on_noise(
-    before: Model, after: Model, samples: Iterable[Any], errors: Iterable[OutputError], recipe: str = ""
+    before: Model,
+    after: Model,
+    samples: Iterable[Any],
+    errors: Iterable[OutputError],
+    recipe: str = "",
+    cause: Callable[[], str] = str,
 ) -> list[str]:
     """Returns one note on the outputs that are within 10 dB of their error, or columns of which are, if there are any.
 
@@ -207,6 +212,8 @@ def notes_on_noise(
         samples: as `compare` takes them; only a noisy model runs on them again.
         errors: what `output_errors` returned.
         recipe: the name of the recipe, which is not worth trying again.
+        cause: says what makes the error, and what repairs it; called where there is something to say. Where it has
+            nothing to say (empty), the place where most is lost is named.
     """
     is_wide = any(tensor.dtype == "int16" and tensor.quant is not None for tensor in after.main.tensors.values())
     least = _LEAST_DB_OF_16 if is_wide else _LEAST_DB
@@ -215,6 +222,8 @@ def notes_on_noise(
         return []
     others = " or ".join(f"'{name}'" for name in ("int16x8", "dynamic", "float16") if name != recipe)
     said = listed([_said(error, least) for error in noisy], 3)
+    if found := cause():
+        return [f"{said} on calibration samples. {found}, or try recipe {others}"]
     place, way = "", "or give columns of unlike range an output each"
     if any(error.lower_db < least for error in noisy):
         place = _place(before, compare(before, after, list(samples), limit=max(e.examples for e in noisy)))

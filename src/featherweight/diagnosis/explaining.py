@@ -18,7 +18,7 @@ from featherweight.diagnosis.weight_suspects import weight_suspects
 from featherweight.errors import FeatherweightError
 
 # Operators whose own error is looked into, the worst ones.
-_MOST_EXPLAINED = 12
+MOST_EXPLAINED = 12
 # Sides of one cause that are told: of what is read, and of the weights that read it.
 _MOST_ASPECTS = 2
 # Own errors below this part of the whole are not looked into.
@@ -40,7 +40,7 @@ class Explanation:
     left: float
 
 
-def explanations(evidence: Evidence, most: int = _MOST_EXPLAINED) -> list[Explanation]:
+def explanations(evidence: Evidence, most: int = MOST_EXPLAINED) -> list[Explanation]:
     """Returns what the largest own errors come from, largest first."""
     whole = sum(own.ratio for own in evidence.own)
     found: list[Explanation] = []

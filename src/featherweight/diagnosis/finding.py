@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from featherweight.analysis.inspection import arithmetic, op_name
 from featherweight.analysis.places import Pair, Place
 from featherweight.diagnosis.cause import Cause
 from featherweight.diagnosis.evidence import Evidence, gathered
-from featherweight.diagnosis.exact import Exact
-from featherweight.diagnosis.explaining import explanations, merged
+from featherweight.diagnosis.exact import Exact, exact_values
+from featherweight.diagnosis.explaining import MOST_EXPLAINED, explanations, merged
 from featherweight.diagnosis.kernels import kernel_causes
 from featherweight.diagnosis.levels import Level
 from featherweight.diagnosis.own_errors import MOST_CARRIED, own_errors
@@ -19,9 +20,12 @@ from featherweight.diagnosis.sequences import state_causes
 from featherweight.diagnosis.simulation import Simulation
 from featherweight.diagnosis.whole import check_is_same, front_end_causes, saturation_causes, shift_causes
 from featherweight.errors import FeatherweightError
+from featherweight.graph import Model
 
 # A cause is named if it makes a tenth of the error.
 _LEAST_SHARE_DB = 10.0
+# Of a model whose outputs are noise, the first cause is wanted quickly.
+_FEW_EXAMPLES, _FEW_CARRIED, _FEW_EXPLAINED = 8, 16, 4
 _SHIFT = "output-shift"
 
 
@@ -40,13 +44,21 @@ class Found:
     notes: tuple[str, ...]
 
 
-def found_causes(pair: Pair, exact: Exact, *, most: int = MOST_CARRIED, progress: bool = False) -> Found:
+def found_causes(
+    pair: Pair,
+    exact: Exact,
+    *,
+    most: int = MOST_CARRIED,
+    explained: int = MOST_EXPLAINED,
+    progress: bool = False,
+) -> Found:
     """Returns the causes of a quantized model's error on samples, those that cost most first.
 
     Args:
         pair: the float model and the quantized one.
         exact: the float model's values on samples.
         most: how many operators' own errors are carried to the output.
+        explained: how many of them are looked into.
         progress: show a progress bar on terminals.
 
     Raises:
@@ -62,11 +74,32 @@ def found_causes(pair: Pair, exact: Exact, *, most: int = MOST_CARRIED, progress
     except FeatherweightError as error:
         notes.append(f"The model could not be simulated, so that no cause was tried out: {error}")
     causes: list[Cause] = []
-    for cause, places in merged(explanations(evidence), evidence):
+    for cause, places in merged(explanations(evidence, explained), evidence):
         causes.append(_with_trial(cause, places, simulation, simulated))
     causes += shift_causes(evidence) + front_end_causes(evidence) + saturation_causes(evidence) + state_causes(evidence)
     causes += [] if simulated is None else kernel_causes(evidence, simulated)
     return Found(evidence, ordered(causes, evidence.total), simulated, tuple(notes))
+
+
+def first_cause(before: Model, after: Model, samples: Iterable[Any]) -> str:
+    """Returns the first cause of a quantized model's error, and what repairs it, in two sentences; empty without one.
+
+    It takes a few samples, and carries the errors of a few operators only.
+    """
+    pair = Pair(before, after)
+    if not pair.places:
+        return ""
+    try:
+        exact = exact_values(before, samples, _FEW_EXAMPLES, stand_ins=pair.stand_ins)
+        causes = found_causes(pair, exact, most=_FEW_CARRIED, explained=_FEW_EXPLAINED).causes
+    except FeatherweightError:  # what can't be measured has no cause that a number shows
+        return ""
+    if not causes:
+        return ""
+    cause, improve = causes[0], ""
+    if cause.repairs:
+        improve = f" (improve='{cause.repairs[0]}')"
+    return f"First cause, {cause.name}: {cause.statement} {cause.remedy}{improve}"
 
 
 def ordered(causes: Sequence[Cause], total: Level) -> tuple[Cause, ...]:

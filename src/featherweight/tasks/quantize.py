@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from featherweight import tflite
 from featherweight.analysis.noise import OutputError, notes_on_noise, output_errors
 from featherweight.arguments import checked, choice, count, either, flag, instance, path, several, shapes, stream, text
 from featherweight.calibration import Stats, calibrate, load_stats, needs_histogram
+from featherweight.diagnosis.finding import first_cause
 from featherweight.errors import FeatherweightError, RecipeError, listed
 from featherweight.graph import Model
 from featherweight.operators.entries import entries, with_main
@@ -240,7 +242,8 @@ def measured(
         where = f"signature '{entries(before)[index]}': " if len(seen) > 1 else ""
         try:
             errors = output_errors(*pair, samples, limit)
-            noise = notes_on_noise(*pair, samples, errors, plan.recipe)
+            cause = functools.partial(first_cause, *pair, samples)
+            noise = notes_on_noise(*pair, samples, errors, plan.recipe, cause)
         except FeatherweightError as error:  # a file whose batch is not as free as it says
             notes.append(f"{where}the outputs could not be compared with the float model's: {error}")
             continue
