@@ -14,6 +14,7 @@ _Result = TypeVar("_Result")
 ENGINES = ("processes", "ray")
 # A worker may die (of memory, of an abort in native code): what it had is done again, so often.
 _ATTEMPTS = 3
+_AT_ONCE = 4
 
 
 def mapped(
@@ -46,8 +47,10 @@ def mapped(
     threads = max(1, default_threads() // jobs)
     while done < len(items):
         with _backend(joblib, engine):
-            parallel = joblib.Parallel(n_jobs=jobs, return_as="generator", pre_dispatch="2*n_jobs")
-            results = parallel(task(function, item, threads) for item in items[done:])
+            # Ray's backend gives lists only: a few items at a time, so that what is done is known.
+            several = items[done : done + _AT_ONCE * jobs] if engine == "ray" else items[done:]
+            shape = {} if engine == "ray" else {"return_as": "generator", "pre_dispatch": "2*n_jobs"}
+            results = joblib.Parallel(n_jobs=jobs, **shape)(task(function, item, threads) for item in several)
             try:
                 for result in results:
                     yield result
