@@ -8,7 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featherweight.arguments import checked, count, flag, layer_name, shapes, stream, text, wrong
+from featherweight.arguments import (
+    checked,
+    count,
+    either,
+    flag,
+    instance,
+    layer_name,
+    path,
+    shapes,
+    stream,
+    text,
+    wrong,
+)
 from featherweight.calibration import Stats, calibrate, needs_histogram
 from featherweight.errors import RecipeError, UnsupportedOp, listed
 from featherweight.graph import Model
@@ -19,6 +31,7 @@ from featherweight.passes.substitutes import substituted
 from featherweight.ptq import planning
 from featherweight.ptq.forms.decisions import no_obstacle
 from featherweight.ptq.plan import Plan
+from featherweight.ptq.plan import load as load_plan
 from featherweight.ptq.rewrite import rewrite
 from featherweight.recipes import recipe as recipes
 from featherweight.runtime.benchmark import random_inputs
@@ -48,6 +61,7 @@ def _source_of_dropout(value: Any, where: str) -> Any:
     {"samples": "limit"},
     calibration=stream,
     ranges=text,
+    plan=either(instance(Plan), path, allowed="a Plan, or the path of its JSON file"),
     approximate=flag,
     dropout=_source_of_dropout,
     keep_zeros=flag,
@@ -67,6 +81,7 @@ def quantize_aware(
     ranges: str = "minmax",
     train_ranges: str | RangeTraining = "fixed",
     oscillations: str | Oscillations | None = None,
+    plan: Plan | str | Path | None = None,
     approximate: bool = False,
     teacher: Any = None,
     dropout: Any = True,
@@ -95,6 +110,8 @@ def quantize_aware(
             1902.08153), ``moving_average`` or ``minmax`` of the batches, or a `RangeTraining` with freezing, narrowing
             and a delay. Unless learned, weight scales stay at their ratio to the channel's largest weight.
         oscillations: ``freeze`` or ``dampen`` integer weights that jump to and fro, or an `Oscillations`; None: don't.
+        plan: start from it instead of planning anew: of a repaired model, say, which is then the source (a `Quantized`,
+            or its `float_model`). It decides recipe, target and ranges.
         approximate: train by classic fake quantization, for any operator; the file then computes other integers.
         teacher: what training draws the outputs to, without labels: True for the float model itself, or another model
             of the same inputs and outputs (what `load` takes). `compile` then needs no loss, and `fit` no labels.
@@ -120,6 +137,10 @@ def quantize_aware(
     from featherweight.training.qat.quantized_model import QuantizedModel
     from featherweight.training.qat.settings import Oscillations, RangeTraining
 
+    given = plan if plan is None or isinstance(plan, Plan) else load_plan(plan)
+    if given is not None:
+        target = _check_given(given, target)
+        source = getattr(source, "float_model", None) or source
     named = str(target) if isinstance(target, (str, Path)) else None
     recipe, target = recipes.load(recipe), targets.load(target)
     moving, steadied = RangeTraining.of(train_ranges), Oscillations.of(oscillations)
@@ -133,13 +154,18 @@ def quantize_aware(
     exposed, frozen = _frozen(live, exposed)
     teaching = _teacher(teacher, exposed, first)
     noise = _dropout(live if dropout is True else _live(dropout), exposed, first)
-    stats = _measured(exposed.model, recipe, calibration, ranges, limit, progress=progress)
-    plan, integer = _planned(exposed.model, stats, recipe, target, ranges, strict=strict, approximate=approximate)
-    measured(exposed.model, integer, plan, {0: first} if verify else {}, limit)
+    if given is None:
+        stats = _measured(exposed.model, recipe, calibration, ranges, limit, progress=progress)
+        decided, integer = _planned(
+            exposed.model, stats, recipe, target, ranges, strict=strict, approximate=approximate
+        )
+    else:
+        decided, integer = _carried_out(exposed.model, given, target, strict=strict, approximate=approximate)
+    measured(exposed.model, integer, decided, {0: first} if verify else {}, limit)
     blueprint = draw_blueprint(
         exposed,
         integer,
-        replace(plan, notes=(*substitutes, *plan.notes, *frozen, *noise.notes)).to_json(),
+        replace(decided, notes=(*substitutes, *decided.notes, *frozen, *noise.notes)).to_json(),
         Origin(target, named),
         ranges=moving,
         keep_zeros=keep_zeros,
@@ -192,6 +218,41 @@ def _planned(
                 f"strict: {len(missing)} node(s) have no training kernel: {listed(missing.values(), limit=1000)}. "
                 "Leave `strict` out to keep them float, or quantize after training."
             )
+        require_integer(integer, plan)
+    return plan, integer
+
+
+def _check_given(plan: Plan, target: str | Path | targets.Target) -> str | Path | targets.Target:
+    """Returns the target of a plan: the one that is given, where it is that, else the shipped one of its name.
+
+    Raises:
+        RecipeError: if the plan is for another target.
+    """
+    if isinstance(target, str) and target == "litert":
+        return plan.target
+    if targets.load(target).name != plan.target:
+        raise RecipeError(f"quantize_aware: the plan is for target '{plan.target}', not '{targets.load(target).name}'.")
+    return target
+
+
+def _carried_out(
+    model: Model, plan: Plan, target: targets.Target, *, strict: bool, approximate: bool
+) -> tuple[Plan, Model]:
+    """Returns a plan with float borders, as training has them, and the model with it carried out.
+
+    Raises:
+        UnsupportedOp: if it asks for integers that training has no kernel for.
+    """
+    from featherweight.training.qat.program import without_kernel
+
+    plan = replace(plan, io="float32")
+    integer = rewrite(model, plan)
+    if missing := without_kernel(integer, profiles.find(target.profile), approximate=approximate):
+        raise UnsupportedOp(
+            f"quantize_aware: {len(missing)} node(s) of the plan have no training kernel: "
+            f"{listed(missing.values(), limit=20)}. Plan with rules that keep them float."
+        )
+    if strict:
         require_integer(integer, plan)
     return plan, integer
 
