@@ -29,8 +29,9 @@ from featherweight.tflite import write
 
 # Examples that the search runs, spread over the samples: it compares differences of several dB.
 _MOST_EXAMPLES = 12
-# What all groups that go back into integers may cost together: half the noise of what has none, or half the gain.
-_MOST_LOST_DB = 3.0
+# What all groups that go back into integers may cost together: two fifths of the noise of what has none, or half the
+# gain where that is less.
+_MOST_LOST_DB = 1.5
 # What wide operators must bring to be worth what they cost: anything where the output is poor (a sentence encoder finds
 # other neighbours below), but a lot where it is not.
 _POOR_DB, _LEAST_GAIN_DB, _LEAST_GAIN_OF_GOOD_DB = 20.0, 1.0, 10.0
