@@ -34,8 +34,10 @@ def two_branches() -> Model:
     return net({"x": X}, constants, layers, ["c"])
 
 
-def measured(model: Model, form: str = "int8", count: int = 6) -> tuple[Plan, Pair, Exact, dict[str, OwnError]]:
-    plan, integer = planned(model, form)
+def measured(
+    model: Model, form: str = "int8", count: int = 6, **more: bool
+) -> tuple[Plan, Pair, Exact, dict[str, OwnError]]:
+    plan, integer = planned(model, form, **more)
     pair = Pair(model, integer)
     exact = exact_values(model, samples(model, count))
     return plan, pair, exact, {each.name: each for each in own_errors(pair, exact)}
@@ -141,7 +143,7 @@ def test_shared_grids_are_places_of_each_tensor() -> None:
     shape = (1, 4, 4, 16)
     constants = {"wa": weights(8, 1, 1, 8), "wb": weights(8, 1, 1, 8, seed=1) * 0.01, "o": np.zeros(8, np.float32)}
     layers = [conv("x", "wa", "o", "a", X), conv("x", "wb", "o", "b", X), concat("a", "b", y="y", shape=shape)]
-    _, _, _, found = measured(net({"x": X}, constants, layers, ["y"]))
+    _, _, _, found = measured(net({"x": X}, constants, layers, ["y"]), integers=True)
     assert found["b"].local_db < found["a"].local_db - 20
 
 

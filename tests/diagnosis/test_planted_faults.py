@@ -49,7 +49,7 @@ def test_boxes_and_scores_under_one_scale() -> None:
         layer("CONCATENATION", ("boxes", "y"), {"head": (1, 14)}, axis=1),
     ]
     parts.outputs = ["head"]
-    found = diagnosed(parts.model())
+    found = diagnosed(parts.model(), quantized(parts.model(), integers=True))
     first = found.causes[0]
     assert (first.name, first.repairs[0]) == ("unlike-ranges", "split-outputs")
     assert first.layers == ("y",)

@@ -57,4 +57,5 @@ def _layer(path: str) -> str:
     modules = [found[1] for step in steps if (found := _MODULE.match(step)) is not None]
     if modules:
         return ".".join(name.strip("_") for name in modules if name.strip("_"))
-    return "/".join(steps[:-1]) if len(steps) > 1 else path
+    kept = [step for step in steps[1:] if "->" not in step]  # the equation of a product is no layer
+    return "/".join([steps[0], *kept[:-1]])

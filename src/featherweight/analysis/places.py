@@ -68,12 +68,12 @@ class Pair:
         found = {name: name for name in self.graph.tensors if name in known}
         found |= dict(zip(self.graph.inputs, self.float_graph.inputs, strict=False))
         for node in self.graph.nodes:  # forwards: what a tensor is converted to means the same
-            if arithmetic(node, self.graph) == "conversion" and node.inputs[0] in found:
+            if lookup(node.op).is_conversion and node.inputs[0] in found:
                 found.setdefault(node.outputs[0], found[node.inputs[0]])
         ends = zip(self.graph.outputs, self.float_graph.outputs, strict=False)
         found |= {ours: theirs for ours, theirs in ends if ours not in known}
         for node in reversed(self.graph.nodes):
-            if arithmetic(node, self.graph) == "conversion" and node.outputs[0] in found:
+            if lookup(node.op).is_conversion and node.outputs[0] in found:
                 found.setdefault(node.inputs[0], found[node.outputs[0]])
         return found
 
@@ -93,7 +93,7 @@ class Pair:
             original = self.made.get(meant)
             if original is None or original.op != node.op or len(original.inputs) > len(node.inputs):
                 continue
-            if not (arithmetic(node, self.graph) == "conversion" and not lookup(node.op).moves_data):
+            if not lookup(node.op).is_conversion:
                 found.setdefault(original.name, node)
         return found
 
@@ -175,7 +175,7 @@ class Pair:
             return None
         name = match.inputs[position]
         maker = self.made_after.get(name)
-        if maker is not None and arithmetic(maker, self.graph) == "conversion":
+        if maker is not None and lookup(maker.op).is_conversion:
             name = maker.inputs[0]
         found = self.graph.tensors[name]
         return found if found.is_constant and found.dtype != "float32" and found.shape == tensor.shape else None

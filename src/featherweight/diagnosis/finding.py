@@ -21,6 +21,7 @@ from featherweight.diagnosis.simulation import Simulation
 from featherweight.diagnosis.whole import check_is_same, front_end_causes, saturation_causes, shift_causes
 from featherweight.errors import FeatherweightError
 from featherweight.graph import Model
+from featherweight.operators import lookup
 
 # A cause is named if it makes a tenth of the error.
 _LEAST_SHARE_DB = 10.0
@@ -129,7 +130,8 @@ def _unmatched(evidence: Evidence) -> list[str]:
     """Says what of the quantized model could not be found in the float one."""
     pair = evidence.pair
     matched = {id(node) for node in pair.matches.values()}
-    rest = [n for n in pair.graph.nodes if id(n) not in matched and arithmetic(n, pair.graph) in ("integer", "hybrid")]
+    others = [n for n in pair.graph.nodes if id(n) not in matched and not lookup(n.op).is_conversion]
+    rest = [n for n in others if arithmetic(n, pair.graph) in ("integer", "hybrid")]
     if not rest:
         return []
     return [

@@ -102,10 +102,10 @@ class Diagnosis:
         if worst is None or self.level_db == math.inf:
             return "Healthy: no output has an error."
         level = f"output '{worst.name}' is {worst.sqnr_db:.1f} dB above its error"
-        if worst.worst_column is not None and worst.sqnr_db - worst.level_db > 3:
-            level += f", its column {worst.worst_column[0]} only {worst.worst_column[1]:.1f} dB"
         if self.is_healthy:
             return f"Healthy: {level}, which is enough, and no cause alone takes it below that."
+        if worst.worst_column is not None and worst.sqnr_db - worst.level_db > 3:
+            level += f", its column {worst.worst_column[0]} only {worst.worst_column[1]:.1f} dB"
         if not self.causes:
             return f"No single cause: {level}; many small errors add up to it."
         return f"{level[0].upper()}{level[1:]}; first cause: {self.causes[0].name}."
