@@ -150,3 +150,37 @@ def test_recurrent_layers_of_keras() -> None:
         found = diagnosed(model, samples=samples, recipe=recipe)
         assert found.level_db > 15
         assert found.own_errors
+
+
+def trained_norm() -> keras.Model:
+    """A convolution with a batch norm that was trained on pictures from −1 to 1."""
+    keras.utils.set_random_seed(0)
+    given = keras.Input((16, 16, 3))
+    norm = keras.layers.BatchNormalization(name="norm")
+    model = keras.Model(given, keras.layers.GlobalAveragePooling2D()(norm(keras.layers.Conv2D(8, 3)(given))))
+    first = keras.Model(given, model.layers[1].output)(np.concatenate(pictures(16, seed=5)))
+    norm.moving_mean.assign(np.asarray(first).mean(axis=(0, 1, 2)))
+    norm.moving_variance.assign(np.asarray(first).var(axis=(0, 1, 2)))
+    return model
+
+
+def test_a_batch_norm_tells_data_that_are_normalized_otherwise(tmp_path: Path) -> None:
+    model = trained_norm()
+    assert [cause for cause in diagnosed(model).causes if cause.name == "unlike-data"] == []
+    kept = [np.asarray(weight) for weight in model.get_weights()]
+    bytes_of = [(picture + 1) * 127.5 for picture in pictures(8)]
+    first = diagnosed(model, samples=bytes_of).causes[0]
+    assert (first.name, first.layers) == ("unlike-data", ("norm",))
+    assert "deviations off the mean that it was trained on" in first.statement
+    assert first.alone_db < 10
+    for before, after in zip(kept, model.get_weights(), strict=True):
+        assert np.array_equal(before, after)
+    model.save(tmp_path / "net.keras")
+    assert diagnosed(tmp_path / "net.keras", samples=bytes_of).causes[0].name == "unlike-data"
+
+
+def test_a_batch_norm_that_was_not_trained_tells_nothing() -> None:
+    given = keras.Input((8,))
+    model = keras.Model(given, keras.layers.Dense(3)(keras.layers.BatchNormalization()(given)))
+    causes = diagnosed(model, samples=rows(8, size=200)).causes
+    assert [cause for cause in causes if cause.name == "unlike-data"] == []

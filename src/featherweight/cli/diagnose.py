@@ -65,8 +65,10 @@ def diagnose(
     if quantized is not None:
         refuse_idle(context, "beside QUANTIZED, which is made already", "recipe", "target", "ranges")
     model = open_model(float_model, input_shape, data)
+    is_keras = float_model.suffix.lower() != ".tflite"
     found = run(
-        model,
+        # What a Keras file says of its training is in the file only.
+        float_model if is_keras and not input_shape else model,
         quantized,
         open_calibration([data], model, preprocess=preprocess),
         recipe=recipe,

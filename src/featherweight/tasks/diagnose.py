@@ -16,6 +16,7 @@ from featherweight.diagnosis.evidence import Evidence, quantized_values
 from featherweight.diagnosis.exact import MOST_EXAMPLES, exact_values
 from featherweight.diagnosis.finding import Found, found_causes, ordered
 from featherweight.diagnosis.levels import Level
+from featherweight.diagnosis.normalization import normalization_causes
 from featherweight.diagnosis.own_errors import MOST_CARRIED, OwnError
 from featherweight.diagnosis.whole import coverage_causes
 from featherweight.errors import DataError
@@ -118,7 +119,8 @@ def diagnose(
         (entries(model)[index] if len(parts) > 1 else "", _part(model, other, index, part, carried, maker, progress))
         for index, part in parts.items()
     ]
-    return _told(what, found)
+    foreign = normalization_causes(float_model, first) if [*parts] == [0] else []
+    return _told(what, found, foreign)
 
 
 def _nearer(other: Model, *models: Model) -> Model:
@@ -201,8 +203,8 @@ def _coverage(maker: _Maker, evidence: Evidence, samples: Sequence[Any]) -> list
     return coverage_causes(evidence, halves, [maker.stats(part) for part in halves], maker.quantized, level)
 
 
-def _told(what: str, found: Sequence[tuple[str, Found]]) -> Diagnosis:
-    """Returns the diagnosis of all signatures together."""
+def _told(what: str, found: Sequence[tuple[str, Found]], foreign: Sequence[Cause]) -> Diagnosis:
+    """Returns the diagnosis of all signatures together; causes that are foreign to the quantized model come first."""
 
     def named(key: str, name: str) -> str:
         return f"{key}: {name}" if key else name
@@ -219,10 +221,15 @@ def _told(what: str, found: Sequence[tuple[str, Found]]) -> Diagnosis:
         worst.sqnr_db,
         all(level.is_enough for level in totals),
         min(simulated, default=None) if len(simulated) == len(found) else None,
-        tuple(sorted(causes, key=lambda cause: cause.alone_db)),
+        (*foreign, *_by_signature(causes, len(found))),
         tuple(_row(own, each.evidence) for _, each in found for own in each.evidence.own),
         tuple(note for _, each in found for note in each.notes),
     )
+
+
+def _by_signature(causes: list[Cause], signatures: int) -> list[Cause]:
+    """Returns causes in their order; those of several signatures together, worst first."""
+    return sorted(causes, key=lambda cause: cause.alone_db) if signatures > 1 else causes
 
 
 def _output(name: str, level: Any) -> JudgedOutput:

@@ -69,6 +69,56 @@ def reestimate_batch_norm(model: keras.Model, batches: Iterable[Any]) -> list[st
     return [layer.path for layer in reached]
 
 
+@dataclass(frozen=True, eq=False)
+class FirstNorm:
+    """What the first batch norm of a model reads of some data, and what it was trained on.
+
+    Attributes:
+        path: the layer's.
+        mean, variance: of what it reads, per channel.
+        expected_mean, expected_variance: its moving statistics.
+        outputs: of the model as it is, flat.
+        normalized: of the model if these data had the statistics that were expected, flat.
+    """
+
+    path: str
+    mean: np.ndarray
+    variance: np.ndarray
+    expected_mean: np.ndarray
+    expected_variance: np.ndarray
+    outputs: np.ndarray
+    normalized: np.ndarray
+
+
+def first_norm(model: keras.Model, batch: Any) -> FirstNorm | None:
+    """Returns what the first batch norm reads of a batch; None without one that was trained.
+
+    Args:
+        model: any Keras model; it stays as it is.
+        batch: what it takes.
+    """
+    layers = _batch_norms(model)
+    if not layers or not layers[0].built:
+        return None
+    expected = _statistics(layers[0])
+    if not expected[0].any() and (expected[1] == 1).all():
+        return None
+    pools = {layers[0]: _Pool()}
+    outputs: Any = model(batch, training=False)
+    try:
+        normalized: Any = keras_internals.twin(model, partial(_normalize_by_batch, pools))(batch, training=False)
+    finally:
+        _assign(layers[0], *expected)
+    if not pools[layers[0]].values:
+        return None
+    return FirstNorm(layers[0].path, *pools[layers[0]].statistics(), *expected, _flat(outputs), _flat(normalized))
+
+
+def _flat(outputs: Any) -> np.ndarray:
+    parts = [np.asarray(ops.convert_to_numpy(each), np.float64).reshape(-1) for each in keras.tree.flatten(outputs)]
+    return np.concatenate(parts)
+
+
 def _batch_norms(model: Any) -> list[Any]:
     return [layer for layer in keras_internals.layers_of(model) if isinstance(layer, keras.layers.BatchNormalization)]
 
