@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from featherweight.calibration.stats_file import load_stats
     from featherweight.choosing.scores import Score, Scores, load_scores
     from featherweight.choosing.searching import Found, Tried
+    from featherweight.device_code.arena import Arena
     from featherweight.diagnosis.cause import Cause
     from featherweight.graph.model import Graph, Model, ModelLike, Node, Signature, Tensor
     from featherweight.graph.numerics import QuantParams
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from featherweight.targets.constraints import Constraint
     from featherweight.targets.target import Target, Violation
     from featherweight.tasks.choose import search, sensitivity
+    from featherweight.tasks.deploy import Deployed, deploy
     from featherweight.tasks.diagnose import diagnose
     from featherweight.tasks.finalize import finalize
     from featherweight.tasks.front import (
@@ -128,6 +130,7 @@ _HOMES = {
         "Tried",
     ),
     "diagnosis.cause": ("Cause",),
+    "device_code.arena": ("Arena",),
     "graph.model": (
         "Graph",
         "Model",
@@ -178,6 +181,10 @@ _HOMES = {
         "sensitivity",
     ),
     "tasks.diagnose": ("diagnose",),
+    "tasks.deploy": (
+        "Deployed",
+        "deploy",
+    ),
     "tasks.finalize": ("finalize",),
     "tasks.front": (
         "benchmark",
@@ -244,6 +251,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _OLD_SCHEDULES = ("constant", "cosine", "join", "linear", "polynomial_decay")
 
 __all__ = [
+    "Arena",
     "Cause",
     "ChannelGroup",
     "ChannelMoments",
@@ -252,6 +260,7 @@ __all__ = [
     "CurvePoint",
     "DataError",
     "Dataset",
+    "Deployed",
     "Diagnosis",
     "Difference",
     "Equalized",
@@ -323,6 +332,7 @@ __all__ = [
     "calibrate",
     "check",
     "compare",
+    "deploy",
     "diagnose",
     "drift",
     "equalize",

@@ -28,6 +28,7 @@ COMMANDS = (
     "sensitivity",
     "search",
     "optimize",
+    "deploy",
     "recipes",
     "targets",
 )

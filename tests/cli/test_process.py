@@ -54,6 +54,7 @@ def test_public_names_are_deliberate():
     assert sorted(featherweight.__all__) == list(featherweight.__all__)
     assert set(featherweight.__all__) == {
         "Cause",
+        "Arena",
         "ChannelGroup",
         "ChannelMoments",
         "Constraint",
@@ -62,6 +63,7 @@ def test_public_names_are_deliberate():
         "DataError",
         "Dataset",
         "Diagnosis",
+        "Deployed",
         "Difference",
         "Equalized",
         "EqualizedTensor",
@@ -133,6 +135,7 @@ def test_public_names_are_deliberate():
         "check",
         "compare",
         "diagnose",
+        "deploy",
         "drift",
         "equalize",
         "evaluate",

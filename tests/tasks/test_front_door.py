@@ -19,6 +19,7 @@ import featherweight as fw
 HUGE = 10**30
 # Records that the package makes: their makers are not held to anything.
 RECORDS = {
+    "Arena", "Deployed",
     "Cause", "ChannelGroup", "ChannelMoments", "Constraint", "Curve", "CurvePoint", "Dataset", "Diagnosis",
     "Difference", "Equalized", "JudgedOutput", "OwnErrorRow",
     "EqualizedTensor", "Evaluation", "FileSize", "Found", "Graph", "GraphModel", "Histogram", "Inspection",
@@ -116,6 +117,7 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Callabl
     plan, recorded = fw.plan(model, stats), folder / "stats.json"
     stats.save(recorded)
     scores = folder / "scores.json"
+    micro = fw.quantize(model, calibration=x, target="tflm").model
     fw.sensitivity(model, calibration=x).save(scores)
     evaluation = fw.evaluate(model, (x, y))
     aware, source = fw.quantize_aware(live(), calibration=x), live()
@@ -136,6 +138,7 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Callabl
         "check": {"model": model, "target": "litert"},
         "compare": {"float_model": model, "other": model, "samples": x},
         "diagnose": {"float_model": model, "samples": x},
+        "deploy": {"model": micro, "folder": folder / "deployed", "tests": 1},
         "drift": {"before": stats, "after": stats},
         "equalize": {"source": model},
         "evaluate": {"model": model, "data": (x, y)},

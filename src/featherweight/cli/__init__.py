@@ -14,6 +14,9 @@ from featherweight.cli import (
     curve as curves,
 )
 from featherweight.cli import (
+    deploy as deploying,
+)
+from featherweight.cli import (
     diagnose as causes,
 )
 from featherweight.cli import (
@@ -33,7 +36,7 @@ from featherweight.cli.process import open_closed_output
 
 __all__ = ["app", "main"]
 
-_MODULES = (causes, choosing, curves, making, proof, listing, pruning, training)
+_MODULES = (deploying, causes, choosing, curves, making, proof, listing, pruning, training)
 _ORDER = (
     "demo",
     "inspect",
@@ -50,6 +53,7 @@ _ORDER = (
     "sensitivity",
     "search",
     "optimize",
+    "deploy",
     "recipes",
     "targets",
 )

@@ -1,0 +1,43 @@
+"""The command that goes to a device: deploy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from featherweight.cli.harness import command, open_data, say
+from featherweight.cli.quantize import Source
+
+
+@command("featherweight deploy model_int8.tflite --target tflm -o firmware/model --data test.npz")
+def deploy(
+    model: Source,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The folder for the sources.")],
+    target: Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="See `featherweight targets`.")] = "tflm",
+    name: Annotated[str, typer.Option(metavar="NAME", help="Of the model in C.")] = "model",
+    data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Inputs of the golden tests; random ones without.")
+    ] = None,
+    tests: Annotated[int, typer.Option(min=1, max=100, help="How many of them.")] = 3,
+    max_arena: Annotated[int | None, typer.Option(min=1, metavar="BYTES", help="What there is for the arena.")] = None,
+) -> None:
+    """Write C sources for TFLite Micro, with a self-test.
+
+    A model as an aligned array, its operators, the arena from a real run, conversions of inputs and outputs, and a test
+    by which the device proves that it computes the same integers.
+    """
+    from featherweight import tflite
+    from featherweight.tasks.deploy import deploy as write
+
+    graph = tflite.read(model)
+    samples = None if data is None else open_data(data, graph).samples
+    done = write(model, output, target=target, name=name, samples=samples, tests=tests, max_arena=max_arena)
+    for file in done.files:
+        say(f"{file}: {file.stat().st_size:,} bytes")
+    say(
+        f"Flash: {done.file_bytes:,} bytes of model. Arena: {done.arena.total:,} bytes, {done.arena.tensors:,} of them "
+        f"tensors, {done.arena.structures:,} structures (on a 64-bit host)."
+    )
+    say(f"Operators: {', '.join(done.operators)}.")

@@ -1,0 +1,109 @@
+"""The arena of LiteRT for Microcontrollers, from a real run of its interpreter in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from featherweight.errors import FeatherweightError
+
+_TIMEOUT_S = 600
+# More than any microcontroller has; the run says how much of it was used.
+_ARENA_BYTES = 256 << 20
+_USED = re.compile(r"Arena allocation (head|tail) (\d+) bytes")
+
+
+@dataclass(frozen=True)
+class Arena:
+    """Memory that the interpreter needs beside the file, in bytes.
+
+    Attributes:
+        tensors: of activations: what lies in the arena's head while operators run. It is the same on every device.
+        structures: of the interpreter's own records, on a 64-bit host; about half of it with pointers of 32 bits.
+    """
+
+    tensors: int
+    structures: int
+
+    @property
+    def total(self) -> int:
+        """Both together: enough on any device with pointers of up to 64 bits."""
+        return self.tensors + self.structures
+
+
+@dataclass(frozen=True, eq=False)
+class MicroRun:
+    """What the interpreter computed of some inputs, and the arena that it took.
+
+    Attributes:
+        outputs: for each set of inputs, the output arrays in the model's order.
+    """
+
+    arena: Arena
+    outputs: tuple[tuple[np.ndarray, ...], ...]
+
+
+def micro_run(path: Path, feeds: Sequence[Sequence[np.ndarray]], outputs: int) -> MicroRun:
+    """Runs a file in TFLite Micro's wheel, in a child process: an abort there is an error here.
+
+    Args:
+        path: of the file.
+        feeds: sets of inputs, in the order of the model's.
+        outputs: how many outputs it has.
+
+    Raises:
+        FeatherweightError: if the wheel is not installed, or does not run the model.
+    """
+    folder = path.parent
+    given, taken = folder / "feeds.npz", folder / "taken.npz"
+    np.savez(given, *[array for feed in feeds for array in feed])
+    command = [sys.executable, __file__, str(path), str(given), str(taken), json.dumps([len(feeds), outputs])]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise FeatherweightError(f"TFLite Micro did not run '{path.name}' in {_TIMEOUT_S} s.") from error
+    said = done.stderr + done.stdout
+    if done.returncode != 0:
+        if "No module named 'tflite_micro'" in said:
+            raise FeatherweightError("deploy runs the model in TFLite Micro: pip install 'featherweight[clients]'.")
+        lines = " ".join(said.strip().splitlines()[-3:])
+        raise FeatherweightError(
+            f"TFLite Micro does not run the model (exit status {done.returncode}): {lines[-500:]}. "
+            "`featherweight check MODEL --target tflm` says which operators it lacks."
+        )
+    used = {part: int(size) for part, size in _USED.findall(said)}
+    with np.load(taken) as arrays:
+        found = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
+    rows = tuple(tuple(found[i : i + outputs]) for i in range(0, len(found), outputs))
+    return MicroRun(Arena(used["head"], used["tail"]), rows)
+
+
+def _main(path: str, given: str, taken: str, shape: str) -> None:
+    from tflite_micro.python.tflite_micro import runtime
+
+    sets, outputs = json.loads(shape)
+    with np.load(given) as arrays:
+        feeds = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
+    interpreter = runtime.Interpreter.from_file(path, arena_size=_ARENA_BYTES)
+    results: list[np.ndarray] = []
+    each = len(feeds) // sets
+    for start in range(0, len(feeds), each):
+        for position, array in enumerate(feeds[start : start + each]):
+            interpreter.set_input(array, position)
+        interpreter.invoke()
+        results += [np.array(interpreter.get_output(position)) for position in range(outputs)]
+    interpreter.print_allocations()
+    np.savez(taken, *results)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,0 +1,124 @@
+"""A model as the sources of a microcontroller's firmware, with a test by which the device proves its own equality."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featherweight import tflite
+from featherweight.analysis.borders import integer_feeds, real_feeds
+from featherweight.arguments import checked, count, stream, text
+from featherweight.arguments import path as path_of
+from featherweight.device_code import sources
+from featherweight.device_code.arena import Arena, micro_run
+from featherweight.errors import FeatherweightError, TargetViolation, listed
+from featherweight.graph import Model, io_names
+from featherweight.runtime.benchmark import random_inputs
+from featherweight.runtime.samples import input_tensors
+from featherweight.targets import target as targets
+from featherweight.tasks.load import opened
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What was written for a device.
+
+    Attributes:
+        files: the sources and the model, in the folder.
+        file_bytes: of the model, in flash.
+        arena: measured in TFLite Micro.
+        operators: methods of the resolver that register what the model uses.
+        tests: sets of golden inputs and outputs.
+    """
+
+    files: tuple[Path, ...]
+    file_bytes: int
+    arena: Arena
+    operators: tuple[str, ...]
+    tests: int
+
+
+@checked(folder=path_of, name=text, samples=stream, tests=count(1, 100), max_arena=count())
+def deploy(
+    model: Any,
+    folder: str | Path,
+    *,
+    target: str | Path | targets.Target = "tflm",
+    name: str = "model",
+    samples: Iterable[Any] | None = None,
+    tests: int = 3,
+    max_arena: int | None = None,
+) -> Deployed:
+    """Writes a model for TFLite Micro: a C array, its operators, scales, and a test of the device's own.
+
+    ``NAME.h``, ``NAME.c`` hold the array (aligned), the arena and the conversions of inputs and outputs; ``NAME_ops.h``
+    registers exactly the operators in use; ``NAME_test.h``, ``NAME_test.c`` compare what the device computes with
+    golden integers, which TFLite Micro's interpreter gave here.
+
+    Args:
+        model: what `load` takes, as it is to run: quantized for the target.
+        folder: where the sources go; it is made where it is missing.
+        target: of LiteRT for Microcontrollers.
+        name: of the model in C.
+        samples: inputs of the golden tests; random ones without.
+        tests: how many of them.
+        max_arena: bytes that there are for the arena.
+
+    Raises:
+        TargetViolation: for a model that the target does not run.
+        RecipeError: for a name that C can't use.
+        FeatherweightError: if the arena is too large, the interpreter is not installed, or files can't be written.
+    """
+    sources.check_identifier(name)
+    target, folder = targets.load(target), Path(folder)
+    graph = tflite.read(opened(model, "deploy: model", None))
+    if violations := targets.check(graph, target):
+        found = listed((f"{row.op} '{row.node}': {row.message}" for row in violations), 5)
+        raise TargetViolation(f"Target '{target.name}' does not run the model: {found}. Quantize it for that target.")
+    inputs, outputs = io_names(graph)
+    borders = sources.borders_of(graph, inputs, "input"), sources.borders_of(graph, outputs, "output")
+    feeds = _feeds(graph, samples, tests)
+    content = tflite.write(graph)
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place, "model.tflite")
+        path.write_bytes(content)
+        run = micro_run(path, feeds, len(outputs))
+    if max_arena is not None and run.arena.total > max_arena:
+        raise FeatherweightError(
+            f"deploy: the arena takes {run.arena.total:,} bytes ({run.arena.tensors:,} for tensors), and there are "
+            f"{max_arena:,}. Smaller inputs or fewer channels make it smaller (`remove_channels`)."
+        )
+    header, test = sources.selftest_sources(name, borders, feeds, run.outputs)
+    written = {
+        f"{name}.tflite": content,
+        f"{name}.h": sources.model_header(name, graph, run.arena, len(content), borders),
+        f"{name}.c": sources.model_source(name, content),
+        f"{name}_ops.h": sources.resolver_header(name, graph),
+        f"{name}_test.h": header,
+        f"{name}_test.c": test,
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FeatherweightError(f"'{folder}' can't be made: {error.strerror}. Choose another folder.") from error
+    for file, text_or_bytes in written.items():
+        tflite.write_atomically(
+            folder / file, [text_or_bytes.encode() if isinstance(text_or_bytes, str) else text_or_bytes]
+        )
+    files = tuple(folder / file for file in written)
+    return Deployed(files, len(content), run.arena, sources.resolver_calls(graph), len(feeds))
+
+
+def _feeds(graph: Model, samples: Iterable[Any] | None, count: int) -> list[list[np.ndarray]]:
+    """Returns sets of inputs of one example, as the model takes them."""
+    if samples is None:
+        found = [random_inputs(input_tensors(graph), seed) for seed in range(count)]
+    else:
+        rows = real_feeds(samples, graph, limit=count, batch=1, label="", progress=False)
+        found = [integer_feeds(row, graph) for row in rows]
+    return [[feed[name] for name in io_names(graph)[0]] for feed in found]
