@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,9 @@ import numpy as np
 from featherweight.errors import DataError, FeatherweightError, RecipeError, listed
 from featherweight.graph import Model
 from featherweight.operators.entries import entries
-from featherweight.repair.candidate import Arrays, Candidate, Repair, Setting, digest, integer_model
+from featherweight.ptq.plan import Plan
+from featherweight.recipes.recipe import Recipe
+from featherweight.repair.candidate import Arrays, Candidate, Repair, Setting, digest, integer_model, planned
 from featherweight.repair.judge import Gain, Judge, gain
 from featherweight.repair.repairs import REPAIRS
 from featherweight.runtime.progress import track
@@ -166,3 +168,48 @@ def with_notes(setting: Setting, candidate: Candidate, reference: Model, attempt
                 "cover what occurs. Calibrate with more, or more typical, samples"
             )
     return replace(candidate, plan=replace(candidate.plan, notes=(*candidate.plan.notes, *candidate.notes, *notes)))
+
+
+def repaired(
+    setting: Setting,
+    model: Model,
+    reference: Model,
+    recipe: Recipe,
+    repairs: Sequence[Repair],
+    parts: Mapping[int, tuple[Any, Any]],
+    limit: int | None,
+    *,
+    is_auto: bool,
+    check: Callable[[Plan], None],
+) -> tuple[Model, Plan, Sequence[Any]]:
+    """Returns the repaired float graph with its plan, and the samples that judged it.
+
+    Args:
+        setting: without samples, which come from `parts`.
+        model: the float graph.
+        reference: the float model whose outputs are wanted.
+        recipe: what is wished.
+        repairs: to try, in order.
+        parts: index of a graph → (its first samples, all of them).
+        limit: of the number of samples.
+        is_auto: keep only what helps.
+        check: raises for a plan that repairs could not mend.
+
+    Raises:
+        RecipeError: if repairs are to be judged without samples, or the model has several signatures.
+        DataError: if samples are too few.
+    """
+    check_improvable(model)
+    if is_auto and not parts:
+        raise RecipeError(
+            f"improve '{AUTO}' keeps what helps on samples: pass some of the training split (calibration=…, "
+            "--calibration DATA), or name the repairs."
+        )
+    if parts:
+        samples, held_out = divided(parts[0][1], model, limit, is_auto=is_auto)
+        setting = replace(setting, samples=samples, held_out=held_out)
+    candidate = planned(setting, model, recipe)
+    check(candidate.plan)
+    candidate, attempts = improved(setting, candidate, reference, repairs, is_auto=is_auto)
+    candidate = with_notes(setting, candidate, reference, attempts)
+    return candidate.model, candidate.plan, setting.held_out

@@ -25,7 +25,7 @@ from featherweight.ptq.rewrite import rewrite
 from featherweight.recipes import recipe as recipes
 from featherweight.repair.candidate import AUTO_RANGES, Setting, without_auto
 from featherweight.repair.equalize import Caps, Equalized, equalize_graph
-from featherweight.repair.improve import AUTO, asked_repairs
+from featherweight.repair.improve import AUTO, asked_repairs, repaired
 from featherweight.repair.ranges import MINMAX, RANGES
 from featherweight.repair.repairs import REPAIRS
 from featherweight.report import Report, make_report
@@ -33,7 +33,6 @@ from featherweight.runtime.samples import by_signature, feeds
 from featherweight.targets import target as targets
 from featherweight.tasks.against_extremes import notes_against_extremes
 from featherweight.tasks.load import as_fed, load, load_with_notes, peeked
-from featherweight.tasks.repaired import repaired
 from featherweight.tasks.requirements import (
     for_device,
     require_change,
@@ -181,7 +180,9 @@ def quantize(
         else:
             repairs = tuple(repair for repair in REPAIRS if repair in (*repairs, RANGES))
     if decided is None and repairs:
-        model, decided, held_out = repaired(wish, model, exact, recipe, repairs, parts, limit, is_auto=is_auto)
+        model, decided, held_out = repaired(
+            wish, model, exact, recipe, repairs, parts, limit, is_auto=is_auto, check=require_change
+        )
         seen = {0: held_out or seen[0]} if seen else {}
     elif decided is None:
         stats = stats or _measured(model, recipe, wish, parts, limit)
