@@ -129,3 +129,11 @@ def test_what_commutes_with_factors_is_computed(op: Op) -> None:
     for position, name in enumerate(names) if op.is_product else ():
         if position != op.divisor:
             np.testing.assert_allclose(given(name), 4 * given(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("op", [op for op in registered() if op.is_even], ids=lambda op: op.name)
+def test_what_is_even_does_not_see_signs(op: Op) -> None:
+    model = FACTORIES[op.name]()
+    (name,) = model.main.inputs
+    x = np.random.default_rng(0).normal(size=model.main.tensors[name].shape).astype(np.float32)
+    np.testing.assert_allclose(run(model, {name: x}), run(model, {name: -x}), rtol=1e-6)

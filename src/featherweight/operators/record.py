@@ -81,6 +81,7 @@ class Op:
         is_homogeneous: f(a x) = a f(x) for every a > 0, channel by channel, of its activation.
         is_joint: f(a x, a z) = a f(x, z) for every a > 0, channel by channel, of all its operands together.
         is_product: f(a x, z) = a f(x, z) and, where z is no divisor, f(x, a z) = a f(x, z).
+        is_even: f(-x) = f(x): it measures how large values are.
         fuses: runtimes compute the fused activation that it names, behind its result, of floats and integers alike.
         is_steep_at_zero: its derivative has no bound near zero.
         is_of_positive: it is defined from zero on.
@@ -136,6 +137,7 @@ class Op:
     is_homogeneous: bool = False
     is_joint: bool = False
     is_product: bool = False
+    is_even: bool = False
     fuses: bool = False
     is_steep_at_zero: bool = False
     is_of_positive: bool = False

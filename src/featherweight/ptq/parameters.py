@@ -23,6 +23,7 @@ from featherweight.ptq.forms.decisions import Forms, freed_form
 from featherweight.ptq.forms.following import stored_types
 from featherweight.ptq.forms.islands import is_named
 from featherweight.ptq.forms.nodes import real_tensors, weight_roles
+from featherweight.ptq.front_ends import coarse_front_ends
 from featherweight.ptq.groups import fixed_outputs, integer_nodes, notes_on_parts, tied_groups, unlike_tails
 from featherweight.ptq.partners import MOST_STEPS, Partners, is_blank
 from featherweight.ptq.plan import edge
@@ -73,6 +74,7 @@ class ParameterPlanner:
         self.params: dict[str, QuantParams] = {}
         self.edges: dict[str, QuantParams] = {}
         self.notes: list[str] = []
+        self.plain_float = set[str]()
         self.is_free, self.tight = is_free, frozenset(tight)
         self.too_wide: frozenset[str] = frozenset()
         self.dtypes = {t.name: dtype for t in real_tensors(self.graph) if (dtype := self.dtype_of(t.name))}
@@ -89,6 +91,8 @@ class ParameterPlanner:
                 return rejected
             self.plan_activations()
             if self.is_free and (rejected := self.slowed_by_zero_points()):
+                return rejected
+            if self.is_free and self.ranges.stats and (rejected := self.front_ends(self.ranges.stats)):
                 return rejected
             if self.is_free and self.io == "float32" and (rejected := self.mixing_parts()):
                 return rejected
@@ -120,6 +124,13 @@ class ParameterPlanner:
             for name in [next((n for n in (*node.inputs, *node.outputs) if n in unbounded), None)]
             if name is not None
         ]
+
+    def front_ends(self, stats: Stats) -> list[tuple[Node, str]]:
+        """Returns the integer operators of front ends that are too coarse: those that no rule names."""
+        found = coarse_front_ends(self.graph, stats, self.forms, self.params)
+        rejected = [each for each in found.values() if not is_named(self.forms, each[0])]
+        self.plain_float |= {node.name for node, _ in rejected}
+        return rejected
 
     def mixing_parts(self) -> list[tuple[Node, str]]:
         """Returns the integer operators that join parts of unlike range at an output, unless a rule names them."""

@@ -110,7 +110,10 @@ def plan(
         if not rejected:
             break
         for node, reason in rejected:
-            set_free(forms, node, graph, target, reason)
+            if node.name in planner.plain_float:
+                forms.keep(node, reason)  # weights too: they are as coarse beside what is quiet
+            else:
+                set_free(forms, node, graph, target, reason)
         settle(forms, model, graph, recipe, target)
     return Plan(
         recipe.name,

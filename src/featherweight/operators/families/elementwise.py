@@ -148,7 +148,7 @@ DIV = register(
 ).name
 register(Op("FLOOR_DIV", "FloorDivOptions", axes="joined", divisor=1))
 register(Op("FLOOR_MOD", "FloorModOptions", axes="joined", divisor=1))
-register(Op("POW", "PowOptions", axes="joined"))
+register(Op("POW", "PowOptions", axes="joined", is_steep_at_zero=True))
 register(Op("ATAN2", "ATan2Options", axes="joined"))
 
 

@@ -21,6 +21,7 @@ register(
         "ABS",
         "AbsOptions",
         axes="same",
+        is_even=True,
         channels_first=True,
         versions={"int8": 2, "int16": 3},
         refused=refused_rescaling,
@@ -55,7 +56,7 @@ _ROOT: dict[str, Any] = {"axes": "same", "channels_first": True, "is_steep_at_ze
 register(Op("SQRT", is_of_positive=True, is_factor=True, versions={"int8": 2, "int16": 2}, **_ROOT))
 register(Op("LOG", versions={"int8": 2, "int16": 2}, **_ROOT))
 for _name, _options in (("SQUARE", "SquareOptions"), ("COS", "CosOptions")):
-    register(Op(_name, _options, axes="same", channels_first=True))
+    register(Op(_name, _options, axes="same", is_even=True, channels_first=True))
 register(Op("SIGN", "SignOptions", axes="same"))  # not tried with channels first
 for _name in ("SIN", "FLOOR", "CEIL", "ROUND"):
     register(Op(_name, axes="same", channels_first=True))
