@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.ptq.nets import Layer, add, dense, layer, net, softmax, weights
+from tests.building import Layer, add, dense, layer, net, softmax, weights
 
 from featherweight.analysis.noise import OutputError, notes_on_noise, output_errors
 from featherweight.graph import Model

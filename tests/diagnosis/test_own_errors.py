@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.ptq.nets import INT8, add, concat, conv, dense, net, planned, recipe, samples, softmax, sqnr_db, weights
+from tests.building import add, concat, conv, dense, net, softmax, weights
+from tests.ptq.nets import INT8, planned, recipe, samples, sqnr_db
 
 from featherweight.analysis.places import Pair
 from featherweight.diagnosis.exact import Exact, exact_values

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from tests.ptq.nets import Layer, dense, layer, net, operators, softmax, sqnr_db, unary, weights
+from tests.building import Layer, dense, layer, net, softmax, unary, weights
+from tests.ptq.nets import operators, sqnr_db
 
 from featherweight.graph import Model
 from featherweight.passes.activations import recognized_activations

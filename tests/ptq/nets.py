@@ -6,20 +6,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from tests.building import (  # noqa: F401 - what nets are built of, for those who import it from here
-    CONV,
-    Layer,
-    add,
-    concat,
-    conv,
-    dense,
-    layer,
-    net,
-    reshape,
-    softmax,
-    unary,
-    weights,
-)
+from tests.building import conv, dense, net, unary
 
 from featherweight.calibration import Stats, TensorStats, calibrate
 from featherweight.graph import Model

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests import clients
-from tests.ptq.nets import agreement_db, dense, layer, net, operators, planned, samples, softmax, weights
+from tests.building import dense, layer, net, softmax, weights
+from tests.ptq.nets import agreement_db, operators, planned, samples
 from tests.single_ops import lstm
 from tests.tflite.files import if_model
 

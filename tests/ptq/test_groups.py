@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.ptq.nets import Layer, dense, layer, net, operators, planned, reshape, sqnr_db, weights
+from tests.building import Layer, dense, layer, net, reshape, weights
+from tests.ptq.nets import operators, planned, sqnr_db
 
 from featherweight.graph import Model
 from featherweight.runtime import run

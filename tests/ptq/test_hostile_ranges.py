@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.building import CONV, Layer, layer, net, unary, weights
 from tests.operators.oracle import RESOLVERS, Oracle
-from tests.ptq.nets import CONV, Layer, layer, net, ranges, sqnr_db, unary, weights
+from tests.ptq.nets import ranges, sqnr_db
 
 from featherweight import operators
 from featherweight.errors import RecipeError

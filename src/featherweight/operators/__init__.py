@@ -2,35 +2,10 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from featherweight.operators.axes import AxesRule
 from featherweight.operators.call import Call, Kernel
-from featherweight.operators.families import (
-    activation,
-    comparison,
-    control,
-    conv,
-    creation,
-    elementwise,
-    functions,
-    linear,
-    normalization,
-    pooling,
-    quantize,
-    recurrent,
-    reduction,
-    resize,
-    selection,
-    shape,
-)
-from featherweight.operators.kernels import (
-    conv_transposed,
-    detection,
-    division,
-    hard_swish,
-    lstm_integer,
-    lstm_real,
-    sums,
-)
 from featherweight.operators.record import (
     Op,
     WeightRole,
@@ -60,28 +35,30 @@ __all__ = [
     "registered",
 ]
 
-_FAMILIES = (
-    activation,
-    comparison,
-    control,
-    conv,
-    creation,
-    elementwise,
-    functions,
-    hard_swish,
-    linear,
-    conv_transposed,
-    detection,
-    division,
-    lstm_integer,
-    lstm_real,
-    sums,
-    normalization,
-    pooling,
-    quantize,
-    recurrent,
-    reduction,
-    resize,
-    selection,
-    shape,
-)
+# What registers its operators and kernels when it is imported.
+for _name in (
+    "families.activation",
+    "families.comparison",
+    "families.control",
+    "families.conv",
+    "families.creation",
+    "families.elementwise",
+    "families.functions",
+    "families.linear",
+    "families.normalization",
+    "families.pooling",
+    "families.quantize",
+    "families.recurrent",
+    "families.reduction",
+    "families.resize",
+    "families.selection",
+    "families.shape",
+    "kernels.conv_transposed",
+    "kernels.detection",
+    "kernels.division",
+    "kernels.hard_swish",
+    "kernels.lstm_integer",
+    "kernels.lstm_real",
+    "kernels.sums",
+):
+    import_module(f"{__name__}.{_name}")
