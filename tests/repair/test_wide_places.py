@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.building import add, dense, layer, net, softmax, unary, weights
+from tests.building import add, conv, dense, layer, net, softmax, unary, weights
 
 import featherweight as fw
 from featherweight.graph import Model
@@ -16,7 +16,7 @@ from featherweight.recipes.recipe import Recipe, Rule, Scheme
 from featherweight.repair.candidate import Candidate, Setting, integer_model, planned
 from featherweight.repair.judge import Judge
 from featherweight.repair.roles import groups
-from featherweight.repair.wide_places import exactly, wide_places
+from featherweight.repair.wide_places import exactly, wide_places, wide_rule
 from featherweight.targets import target as targets
 
 WIDTH, STREAM, HIDDEN = 16, (1, 8, 16), (1, 8, 32)
@@ -146,6 +146,18 @@ def test_parameters_that_other_repairs_chose_stand():
     found = wide_places(where, replace(start, plan=replace(start.plan, params=finer)))
     assert isinstance(found, Candidate)
     assert found.plan.params["into_0"] == finer["into_0"]
+
+
+def test_weights_of_4_bits_stay_as_small_as_they_are():
+    w = {"w": weights(64, 3, 3, 32), "b": weights(64)}
+    model = net({"x": (1, 8, 8, 32)}, w, [conv("x", "w", "b", "y", (1, 8, 8, 64))], ["y"])
+    where = setting(model)
+    start = planned(where, model, recipes.load("w4a8"))
+    assert start.plan.forms == {"y": "int8*int4"}
+    rule = wide_rule(model.main.nodes[0], model.main, start.recipe.rules[-1], where)
+    assert rule is not None
+    free = planned(where, model, Recipe("free", (rule,)))
+    assert free.plan.forms == {"y": "float32+int4"}
 
 
 def test_a_small_gain_is_not_lost_on_the_way():

@@ -183,15 +183,15 @@ def wide_rule(node: Node, graph: Graph, rule: Rule | None, setting: Setting) -> 
         return _in_16_bits(node, match, weight, target)
     if weight is None:
         return Rule(match)
-    in_8_bits = replace(weight, dtype="int8", block_size=None)
     if op.weight is None:  # a table that is copied out of
-        return Rule(match, weight=in_8_bits)
-    for scheme in (weight, in_8_bits):
-        if target.runs(node.op, f"float32*{scheme.dtype}"):
-            return Rule(match, weight=scheme)
-    if found := _in_16_bits(node, match, weight, target):
-        return found
-    return Rule(match, weight=in_8_bits, weight_only=True) if "int8" in target.weight_only else None
+        return Rule(match, weight=replace(weight, dtype="int8", block_size=None))
+    if target.runs(node.op, f"float32*{weight.dtype}"):
+        return Rule(match, weight=weight)
+    read = None
+    if weight.dtype in target.weight_only:
+        read = Rule(match, weight=replace(weight, block_size=None), weight_only=True)
+    # Weights of 4 bits stay as small as they are.
+    return read if read and weight.dtype == "int4" else _in_16_bits(node, match, weight, target) or read
 
 
 def _in_16_bits(node: Node, match: str, weight: Scheme | None, target: Target) -> Rule | None:
