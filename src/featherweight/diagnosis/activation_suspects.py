@@ -11,7 +11,7 @@ from featherweight.diagnosis.cause import Suspect, columns, extremes, indices, n
 from featherweight.diagnosis.evidence import Evidence
 from featherweight.diagnosis.exact import Runs
 from featherweight.diagnosis.rounding import rounded
-from featherweight.graph import Node, consumers
+from featherweight.graph import Graph, Node, consumers
 from featherweight.graph.numerics import INTEGER_BITS, QuantParams, integer_range
 from featherweight.operators import lookup
 from featherweight.operators.call import FUSED_BOUNDS
@@ -21,7 +21,7 @@ _UNLIKE = 4.0
 # From this share on, an input holds other data than the model was calibrated on.
 _MOST_CLIPPED = 0.05
 # The share of a tensor's values that may be called outliers.
-_OUTLIERS = 0.001
+_OUTLIERS = 0.005
 # A step of scores that changes a probability by more than a tenth.
 _LARGEST_SCORE_STEP = 0.1
 
@@ -38,11 +38,11 @@ def activation_suspects(place: Place, evidence: Evidence) -> Iterator[Suspect]:
     yield from _clipped(place, evidence, bounds)
     yield from _unlike_ranges(place, evidence, bounds)
     yield from _outliers(place, evidence, bounds)
-    mean = without_mean({place.tensor: found}, evidence.exact.values)
-    shift = float(np.abs(columns([y - x for x, y in zip(runs, found, strict=True)]).mean(axis=0)).max())
-    yield Suspect(
-        "constant-shift", f"Rounding moves the mean of {_name(place, evidence)} by up to {number(shift)}", mean
-    )
+    if place.node is not None and lookup(place.node.op).bias is not None:
+        mean = without_mean({place.tensor: found}, evidence.exact.values)
+        shift = float(np.abs(columns([y - x for x, y in zip(runs, found, strict=True)]).mean(axis=0)).max())
+        said = f"rounding moves the mean of {_name(place, evidence)} by up to {number(shift)}"
+        yield Suspect("constant-shift", said, mean)
     yield from _role(place, evidence, params)
 
 
@@ -131,6 +131,9 @@ def _unlike_ranges(place: Place, evidence: Evidence, bounds: tuple[float, float]
             f"span {number(float(widths[small].max()))} at most, others up to {number(float(widths.max()))}"
         )
         is_shown = _is_shown(place, evidence)
+        readers = consumers(evidence.pair.float_graph).get(place.tensor, ())
+        if not is_shown and all(lookup(node.op).weight is None for node in readers):
+            return  # no weights beside which channels could be given like ranges
         # Scales of their own make the error of any channels smaller, of alike ones too, if not by this much.
         yield Suspect("unlike-ranges" if is_shown else "unlike-channels", said, kept, most=0.25)
 
@@ -191,18 +194,18 @@ def _role(place: Place, evidence: Evidence, params: QuantParams) -> Iterator[Sus
     low, high = extremes(runs)
     step = params.scale[0]
     span = f"from {number(low)} to {number(high)} in steps of {number(step)}"
-    for node in consumers(graph).get(place.tensor, ()):
+    for node in _readers(place.tensor, graph):
         op = lookup(node.op)
         if op.normalizes_rows and step > _LARGEST_SCORE_STEP:
             changes = f"one step changes a probability by {np.expm1(step):.0%}"
             yield Suspect("softmax-input", f"{evidence.said(node)} reads scores {span}: {changes}")
-        if op.is_steep_at_zero or op.is_factor or op.input_of(node, op.divisor) == place.tensor:
+        if op.is_steep_at_zero or op.is_factor or place.tensor == op.input_of(node, op.divisor):
             alive = np.concatenate([np.abs(x[np.isfinite(x) & (x != 0)]).reshape(-1) for x in runs])
             least = float(np.percentile(alive, 5)) if alive.size else 0.0
             small = (
                 f"depends on small values: 5 % of what it reads are below {number(least)}, in steps of {number(step)}"
             )
-            yield Suspect("normalization-input", f"{evidence.said(node)} {small}")
+            yield Suspect("normalization-input", f"{evidence.said(node)} {small}", surpasses=least < 2 * step)
     node = place.node
     if node is not None and (lookup(node.op).is_factor or lookup(node.op).is_steep_at_zero):
         said = f"{evidence.said(node)} computes factors {span}: the error of each counts relative to itself"
@@ -211,6 +214,16 @@ def _role(place: Place, evidence: Evidence, params: QuantParams) -> Iterator[Sus
         said = f"{_name(place, evidence)} is part of a sum that later blocks add to, {span}"
         yield Suspect("residual-stream", said)
     yield Suspect("activation-rounding", f"{_name(place, evidence)} is held {span}")
+
+
+def _readers(name: str, graph: Graph) -> Iterator[Node]:
+    """Yields the operators that read a tensor, and those behind sums with constants, and means."""
+    for node in consumers(graph).get(name, ()):
+        yield node
+        others = [other for other in node.inputs if other and other != name]
+        op, is_alone = lookup(node.op), all(graph.tensors[other].is_constant for other in others)
+        if is_alone and (op.elementwise == 2 or op.is_reduction):
+            yield from _readers(node.outputs[0], graph)
 
 
 def _is_of_stream(place: Place, evidence: Evidence) -> bool:

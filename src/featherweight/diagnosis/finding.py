@@ -75,9 +75,9 @@ def found_causes(
     except FeatherweightError as error:
         notes.append(f"The model could not be simulated, so that no cause was tried out: {error}")
     causes: list[Cause] = []
-    for cause, places in merged(explanations(evidence, explained), evidence):
+    for cause, places in (*merged(explanations(evidence, explained), evidence), *front_end_causes(evidence)):
         causes.append(_with_trial(cause, places, simulation, simulated))
-    causes += shift_causes(evidence) + front_end_causes(evidence) + saturation_causes(evidence) + state_causes(evidence)
+    causes += shift_causes(evidence) + saturation_causes(evidence) + state_causes(evidence)
     causes += [] if simulated is None else kernel_causes(evidence, simulated)
     return Found(evidence, ordered(causes, evidence.total), simulated, tuple(notes))
 

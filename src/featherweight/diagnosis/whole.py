@@ -86,7 +86,7 @@ def shift_causes(evidence: Evidence) -> list[Cause]:
     return causes
 
 
-def front_end_causes(evidence: Evidence) -> list[Cause]:
+def front_end_causes(evidence: Evidence) -> list[tuple[Cause, tuple[Place, ...]]]:
     """Returns spectral front ends, all that leads from an input to a logarithm, where they make much of the error."""
     graph, made = evidence.pair.float_graph, producers(evidence.pair.float_graph)
     own = {each.name: each for each in evidence.own}
@@ -111,7 +111,7 @@ def front_end_causes(evidence: Evidence) -> list[Cause]:
             "logarithm spreads what small powers are rounded to"
         )
         places = [place for each in mine for place in evidence.places_of(each.name)]
-        return [sized(cause_at("spectral-front-end", said, places, evidence), level)]
+        return [(sized(cause_at("spectral-front-end", said, places, evidence), level), tuple(places))]
     return []
 
 
