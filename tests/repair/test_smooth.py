@@ -98,3 +98,13 @@ def test_a_lowered_transformer_keeps_its_function() -> None:
 def test_a_recipe_without_integer_values_has_nothing_to_smooth() -> None:
     found = fw.quantize(stack(residual=False), "dynamic", calibration=list(SAMPLES), improve="smooth", progress=False)
     assert any("smooth" in note and "values are not in integers" in note for note in found.plan.notes)
+
+
+def test_a_net_without_dense_layers_behind_factors_is_left_alone() -> None:
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, activation="relu")(inputs)
+    x = layers.Conv2D(4, 3, activation="relu6")(x)
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+    images = np.random.default_rng(3).normal(size=(12, 8, 8, 3)).astype(np.float32)
+    quantized = fw.quantize(model, calibration=images, improve="smooth", progress=False)
+    assert any("no dense layer reads channels" in note for note in quantized.plan.notes)

@@ -22,7 +22,7 @@ from featherweight.repair.freedom import Freedom, Weight
 from featherweight.runtime.litert import Session
 
 _PASSES = 20
-_SMALLEST_CHANGE = 1e-3
+_SMALLEST_CHANGE = 4e-3
 # Values that are held at a time, in bytes.
 _HELD_BYTES = 256 << 20
 # Of a bound, how much of it channels may reach on samples: what was not seen has room.
@@ -129,12 +129,15 @@ def _update(problem: Problem, factors: np.ndarray, group: np.ndarray, ratio: np.
 
 
 class Matrix:
-    """A weight in magnitudes."""
+    """A weight in magnitudes: the largest of those that have the same labels."""
 
     def __init__(self, weight: Weight, freedom: Freedom) -> None:
         array = np.asarray(freedom.graph.tensors[weight.node.inputs[weight.position]].array, np.float64)
         self.weight = weight
         self.magnitudes = np.abs(np.broadcast_to(array, weight.shape))
+        shapes = [self.labels(side).shape for side in ("writes", "reads")]
+        alike = tuple(axis for axis, sizes in enumerate(zip(*shapes, strict=True)) if sizes == (1, 1))
+        self.magnitudes = self.magnitudes.max(axis=alike, keepdims=True, initial=0.0)
 
     def labels(self, side: str) -> np.ndarray:
         """Returns the labels that it writes or reads, in a shape of the weight's rank."""

@@ -16,6 +16,7 @@ from featherweight.graph.editor import Editor, is_plain
 from featherweight.operators import lookup
 from featherweight.repair.balance import Exponents
 from featherweight.repair.candidate import Arrays, Candidate, Repair, Setting, integer_model, planned
+from featherweight.repair.commuting import freedom
 from featherweight.repair.equalize import Equalized, equalize_graph
 from featherweight.repair.judge import Judge
 
@@ -108,13 +109,29 @@ def _is_weighted(graph: Graph, node: Node, name: str, read: Mapping[str, tuple[N
     return op.weight_kind in ("dense", "conv") and node.inputs[op.activation] == name
 
 
+def _reads_free_channels(graph: Graph) -> bool:
+    """True where a dense layer reads channels whose factors may be chosen, bounds left as they are."""
+    free = freedom(graph)
+    chosen = free.is_free
+    for cap in free.caps:
+        chosen[cap.labels] = False
+    return any(
+        (lookup(weight.node.op).weight_kind == "dense" or lookup(weight.node.op).axes == "product")
+        and bool(chosen[weight.reads].any())
+        for weight in free.weights
+    )
+
+
 def _apply(setting: Setting, candidate: Candidate) -> Candidate | str:
     """Tries how much to move, and whether to compute factors twice, on the samples."""
     if not candidate.recipe.needs_ranges or not setting.samples:
         return "values are not in integers, or there are no samples"
+    graph = candidate.model.main
+    if not any(_reads_free_channels(each) for each in (graph, twinned(graph, set(candidate.model.tensors)))):
+        return "no dense layer reads channels that an operator before could scale"
     judge = Judge(candidate.model, setting.samples[:_JUDGED])
     best: tuple[float, str, Candidate] | None = None
-    has_twins = twinned(candidate.model.main, set(candidate.model.tensors)) is not candidate.model.main
+    has_twins = twinned(graph, set(candidate.model.tensors)) is not graph
     for twins in (False, True) if has_twins else (False,):
         for alpha in _ALPHAS:
             found, more = smooth_graph(
@@ -132,9 +149,7 @@ def _apply(setting: Setting, candidate: Candidate) -> Candidate | str:
             if best is None or level > best[0]:
                 twice = f"; {more} operators are computed a second time for it" if more else ""
                 best = level, f"smooth: the channels of {done} tensors before weights, by {alpha}{twice}", new
-    return (
-        "no weights read channels that an operator before could scale" if best is None else best[2].with_note(best[1])
-    )
+    return "no channels could be scaled" if best is None else best[2].with_note(best[1])
 
 
 SMOOTH = Repair("smooth", "moves outliers of values into the weights that read them", _apply, costs=2)
