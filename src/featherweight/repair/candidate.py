@@ -84,7 +84,8 @@ class Repair:
         description: what it does, in half a sentence.
         apply: returns a changed candidate, or why there is nothing that it can do. It raises DataError only for data
             that no repair could use.
-        costs: a rough order of what it takes: 1 for seconds, 2 for a minute, 3 for many minutes.
+        costs: a rough order of what it takes: 1 for seconds, 2 for a minute, 3 for many minutes, 4 for training, which
+            `auto` leaves out.
     """
 
     name: str

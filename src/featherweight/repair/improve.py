@@ -28,6 +28,8 @@ _log = logging.getLogger("featherweight")
 _MOST_EXAMPLES = 256
 _LEAST_HELD_OUT, _MOST_HELD_OUT = 4, 32
 LEAST_EXAMPLES = 8
+# What takes longer than many minutes is tried where it is named.
+_MOST_COSTS = 3
 # A gain below this is nobody's business, however sure it is.
 _LEAST_GAIN_DB = 0.05
 # A difference between the samples that were calibrated with and those held out that says something about them.
@@ -61,7 +63,8 @@ def asked_repairs(improve: str | Sequence[str] | None) -> tuple[Repair, ...]:
     """Returns the repairs that `improve` names, in the order in which they build on each other.
 
     Args:
-        improve: None, ``"none"``, ``"auto"`` for all of them, a name, or several (also in one text, with commas).
+        improve: None, ``"none"``, ``"auto"`` for all but those that train, a name, or several (also in one text, with
+            commas).
 
     Raises:
         RecipeError: for a name that no repair has.
@@ -72,7 +75,8 @@ def asked_repairs(improve: str | Sequence[str] | None) -> tuple[Repair, ...]:
     for name in names:
         if name not in (*known, AUTO):
             raise RecipeError(f"improve: '{name}' is no repair (allowed: {AUTO}, none, {listed(known)}).")
-    return tuple(repair for repair in REPAIRS if repair.name in names or AUTO in names)
+    is_auto = AUTO in names
+    return tuple(r for r in REPAIRS if r.name in names or (is_auto and r.costs <= _MOST_COSTS))
 
 
 def divided(

@@ -8,6 +8,7 @@ from tests import models
 import featherweight as fw
 from featherweight.recipes import recipe as recipes
 from featherweight.repair.candidate import Setting, integer_model, planned
+from featherweight.repair.improve import asked_repairs
 from featherweight.repair.judge import Judge, gain
 from featherweight.repair.weights.repairs import WEIGHT_REPAIRS
 from featherweight.targets import target as targets
@@ -37,12 +38,10 @@ def test_each_repair_helps_where_weights_have_4_bits(setting):
     model = models.lowered("depthwise")
     start, judge = planned(setting, model, recipes.load("w4a8")), Judge(model, setting.held_out)
     before = judge.levels(integer_model(start))
-    for repair in WEIGHT_REPAIRS:
-        if repair.name == "least-squares":
-            continue  # without a bias or rounding beside it, it may do harm
-        found = repair.apply(setting, start)
+    for name in ("bias-correction", "gptq", "weight-scales"):
+        found = BY_NAME[name].apply(setting, start)
         assert not isinstance(found, str)
-        assert gain(before, judge.levels(integer_model(found))).db > 1, repair.name
+        assert gain(before, judge.levels(integer_model(found))).db > 1, name
 
 
 def test_what_can_not_be_repaired_has_a_reason(setting):
@@ -50,6 +49,14 @@ def test_what_can_not_be_repaired_has_a_reason(setting):
     start = planned(setting, models.lowered("depthwise"), recipes.load("float16"))
     assert BY_NAME["gptq"].apply(bare, start) == "it chooses by what layers are fed: pass calibration samples"
     assert BY_NAME["gptq"].apply(setting, start) == "no weight can be chosen anew: none is in integers"
+    assert BY_NAME["reconstruct"].apply(bare, start) == "it trains blocks on samples: pass calibration samples"
+
+
+def test_auto_leaves_out_what_trains():
+    names = [repair.name for repair in asked_repairs("auto")]
+    assert "gptq" in names
+    assert "reconstruct" not in names
+    assert [repair.name for repair in asked_repairs("reconstruct")] == ["reconstruct"]
 
 
 def test_the_float_graph_and_plan_of_repaired_weights_make_the_same_file_again():

@@ -19,6 +19,7 @@ from featherweight.pruning.criteria import as_rows, from_rows
 from featherweight.pruning.prunable import GraphKernel
 from featherweight.ptq.fitness import refused
 from featherweight.ptq.plan import Plan
+from featherweight.repair.weights.alike import alternating
 from featherweight.repair.weights.gptq import Grid, gptq, settled, with_fitted_scales
 from featherweight.repair.weights.grids import grid_of, params_of, planned_params, scales_of
 from featherweight.repair.weights.halves import Halves
@@ -107,7 +108,7 @@ def round_weights(
         model = with_own_biases(model, places)
         places, reasons = find_places(model, plan)
     rows = [LayerRepair("", name, reason=reason) for name, reason in reasons.items()]
-    prefix = Prefix(model, plan, samples[: most_runs(model, samples)])
+    prefix = Prefix(model, plan, alternating(model, samples)[: most_runs(model, samples)])
     is_both = choices.spread or choices.regress
     by_node: dict[str, list[tuple[Place, GraphKernel]]] = {}
     for place in places:

@@ -66,7 +66,7 @@ class Prefix:
             return
         part = _part(self.exact.main, self.position, position)
         if part.outputs:
-            both = zip(self._run(part, is_exact=True), self._run(part, is_exact=False), strict=True)
+            both = zip(self.run(part, is_exact=True), self.run(part, is_exact=False), strict=True)
             found: dict[str, list[_Kept]] = {name: [] for name in part.outputs}
             for exact, rounded in both:
                 for name in part.outputs:
@@ -84,7 +84,7 @@ class Prefix:
             graph = self.exact.main
             part = replace(with_outputs(self.exact, made).main, name=_WHOLE) if self.is_whole else None
             part = part or _part(graph, self.position, self.position + 1, made)
-            runs = zip(self._run(part, is_exact=True), self._run(part, is_exact=False), strict=True)
+            runs = zip(self.run(part, is_exact=True), self.run(part, is_exact=False), strict=True)
         for run, (exact, rounded) in enumerate(runs):
             yield {
                 name: Pair(exact[name], rounded[name])
@@ -93,11 +93,20 @@ class Prefix:
                 for name in names
             }
 
-    def _run(self, part: Graph, *, is_exact: bool) -> Iterator[dict[str, np.ndarray]]:
-        """Yields the outputs of some operators for each run."""
+    def part(self, stop: int) -> Graph:
+        """Returns the operators from the position to another one as a graph that makes what later ones read."""
+        graph = self.exact.main
+        found = _part(graph, self.position, stop)
+        return found if found.outputs else _part(graph, self.position, stop, graph.outputs)
+
+    def alone(self, part: Graph, *, is_exact: bool) -> Model:
+        """Returns some operators, with the constants of one of the float graphs, as a model."""
         model = self.exact if is_exact else self.model
-        tensors = {name: model.main.tensors[name] for name in part.tensors}
-        alone = _alone(model, replace(part, tensors=tensors))
+        return _alone(model, replace(part, tensors={name: model.main.tensors[name] for name in part.tensors}))
+
+    def run(self, part: Graph, *, is_exact: bool) -> Iterator[dict[str, np.ndarray]]:
+        """Yields what some operators, from the position on, make in each run: in one of the models, as real numbers."""
+        alone = self.alone(part, is_exact=is_exact)
         if not is_exact:
             alone = rewrite(alone, restricted(self.plan, alone))
         with Session(alone) as session:

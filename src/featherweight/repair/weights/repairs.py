@@ -12,6 +12,8 @@ from dataclasses import replace
 from featherweight.errors import listed
 from featherweight.repair.candidate import Candidate, Chosen, Repair, Setting
 from featherweight.repair.weights.layerwise import Choices, LayerRepair, round_weights
+from featherweight.repair.weights.places import find_places, with_own_biases
+from featherweight.repair.weights.reconstruct import reconstructed
 
 
 def _choosing(**choices: bool) -> Callable[[Setting, Candidate], Candidate | str]:
@@ -44,9 +46,26 @@ def _notes(layers: tuple[LayerRepair, ...], is_first: bool) -> list[str]:
     return notes + ([f"{len(few)} weights were chosen by few inputs: for example, {few[0]}"] if few else [])
 
 
+def _reconstruct(setting: Setting, candidate: Candidate) -> Candidate | str:
+    if not setting.samples:
+        return "it trains blocks on samples: pass calibration samples"
+    exact = candidate.chosen.model if candidate.chosen is not None else candidate.model
+    if candidate.chosen is not None and candidate.chosen.choices.bias:
+        exact = with_own_biases(exact, find_places(exact, candidate.chosen.plan)[0])
+    model, blocks = reconstructed(candidate.model, exact, candidate.plan, setting.samples, setting.target)
+    done = [block for block in blocks if not block.reason]
+    reasons = [f"'{block.first}' to '{block.last}': {block.reason}" for block in blocks if block.reason]
+    if not done:
+        return f"no block learnt anything: {listed(reasons, 3) or 'none has a weight in integers'}"
+    note = f"{len(done)} of {len(blocks)} blocks were trained"
+    return replace(candidate, model=model).with_note(note + (f"; others not: {listed(reasons, 3)}" if reasons else ""))
+
+
 WEIGHT_REPAIRS: tuple[Repair, ...] = (
     Repair("bias-correction", "biases that keep the mean of every channel", _choosing(bias=True)),
     Repair("gptq", "integers that make up for each other's rounding", _choosing(gptq=True), 2),
     Repair("weight-scales", "scales of weights by the error of the layer's output", _choosing(scales=True), 2),
     Repair("least-squares", "weights that make up for errors of what they are fed", _choosing(regress=True), 2),
+    Repair("weight-spread", "scales that keep the deviation of every channel", _choosing(spread=True), 2),
+    Repair("reconstruct", "weights trained block by block on the integers of the file", _reconstruct, 4),
 )
