@@ -156,6 +156,7 @@ def test_weights_of_4_bits_stay_as_small_as_they_are():
     assert start.plan.forms == {"y": "int8*int4"}
     rule = wide_rule(model.main.nodes[0], model.main, start.recipe.rules[-1], where)
     assert rule is not None
+    assert rule.keep_small
     free = planned(where, model, Recipe("free", (rule,)))
     assert free.plan.forms == {"y": "float32+int4"}
 

@@ -186,10 +186,10 @@ def wide_rule(node: Node, graph: Graph, rule: Rule | None, setting: Setting) -> 
     if op.weight is None:  # a table that is copied out of
         return Rule(match, weight=replace(weight, dtype="int8", block_size=None))
     if target.runs(node.op, f"float32*{weight.dtype}"):
-        return Rule(match, weight=weight)
+        return Rule(match, weight=weight, keep_small=rule.keep_small)
     read = None
     if weight.dtype in target.weight_only:
-        read = Rule(match, weight=replace(weight, block_size=None), weight_only=True)
+        read = Rule(match, weight=replace(weight, block_size=None), weight_only=True, keep_small=rule.keep_small)
     # Weights of 4 bits stay as small as they are.
     return read if read and weight.dtype == "int4" else _in_16_bits(node, match, weight, target) or read
 
