@@ -17,6 +17,7 @@ from featherweight.ptq.plan import Plan
 from featherweight.recipes.recipe import Recipe
 from featherweight.repair.candidate import Arrays, Candidate, Repair, Setting, digest, integer_model, planned
 from featherweight.repair.judge import Gain, Judge, gain
+from featherweight.repair.ranges import RANGES, with_all_samples
 from featherweight.repair.repairs import REPAIRS
 from featherweight.runtime.progress import track
 from featherweight.runtime.samples import feeds, input_tensors
@@ -215,5 +216,8 @@ def repaired(
     candidate = planned(setting, model, recipe)
     check(candidate.plan)
     candidate, attempts = improved(setting, candidate, reference, repairs, is_auto=is_auto)
-    candidate = with_notes(setting, candidate, reference, attempts)
-    return candidate.model, candidate.plan, setting.held_out
+    noted = with_notes(setting, candidate, reference, attempts)
+    if setting.held_out and tuple(repairs) == (RANGES,):
+        whole, said = with_all_samples(setting, candidate), noted.plan.notes[len(candidate.plan.notes) :]
+        noted = replace(whole, plan=replace(whole.plan, notes=(*whole.plan.notes, *said)))
+    return noted.model, noted.plan, setting.held_out

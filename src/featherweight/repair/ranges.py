@@ -18,8 +18,8 @@ from featherweight.ptq import planning
 from featherweight.ptq.plan import Plan
 from featherweight.ptq.rewrite import rewrite
 from featherweight.recipes.recipe import Recipe
-from featherweight.repair.candidate import AUTO_RANGES, Candidate, Repair, Setting, digest
-from featherweight.repair.judge import Judge, gain
+from featherweight.repair.candidate import AUTO_RANGES, Candidate, Repair, Setting, digest, planned
+from featherweight.repair.judge import Gain, Judge, gain
 from featherweight.repair.readers import Group, groups_of, reading_errors, rounded_runs
 from featherweight.runtime.progress import track
 
@@ -63,10 +63,10 @@ def choose_ranges(setting: Setting, candidate: Candidate) -> Candidate | str:
 
     For each group of tensors on one grid, the ranges of `METHODS` are compared by the error at the operators that read
     it, computed in float from exact values and from those on the grid. The best stands if it also lessens the error at
-    the model's output when this group alone is rounded. Then the half, a quarter, an eighth of these choices and all of
-    them, and the methods of `WHOLE_METHODS` for all tensors, are compared with the ranges so far at the output of the
-    quantized model, in pairs; the best is kept where it is surely better. Tensors of 16 bits, and those whose method a
-    recipe names, are left alone.
+    the model's output when this group alone is rounded. Then the methods of `WHOLE_METHODS` for all tensors, all of
+    these choices, the half, a quarter and an eighth of them, by themselves and beside the best of those methods, are
+    compared with the ranges so far at the output of the quantized model, in pairs; the best is kept where it is surely
+    better. Tensors of 16 bits, and those whose method a recipe names, are left alone.
 
     Raises:
         DataError: for samples that can't be used.
@@ -83,38 +83,58 @@ def choose_ranges(setting: Setting, candidate: Candidate) -> Candidate | str:
     plans = {method: _plan(setting, candidate, stats, recipe, method) for method in METHODS}
     exact = exact_values(candidate.model, [dict(feed) for feed in setting.held_out], limit=_MOST_RUNS)
     usual = "the extremes" if setting.ranges in (AUTO_RANGES, MINMAX) else f"'{setting.ranges}'"
-    base = plans[MINMAX].params
-    choices = [_Choice(f"'{MINMAX}' for all tensors", {}, plans[MINMAX])] if base != candidate.plan.params else []
-    for method in WHOLE_METHODS:
-        given = plans[method].params
-        methods = {n: method for n, params in given.items() if params.dtype == "int8" and params != base.get(n)}
-        if methods:
-            plan = _plan(setting, candidate, stats, recipe, MINMAX, methods)
-            choices.append(_Choice(f"'{method}' for all tensors", methods, plan))
-    better = _by_readers(setting, plans, candidate.model.main, exact)
-    for count in dict.fromkeys(len(better) // part for part in _PARTS if len(better) >= part):
-        methods = {name: method for group, method in better[:count] for name in group.names}
-        plan = _plan(setting, candidate, stats, recipe, MINMAX, methods)
-        number = f"{len(methods)} tensors" if len(methods) > 1 else "one tensor"
-        choices.append(_Choice(f"{number} by methods chosen for each", methods, plan))
     disagreeing = _disagreeing(stats, exact)
-    if not choices:
-        return f"no method gives other ranges than {usual}{disagreeing}"
     judge = Judge(candidate.model, setting.held_out)
     before = judge.levels(rewrite(candidate.model, candidate.plan))
-    gains = [gain(before, judge.levels(rewrite(candidate.model, choice.plan))) for choice in choices]
-    best = max(range(len(choices)), key=lambda index: gains[index].db)
-    found = ", ".join(f"{choice.name} {each}" for choice, each in zip(choices, gains, strict=True))
-    on = f"on {len(before)} held-out samples"
-    if gains[best].db <= max(_LEAST_GAIN_DB, _SURE * (1 + 2 / (len(before) - 1)) * gains[best].error_db):
-        return f"{usual} stand: nothing is surely better {on} ({found}){disagreeing}"
-    chosen = choices[best]
+    tried: list[tuple[Gain, _Choice]] = []
+
+    def attempt(name: str, methods: Mapping[str, str], plan: Plan | None = None) -> None:
+        plan = plan or _plan(setting, candidate, stats, recipe, MINMAX, methods)
+        found = gain(before, judge.levels(rewrite(candidate.model, plan)))
+        tried.append((found, _Choice(name, methods, plan)))
+
+    if plans[MINMAX].params != candidate.plan.params:
+        attempt(f"'{MINMAX}' for all tensors", {}, plans[MINMAX])
+    for method in WHOLE_METHODS:
+        given, base = plans[method].params, plans[MINMAX].params
+        differing = {name for name, params in given.items() if params != base.get(name)}
+        open_ones = {name for name in differing if given[name].dtype == "int8"}
+        if open_ones:
+            plan = plans[method] if open_ones == differing else None
+            attempt(f"'{method}' for all tensors", dict.fromkeys(sorted(open_ones), method), plan)
+    start = max(tried, key=lambda each: each[0].db, default=None)
+    better = _by_readers(setting, plans, candidate.model.main, exact)
+    parts = [better[: len(better) // part] for part in _PARTS if len(better) >= part]
+    own = [{name: method for group, method in part for name in group.names} for part in parts]
+    for methods in own:
+        number = f"{len(methods)} tensors" if len(methods) > 1 else "one tensor"
+        attempt(f"{number} by methods chosen for each", methods)
+    if start is not None and start[0].db > 0:
+        for methods in own:
+            attempt(
+                f"{len(methods)} by methods chosen for each beside {start[1].name}", {**start[1].methods, **methods}
+            )
+    if not tried:
+        return f"no method gives other ranges than {usual}{disagreeing}"
+    best, chosen = max(tried, key=lambda each: each[0].db)
+    found = f"on {len(before)} held-out samples ({', '.join(f'{choice.name} {each}' for each, choice in tried)})"
+    if best.db <= max(_LEAST_GAIN_DB, _SURE * (1 + 2 / (len(before) - 1)) * best.error_db):
+        return f"{usual} stand: nothing is surely better {found}{disagreeing}"
     note = (
-        f"ranges: {chosen.name} ({_counted(chosen.methods)}), {gains[best]} at the output against {usual} {on} "
-        f"({found}){disagreeing}"
+        f"ranges: {chosen.name} ({_counted(chosen.methods)}), {best} at the output against {usual} {found}{disagreeing}"
     )
     changed = replace(candidate, stats=stats, plan=chosen.plan, methods=chosen.methods)
     return changed.with_note(note)
+
+
+def with_all_samples(setting: Setting, candidate: Candidate) -> Candidate:
+    """Returns the candidate planned with what held-out samples hold, too: where its range methods are chosen."""
+    if candidate.stats is None:
+        return candidate
+    histograms = any(each.histogram is not None for each in candidate.stats.tensors.values())
+    others = calibrate(candidate.model, setting.held_out, histograms=histograms, progress=setting.progress)
+    stats = candidate.stats.merge(others)
+    return planned(setting, candidate.model, candidate.recipe, stats=stats, methods=candidate.methods)
 
 
 def opened(recipe: Recipe, ranges: str) -> Recipe:

@@ -121,7 +121,7 @@ def quantize(
         strict: raise if any operator but the border conversions computes in float.
         ranges: how activation ranges are chosen: ``minmax`` (the extremes), ``percentile``, ``mse``, ``entropy``,
             ``clip`` (a fraction of the extremes), or ``auto``: for each tensor what does best at the operators that
-            read it and at the output, on a quarter of the calibration samples, which calibration then leaves out.
+            read it and at the output, on a quarter of the calibration samples, which calibration leaves out until then.
         plan: a plan (or its JSON file) to carry out instead of making one.
         limit: use at most so many samples.
         recurrent: the style of the recurrent layers of a framework model: ``loop``, ``fused`` (LSTM layers as one
