@@ -90,7 +90,9 @@ def test_verdicts_without_causes() -> None:
     assert healthy.is_healthy
     assert healthy.verdict.startswith("Healthy: output 'out' is 30.0 dB above its error, which is enough")
     assert "Causes" not in str(healthy)
-    many = diagnosis(causes=())
+    hidden = diagnosis(causes=())
+    assert hidden.verdict.startswith("Not found: output 'out'")
+    many = diagnosis(causes=(), level_db=22.0)
     assert not many.is_healthy
     assert many.verdict.startswith("No single cause: output 'out'")
     assert diagnosis(causes=(), outputs=(), level_db=math.inf).verdict == "Healthy: no output has an error."

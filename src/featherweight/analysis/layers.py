@@ -55,7 +55,8 @@ def _layer(path: str) -> str:
     """
     steps = [step.strip(";") for step in path.split("/")]
     modules = [found[1] for step in steps if (found := _MODULE.match(step)) is not None]
-    if modules:
-        return ".".join(name.strip("_") for name in modules if name.strip("_"))
+    named = ".".join(name.strip("_") for name in modules if name.strip("_"))
+    if named.strip(".0123456789"):
+        return named
     kept = [step for step in steps[1:] if "->" not in step]  # the equation of a product is no layer
     return "/".join([steps[0], *kept[:-1]])

@@ -15,7 +15,8 @@ from featherweight.graph.numerics import QuantParams
 from featherweight.operators import lookup
 from featherweight.passes.legalization import densified
 
-KINDS = ("activation", "weight", "operator")
+# Weights that differ by more than this part of their power are not the same ones rounded.
+_MOST_DIFFERENT = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +87,11 @@ class Pair:
 
     @cached_property
     def matches(self) -> Mapping[str, Node]:
-        """Name of a float operator → the quantized model's operator that computes the same tensor in the same way."""
+        """Name of a float operator → the quantized model's operator that computes the same tensor in the same way.
+
+        They are found by the names of tensors; where those are others, as of a file that another tool made, by their
+        order, if types, shapes and weights agree.
+        """
         found: dict[str, Node] = {}
         for node in self.graph.nodes:
             meant = self.meaning.get(node.outputs[0], "") if node.outputs else ""
@@ -95,7 +100,45 @@ class Pair:
                 continue
             if not lookup(node.op).is_conversion:
                 found.setdefault(original.name, node)
-        return found
+        return found | self._by_order(found)
+
+    def _by_order(self, found: Mapping[str, Node]) -> dict[str, Node]:
+        """Matches what names did not match, one after the other; nothing where the two rows differ."""
+        matched = {id(node) for node in found.values()}
+        ours = [n for n in self.graph.nodes if id(n) not in matched and not lookup(n.op).is_conversion]
+        theirs = [n for n in self.float_graph.nodes if n.name not in found and not lookup(n.op).is_conversion]
+        pairs = list(zip(theirs, ours, strict=False))
+        if len(ours) != len(theirs) or not all(self._is_alike(*pair) for pair in pairs):
+            return {}
+        return {node.name: match for node, match in pairs}
+
+    def _is_alike(self, node: Node, match: Node) -> bool:
+        """True for operators of one type with results of one shape and weights that agree but for their rounding."""
+        shapes = [
+            [graph.tensors[name].shape[1:] for name in each.outputs if name]
+            for graph, each in ((self.float_graph, node), (self.graph, match))
+        ]
+        if node.op != match.op or len(node.inputs) > len(match.inputs) or shapes[0] != shapes[1]:
+            return False
+        for name, other in zip(node.inputs, match.inputs, strict=False):
+            tensor = self.float_graph.tensors[name] if name else None
+            if tensor is None or tensor.array is None or not tensor.is_float or len(tensor.shape) < 2:
+                continue
+            stored = self._constant(other)
+            if stored is None or stored.shape != tensor.shape:
+                return False
+            x, y = np.asarray(tensor.array, np.float64), stored_numbers(stored, self.graph).astype(np.float64)
+            if np.square(x - y).sum() > _MOST_DIFFERENT * np.square(x).sum():
+                return False
+        return True
+
+    def _constant(self, name: str) -> Tensor | None:
+        """Returns the constant that a tensor of the quantized model is, or is converted from."""
+        maker = self.made_after.get(name)
+        if maker is not None and lookup(maker.op).is_conversion:
+            name = maker.inputs[0]
+        found = self.graph.tensors.get(name)
+        return found if found is not None and found.is_constant else None
 
     @cached_property
     def places(self) -> tuple[Place, ...]:
@@ -156,10 +199,19 @@ class Pair:
                 continue
             for name, other in zip(node.inputs, match.inputs, strict=False):
                 tensor = self.graph.tensors.get(other)
+                if self._is_other(name, other):
+                    continue
                 is_computed = bool(name) and not self.float_graph.tensors[name].is_constant
                 if is_computed and tensor is not None and takes_integers(tensor) and tensor.quant is not None:
                     found.setdefault(name, []).append((node.name, tensor.quant))
         return found
+
+    def _is_other(self, name: str, other: str) -> bool:
+        """True where the quantized model's operand comes from another operator than the float one: order is free."""
+        maker, match = self.made_after.get(other), self.made.get(name)
+        while maker is not None and lookup(maker.op).is_conversion:
+            maker = self.made_after.get(maker.inputs[0])
+        return maker is not None and match is not None and self.matches.get(match.name, maker) is not maker
 
     def _weights(self) -> Iterator[Place]:
         for node in self.float_graph.nodes:
@@ -173,12 +225,9 @@ class Pair:
         match, tensor = self.matches.get(node.name), self.float_graph.tensors[node.inputs[position]]
         if match is None or not (tensor.is_constant and tensor.is_float) or not match.inputs[position]:
             return None
-        name = match.inputs[position]
-        maker = self.made_after.get(name)
-        if maker is not None and lookup(maker.op).is_conversion:
-            name = maker.inputs[0]
-        found = self.graph.tensors[name]
-        return found if found.is_constant and found.dtype != "float32" and found.shape == tensor.shape else None
+        found = self._constant(match.inputs[position])
+        is_rounded = found is not None and found.dtype != "float32" and found.shape == tensor.shape
+        return found if is_rounded else None
 
     def rounded_weight(self, node: Node, position: int) -> np.ndarray | None:
         """Returns the real numbers that the quantized model has for a float constant, float32; None: the same."""

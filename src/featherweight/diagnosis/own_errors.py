@@ -145,7 +145,7 @@ def _local_db(places: Sequence[Place], pair: Pair, exact: Exact) -> float:
 
 def _power(x: np.ndarray) -> float:
     flat = np.where(np.isfinite(x), x, 0.0).reshape(-1)
-    return float(np.dot(flat, flat))
+    return float(np.square(flat, dtype=np.float64).sum())  # masks overflow in float32
 
 
 def _carried(name: str, places: Sequence[Place], local_db: float, pair: Pair, exact: Exact) -> OwnError:

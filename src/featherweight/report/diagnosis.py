@@ -14,6 +14,8 @@ from featherweight.diagnosis.cause import Cause
 from featherweight.report.summary import check_suffix, environment, to_plain
 from featherweight.tflite import write_atomically
 
+# Own errors that add up to so much less than the error do not explain it, dB.
+_FAR_DB = 6.0
 JSON_VERSION = 1
 """The number in a diagnosis's JSON: it grows when a field changes its meaning or goes."""
 
@@ -106,6 +108,8 @@ class Diagnosis:
             return f"Healthy: {level}, which is enough, and no cause alone takes it below that."
         if worst.worst_column is not None and worst.sqnr_db - worst.level_db > 3:
             level += f", its column {worst.worst_column[0]} only {worst.worst_column[1]:.1f} dB"
+        if not self.causes and self.own_db > self.level_db + _FAR_DB:
+            return f"Not found: {level}, but what could be looked at makes far less; see the notes."
         if not self.causes:
             return f"No single cause: {level}; many small errors add up to it."
         return f"{level[0].upper()}{level[1:]}; first cause: {self.causes[0].name}."
