@@ -272,6 +272,15 @@ def test_values_that_are_not_finite_are_named() -> None:
         equalize_graph(model, [{"x": np.ones((1, 6, 6, 3), np.float32)}])
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_named(value: float) -> None:
+    model = wide(unary("RELU", "a", "m", M), tensors={})
+    w = np.array(model.main.tensors["w"].array)
+    w[2, 0, 0, 1] = value
+    with pytest.raises(fw.DataError, match="CONV_2D 'm', weight 'w' holds NaN or infinite values"):
+        fw.equalize(with_constants(model, {"w": w}))
+
+
 def test_improve_takes_the_bounds_that_bring_most() -> None:
     model, x = capped(), list(np.random.default_rng(8).uniform(-1, 1, (16, 1, 6, 6, 3)).astype(np.float32))
     plain = fw.quantize(model, calibration=x, target="int8-per-tensor", progress=False)

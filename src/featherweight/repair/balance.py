@@ -129,10 +129,17 @@ def _update(problem: Problem, factors: np.ndarray, group: np.ndarray, ratio: np.
 
 
 class Matrix:
-    """A weight in magnitudes: the largest of those that have the same labels."""
+    """A weight in magnitudes: the largest of those that have the same labels.
+
+    Raises:
+        DataError: if it holds NaN or infinity.
+    """
 
     def __init__(self, weight: Weight, freedom: Freedom) -> None:
         array = np.asarray(freedom.graph.tensors[weight.node.inputs[weight.position]].array, np.float64)
+        if not np.isfinite(array).all():
+            node, name = weight.node, weight.node.inputs[weight.position]
+            raise DataError(f"{node.op} '{node.name}', weight '{name}' holds NaN or infinite values. Repair the model.")
         self.weight = weight
         self.magnitudes = np.abs(np.broadcast_to(array, weight.shape))
         shapes = [self.labels(side).shape for side in ("writes", "reads")]

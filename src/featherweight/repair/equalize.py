@@ -91,7 +91,7 @@ def equalize_graph(
 
     Raises:
         FormatError: if the model is quantized.
-        DataError: if the samples bring values that are not finite.
+        DataError: if weights, or values that the samples bring, are not finite.
     """
     if any(tensor.quant is not None for tensor in model.main.tensors.values()):
         raise FormatError("equalize takes a float model; this one is quantized. Equalize before quantizing.")

@@ -282,7 +282,7 @@ def equalize(
 
     Raises:
         FormatError: if the model is quantized.
-        DataError: if samples don't fit, or bring values that are not finite.
+        DataError: if samples don't fit, or weights, or values that samples bring, are not finite.
         RecipeError: if caps are to be kept, and there are no samples.
     """
     if caps == "kept" and samples is None:

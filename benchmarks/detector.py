@@ -1,0 +1,211 @@
+"""A detector whose boxes and scores are one output, trained on drawn scenes: mean average precision, float and int8.
+
+``python -m benchmarks.detector`` trains it (a minute on an idle core) and prints one line for each file. Boxes are in
+pixels of the picture, or of one ten times as large; the last rows scale its channels by 2^[-3, 3], function kept, for a
+target with one scale for a whole weight.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+SIDE, CELL, CLASSES = 64, 8, 2
+GRID = SIDE // CELL
+_THRESHOLDS = np.arange(0.5, 1, 0.05)
+# Scores below this are no detections; boxes that overlap more than this are one object's.
+_LEAST_SCORE, _MOST_OVERLAP = 0.05, 0.5
+
+
+class Scene(NamedTuple):
+    """A picture with the boxes (x0, y0, x1, y1) and classes of what is on it: rectangles and ellipses."""
+
+    image: np.ndarray
+    boxes: np.ndarray
+    classes: np.ndarray
+
+
+def scene(random: np.random.Generator) -> Scene:
+    """Draws up to three objects on noise; no two have their centres in neighbouring cells."""
+    light = np.linspace(random.uniform(0.5, 1), random.uniform(0.5, 1), SIDE)[np.newaxis, :, np.newaxis]
+    image = random.normal(0.5, 0.08, (SIDE, SIDE, 3)) * light
+    rows, columns = np.mgrid[:SIDE, :SIDE] + 0.5
+    boxes: list[tuple[float, float, float, float]] = []
+    classes: list[int] = []
+    for _ in range(random.integers(1, 4)):
+        w, h = random.uniform(8, 30, 2)
+        x, y = random.uniform(0, SIDE - w), random.uniform(0, SIDE - h)
+        kind, colour = int(random.integers(0, CLASSES)), random.uniform(0, 1, 3)
+        centre = np.array([x + w / 2, y + h / 2])
+        if any(np.abs(centre - (np.array(b[:2]) + b[2:]) / 2).max() < 1.6 * CELL for b in boxes):
+            continue
+        across, down = (columns - centre[0]) / (w / 2), (rows - centre[1]) / (h / 2)
+        inside = (np.maximum(np.abs(across), np.abs(down)) if kind == 0 else across**2 + down**2) < 1
+        image[inside] = image[inside] * 0.2 + colour * 0.8
+        boxes.append((x, y, x + w, y + h))
+        classes.append(kind)
+    return Scene(image.astype(np.float32), np.array(boxes, np.float32), np.array(classes))
+
+
+def scenes(count: int, seed: int) -> list[Scene]:
+    """Returns scenes of a seed."""
+    random = np.random.default_rng(seed)
+    return [scene(random) for _ in range(count)]
+
+
+def targets(made: Scene) -> np.ndarray:
+    """Returns (rows, columns, centre, size, whether there is an object, its class) of each cell."""
+    found = np.zeros((GRID, GRID, 5 + CLASSES), np.float32)
+    for box, kind in zip(made.boxes, made.classes, strict=True):
+        centre = (box[:2] + box[2:]) / 2
+        column, row = np.minimum(centre // CELL, GRID - 1).astype(int)
+        found[row, column, :5] = *centre, *(box[2:] - box[:2]), 1
+        found[row, column, 5 + kind] = 1
+    return found
+
+
+def network(factor: float = 1.0) -> Any:
+    """Returns the detector: (cells, centre, size, scores), lengths in pixels times a factor."""
+    import keras
+    from keras import layers, ops
+
+    def activated(x: Any) -> Any:
+        return layers.ReLU(6.0)(layers.BatchNormalization()(x))
+
+    inputs = keras.Input((SIDE, SIDE, 3))
+    x = activated(layers.Conv2D(16, 3, 2, padding="same", use_bias=False)(inputs))
+    for filters, stride in ((24, 2), (32, 1), (48, 2), (64, 1), (64, 1), (64, 1)):
+        y = activated(layers.DepthwiseConv2D(3, stride, padding="same", use_bias=False)(x))
+        y = activated(layers.Conv2D(filters, 1, use_bias=False)(y))
+        x = layers.Add()([x, y]) if stride == 1 and x.shape[-1] == filters else y
+    box = layers.Conv2D(4, 1)(x)
+    scores = layers.Conv2D(CLASSES, 1, bias_initializer=keras.initializers.Constant(-3.0))(x)
+    cells = (np.stack(np.meshgrid(np.arange(GRID), np.arange(GRID)), -1)[np.newaxis] + 0.5) * CELL
+    centre = (box[..., :2] * CELL + cells.astype(np.float32)) * factor
+    size = ops.exp(ops.clip(box[..., 2:], -4.0, 2.0)) * (16.0 * factor)
+    parts = [centre, size, ops.sigmoid(scores)]
+    return keras.Model(inputs, ops.concatenate([ops.reshape(p, (-1, GRID**2, p.shape[-1])) for p in parts], axis=-1))
+
+
+def trained(steps: int) -> Any:
+    """Returns the detector, trained on 3,000 scenes."""
+    import keras
+    from keras import ops
+
+    keras.utils.set_random_seed(0)
+    model, made = network(), scenes(3000, 1)
+
+    def loss(wanted: Any, found: Any) -> Any:
+        found = ops.reshape(found, (-1, GRID, GRID, 4 + CLASSES))
+        boxes = ops.sum(wanted[..., 4:5] * ops.abs(found[..., :4] - wanted[..., :4])) / CELL
+        p, is_one = ops.clip(found[..., 4:], 1e-5, 1 - 1e-5), wanted[..., 5:]
+        focal = -(4 * is_one * (1 - p) ** 2 * ops.log(p) + (1 - is_one) * p**2 * ops.log(1 - p))
+        return boxes / 128 + ops.sum(focal) / 32
+
+    rate = keras.optimizers.schedules.CosineDecay(4e-3, steps)
+    model.compile(keras.optimizers.Adam(rate), loss=loss)
+    x, y = np.stack([s.image for s in made]), np.stack([targets(s) for s in made])
+    model.fit(x, y, batch_size=32, epochs=max(1, steps * 32 // len(made)), verbose=0)
+    return model
+
+
+def overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Returns intersection over union of a box with others."""
+    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+    shared = np.clip(sides, 0, None).prod(axis=1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    return shared / ((box[2:] - box[:2]).prod() + areas - shared + 1e-9)
+
+
+def detections(output: np.ndarray) -> list[tuple[int, float, np.ndarray]]:
+    """Returns (class, score, box) of one output, the best first, overlapping ones of a class left out."""
+    boxes = np.concatenate([output[:, :2] - output[:, 2:4] / 2, output[:, :2] + output[:, 2:4] / 2], axis=1)
+    found: list[tuple[int, float, np.ndarray]] = []
+    for kind in range(CLASSES):
+        scores = output[:, 4 + kind]
+        order = [i for i in np.argsort(-scores, kind="stable") if scores[i] > _LEAST_SCORE]
+        while order:
+            first = order.pop(0)
+            found.append((kind, float(scores[first]), boxes[first]))
+            order = [i for i in order if overlap(boxes[first], boxes[i : i + 1])[0] <= _MOST_OVERLAP]
+    return found
+
+
+def average_precision(outputs: Sequence[np.ndarray], made: Sequence[Scene]) -> float:
+    """Returns COCO's mAP in per cent: precision at 101 recalls, over classes and overlaps of .50 to .95."""
+    found = [(index, *one) for index, output in enumerate(outputs) for one in detections(output)]
+    values: list[float] = []
+    for threshold in _THRESHOLDS:
+        for kind in range(CLASSES):
+            ranked = sorted((one for one in found if one[1] == kind), key=lambda one: -one[2])
+            used: dict[int, set[int]] = {}
+            hits = np.array([_is_hit(one, made[one[0]], threshold, used.setdefault(one[0], set())) for one in ranked])
+            total = sum(int((s.classes == kind).sum()) for s in made)
+            recalls = np.cumsum(hits) / max(total, 1)
+            precisions = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+            best = [precisions[recalls >= r].max(initial=0.0) for r in np.linspace(0, 1, 101)]
+            values.append(float(np.mean(best)))
+    return 100 * float(np.mean(values))
+
+
+def _is_hit(one: tuple[int, int, float, np.ndarray], made: Scene, threshold: float, used: set[int]) -> bool:
+    """True where a detection is the first of an object of its class."""
+    _, kind, _, box = one
+    overlaps = overlap(box, made.boxes) if len(made.boxes) else np.zeros(0)
+    overlaps[[i for i in range(len(overlaps)) if made.classes[i] != kind or i in used]] = -1
+    best = int(overlaps.argmax()) if overlaps.size else 0
+    if not overlaps.size or overlaps[best] < threshold:
+        return False
+    used.add(best)
+    return True
+
+
+def rescaled(model: Any) -> Any:
+    """Returns a lowered model with channels scaled by 2^[-3, 3], and its function."""
+    from featherweight.repair.commuting import freedom
+    from featherweight.repair.scaling import scaled
+
+    free = freedom(model.main)
+    factors = np.where(free.is_free, 2.0 ** np.random.default_rng(0).uniform(-3, 3, free.count), 1.0)
+    return scaled(model, free, factors)
+
+
+def main() -> None:
+    """Trains the detector and prints the rows."""
+    import featherweight as fw
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--scenes", type=int, default=160)
+    asked = parser.parse_args()
+    made, calibration = scenes(asked.scenes, 99), [s.image[np.newaxis] for s in scenes(64, 7)]
+    small, large = trained(asked.steps), network(10.0)
+    large.set_weights(small.get_weights())
+
+    def row(name: str, model: Any, factor: float = 1.0) -> None:
+        outputs = [fw.run(model, s.image[np.newaxis])[0] for s in made]
+        for output in outputs:
+            output[:, :4] /= factor
+        print(f"{name:44s} mAP {average_precision(outputs, made):5.1f}", flush=True)
+
+    def quantized(model: Any, **more: Any) -> Any:
+        return fw.quantize(model, calibration=calibration, io="float32", progress=False, **more)
+
+    for name, model, factor in (
+        ("boxes in pixels", fw.load(small), 1.0),
+        ("boxes ten times as large", fw.load(large), 10.0),
+    ):
+        row(f"{name}, float", model, factor)
+        row(f"{name}, int8", quantized(model), factor)
+        row(f"{name}, int8, joined in integers", quantized(model, integers=True), factor)
+    model = rescaled(fw.load(small))
+    row("channels rescaled, float", model)
+    row("channels rescaled, int8-per-tensor", quantized(model, target="int8-per-tensor"))
+    row("the same, equalized", quantized(model, target="int8-per-tensor", improve="equalize"))
+
+
+if __name__ == "__main__":
+    main()
