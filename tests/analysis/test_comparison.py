@@ -10,6 +10,7 @@ from tests.analysis.small_models import CLASSES, FEATURES, classifier, features,
 from featherweight import tflite
 from featherweight.analysis import compare
 from featherweight.analysis.borders import stored_numbers
+from featherweight.analysis.channel_errors import ChannelSums
 from featherweight.errors import DataError, RecipeError, UnsupportedOp
 from featherweight.graph import constant, replace_graph
 from featherweight.graph.numerics import dequantize, quantize
@@ -194,6 +195,12 @@ def test_the_worst_channel_is_found_where_the_whole_hides_it():
     row = by_name(compare(model, small, features(40)))["output", "scores"]
     assert row.worst_channel == 2
     assert row.worst_channel_db < 15 < 30 < row.sqnr_db
+
+
+def test_masks_leave_other_channels_to_be_judged():
+    sums = ChannelSums()
+    sums.add(np.float32([[3e38, 1, np.inf]]), np.float32([[3e38, 2, 0]]))
+    assert sums.worst() == (1, 0.0)
 
 
 # ------------------------------------------------------------------------------------------------------ in profiles

@@ -25,12 +25,13 @@ class ChannelSums:
         if x.ndim < 2 or not 1 < x.shape[self.axis] <= _MOST_CHANNELS:
             return
         rest = tuple(d for d in range(x.ndim) if d != self.axis % x.ndim)
-        with np.errstate(invalid="ignore", over="ignore"):
-            error = np.subtract(x, y, dtype=np.float32)
-        is_plain = np.isfinite(x) & np.isfinite(error)
-        x, error = (each if is_plain.all() else np.where(is_plain, each, 0) for each in (x, error))
-        self.signal = self.signal + np.square(x, dtype=np.float32).sum(axis=rest, dtype=np.float64)
-        self.noise = self.noise + np.square(error).sum(axis=rest, dtype=np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):  # masks are beyond float32's roots
+            squares = np.square(x, dtype=np.float64), np.square(np.subtract(x, y, dtype=np.float64))
+        is_plain = np.isfinite(squares[1])
+        squares = squares if is_plain.all() else tuple(np.where(is_plain, each, 0) for each in squares)
+        self.signal, self.noise = (
+            have + each.sum(axis=rest) for have, each in zip((self.signal, self.noise), squares, strict=True)
+        )
 
     def worst(self) -> tuple[int, float] | None:
         """Returns (channel, ratio in dB) of the lowest ratio; None without channels; channels of zeros are left out.
