@@ -170,8 +170,8 @@ def _is_like(params: QuantParams, old: Candidate, name: str) -> bool:
 def wide_rule(node: Node, graph: Graph, rule: Rule | None, setting: Setting) -> Rule | None:
     """Returns a rule that keeps an integer operator wide, or None where the target has no form for it.
 
-    Weights stay integers: activations are quantized on the fly, or have 16 bits, or the weights are read as floats.
-    What the recipe names by a pattern stays as it is.
+    Weights stay integers, but for small ones (`keep_small`): activations are quantized on the fly, or have 16 bits, or the
+    weights are read as floats. What the recipe names by a pattern stays as it is.
     """
     if rule is None or rule.match != "*":
         return None
@@ -186,10 +186,10 @@ def wide_rule(node: Node, graph: Graph, rule: Rule | None, setting: Setting) -> 
     if op.weight is None:  # a table that is copied out of
         return Rule(match, weight=replace(weight, dtype="int8", block_size=None))
     if target.runs(node.op, f"float32*{weight.dtype}"):
-        return Rule(match, weight=weight, keep_small=rule.keep_small)
+        return Rule(match, weight=weight, keep_small=True)
     read = None
     if weight.dtype in target.weight_only:
-        read = Rule(match, weight=replace(weight, block_size=None), weight_only=True, keep_small=rule.keep_small)
+        read = Rule(match, weight=replace(weight, block_size=None), weight_only=True, keep_small=True)
     # Weights of 4 bits stay as small as they are.
     return read if read and weight.dtype == "int4" else _in_16_bits(node, match, weight, target) or read
 
