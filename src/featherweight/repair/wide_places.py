@@ -170,8 +170,8 @@ def _is_like(params: QuantParams, old: Candidate, name: str) -> bool:
 def wide_rule(node: Node, graph: Graph, rule: Rule | None, setting: Setting) -> Rule | None:
     """Returns a rule that keeps an integer operator wide, or None where the target has no form for it.
 
-    Weights stay integers, but for small ones (`keep_small`): activations are quantized on the fly, or have 16 bits, or the
-    weights are read as floats. What the recipe names by a pattern stays as it is.
+    Weights stay integers, but for small ones (`keep_small`): activations are quantized on the fly, or have 16 bits, or
+    the weights are read as floats. What the recipe names by a pattern stays as it is.
     """
     if rule is None or rule.match != "*":
         return None
