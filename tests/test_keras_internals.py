@@ -295,3 +295,17 @@ def test_a_recording_scope_knows_what_was_assigned_and_drops_it() -> None:
     (state,) = scope.assigned
     assert np.asarray(scope.get_current_value(state)).any()
     assert np.array_equal(np.asarray(layer(np.ones((1, 3, 4), np.float32))), before)
+
+
+def test_a_layer_knows_when_only_its_shapes_are_asked_for() -> None:
+    class Layer(keras.layers.Layer):
+        seen: tuple[bool, ...] = ()
+
+        def call(self, x: Any) -> Any:
+            self.seen = (*self.seen, keras_internals.is_symbolic())
+            return x
+
+    layer = Layer()
+    layer(keras.Input((3,)))
+    layer(np.ones((1, 3), np.float32))
+    assert layer.seen == (True, False)

@@ -93,6 +93,16 @@ def recording_scope() -> Any:
     return Recording()
 
 
+def is_symbolic() -> bool:
+    """True while Keras asks what shapes a layer returns, and values do not matter.
+
+    (`in_symbolic_scope`: a layer that is called sees tensors of the backend then, too.)
+    """
+    from keras.src.backend.common.symbolic_scope import in_symbolic_scope
+
+    return in_symbolic_scope()
+
+
 def sharding_of(variable: Any) -> Any:
     """Returns how a variable is laid out over devices, for another one of its shape; None where it is not.
 

@@ -22,16 +22,26 @@ def shifted_products(x: Any, weight: Any, sizes: Pair, strides: Pair, dilations:
 
 
 def _products(x: Any, weight: Any, sizes: Pair, strides: Pair, dilations: Pair) -> Any:
-    products = [
-        _seen(x, row * dilations[0], column * dilations[1], sizes, strides) * weight[0, row, column]
-        for row, column in np.ndindex(*weight.shape[1:3])
-    ]
-    return sum(products[1:], products[0])
+    reach, steps = _reach(sizes, strides), (1, *strides, 1)
+    total = None
+    for row, column in np.ndindex(*weight.shape[1:3]):
+        top, left = row * dilations[0], column * dilations[1]
+        ends = (x.shape[0], top + reach[0], left + reach[1], x.shape[3])
+        seen = lax.slice(x, (0, top, left, 0), ends, steps)
+        factors = lax.slice(weight, (0, row, column, 0), (1, row + 1, column + 1, x.shape[3]))
+        product = lax.mul(seen, lax.broadcast_in_dim(factors, seen.shape, (0, 1, 2, 3)))
+        total = product if total is None else lax.add(total, product)
+    return total
+
+
+def _reach(sizes: Pair, strides: Pair) -> list[int]:
+    """Returns how many rows and columns of the image one tap sees, with those that strides pass over."""
+    return [(size - 1) * stride + 1 for size, stride in zip(sizes, strides, strict=True)]
 
 
 def _seen(x: Any, top: Any, left: Any, sizes: Pair, strides: Pair) -> Any:
-    """Returns what one tap of the window sees: (n, *sizes, c)."""
-    reach = [(size - 1) * stride + 1 for size, stride in zip(sizes, strides, strict=True)]
+    """Returns what one tap of the window sees, whose place is known in the running step: (n, *sizes, c)."""
+    reach = _reach(sizes, strides)
     return lax.dynamic_slice(x, (0, top, left, 0), (x.shape[0], *reach, x.shape[3]))[:, :: strides[0], :: strides[1]]
 
 

@@ -87,7 +87,7 @@ def squared_difference(step: IntegerStep) -> Array:
         factor = fixed_point.factor((twice, twice), out_scale, step.zero)
         value = fixed_point.leave(fixed_point.rescaled((x - z) * (x - z), factor, rescale))
     real = step.in_float(*(step.array(at) * scale for at, scale in enumerate(scales)))
-    return step.standing_for(value, step.over_output(real))
+    return step.standing_for(value, ops.divide(real, step.affine(step.outputs[0])[0]))
 
 
 @integer("PRELU")

@@ -45,4 +45,4 @@ def looked_up(step: IntegerStep) -> Array:
     x = step.array(0)
     index = ops.cast(x + step.zero_point(0) - float(integer_range(step.input(0).dtype)[0]), "int32")
     real = step.in_float(off_pole(step.node.op, x) * step.scale(0))
-    return step.standing_for(ops.take(step.constants[0], index), step.over_output(real))
+    return step.standing_for(ops.take(step.constants[0], index), ops.divide(real, step.affine(step.outputs[0])[0]))

@@ -52,6 +52,21 @@ def is_quantized(tensor: Tensor | None) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
+class Channels:
+    """What the integers of one node with a weight are scaled by, float32: one number, or one for each output channel.
+
+    Attributes:
+        inverse: one over the weight's scale.
+        unit_inverse: one over the input's scale times the weight's, which is that of the bias.
+        factor: the input's scale times the weight's, over the output's.
+    """
+
+    inverse: Array
+    unit_inverse: Array
+    factor: Array
+
+
+@dataclass(frozen=True, eq=False)
 class IntegerStep(Step):
     """One node of an integer graph; its integers are centred, its weights and biases real numbers: they are trained.
 
@@ -61,6 +76,7 @@ class IntegerStep(Step):
         constants: what the operator's host function computed from the parameters (tables).
         chunks: into how many parts the input channels are cut, so that sums of products stay exact.
         learns: scales are trained, and get their gradients.
+        channels: what scales the integers of a node with a weight, where it is computed for all nodes at once.
     """
 
     parameters: Callable[[Tensor], tuple[Array, Array]] = lambda tensor: (None, None)
@@ -68,6 +84,7 @@ class IntegerStep(Step):
     constants: tuple[Array, ...] = ()
     chunks: int = 1
     learns: bool = False
+    channels: Channels | None = None
 
     @property
     def is_delegated(self) -> bool:
@@ -112,26 +129,32 @@ class IntegerStep(Step):
         return (xp.minimum if limit > 0 else xp.maximum)(rounded_steps, limit) - zero_point
 
     def finished(
-        self, sums: Array, *scales: Array, rescale: Rescale | None = None, exact: Callable[[], Array] | None = None
+        self,
+        sums: Array,
+        *scales: Array,
+        factor: Array = None,
+        rescale: Rescale | None = None,
+        exact: Callable[[], Array] | None = None,
     ) -> Array:
         """Returns the output's centred integers: sums times the product of scales over the output's, in the bounds.
 
         Args:
             sums: integers in float32.
             scales: one or two.
+            factor: their product over the output's scale, where it is known.
             rescale: the arithmetic where there is a multiplier; `Profile.rescale` if left out.
             exact: computes the sums in 64 bits, inside `wide`, where float32 may not hold them; for multipliers only.
         """
         low, high = self.bounds()
-        real_factor = self.over_output(scales[0] if len(scales) == 1 else joined(*scales))
+        real_factor = self.over_output(scales[0] if len(scales) == 1 else joined(*scales)) if factor is None else factor
         if self.is_delegated and self.learns:
             return rounded(bounded(sums * real_factor, low, high))
         if self.is_delegated:
             return requantized(sums, real_factor, low, high)
         with wide():
-            factor = fixed_point.factor(scales, self.affine(self.outputs[0])[0], self.zero)
+            wide_factor = fixed_point.factor(scales, self.affine(self.outputs[0])[0], self.zero)
             integers = sums if exact is None else exact()
-            value = fixed_point.leave(fixed_point.rescaled(integers, factor, rescale or self.profile.rescale))
+            value = fixed_point.leave(fixed_point.rescaled(integers, wide_factor, rescale or self.profile.rescale))
         return self.standing_for(value, sums * real_factor)
 
     def standing_for(self, value: Array, surrogate: Array) -> Array:
@@ -201,12 +224,17 @@ def quantized_weight(weight: Array, scale: Array, dtype: str, zero: Array, *, le
 
     They pass to the scale, too, if it `learns`. Of NumPy arrays, it is NumPy that computes them.
     """
-    return _quantized(weight, scale, np.float32(integer_range(dtype, narrow=True)[1]), zero, learns)
+    return in_units(weight, reciprocal(scale, zero), largest_weight(dtype), learns=learns)
+
+
+def largest_weight(dtype: str) -> np.float32:
+    """Returns the largest magnitude of a weight's integers."""
+    return np.float32(integer_range(dtype, narrow=True)[1])
 
 
 def quantized_bias(bias: Array, scale: Array, limit: Array, zero: Array, *, learns: bool = True) -> Array:
     """Returns the integers of a bias at input scale × weight scale, in float32; `limit` is that of `bias_limit`."""
-    return _quantized(bias, scale, limit, zero, learns)
+    return in_units(bias, reciprocal(scale, zero), limit, learns=learns)
 
 
 def bias_limit(dtype: str, factor: Array | None) -> Array:
@@ -226,13 +254,13 @@ def bias_limit(dtype: str, factor: Array | None) -> Array:
     return xp.minimum(power_of_two(xp.minimum(_FACTOR_BITS - binary_exponent(factor), _MOST_BITS)), largest)
 
 
-def _quantized(x: Array, scale: Array, limit: Array, zero: Array, learns: bool) -> Array:
-    factor = reciprocal(scale, zero)
-    if is_static(x) and is_static(scale):
-        return rounded_away(np.clip(x * factor, -limit, limit), np)
+def in_units(x: Array, inverse: Array, limit: Array, *, learns: bool) -> Array:
+    """Returns ``x * inverse`` in [-limit, limit], rounded, in float32; gradients as of `quantized_weight`."""
+    if is_static(x) and is_static(inverse):
+        return rounded_away(np.clip(x * inverse, -limit, limit), np)
     if learns:
-        return rounded_half_away(bounded(x * factor, -limit, limit))
-    return requantized(x, factor, -limit, limit, half_away=True)
+        return rounded_half_away(bounded(x * inverse, -limit, limit))
+    return requantized(x, inverse, -limit, limit, half_away=True)
 
 
 def off_pole(op: str, integers: Array) -> Array:

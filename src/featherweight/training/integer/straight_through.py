@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from featherweight.operators.call import Array, is_static
+from featherweight.training.graph.own_gradients import with_gradient
 from featherweight.training.graph.registry import ops
 
 ALMOST_HALF = float(np.nextafter(np.float32(0.5), np.float32(0)))
@@ -47,22 +48,12 @@ def bounded(x: Array, low: Array, high: Array) -> Array:
 
 def rounded(x: Array) -> Array:
     """Rounds half to even; the gradient passes."""
-
-    @ops.custom_gradient
-    def forward(x: Array) -> tuple[Array, Any]:
-        return ops.round(x), _passed
-
-    return forward(x)
+    return _ROUNDED(x)
 
 
 def rounded_half_away(x: Array) -> Array:
     """Rounds ties away from zero; the gradient passes. `x` must not be a bare product (see above)."""
-
-    @ops.custom_gradient
-    def forward(x: Array) -> tuple[Array, Any]:
-        return rounded_away(x), _passed
-
-    return forward(x)
+    return _ROUNDED_HALF_AWAY(x)
 
 
 def rounded_away(x: Array, xp: Any = ops) -> Array:
@@ -72,16 +63,7 @@ def rounded_away(x: Array, xp: Any = ops) -> Array:
 
 def standing_for(value: Array, surrogate: Array) -> Array:
     """Returns `value` with the gradient of `surrogate`, which has its shape."""
-
-    @ops.custom_gradient
-    def forward(value: Array, surrogate: Array) -> tuple[Array, Any]:
-        def backward(*args: Array, upstream: Array = None) -> tuple[Array, ...]:
-            gradient = args[0] if upstream is None else upstream
-            return ops.zeros_like(gradient), gradient
-
-        return value, backward
-
-    return forward(value, surrogate)
+    return _STANDING_FOR(value, surrogate)
 
 
 def requantized(x: Array, factor: Array, low: Array, high: Array, *, half_away: bool = False) -> Array:
@@ -97,22 +79,41 @@ def requantized(x: Array, factor: Array, low: Array, high: Array, *, half_away: 
         high: the largest.
         half_away: ties go away from zero, as in `rounded_half_away`.
     """
-    dynamic = () if is_static(low) and is_static(high) else (low, high)
+    numbers = (ops.convert_to_tensor(number, dtype="float32") for number in (factor, low, high))
+    return (_REQUANTIZED_AWAY if half_away else _REQUANTIZED)(x, *numbers)
 
-    @ops.custom_gradient
-    def forward(x: Array, factor: Array, *limits: Array) -> tuple[Array, Any]:
-        least, largest = limits or (low, high)
-        product = ops.multiply(x, factor)
-        clipped = ops.minimum(ops.maximum(product, least), largest)
 
-        def backward(*args: Array, upstream: Array = None) -> tuple[Array, ...]:
-            gradient = args[-1] if upstream is None else upstream
-            gradient = ops.where(ops.equal(product, clipped), gradient * factor, 0.0)
-            return gradient, ops.zeros_like(factor), *(ops.zeros_like(limit) for limit in limits)
+def _clipped_product(x: Array, factor: Array, low: Array, high: Array) -> tuple[Array, tuple[Array, ...]]:
+    product = ops.multiply(x, factor)
+    clipped = ops.minimum(ops.maximum(product, low), high)
+    return clipped, (product, clipped, factor)
 
-        return rounded_away(clipped) if half_away else ops.round(clipped), backward
 
-    return forward(x, *(ops.convert_to_tensor(number, dtype="float32") for number in (factor, *dynamic)))
+def _to_even(x: Array, factor: Array, low: Array, high: Array) -> tuple[Array, tuple[Array, ...]]:
+    clipped, kept = _clipped_product(x, factor, low, high)
+    return ops.round(clipped), kept
+
+
+def _away(x: Array, factor: Array, low: Array, high: Array) -> tuple[Array, tuple[Array, ...]]:
+    clipped, kept = _clipped_product(x, factor, low, high)
+    return rounded_away(clipped), kept
+
+
+def _inside(kept: tuple[Array, ...], upstream: Array) -> tuple[Array, ...]:
+    product, clipped, factor = kept
+    gradient = ops.where(ops.equal(product, clipped), upstream * factor, 0.0)
+    return gradient, None, None, None
+
+
+def _passed(kept: Any, upstream: Array) -> tuple[Array]:
+    return (upstream,)
+
+
+_ROUNDED = with_gradient(lambda x: (ops.round(x), None), _passed)
+_ROUNDED_HALF_AWAY = with_gradient(lambda x: (rounded_away(x), None), _passed)
+_STANDING_FOR = with_gradient(lambda value, surrogate: (value, None), lambda kept, upstream: (None, upstream))
+_REQUANTIZED, _REQUANTIZED_AWAY = with_gradient(_to_even, _inside), with_gradient(_away, _inside)
+_DAMPED = with_gradient(lambda x, factor: (x, factor), lambda factor, upstream: (upstream * factor, None))
 
 
 def binary_exponent(x: Array) -> Array:
@@ -137,13 +138,4 @@ def power_of_two_above(x: Array) -> Array:
 
 def damped(x: Array, factor: float) -> Array:
     """Returns x; its gradient is multiplied by a factor."""
-
-    @ops.custom_gradient
-    def forward(x: Array) -> tuple[Array, Any]:
-        return x, lambda *args, upstream=None: _passed(*args, upstream=upstream) * factor
-
-    return forward(x)
-
-
-def _passed(*args: Array, upstream: Array = None) -> Array:
-    return args[-1] if upstream is None else upstream
+    return _DAMPED(x, ops.convert_to_tensor(factor, dtype="float32"))

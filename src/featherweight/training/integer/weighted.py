@@ -12,17 +12,19 @@ from featherweight.operators.call import Array
 from featherweight.operators.families.conv import LANES
 from featherweight.training.graph.registry import ops
 from featherweight.training.integer import fixed_point
+from featherweight.training.integer.apart import apart
 from featherweight.training.integer.exact_sums import is_cut
 from featherweight.training.integer.int64_scope import wide
 from featherweight.training.integer.step import (
+    Channels,
     IntegerStep,
     bias_limit,
+    in_units,
     integer,
-    quantized_bias,
-    quantized_weight,
+    largest_weight,
     spread,
 )
-from featherweight.training.integer.straight_through import joined, standing_for
+from featherweight.training.integer.straight_through import joined, reciprocal, standing_for
 
 _KINDS = ("conv", "depthwise", "dense", "transposed")
 
@@ -32,17 +34,18 @@ def weighted(step: IntegerStep) -> Array:
     """Sums of products and bias, one factor per output channel."""
     op = lookup(step.node.op)
     position = op.weight or 0
-    scale, tensor = spread(step.scale(position), step.input(position)), step.input(position)
-    weight = quantized_weight(step.array(position), scale, tensor.dtype, step.zero, learns=step.learns)
+    channels, tensor = step.channels or _channels(step), step.input(position)
+    inverse = spread(channels.inverse, tensor)
+    weight = in_units(step.array(position), inverse, largest_weight(tensor.dtype), learns=step.learns)
+    weight = _apart(step, weight)
     scales = step.scale(op.activation), step.scale(position)
     bias = None if op.bias is None else step.optional(op.bias)
     if bias is not None:
-        factor = None if step.is_delegated else step.over_output(joined(*scales))
-        limit = bias_limit(step.input(op.bias or 0).dtype, factor)
-        bias = quantized_bias(bias, joined(*scales), limit, step.zero, learns=step.learns)
+        limit = bias_limit(step.input(op.bias or 0).dtype, None if step.is_delegated else channels.factor)
+        bias = in_units(bias, channels.unit_inverse, limit, learns=step.learns)
     products, sums = _sums(step, weight, bias)
     if step.is_delegated:
-        return step.finished(sums, *scales)
+        return step.finished(sums, *scales, factor=channels.factor)
     is_wide = step.outputs[0].dtype == "int16"
 
     def exact() -> Array:
@@ -52,13 +55,13 @@ def weighted(step: IntegerStep) -> Array:
 
     if op.weight_kind == "dense":
         if step.profile.is_litert and not step.profile.is_micro and (step.profile.is_reference or is_wide):
-            return _in_float64(step, sums, scales, exact)
+            return _in_float64(step, sums, scales, channels.factor, exact)
         scales = scales if scales[1].shape else (joined(*scales),)
     if is_wide:
-        return step.finished(sums, *scales, rescale=step.profile.rescale_wide, exact=exact)
+        return step.finished(sums, *scales, factor=channels.factor, rescale=step.profile.rescale_wide, exact=exact)
     as_product = _is_product(step)
     parts = [
-        step.finished(sums, *scales, rescale=rescale, exact=exact)
+        step.finished(sums, *scales, factor=channels.factor, rescale=rescale, exact=exact)
         for rescale, is_used in (
             (step.profile.rescale_products, as_product.any()),
             (step.profile.rescale, not as_product.all()),
@@ -66,6 +69,19 @@ def weighted(step: IntegerStep) -> Array:
         if is_used
     ]
     return parts[0] if len(parts) == 1 else ops.where(as_product, *parts)
+
+
+def _channels(step: IntegerStep) -> Channels:
+    """Returns what scales the integers of one node."""
+    op = lookup(step.node.op)
+    scale = step.scale(op.weight or 0)
+    unit = joined(step.scale(op.activation), scale)
+    return Channels(reciprocal(scale, step.zero), reciprocal(unit, step.zero), step.over_output(unit))
+
+
+def _apart(step: IntegerStep, x: Array) -> Array:
+    """Returns a weight, or sums of products: computed once where a convolution is elementwise arithmetic (on JAX)."""
+    return apart(x) if lookup(step.node.op).weight_kind == "depthwise" else x
 
 
 def _is_product(step: IntegerStep) -> np.ndarray:
@@ -80,12 +96,14 @@ def _is_product(step: IntegerStep) -> np.ndarray:
     return np.array(kind != "transposed" and not is_grouped)
 
 
-def _in_float64(step: IntegerStep, sums: Array, scales: tuple[Array, Array], exact: Callable[[], Array]) -> Array:
+def _in_float64(
+    step: IntegerStep, sums: Array, scales: tuple[Array, Array], real_factor: Array, exact: Callable[[], Array]
+) -> Array:
     """LiteRT's reference kernel of dense layers: float64, ties away from zero."""
     with wide():
         factor = fixed_point.factor(scales, step.affine(step.outputs[0])[0], step.zero)
         value = fixed_point.leave(fixed_point.rounded_half_away_real(exact() * factor))
-    return step.standing_for(value, sums * step.over_output(joined(*scales)))
+    return step.standing_for(value, sums * real_factor)
 
 
 def product(step: IntegerStep, x: Array, weight: Array) -> Array:
@@ -116,7 +134,7 @@ def _sums(step: IntegerStep, weight: Array, bias: Array | None) -> tuple[Array |
     """
     x = step.array(lookup(step.node.op).activation)
     if step.chunks == 1:
-        products = product(step, x, weight)
+        products = _apart(step, product(step, x, weight))
         return products, products if bias is None else products + bias
     chunks = step.chunks if is_cut(step.node.op, x.shape[-1], weight.shape[-1]) else 1
     parts = [product(step, *pair) for pair in zip(cut(x, chunks), cut(weight, chunks), strict=True)]

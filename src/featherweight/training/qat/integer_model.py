@@ -6,7 +6,7 @@ the rewriter made of it: its operators, its borders, its conversions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from featherweight.graph import Model, Node, Tensor, io_names
+from featherweight.keras_internals import is_symbolic
 from featherweight.operators import lookup
 from featherweight.training.graph.graph_model import GraphModel
 from featherweight.training.graph.program import Program
@@ -21,6 +22,7 @@ from featherweight.training.graph.registry import Array, Function, ops
 from featherweight.training.integer.step import bias_limit, quantized_bias, quantized_weight, spread
 from featherweight.training.integer.straight_through import joined
 from featherweight.training.qat.blueprint import Blueprint, blueprint_from_config, weights_and_biases
+from featherweight.training.qat.channels import at_hand
 from featherweight.training.qat.program import Parameters, integer_functions, left_by_delegate
 from featherweight.training.qat.scales import Scales, made_scales
 
@@ -87,6 +89,32 @@ class IntegerModel(GraphModel):
         """Evaluates with tables and kernels of the scales of the moment."""
         self.refresh()
         return super().evaluate(*args, **options)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Computes the outputs; where Keras only asks for their shapes, as before the first step, zeros of these."""
+        shaped = self._shaped(inputs) if is_symbolic() else None
+        return super().call(inputs, training) if shaped is None else self.outputs_of(shaped)
+
+    def _shaped(self, inputs: Any) -> dict[str, Array] | None:
+        """Returns zeros in the shapes of the outputs, or None where they are not known without computing them."""
+        tensors = [self.integer.main.tensors[name] for name in self._held.outputs.values()]
+        rows, batch = {value.shape[0] for value in self._fed(inputs).values() if value.shape}, self.exposed.batch
+        is_plain = all(tensor.is_float and -1 not in (tensor.shape_signature or ())[1:] for tensor in tensors)
+        if keras.backend.backend() != "jax" or len(rows) != 1 or batch is not None or not is_plain:
+            return None
+        sizes = {self.integer.main.tensors[name].shape[0] for name in self.integer.main.inputs}
+        if any(not tensor.shape or {tensor.shape[0]} != sizes for tensor in tensors):
+            return None
+        return {tensor.name: ops.zeros((*rows, *tensor.shape[1:])) for tensor in tensors}
+
+    def computed(
+        self, program: Program, inputs: Any, names: Sequence[str], variables: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """Returns tensors as `GraphModel.computed` does."""
+        if program.model is not self.integer:
+            return super().computed(program, inputs, names, variables)
+        with at_hand(self.scales.channels(ops.convert_to_tensor(self._zero.value))):
+            return super().computed(program, inputs, names, variables)
 
     def integers(self) -> dict[str, np.ndarray]:
         """Returns the integers of weights and biases of the moment: constant of the integer graph → float32 array.

@@ -7,17 +7,19 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from featherweight.errors import UnsupportedOp, listed
-from featherweight.graph import Graph, Model, Node, Tensor
+from featherweight.graph import Graph, Model, Node, Tensor, consumers
 from featherweight.graph.numerics import INTEGER_BITS, QuantParams, integer_range
 from featherweight.operators import Call, lookup, placed
 from featherweight.operators.call import Array
 from featherweight.operators.profiles import Profile
 from featherweight.training.graph.registry import Function, Step, float_function
+from featherweight.training.integer.apart import apart
 from featherweight.training.integer.approximate import approximate_function
 from featherweight.training.integer.hybrid import hybrid_function, is_hybrid
 from featherweight.training.integer.lookup_tables import HOST
 from featherweight.training.integer.step import IntegerStep, integer_function, is_quantized, quantized_weight, spread
 from featherweight.training.integer.straight_through import bounded, reciprocal, rounded_half_away
+from featherweight.training.qat.channels import of_node
 
 # Far beyond any integer of an activation.
 _FAR = float(1 << 20)
@@ -88,6 +90,7 @@ def integer_functions(
         UnsupportedOp: naming every node that has no training kernel.
     """
     found: dict[str, Function] = {}
+    readers = consumers(model.main)
     left = left_by_delegate(model.main, parameters.profile) if left is None else left
     for node in model.main.nodes:
         approximate = parameters.approximate or (parameters.moves and node.op in HOST)
@@ -96,7 +99,10 @@ def integer_functions(
             continue
         around = replace(parameters, profile=parameters.profile.fallback or parameters.profile)
         around = around if node.name in left else parameters
-        found[node.name] = computes if kind == "float" else _bound(computes, around, chunks.get(node.name, 1))
+        if kind != "float":
+            is_fork = _is_fork(node, model.main, readers)
+            computes = _bound(computes, around, chunks.get(node.name, 1), is_fork=is_fork)
+        found[node.name] = computes
     for graph in model.graphs[1:]:
         for node in graph.nodes:
             if not computes_in_integers(node, graph) and (computes := float_function(node.op)) is not None:
@@ -161,12 +167,18 @@ def computes_in_integers(node: Node, graph: Graph) -> bool:
     return any(is_quantized(graph.tensors[name]) for name in (*node.inputs, *node.outputs) if name)
 
 
-def _bound(computes: Function, parameters: Parameters, chunks: int) -> Function:
+def _is_fork(node: Node, graph: Graph, readers: Mapping[str, Collection[Node]]) -> bool:
+    """True where a node's gradients are sums, or go more than one way."""
+    computed = [name for name in node.inputs if name and not graph.tensors[name].is_constant]
+    return len(computed) > 1 or any(len(readers.get(name, ())) > 1 for name in node.outputs)
+
+
+def _bound(computes: Function, parameters: Parameters, chunks: int, *, is_fork: bool) -> Function:
     def function(step: Step) -> tuple[Array, ...]:
         given = {field.name: getattr(step, field.name) for field in fields(Step)}
         given["profile"] = parameters.profile
         given["arrays"] = tuple(_operand(step, position, parameters) for position in range(len(step.arrays)))
-        return computes(
+        results = computes(
             IntegerStep(
                 **given,
                 parameters=parameters.affine,
@@ -174,8 +186,10 @@ def _bound(computes: Function, parameters: Parameters, chunks: int) -> Function:
                 constants=parameters.tables(step.node),
                 chunks=chunks,
                 learns=parameters.learned,
+                channels=of_node(step.node.name),
             )
         )
+        return tuple(apart(result, gradient=is_fork) for result in results)
 
     return function
 

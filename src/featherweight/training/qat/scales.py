@@ -24,8 +24,10 @@ from featherweight.graph.numerics import DEAD_WEIGHT, QuantParams, integer_range
 from featherweight.operators.profiles import Profile
 from featherweight.training.graph.registry import Array, ops
 from featherweight.training.integer.lookup_tables import HOST
+from featherweight.training.integer.step import Channels
 from featherweight.training.integer.straight_through import damped, power_of_two_above, standing_for
 from featherweight.training.qat.blueprint import Blueprint, weights_and_biases
+from featherweight.training.qat.channels import Stack, stacked
 from featherweight.training.qat.moving_ranges import MovingRanges, made_ranges
 from featherweight.training.qat.scale_groups import scale_groups
 
@@ -52,6 +54,7 @@ class Scales:
         moving: ranges of activations that move by a rule, if any do.
         tables: node → what `tables.HOST` computed for it.
         step: the training steps that were done.
+        stack: the scales that follow their weights, together.
         freeze_after: steps after which learned factors no longer move, or None.
     """
 
@@ -65,6 +68,7 @@ class Scales:
     moving: MovingRanges | None
     tables: Mapping[str, tuple[keras.Variable, ...]]
     step: keras.Variable
+    stack: Stack
     freeze_after: int | None = None
 
     def affine(self, tensor: Tensor) -> tuple[Array, Array]:
@@ -132,12 +136,24 @@ class Scales:
 
     def follow(self, weights: Mapping[str, Array]) -> None:
         """Moves each scale that is not learned with the channel's largest weight."""
-        for name, ratio in self.ratios.items():
-            tensor = self.integer.main.tensors[name]
-            largest = ops.max(ops.abs(ops.stop_gradient(weights[name])), axis=_other_axes(tensor))
-            scale = ops.maximum(largest, DEAD_WEIGHT) * ops.convert_to_tensor(ratio)
-            scale = power_of_two_above(scale) if self.profile.only_shifts else scale
-            self.weights[name].assign(ops.reshape(scale, self.weights[name].shape))
+        if not self.ratios:
+            return
+        tensors = self.integer.main.tensors
+        largest = {
+            name: ops.max(ops.abs(ops.stop_gradient(weights[name])), axis=_other_axes(tensors[name]))
+            for name in self.ratios
+        }
+        ratios = self.stack.joined({name: ops.convert_to_tensor(ratio) for name, ratio in self.ratios.items()})
+        scales = ops.maximum(self.stack.joined(largest), DEAD_WEIGHT) * ratios
+        scales = power_of_two_above(scales) if self.profile.only_shifts else scales
+        for name, scale in self.stack.parted(scales).items():
+            self.weights[name].assign(scale)
+
+    def channels(self, zero: Array) -> dict[str, Channels]:
+        """Returns node → what the integers of its weight, bias and sums are scaled by, where no activation moves."""
+        if not self.ratios or self.moves:
+            return {}
+        return self.stack.channels({name: ops.convert_to_tensor(self.weights[name]) for name in self.ratios}, zero)
 
     def refresh_tables(self) -> None:
         """Computes the tables of operators anew from the scales of the moment, where those move."""
@@ -204,7 +220,10 @@ def made_scales(blueprint: Blueprint, make: Maker) -> Scales:
         if node.op in HOST and tensors[node.outputs[0]].quant is not None
     }
     step = make("step", np.zeros((), np.int32), False)
-    return Scales(integer, profile, scales, ratios, groups, factors, held, moving, tables, step, options.freeze_after)
+    stack = stacked(integer.main, {name: tuple(scales[name].shape) for name in ratios})
+    return Scales(
+        integer, profile, scales, ratios, groups, factors, held, moving, tables, step, stack, options.freeze_after
+    )
 
 
 def _planned(tensor: Tensor) -> np.ndarray:
