@@ -28,14 +28,16 @@ class Stack:
     """The scales of weights one behind the other, and once more by the nodes that read them.
 
     Attributes:
-        shapes: weight -> shape of its scales: () or (channels,).
-        nodes: node -> its weight.
+        shapes: weight → shape of its scales: () or (channels,).
+        starts: weight → where its scales begin.
+        nodes: node → its weight.
         positions: of the nodes' scales among those of the weights; None where they are the same.
         inputs: scales of the nodes' inputs, float32.
         outputs: scales of their outputs.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
+    starts: Mapping[str, int]
     nodes: Mapping[str, str]
     positions: np.ndarray | None
     inputs: np.ndarray
@@ -45,18 +47,23 @@ class Stack:
         """Returns arrays by weight as one vector."""
         return ops.concatenate([ops.reshape(parts[name], (-1,)) for name in self.shapes])
 
-    def parted(self, vector: Array) -> dict[str, Array]:
-        """Returns the parts of a vector by weight."""
-        return _parted(vector, self.shapes)
+    def part(self, vector: Array, weight: str) -> Array:
+        """Returns one weight's part of a vector."""
+        start, shape = self.starts[weight], self.shapes[weight]
+        return vector[start : start + shape[0]] if shape else vector[start]
 
-    def channels(self, scales: Mapping[str, Array], zero: Array) -> dict[str, Channels]:
-        """Returns node -> what its integers are scaled by; `zero` as in `straight_through.quotient`."""
+    def channels(self, vector: Array, zero: Array) -> dict[str, Channels]:
+        """Returns node → what its integers are scaled by.
+
+        Args:
+            vector: the scales.
+            zero: as in `straight_through.quotient`.
+        """
         if not self.nodes:
             return {}
-        vector = self.joined(scales)
         units = joined(vector if self.positions is None else ops.take(vector, self.positions), self.inputs)
         shapes = {node: self.shapes[weight] for node, weight in self.nodes.items()}
-        inverses = self.parted(reciprocal(vector, zero))
+        inverses = _parted(reciprocal(vector, zero), self.shapes)
         unit_inverses = _parted(reciprocal(units, zero), shapes)
         factors = _parted(quotient(units, self.outputs, zero), shapes)
         return {
@@ -69,7 +76,7 @@ def stacked(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> Stack:
 
     Args:
         graph: the integer graph.
-        shapes: weight -> shape of its scales, of those that follow their weight.
+        shapes: weight → shape of its scales, of those that follow their weight.
     """
     nodes, inputs, outputs, positions = dict[str, str](), list[np.ndarray](), list[np.ndarray](), list[np.ndarray]()
     sizes = {name: int(np.prod(shape, dtype=int)) for name, shape in shapes.items()}
@@ -90,7 +97,12 @@ def stacked(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> Stack:
     is_same = np.array_equal(index, np.arange(sum(sizes.values())))
     empty = np.empty(0, np.float32)
     return Stack(
-        shapes, nodes, None if is_same else index, np.concatenate([empty, *inputs]), np.concatenate([empty, *outputs])
+        shapes,
+        starts,
+        nodes,
+        None if is_same else index,
+        np.concatenate([empty, *inputs]),
+        np.concatenate([empty, *outputs]),
     )
 
 

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from featherweight.graph import Model, Node, Tensor, io_names
-from featherweight.keras_internals import is_symbolic
+from featherweight.keras_internals import is_symbolic, own_variables
 from featherweight.operators import lookup
 from featherweight.training.graph.graph_model import GraphModel
 from featherweight.training.graph.program import Program
@@ -151,7 +151,7 @@ class IntegerModel(GraphModel):
 
     def _scale(self, tensor: Tensor) -> np.ndarray:
         """Returns the scale of a tensor of the moment."""
-        return np.asarray(ops.convert_to_numpy(self.scales.affine(tensor)[0]), np.float32)
+        return self.scales.affine_now(tensor)[0]
 
     def _values(self) -> dict[str, np.ndarray]:
         """Returns the values of the float graph's constants that the integer graph's were made of, by name."""
@@ -189,6 +189,14 @@ class IntegerModel(GraphModel):
             name: self._variable(f"mask_{number}", self.blueprint.exposed.real(name) != 0, False)
             for number, name in enumerate(self.blueprint.sparse)
         }
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads what `save` stored; version 0.1 stored a scale and a ratio of each weight by turns."""
+        count, stored = len(self.scales.stack.shapes), [np.asarray(store[str(at)]) for at in range(len(store.keys()))]
+        if count and len(stored) == len(own_variables(self)) + 2 * (count - 1):
+            joined = (np.concatenate([part.reshape(-1) for part in stored[at : 2 * count : 2]]) for at in (0, 1))
+            stored = [*joined, *stored[2 * count :]]
+        super().load_own_variables({str(at): value for at, value in enumerate(stored)})
 
     def made_of(self) -> dict[str, Any]:
         """Returns what the model is made of, as plain values."""

@@ -46,29 +46,31 @@ class Scales:
     Attributes:
         integer: the graph, with the planned parameters.
         profile: the arithmetic that tables are computed for.
-        weights: constant → its scales, or its learned factors; one, or one per channel.
-        ratios: constant → scale over the channel's largest magnitude; empty where scales are learned.
+        weights: constant → its learned factors; one, or one per channel.
+        stack: the constants whose scales follow them, as they lie in the next two; none where scales are learned.
+        following: scales that follow their weights, or None.
+        ratios: of these to the channel's largest magnitude.
         groups: activation → position in `factors`; empty where their ranges are fixed.
         factors: learned factors of activations' scales.
         held: learned factors → what they were when they froze, by name: ``activations``, or that of a weight.
         moving: ranges of activations that move by a rule, if any do.
         tables: node → what `tables.HOST` computed for it.
         step: the training steps that were done.
-        stack: the scales that follow their weights, together.
         freeze_after: steps after which learned factors no longer move, or None.
     """
 
     integer: Model
     profile: Profile
     weights: Mapping[str, keras.Variable]
-    ratios: Mapping[str, keras.Variable]
+    stack: Stack
+    following: keras.Variable | None
+    ratios: keras.Variable | None
     groups: Mapping[str, int]
     factors: keras.Variable | None
     held: Mapping[str, keras.Variable]
     moving: MovingRanges | None
     tables: Mapping[str, tuple[keras.Variable, ...]]
     step: keras.Variable
-    stack: Stack
     freeze_after: int | None = None
 
     def affine(self, tensor: Tensor) -> tuple[Array, Array]:
@@ -76,11 +78,11 @@ class Scales:
         quant = tensor.quant
         assert quant is not None
         zero_point = np.float32(quant.zero_point[0] if quant.zero_point else 0)
+        if tensor.name in self.stack.shapes:
+            return self.stack.part(ops.convert_to_tensor(self.following), tensor.name), zero_point
         if tensor.name in self.weights:
-            scale = self._factor(tensor.name, self.weights[tensor.name])
-            if tensor.name not in self.ratios:
-                scale = self._learned(_planned(tensor), scale, tensor)
-            return scale, zero_point
+            factor = self._factor(tensor.name, self.weights[tensor.name])
+            return self._learned(_planned(tensor), factor, tensor), zero_point
         if self.moving is not None and tensor.name in self.moving.groups:
             return self.moving.affine(tensor.name)
         if tensor.name in self.groups:
@@ -88,8 +90,15 @@ class Scales:
             return self._learned(np.float32(quant.scale[0]), factor, tensor), zero_point
         return np.float32(quant.scale[0]), zero_point
 
+    def affine_now(self, tensor: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Returns a tensor's (scale, zero point) outside of a step (there JAX compiles each cut of a vector)."""
+        if tensor.name in self.stack.shapes:
+            return self.stack.part(_array(self.following), tensor.name), np.zeros((), np.float32)
+        scale, zero_point = self.affine(tensor)
+        return _array(scale), _array(zero_point)
+
     def _factor(self, name: str, variable: Any) -> Array:
-        """Returns learned factors (or scales that follow their weight) of the moment: those that froze, if any did."""
+        """Returns learned factors of the moment: those that froze, if any did."""
         value = ops.convert_to_tensor(variable)
         if name not in self.held:
             return value
@@ -126,34 +135,32 @@ class Scales:
     def parameters(self) -> dict[str, QuantParams]:
         """Returns the parameters of the moment of what training moves: tensor of the integer graph → parameters."""
         found: dict[str, QuantParams] = {}
-        for name in (*self.weights, *self.groups, *(self.moving.groups if self.moving else ())):
+        weights = {*self.stack.shapes, *self.weights}
+        for name in (*self.stack.shapes, *self.weights, *self.groups, *(self.moving.groups if self.moving else ())):
             tensor = self.integer.main.tensors[name]
-            scale, zero_point = (np.asarray(ops.convert_to_numpy(part), np.float32) for part in self.affine(tensor))
+            scale, zero_point = self.affine_now(tensor)
             assert tensor.quant is not None
             moved = replace(tensor.quant, scale=tuple(scale.reshape(-1).tolist()))
-            found[name] = replace(moved, zero_point=(int(zero_point),)) if name not in self.weights else moved
+            found[name] = replace(moved, zero_point=(int(zero_point),)) if name not in weights else moved
         return found
 
     def follow(self, weights: Mapping[str, Array]) -> None:
         """Moves each scale that is not learned with the channel's largest weight."""
-        if not self.ratios:
+        if self.following is None:
             return
         tensors = self.integer.main.tensors
         largest = {
             name: ops.max(ops.abs(ops.stop_gradient(weights[name])), axis=_other_axes(tensors[name]))
-            for name in self.ratios
+            for name in self.stack.shapes
         }
-        ratios = self.stack.joined({name: ops.convert_to_tensor(ratio) for name, ratio in self.ratios.items()})
-        scales = ops.maximum(self.stack.joined(largest), DEAD_WEIGHT) * ratios
-        scales = power_of_two_above(scales) if self.profile.only_shifts else scales
-        for name, scale in self.stack.parted(scales).items():
-            self.weights[name].assign(scale)
+        scales = ops.maximum(self.stack.joined(largest), DEAD_WEIGHT) * ops.convert_to_tensor(self.ratios)
+        self.following.assign(power_of_two_above(scales) if self.profile.only_shifts else scales)
 
     def channels(self, zero: Array) -> dict[str, Channels]:
         """Returns node → what the integers of its weight, bias and sums are scaled by, where no activation moves."""
-        if not self.ratios or self.moves:
+        if self.following is None or self.moves:
             return {}
-        return self.stack.channels({name: ops.convert_to_tensor(self.weights[name]) for name in self.ratios}, zero)
+        return self.stack.channels(ops.convert_to_tensor(self.following), zero)
 
     def refresh_tables(self) -> None:
         """Computes the tables of operators anew from the scales of the moment, where those move."""
@@ -176,26 +183,34 @@ def made_scales(blueprint: Blueprint, make: Maker) -> Scales:
     """Makes the variables."""
     integer, profile, options = blueprint.integer, blueprint.profile, blueprint.ranges
     learned = options.is_learned
-    tensors, scales, ratios = integer.main.tensors, dict[str, keras.Variable](), dict[str, keras.Variable]()
+    tensors, scales = integer.main.tensors, dict[str, keras.Variable]()
+    followers, ratios = dict[str, np.ndarray](), dict[str, np.ndarray]()
     exposed = blueprint.exposed
     frozen = {entry.tensor for entry in exposed.table if entry.variable in exposed.frozen}
     # Half way between the power of two that was planned and the one below.
     start = np.float32(math.sqrt(0.5) if profile.only_shifts else 1.0)
     for _, tensor, role in weights_and_biases(integer):
         # Scales of blocks are computed from the weights at every moment.
-        if role != "weight" or tensor.name in scales or _planned(tensor).size == 0:
+        planned = _planned(tensor)
+        if role != "weight" or tensor.name in {*scales, *followers} or planned.size == 0:
             continue
-        planned, number = _planned(tensor), len(scales)
         if learned:
-            scales[tensor.name] = make(f"weight_factor_{number}", np.full_like(planned, start), True)
+            scales[tensor.name] = make(f"weight_factor_{len(scales)}", np.full_like(planned, start), True)
             if blueprint.sources[tensor.name] in frozen:
                 scales[tensor.name].trainable = False
             continue
         real = blueprint.exposed.real(blueprint.sources[tensor.name])
         largest = np.abs(real).max(axis=_other_axes(tensor))
-        scales[tensor.name] = make(f"weight_scale_{number}", planned, False)
-        ratio = planned / np.maximum(largest, np.float32(DEAD_WEIGHT))
-        ratios[tensor.name] = make(f"weight_ratio_{number}", ratio, False)
+        followers[tensor.name] = planned
+        ratios[tensor.name] = planned / np.maximum(largest, np.float32(DEAD_WEIGHT))
+    stack, following, ratio = (
+        stacked(integer.main, {name: scale.shape for name, scale in followers.items()}),
+        None,
+        None,
+    )
+    if followers:
+        following = make("weight_scales", np.concatenate([scale.reshape(-1) for scale in followers.values()]), False)
+        ratio = make("weight_ratios", np.concatenate([part.reshape(-1) for part in ratios.values()]), False)
     groups = scale_groups(integer.main) if learned else {}
     count = len(set(groups.values()))
     factors = make("activation_factors", np.full(count, start, np.float32), True) if count else None
@@ -220,10 +235,25 @@ def made_scales(blueprint: Blueprint, make: Maker) -> Scales:
         if node.op in HOST and tensors[node.outputs[0]].quant is not None
     }
     step = make("step", np.zeros((), np.int32), False)
-    stack = stacked(integer.main, {name: tuple(scales[name].shape) for name in ratios})
     return Scales(
-        integer, profile, scales, ratios, groups, factors, held, moving, tables, step, stack, options.freeze_after
+        integer,
+        profile,
+        scales,
+        stack,
+        following,
+        ratio,
+        groups,
+        factors,
+        held,
+        moving,
+        tables,
+        step,
+        options.freeze_after,
     )
+
+
+def _array(value: Any) -> np.ndarray:
+    return np.asarray(ops.convert_to_numpy(value), np.float32)
 
 
 def _planned(tensor: Tensor) -> np.ndarray:
