@@ -10,9 +10,9 @@ import numpy as np
 from featherweight.operators import lookup, registered
 from featherweight.operators.call import Array
 from featherweight.operators.families.conv import LANES
+from featherweight.training.graph.apart import apart
 from featherweight.training.graph.registry import ops
 from featherweight.training.integer import fixed_point
-from featherweight.training.integer.apart import apart
 from featherweight.training.integer.exact_sums import is_cut
 from featherweight.training.integer.int64_scope import wide
 from featherweight.training.integer.step import (

@@ -19,10 +19,10 @@ from featherweight.operators import lookup
 from featherweight.training.graph.graph_model import GraphModel
 from featherweight.training.graph.program import Program
 from featherweight.training.graph.registry import Array, Function, ops
+from featherweight.training.integer.channels import at_hand
 from featherweight.training.integer.step import bias_limit, quantized_bias, quantized_weight, spread
 from featherweight.training.integer.straight_through import joined
 from featherweight.training.qat.blueprint import Blueprint, blueprint_from_config, weights_and_biases
-from featherweight.training.qat.channels import at_hand
 from featherweight.training.qat.program import Parameters, integer_functions, left_by_delegate
 from featherweight.training.qat.scales import Scales, made_scales
 

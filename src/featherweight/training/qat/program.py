@@ -12,14 +12,14 @@ from featherweight.graph.numerics import INTEGER_BITS, QuantParams, integer_rang
 from featherweight.operators import Call, lookup, placed
 from featherweight.operators.call import Array
 from featherweight.operators.profiles import Profile
+from featherweight.training.graph.apart import apart
 from featherweight.training.graph.registry import Function, Step, float_function
-from featherweight.training.integer.apart import apart
 from featherweight.training.integer.approximate import approximate_function
+from featherweight.training.integer.channels import of_node
 from featherweight.training.integer.hybrid import hybrid_function, is_hybrid
 from featherweight.training.integer.lookup_tables import HOST
 from featherweight.training.integer.step import IntegerStep, integer_function, is_quantized, quantized_weight, spread
 from featherweight.training.integer.straight_through import bounded, reciprocal, rounded_half_away
-from featherweight.training.qat.channels import of_node
 
 # Far beyond any integer of an activation.
 _FAR = float(1 << 20)

@@ -23,11 +23,11 @@ from featherweight.graph import Model, Node, Tensor
 from featherweight.graph.numerics import DEAD_WEIGHT, QuantParams, integer_range
 from featherweight.operators.profiles import Profile
 from featherweight.training.graph.registry import Array, ops
+from featherweight.training.integer.channels import Stack, stacked
 from featherweight.training.integer.lookup_tables import HOST
 from featherweight.training.integer.step import Channels
 from featherweight.training.integer.straight_through import damped, power_of_two_above, standing_for
 from featherweight.training.qat.blueprint import Blueprint, weights_and_biases
-from featherweight.training.qat.channels import Stack, stacked
 from featherweight.training.qat.moving_ranges import MovingRanges, made_ranges
 from featherweight.training.qat.scale_groups import scale_groups
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from featherweight.training.integer.apart import apart
+from featherweight.training.graph.apart import apart
 from featherweight.training.integer.straight_through import requantized
 
 
