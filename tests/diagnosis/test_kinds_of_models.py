@@ -142,6 +142,16 @@ def test_models_without_state_have_none() -> None:
     assert fed_back(autoencoder) == {}
 
 
+def test_state_in_variables_is_not_simulated() -> None:
+    given = keras.Input(batch_shape=(1, 1, 8))
+    model = keras.Model(given, keras.layers.Dense(4)(keras.layers.GRU(6, stateful=True)(given)))
+    samples = [np.random.default_rng(i).normal(size=(1, 1, 8)).astype(np.float32) for i in range(16)]
+    found = diagnosed(model, samples=samples)
+    assert found.simulated_db is None
+    assert "a model that keeps variables is not simulated" in found.notes[0]
+    assert found.own_errors
+
+
 def test_recurrent_layers_of_keras() -> None:
     given = keras.Input((6, 8))
     model = keras.Model(given, keras.layers.Dense(4)(keras.layers.LSTM(8)(given)))
@@ -150,6 +160,8 @@ def test_recurrent_layers_of_keras() -> None:
         found = diagnosed(model, samples=samples, recipe=recipe)
         assert found.level_db > 15
         assert found.own_errors
+    made = quantize(model, calibration=samples, progress=False, verify=False)
+    assert diagnosed(model, made, samples).own_db < 60
 
 
 def trained_norm() -> keras.Model:

@@ -109,7 +109,9 @@ def _operators_alone(
     pair: Pair, tensors: Sequence[str] | None, threads: int | None
 ) -> Generator[Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]]:
     """Returns a context whose value maps feeds to tensor → what its operator gives when it alone rounds."""
-    model, names = with_operators_alone(pair) if tensors is not None and pair.places else (pair.before, {})
+    keeps = any(tensor.dtype == "resource" for tensor in pair.before.tensors.values())  # LiteRT may end the process
+    is_told = tensors is not None and bool(pair.places) and not keeps
+    model, names = with_operators_alone(pair) if is_told else (pair.before, {})
     names = {tensor: name for tensor, name in names.items() if tensor in (tensors or ())}
     try:
         session = Session(model, threads=threads, outputs=list(dict.fromkeys(names.values()))) if names else None

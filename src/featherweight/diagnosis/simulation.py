@@ -11,6 +11,7 @@ from featherweight.analysis.alone import as_quantized, converted
 from featherweight.analysis.places import Pair, Place
 from featherweight.diagnosis.exact import Exact
 from featherweight.diagnosis.levels import Level
+from featherweight.errors import UnsupportedOp
 from featherweight.graph import Graph, Model
 from featherweight.graph.editor import Editor
 from featherweight.operators import lookup
@@ -30,8 +31,11 @@ class Simulation:
         """Returns the error at the outputs when these places are left exact and all others round.
 
         Raises:
+            UnsupportedOp: if the model keeps variables: LiteRT may end the process over conversions around them.
             FeatherweightError: if LiteRT can't run the graph.
         """
+        if any(tensor.dtype == "resource" for tensor in self.pair.before.tensors.values()):
+            raise UnsupportedOp("a model that keeps variables is not simulated. Read its own errors.")
         left_out = {id(place) for place in exact_places}
         model, names = _rounding_model(self.pair, [p for p in self.pair.places if id(p) not in left_out])
         tensors = {output.tensor: names.get(output.tensor, output.tensor) for output in self.exact.outputs}

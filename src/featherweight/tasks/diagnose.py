@@ -94,7 +94,9 @@ def diagnose(
     chosen = targets.load(target)
     other = None if quantized is None else tflite.read(opened(quantized, "diagnose: quantized", first))
     if other is not None:
-        model = _nearer(other, model, tflite.read(opened(float_model, "diagnose: float_model", first)))
+        lowered = getattr(quantized, "float_model", None)  # recurrent layers may be written in another way in it
+        others = [lowered] if isinstance(lowered, Model) else []
+        model = _nearer(other, model, tflite.read(opened(float_model, "diagnose: float_model", first)), *others)
     maker = None
     if other is None:
         recipe = recipes.load(recipe)
