@@ -31,7 +31,7 @@ Limit = Annotated[int | None, typer.Option("--samples", min=1, help="Use at most
 Folder = Annotated[
     Path | None, typer.Option("--resume", metavar="DIR", help="Keep what is measured here, and go on from what is.")
 ]
-Jobs = Annotated[int, typer.Option(min=1, help="Processes that measure side by side.")]
+Jobs = Annotated[int, typer.Option(min=1, max=4096, help="Processes that measure side by side.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 
 

@@ -15,6 +15,7 @@ ENGINES = ("processes", "ray")
 # A worker may die (of memory, of an abort in native code): what it had is done again, so often.
 _ATTEMPTS = 3
 _AT_ONCE = 4
+MOST_JOBS = 4096
 
 
 def mapped(

@@ -20,7 +20,7 @@ from featherweight.graph import Model
 from featherweight.passes.substitutes import substituted
 from featherweight.repair.candidate import Setting
 from featherweight.repair.improve import check_improvable, divided
-from featherweight.runtime.workers import ENGINES
+from featherweight.runtime.workers import ENGINES, MOST_JOBS
 from featherweight.targets import target as targets
 from featherweight.tasks.load import load_with_notes, peeked
 
@@ -35,7 +35,7 @@ _SCORES = "scores.json"
     limit=count(way="Data go to data=."),
     task=flag,
     folder=path_of,
-    jobs=count(),
+    jobs=count(1, MOST_JOBS),
     engine=choice(*ENGINES),
     input_shapes=shapes,
     progress=flag,
@@ -101,7 +101,7 @@ def sensitivity(
     min_sqnr_db=number(),
     limit=count(way="Data go to data=."),
     folder=path_of,
-    jobs=count(),
+    jobs=count(1, MOST_JOBS),
     engine=choice(*ENGINES),
     input_shapes=shapes,
     progress=flag,
