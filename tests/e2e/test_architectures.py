@@ -109,6 +109,9 @@ NETS: dict[str, Callable[[], Built]] = {
 }
 
 
+OWN = {"int8_weights": fw.Recipe("int8_weights", (fw.Rule(weight=fw.Scheme("int8")),))}
+
+
 class Net:
     """An architecture, lowered once; what its recipes give is computed once, and a failure raised for each."""
 
@@ -122,7 +125,9 @@ class Net:
         self.sqnr_db = functools.cache(self._sqnr_db)
 
     def _quantized(self, recipe: str) -> fw.Quantized:
-        return fw.quantize(self.lowered, recipe, calibration=self.samples[:CALIBRATION], progress=False)
+        return fw.quantize(
+            self.lowered, OWN.get(recipe, recipe), calibration=self.samples[:CALIBRATION], progress=False
+        )
 
     def _sqnr_db(self, recipe: str) -> float:
         content = fw.write(self.quantized(recipe).model)
@@ -155,7 +160,8 @@ def test_every_recipe_runs_in_litert_and_is_close_to_the_source(net: Net, recipe
 
 
 def test_sixteen_bits_are_no_worse_than_dynamic(net: Net) -> None:
-    assert net.sqnr_db("int16x8") >= net.sqnr_db("dynamic") - 1
+    # These nets are so small that `dynamic` would leave most of their weights float.
+    assert net.sqnr_db("int16x8") >= net.sqnr_db("int8_weights") - 1
 
 
 @pytest.mark.parametrize("recipe", KERNELS)
