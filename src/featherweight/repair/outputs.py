@@ -28,10 +28,12 @@ from featherweight.runtime.litert import Session
 
 # Columns of an output that are told apart: features of an embedding are many, and alike.
 _MOST_COLUMNS = 4096
-# A column that has less of the grid than this share gains by its own: two bits.
-_LEAST_SHARE = 0.25
-# How much further than on the samples a column may go: beside wider ones it had room before.
-_HEADROOM = 1.5
+# A column whose deviation is less than this many steps of the grid of all is lost in it: 30 dB of rounding. Where a run
+# gives one row, samples show little of a column (a class that none of them is of): only what is all but still, 20 dB.
+_LEAST_STEPS, _LEAST_STEPS_OF_ONE_ROW, _STEPS = 10.0, 3.0, 255
+# How much further than on the samples such a column may go, and how many deviations: beside wider ones it had room
+# before, and a class that no sample shows has small scores only until one does.
+_HEADROOM, _DEVIATIONS = 1.5, 6.0
 _PRODUCT, _SUM = "MUL", "ADD"
 
 
@@ -71,7 +73,7 @@ def evened_outputs(
         else:
             tails[name] = found
     free = freedom(graph, tails)
-    ranges = _ranges(model, list(tails), samples)
+    ranges = _columns(model, list(tails), samples)
     rows = [Columns(name, np.ones(0), np.zeros(0), why) for name, why in reasons.items()]
     rows += [_chosen(free, name, tail, *ranges[name]) for name, tail in tails.items()]
     done = [row for row in rows if not row.reason]
@@ -101,11 +103,14 @@ def _tail(graph: Graph, output: str) -> frozenset[str] | str:
     return frozenset(found)
 
 
-def _ranges(model: Model, names: list[str], samples: Sequence[Arrays]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Returns output → (smallest, largest) value of each column on the samples, float64."""
+def _columns(
+    model: Model, names: list[str], samples: Sequence[Arrays]
+) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Returns output → (smallest value, largest value, deviation) of each column on the samples, float64."""
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    sums: dict[str, np.ndarray] = {}
     if not names:
-        return found
+        return {}
     with Session(model, outputs=names) as session:
         for sample in samples:
             if session.is_stateful:
@@ -116,11 +121,21 @@ def _ranges(model: Model, names: list[str], samples: Sequence[Arrays]) -> dict[s
                     raise DataError(f"output '{name}' holds NaN or infinity on a sample. Leave that sample out.")
                 low, high = found.get(name, (np.inf, -np.inf))
                 found[name] = np.minimum(low, rows.min(axis=0)), np.maximum(high, rows.max(axis=0))
-    return found
+                one = np.stack(
+                    [np.full(rows.shape[1], float(len(rows))), rows.sum(axis=0), np.square(rows).sum(axis=0)]
+                )
+                sums[name] = sums.get(name, 0.0) + one
+    return {name: (*ends, _deviation(*sums[name])) for name, ends in found.items()}
 
 
-def _chosen(free: Freedom, name: str, tail: frozenset[str], low: np.ndarray, high: np.ndarray) -> Columns:
-    """Returns the factors and offsets of an output: its columns that can be changed come to fill the grid alike."""
+def _deviation(count: np.ndarray, total: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.maximum(squares / count - np.square(total / count), 0.0))
+
+
+def _chosen(
+    free: Freedom, name: str, tail: frozenset[str], low: np.ndarray, high: np.ndarray, deviation: np.ndarray
+) -> Columns:
+    """Returns the factors and offsets of an output: its columns that are lost in the grid of all get a finer one."""
     labels, columns = free.channels[name], low.size
     outside = [found for other, found in free.channels.items() if other not in tail]
     is_own = free.is_free[labels] & ~np.isin(labels, np.concatenate([*outside, np.zeros(1, np.int64)]))
@@ -128,19 +143,28 @@ def _chosen(free: Freedom, name: str, tail: frozenset[str], low: np.ndarray, hig
     np.minimum.at(least, labels, low)
     np.maximum.at(most, labels, high)
     low, high = least[labels], most[labels]
+    varying = np.full(free.count, np.inf)
+    np.minimum.at(varying, labels, np.where(deviation > 0, deviation, np.inf))
+    deviation = np.where(np.isfinite(varying[labels]), varying[labels], 0.0)
     whole = max(float(high.max()), 0.0) - min(float(low.min()), 0.0)
     spans = np.where(high > low, high - low, whole)
     unchanged = Columns(name, np.ones(columns), np.zeros(columns))
-    if not (spans < _LEAST_SHARE * whole).any():
-        return replace(unchanged, reason="its columns are of like range")
+    has_rows = free.graph.tensors[name].elements > columns
+    least_steps = _LEAST_STEPS if has_rows else _LEAST_STEPS_OF_ONE_ROW
+    is_lost = (deviation > 0) & (deviation < least_steps * whole / _STEPS)
+    if not is_lost.any():
+        return replace(unchanged, reason="none of its columns is lost in the steps of all")
     if not is_own.any():
         why = next((free.fixed[label] for label in labels.tolist() if label in free.fixed), "others share its columns")
         return replace(unchanged, reason=why)
+    if not (is_lost & ~is_own).any():  # else those that can be changed come to the range of those that can't
+        is_own &= is_lost
     offsets = np.where(is_own & _takes_offsets(free, tail)[labels], (low + high) / 2, 0.0)
     halves = np.where(offsets == 0, np.maximum(np.abs(low), np.abs(high)), spans / 2)
     # Columns that stay say how wide the grid is; without such, the widest does.
     kept = np.maximum(np.abs(low), np.abs(high))[~is_own]
-    halves = np.minimum(halves * _HEADROOM, float(halves.max()))
+    halves = np.maximum(halves * _HEADROOM, deviation * _DEVIATIONS)
+    halves = np.minimum(halves, max(whole / 2, float(np.abs([low, high]).max())))
     widest = float(kept.max()) if kept.size else float(halves.max())
     if widest <= 0:
         return replace(unchanged, reason="its columns are 0 on the samples")
