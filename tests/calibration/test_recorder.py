@@ -128,3 +128,12 @@ def test_statistics_of_another_model_are_refused(model):
         fw.quantize(model, stats=other, progress=False)
     with pytest.raises(fw.RecipeError, match="stats have no effect beside recipe 'dynamic'"):
         fw.quantize(model, "dynamic", stats=other, progress=False)
+
+
+def test_broken_inputs_are_run_counted_and_not_recorded(model):
+    (sample,) = models.samples("convnet", 1)
+    with fw.Recorder(model, threads=1, overhead=ALWAYS) as recorder:
+        recorder.run({name: np.full_like(values, np.nan) for name, values in sample.items()})
+        assert (recorder.skipped, recorder.recorded) == (1, 0)
+        recorder.run(sample)
+        assert (recorder.skipped, recorder.recorded) == (1, 1)

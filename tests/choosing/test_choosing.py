@@ -194,3 +194,25 @@ def test_two_workers_measure_the_same_scores(model, labelled, tmp_path):
         fw.sensitivity(model, labelled, calibration=calibration, forms=["int8"], folder=path, jobs=jobs, progress=False)
     one, two = ((path / "scores.json").read_bytes() for path in paths)
     assert one == two
+
+
+def test_what_lowering_noted_and_samples_that_were_not_used_are_in_the_plan(model):
+    from featherweight.lower import Lowered
+
+    calibration = models.samples("convnet", 8) * 33
+    noted = Lowered(model, notes=("a note of lowering",))
+    found = fw.search(noted, calibration=calibration, min_sqnr_db=5, forms=["int8"], progress=False)
+    assert "a note of lowering" in found.plan.notes
+    assert any(note.startswith("the first 256 calibration samples were used") for note in found.plan.notes)
+
+
+def test_what_was_measured_is_kept_at_once(model, tmp_path, monkeypatch):
+    from featherweight.choosing import searching
+
+    monkeypatch.setattr(searching, "_bisect", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        fw.search(model, calibration=models.samples("convnet", 8), min_sqnr_db=20, folder=tmp_path, progress=False)
+    kept = len(json.loads((tmp_path / "search.json").read_text())["tried"])
+    monkeypatch.undo()
+    again = fw.search(model, calibration=models.samples("convnet", 8), min_sqnr_db=20, folder=tmp_path, progress=False)
+    assert 2 < kept <= len(again.tried)

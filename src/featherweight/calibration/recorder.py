@@ -40,6 +40,10 @@ class Recorder:
         histograms: record distributions, for range methods other than minmax.
         threads: of each interpreter.
 
+    Attributes:
+        has_converged: whether it has ended.
+        skipped: inferences that were to be recorded, and were not: their inputs hold NaN or infinity.
+
     Raises:
         FormatError: for an integer model, or none.
         DataError: for a model with state.
@@ -65,7 +69,7 @@ class Recorder:
         self._before: Stats | None = None
         self._quiet = 0
         self._run_s = self._recorded_s = 0.0
-        self.has_converged = False
+        self.has_converged, self.skipped = False, 0
 
     def __enter__(self) -> Recorder:
         return self
@@ -119,7 +123,8 @@ class Recorder:
     def _record(self, inputs: Any) -> None:
         arrays = checked_arrays(inputs, self._inputs, finite=False)
         if not all(np.isfinite(array).all() for array in arrays.values() if array.dtype.kind == "f"):
-            return  # a broken input is the caller's, and says nothing of ranges
+            self.skipped += 1  # a broken input is the caller's, and says nothing of ranges
+            return
         rows = max((len(array) for array in arrays.values() if array.ndim), default=1)
         before = self.recorded
         self._shard.take(Feed(arrays, rows, before, before))

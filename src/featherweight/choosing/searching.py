@@ -190,7 +190,8 @@ class _Search:
         self.tried[key] = row
         if self.best is None or self._rank(row) < self._rank(self.best):
             self.best = row
-            self.keep(model, candidate.plan)
+            self.keep_best(model, candidate.plan)
+        self.keep_results()
         return row
 
     def _rank(self, row: Tried) -> tuple[Any, ...]:
@@ -198,12 +199,16 @@ class _Search:
         goal = {"bytes": row.file_bytes, "latency": row.latency, "accuracy": _loss(row)}[self.objective]
         return (shortfall(row, self.budget), goal, _loss(row), row.file_bytes)
 
-    def keep(self, model: Model, plan: Plan) -> None:
-        """Writes the best file so far with its plan, and all that was measured."""
+    def keep_best(self, model: Model, plan: Plan) -> None:
+        """Writes the best file so far with its plan."""
+        if self.folder is not None:
+            save(model, self.folder / "best.tflite")
+            plan.save(self.folder / "best_plan.json")
+
+    def keep_results(self) -> None:
+        """Writes all that was measured."""
         if self.folder is None:
             return
-        save(model, self.folder / "best.tflite")
-        plan.save(self.folder / "best_plan.json")
         rows = [asdict(row) for row in self.tried.values()]
         content = {
             "version": 1,
@@ -243,37 +248,34 @@ def _read(row: dict[str, Any]) -> Tried:
 
 def misses(row: Tried, budget: Budget) -> tuple[str, ...]:
     """Returns by how much a file misses which limits, in words."""
-    said = {
-        "the metric drops by {:.4g} more than allowed": (_confident_drop(row, budget), budget.max_drop),
-        "the file has {:,.0f} bytes too many": (row.file_bytes, budget.max_bytes),
-        "the deflated file has {:,.0f} bytes too many": (row.compressed_bytes, budget.max_compressed_bytes),
-        "latency is {:.3f} of the float model's above the limit": (row.latency, budget.max_latency),
-        "the outputs are {:.2f} dB too noisy": (
-            -row.sqnr_db,
-            None if budget.min_sqnr_db is None else -budget.min_sqnr_db,
-        ),
-    }
-    return tuple(
-        text.format(value - limit)
-        for text, (value, limit) in said.items()
-        if value is not None and limit is not None and value > limit
-    )
+    return tuple(text.format(excess) for text, excess, _ in _excesses(row, budget))
 
 
 def shortfall(row: Tried, budget: Budget) -> float:
     """Returns by how much a file misses its budget, each limit in its own units; 0 where it fits."""
-    pairs = (
-        (_confident_drop(row, budget), budget.max_drop, 0.01),
-        (row.file_bytes, budget.max_bytes, budget.max_bytes),
-        (row.compressed_bytes, budget.max_compressed_bytes, budget.max_compressed_bytes),
-        (row.latency, budget.max_latency, budget.max_latency),
-        (-row.sqnr_db, None if budget.min_sqnr_db is None else -budget.min_sqnr_db, 3.0),
+    return sum(excess / unit for _, excess, unit in _excesses(row, budget))
+
+
+def _excesses(row: Tried, budget: Budget) -> list[tuple[str, float, float]]:
+    """Returns (what to say of it, by how much, what counts as one) for each limit that a file misses."""
+    least = None if budget.min_sqnr_db is None else -budget.min_sqnr_db
+    limits: tuple[tuple[str, float | None, float | None, float | None], ...] = (
+        ("the metric drops by {:.4g} more than allowed", _confident_drop(row, budget), budget.max_drop, 0.01),
+        ("the file has {:,.0f} bytes too many", row.file_bytes, budget.max_bytes, budget.max_bytes),
+        (
+            "the deflated file has {:,.0f} bytes too many",
+            row.compressed_bytes,
+            budget.max_compressed_bytes,
+            budget.max_compressed_bytes,
+        ),
+        ("latency is {:.3f} of the float model's above the limit", row.latency, budget.max_latency, budget.max_latency),
+        ("the outputs are {:.2f} dB too noisy", -row.sqnr_db, least, 3.0),
     )
-    return sum(
-        max(0.0, value - limit) / (unit or 1.0)
-        for value, limit, unit in pairs
-        if value is not None and limit is not None
-    )
+    return [
+        (text, value - limit, unit or 1.0)
+        for text, value, limit, unit in limits
+        if value is not None and limit is not None and value > limit
+    ]
 
 
 def _confident_drop(row: Tried, budget: Budget) -> float | None:
@@ -340,7 +342,8 @@ def searched(bench: Bench, scores: Scores, budget: Budget, objective: str, folde
     assert state.best is not None
     candidate = bench.candidate(state.best.choice)
     model = integer_model(candidate)
-    state.keep(model, candidate.plan)
+    state.keep_best(model, candidate.plan)
+    state.keep_results()
     return Found(state.best, model, candidate.plan, tuple(state.tried.values()), scores)
 
 

@@ -66,10 +66,11 @@ class Bench:
         setting: has the samples to calibrate with, and those to judge by.
         model: a float model.
         task: what it is for.
+        notes: on the model, for all plans.
     """
 
-    def __init__(self, setting: Setting, model: Model, task: Task) -> None:
-        self.setting, self.model, self.task = setting, model, task
+    def __init__(self, setting: Setting, model: Model, task: Task, notes: Sequence[str] = ()) -> None:
+        self.setting, self.model, self.task, self.notes = setting, model, task, tuple(notes)
         self.parts = parts_of(model)
         self.judge = Judge(model, setting.held_out)
         self.float_bytes = sizes_bytes(model, compress=False)[0]
@@ -82,7 +83,8 @@ class Bench:
 
     def planned(self, recipe: Recipe) -> Candidate:
         """Returns the model under a recipe, with the ranges that were measured once."""
-        return planned(self.setting, self.model, recipe, stats=self.stats if recipe.needs_ranges else None)
+        found = planned(self.setting, self.model, recipe, stats=self.stats if recipe.needs_ranges else None)
+        return replace(found, plan=replace(found.plan, notes=(*self.notes, *found.plan.notes)))
 
     def noise(self, model: Model) -> np.ndarray:
         """Returns the error's power at the outputs as a fraction of theirs, for each held-out run."""

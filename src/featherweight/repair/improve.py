@@ -26,7 +26,7 @@ AUTO = "auto"
 _log = logging.getLogger("featherweight")
 
 # Examples that repairs work with, and those of them that judge: one in four, within these bounds.
-_MOST_EXAMPLES = 256
+MOST_EXAMPLES = 256
 _LEAST_HELD_OUT, _MOST_HELD_OUT = 4, 32
 LEAST_EXAMPLES = 8
 # What takes longer than many minutes is tried where it is named.
@@ -90,7 +90,7 @@ def divided(
     Raises:
         DataError: if there are less than 8 examples, and they are to decide.
     """
-    most = min(limit or _MOST_EXAMPLES, _MOST_EXAMPLES)
+    most = min(limit or MOST_EXAMPLES, MOST_EXAMPLES)
     found = [feed.arrays for feed in feeds(samples, model, limit=most, batch=1 if input_tensors(model) else None)]
     if len(found) < LEAST_EXAMPLES and not is_auto:
         return tuple(found), ()
@@ -161,6 +161,8 @@ def improved(
 def with_notes(setting: Setting, candidate: Candidate, reference: Model, attempts: Sequence[Attempt]) -> Candidate:
     """Returns the candidate with notes on what repairs brought, and on samples that disagree with those held out."""
     notes = [f"improve: {attempt}" for attempt in attempts]
+    if len(setting.samples) + len(setting.held_out) == MOST_EXAMPLES:
+        notes.append(f"improve: worked with the first {MOST_EXAMPLES} samples, ranges included; any more were not used")
     if setting.held_out:
         model = integer_model(candidate)
         own = Judge(reference, setting.samples[: len(setting.held_out)]).levels(model)

@@ -19,7 +19,7 @@ from featherweight.errors import DataError, RecipeError
 from featherweight.graph import Model
 from featherweight.passes.substitutes import substituted
 from featherweight.repair.candidate import Setting
-from featherweight.repair.improve import check_improvable, divided
+from featherweight.repair.improve import MOST_EXAMPLES, check_improvable, divided
 from featherweight.runtime.workers import ENGINES, MOST_JOBS
 from featherweight.targets import target as targets
 from featherweight.tasks.load import load_with_notes, peeked
@@ -184,13 +184,16 @@ def bench_of(
     """
     first, samples = peeked(calibration)
     target = targets.load(target)
-    lowered = load_with_notes(source, unroll=True, samples=first, input_shapes=input_shapes).model
-    model, _ = substituted(lowered, target)
+    lowered = load_with_notes(source, unroll=True, samples=first, input_shapes=input_shapes)
+    model, substitutes = substituted(lowered.model, target)
     check_improvable(model)
     feeds, held_out = divided(() if samples is None else samples, model, None, is_auto=True)
     task = Task(None if data is None else _labelled(data), metric, limit)
     setting = Setting(target, feeds, held_out, io="float32", integers=True, progress=progress)
-    bench = Bench(setting, model, task)
+    notes = [*lowered.notes, *substitutes]
+    if len(feeds) + len(held_out) == MOST_EXAMPLES:
+        notes.append(f"the first {MOST_EXAMPLES} calibration samples were used; any more were not")
+    bench = Bench(setting, model, task, notes)
     _check_repeatable(task, model)
     return bench
 
