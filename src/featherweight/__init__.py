@@ -36,9 +36,11 @@ if TYPE_CHECKING:
     from featherweight.calibration.recorder import Recorder, drift
     from featherweight.calibration.stats import ChannelMoments, Stats, TensorStats
     from featherweight.calibration.stats_file import load_stats
+    from featherweight.choosing.budget import Miss, Tried
     from featherweight.choosing.scores import Score, Scores, load_scores
-    from featherweight.choosing.searching import Found, Tried
+    from featherweight.choosing.searching import Found
     from featherweight.device_code.arena import Arena
+    from featherweight.device_code.vela import NpuFigures
     from featherweight.diagnosis.cause import Cause
     from featherweight.graph.model import Graph, Model, ModelLike, Node, Signature, Tensor
     from featherweight.graph.numerics import QuantParams
@@ -125,12 +127,14 @@ _HOMES = {
         "Scores",
         "load_scores",
     ),
-    "choosing.searching": (
-        "Found",
+    "choosing.budget": (
+        "Miss",
         "Tried",
     ),
+    "choosing.searching": ("Found",),
     "diagnosis.cause": ("Cause",),
     "device_code.arena": ("Arena",),
+    "device_code.vela": ("NpuFigures",),
     "graph.model": (
         "Graph",
         "Model",
@@ -279,10 +283,12 @@ __all__ = [
     "Latency",
     "LoweringError",
     "Magnitudes",
+    "Miss",
     "Model",
     "ModelLike",
     "Node",
     "NodeNote",
+    "NpuFigures",
     "OperatorRow",
     "Optimized",
     "Oscillations",

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests import models
 
 import featherweight as fw
+from featherweight.choosing.budget import Budget, check_budget, misses
 from featherweight.choosing.parts import FLOAT, parts_of, recipe_of
-from featherweight.choosing.searching import Budget, check_budget, misses
 from featherweight.choosing.solve import chosen_forms
 from featherweight.ptq.forms.nodes import touches_float
 
@@ -126,7 +126,8 @@ def test_an_impossible_budget_returns_what_misses_it_least(model):
     calibration = models.samples("convnet", 16)
     best = fw.search(model, calibration=calibration, min_sqnr_db=30, max_bytes=100, progress=False).best
     assert not best.fits
-    assert any("bytes too many" in miss for miss in best.misses)
+    assert [miss.limit for miss in best.misses if miss.is_size] == ["max_bytes"]
+    assert any("bytes too many" in str(miss) for miss in best.misses)
 
 
 def test_scores_say_what_each_part_costs(model, labelled, tmp_path):
@@ -216,3 +217,80 @@ def test_what_was_measured_is_kept_at_once(model, tmp_path, monkeypatch):
     monkeypatch.undo()
     again = fw.search(model, calibration=models.samples("convnet", 8), min_sqnr_db=20, folder=tmp_path, progress=False)
     assert 2 < kept <= len(again.tried)
+
+
+@pytest.mark.parametrize("target", ["tflm", "ethos-u55", "litert"])
+def test_what_is_measured_is_the_file_that_quantize_writes(model, tmp_path, target):
+    calibration = models.samples("convnet", 12)
+    found = fw.search(model, calibration=calibration, min_sqnr_db=12, target=target, folder=tmp_path, progress=False)
+    written = fw.quantize(model, plan=found.plan, target=target, progress=False)
+    assert fw.write(written.model) == (tmp_path / "best.tflite").read_bytes()
+    assert len(fw.write(written.model)) == found.best.file_bytes
+    borders = {found.model.main.tensors[name].dtype for name in (*found.model.main.inputs, *found.model.main.outputs)}
+    assert borders == ({"float32"} if target == "litert" else {"int8"})
+
+
+def test_the_borders_can_be_chosen(model):
+    calibration = models.samples("convnet", 12)
+    found = fw.search(model, calibration=calibration, min_sqnr_db=12, target="tflm", io="float32", progress=False)
+    assert found.plan.io == "float32"
+
+
+def test_accuracy_within_bytes_ends_at_the_limit_of_size(model):
+    calibration = models.samples("convnet", 12)
+    large = fw.search(model, calibration=calibration, min_sqnr_db=10, forms=["int8", "float32"], progress=False)
+    limit = large.best.file_bytes + 500
+    found = fw.search(
+        model,
+        calibration=calibration,
+        objective="accuracy",
+        max_bytes=limit,
+        forms=["int8", "float32"],
+        progress=False,
+    )
+    assert found.best.fits
+    assert found.best.file_bytes <= limit
+    assert found.best.sqnr_db >= max(row.sqnr_db for row in found.tried if row.file_bytes <= limit)
+
+
+def test_vela_limits_what_is_found_for_an_ethos_u(model):
+    calibration = models.samples("convnet", 12)
+    asked = {"calibration": calibration, "forms": ["int8"], "target": "ethos-u55", "progress": False}
+    found = fw.search(model, min_sqnr_db=10, max_flash_bytes=1_000_000, max_cycles=10_000_000, **asked)
+    assert found.best.fits
+    npu = found.best.npu
+    assert npu.accelerator == "ethos-u55-128"
+    assert min(npu.flash_bytes, npu.sram_bytes, npu.cycles, npu.npu_operators) > 0
+    small = fw.search(model, min_sqnr_db=10, max_sram_bytes=npu.sram_bytes - 16, accelerator="ethos-u55-128", **asked)
+    assert [miss.limit for miss in small.best.misses] == ["max_sram_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"max_cycles": 10, "target": "tflm"}, "Vela compiles for Ethos-U, and target 'tflm' names none"),
+        ({"max_cycles": 10, "target": "ethos-u55", "accelerator": "u55"}, "accelerator 'u55' is unknown to Vela"),
+        ({"accelerator": "ethos-u55-128", "target": "ethos-u55"}, "accelerator has no effect"),
+        ({"improve": "wide-places"}, "chooses forms, as the search does"),
+        ({"io": "int4"}, "int4"),
+    ],
+)
+def test_wishes_that_can_not_be_met_are_errors(model, options, match):
+    with pytest.raises(fw.RecipeError, match=match):
+        fw.search(model, calibration=models.samples("convnet", 8), min_sqnr_db=5, progress=False, **options)
+
+
+def test_repairs_of_ranges_come_first_and_those_of_weights_on_the_best(model, tmp_path):
+    calibration = models.samples("convnet", 24)
+    asked = {"calibration": calibration, "min_sqnr_db": 15, "forms": ["int8", "w4a8", "float32"], "progress": False}
+    plain = fw.search(model, **asked)
+    found = fw.search(model, improve=["equalize", "bias-correction", "gptq"], folder=tmp_path, **asked)
+    assert any(note.startswith("improve: equalize") for note in found.plan.notes)
+    repaired = [row for row in found.tried if row.is_repaired]
+    assert repaired
+    assert repaired[0].repairs == ("bias-correction", "gptq")
+    assert found.best.file_bytes <= plain.best.file_bytes + 512
+    again = fw.search(model, improve=["equalize", "bias-correction", "gptq"], folder=tmp_path, **asked)
+    assert fw.write(again.model) == fw.write(found.model)
+    with pytest.raises(fw.RecipeError, match="scores of another"):
+        fw.search(model, folder=tmp_path, **asked)

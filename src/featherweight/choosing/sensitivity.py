@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from featherweight.analysis.datasets import Dataset
-from featherweight.analysis.evaluation import Evaluation, MetricLike, evaluate, paired_difference
-from featherweight.choosing.parts import FLOAT, Part, allowed_forms, parts_of, recipe_of
+from featherweight.analysis.evaluation import Evaluation
+from featherweight.choosing.bench import Bench, drop_of
+from featherweight.choosing.parts import FLOAT, Part, allowed_forms
 from featherweight.choosing.scores import IMPOSSIBLE, Score, Scores, resumed
 from featherweight.errors import FeatherweightError
-from featherweight.graph import Model
-from featherweight.recipes.recipe import Recipe
-from featherweight.repair.candidate import Candidate, Setting, integer_model, planned
-from featherweight.repair.judge import Judge
 from featherweight.runtime.progress import track
 from featherweight.runtime.sizes import sizes_bytes
 from featherweight.runtime.workers import mapped
@@ -27,82 +22,23 @@ from featherweight.tflite import write
 from featherweight.version import package_version
 
 
-@dataclass(frozen=True, eq=False)
-class Task:
-    """How well a model does what it is for.
-
-    Attributes:
-        data: labelled samples, which can be gone over again; None where the float model's outputs are the task.
-        metric: as `evaluate` takes it.
-        limit: of the number of samples.
-    """
-
-    data: Dataset | None = None
-    metric: MetricLike = "accuracy"
-    limit: int | None = None
-
-    @property
-    def name(self) -> str:
-        """What the metric is called, or "" where there is none."""
-        return "" if self.data is None else str(getattr(self.metric, "__name__", self.metric))
-
-    def evaluate(self, model: Model) -> Evaluation:
-        """Returns the metric of a model."""
-        assert self.data is not None
-        return evaluate(model, self.data, self.metric, limit=self.limit, progress=False)
-
-
-def drop_of(after: Evaluation, before: Evaluation) -> tuple[float, float]:
-    """Returns how much worse a metric is, and the standard error of that paired difference."""
-    found = paired_difference(after, before)
-    sign = 1.0 if before.higher_is_better is False else -1.0
-    return sign * found.value + 0.0, found.standard_error  # (and no −0)
-
-
-class Bench:
-    """Makes models with some parts in some forms, and measures them on the runtime.
-
-    Args:
-        setting: has the samples to calibrate with, and those to judge by.
-        model: a float model.
-        task: what it is for.
-        notes: on the model, for all plans.
-    """
-
-    def __init__(self, setting: Setting, model: Model, task: Task, notes: Sequence[str] = ()) -> None:
-        self.setting, self.model, self.task, self.notes = setting, model, task, tuple(notes)
-        self.parts = parts_of(model)
-        self.judge = Judge(model, setting.held_out)
-        self.float_bytes = sizes_bytes(model, compress=False)[0]
-        everything = recipe_of({part.name: "int8" for part in self.parts}, self.parts)
-        self.stats = planned(setting, model, everything).stats
-
-    def candidate(self, choice: Mapping[str, str]) -> Candidate:
-        """Returns the model with a form for each part; float where none is chosen."""
-        return self.planned(recipe_of(choice, self.parts))
-
-    def planned(self, recipe: Recipe) -> Candidate:
-        """Returns the model under a recipe, with the ranges that were measured once."""
-        found = planned(self.setting, self.model, recipe, stats=self.stats if recipe.needs_ranges else None)
-        return replace(found, plan=replace(found.plan, notes=(*self.notes, *found.plan.notes)))
-
-    def noise(self, model: Model) -> np.ndarray:
-        """Returns the error's power at the outputs as a fraction of theirs, for each held-out run."""
-        return 10 ** (-self.judge.levels(model) / 10)
-
-
-def about(setting: Setting, model: Model, forms: Sequence[str]) -> dict[str, str]:
+def about(bench: Bench, forms: Sequence[str]) -> dict[str, str]:
     """Returns what scores depend on, each as a short text that changes when it does."""
+    setting = bench.setting
     samples = hashlib.sha256()
     for feed in (*setting.samples, *setting.held_out):
         for name, values in feed.items():
             samples.update(name.encode() + str(values.shape).encode() + np.ascontiguousarray(values).tobytes())
-    settings = repr((setting.io, setting.ranges, setting.integers, tuple(forms)))
+    repairs = [repair.name for repair in bench.repairs]
+    settings = (setting.io, setting.ranges, setting.integers, tuple(forms), sorted(bench.methods.items()), repairs)
+    model = hashlib.sha256(write(bench.model))
+    if bench.graph is not bench.model:
+        model.update(write(bench.graph))
     return {
-        "model": hashlib.sha256(write(model)).hexdigest(),
+        "model": model.hexdigest(),
         "samples": samples.hexdigest(),
         "target": hashlib.sha256(repr(setting.target).encode()).hexdigest() + f" {setting.target.name}",
-        "settings": settings,
+        "settings": repr((*settings, bench.is_auto)),
         "version": package_version(),
     }
 
@@ -131,12 +67,12 @@ def measured(
     """
     setting, task = bench.setting, bench.task
     names = {part.name: part.operators for part in bench.parts}
-    fresh = Scores(about(setting, bench.model, forms), (), names, bench.float_bytes, len(setting.held_out), task.name)
+    fresh = Scores(about(bench, forms), (), names, bench.float_bytes, len(setting.held_out), task.name)
     scores = resumed(path, fresh)
     wanted = [
         (part, form)
         for part in bench.parts
-        for form in allowed_forms(part, bench.model, setting.target, forms)
+        for form in allowed_forms(part, bench.graph, setting.target, forms)
         if form != FLOAT
     ]
     is_task = with_task and task.data is not None
@@ -159,14 +95,13 @@ def _scored(bench: Bench, before: Evaluation | None, whole: Mapping[str, str] | 
 
 def _score(bench: Bench, part: Part, form: str) -> Score:
     try:
-        candidate = bench.candidate({part.name: form})
-        model = integer_model(candidate)
+        model, plan = bench.probe({part.name: form})
     except FeatherweightError as error:  # a form that this part can't take: its reason is the score's
         return Score(part.name, form, IMPOSSIBLE, 0.0, 0, kept_float=str(error))
     noise = bench.noise(model)
     error = float(noise.std(ddof=1) / np.sqrt(len(noise))) if len(noise) > 1 else IMPOSSIBLE
     saved = bench.float_bytes - sizes_bytes(model, compress=False)[0]
-    reason = candidate.plan.kept_float.get(part.operators[0], "")
+    reason = plan.kept_float.get(part.operators[0], "")
     return Score(part.name, form, float(noise.mean()), error, saved, kept_float=reason)
 
 
@@ -174,7 +109,7 @@ def _whole(bench: Bench, forms: Sequence[str]) -> dict[str, str]:
     """Returns the choice of the first form that each part can take."""
     found: dict[str, str] = {}
     for part in bench.parts:
-        allowed = allowed_forms(part, bench.model, bench.setting.target, forms)
+        allowed = allowed_forms(part, bench.graph, bench.setting.target, forms)
         found[part.name] = allowed[0] if allowed else FLOAT
     return found
 
@@ -182,25 +117,12 @@ def _whole(bench: Bench, forms: Sequence[str]) -> dict[str, str]:
 def _with_drops(bench: Bench, row: Score, form: str, before: Evaluation, whole: Mapping[str, str] | None) -> Score:
     if row.noise == IMPOSSIBLE:
         return row
-    alone = bench.task.evaluate(integer_model(bench.candidate({row.part: form})))
+    alone = bench.task.evaluate(bench.probe({row.part: form})[0])
     drop, error = drop_of(alone, before)
     row = replace(row, drop=drop, drop_error=error)
     if whole is None:
         return row
-    everything = bench.task.evaluate(integer_model(bench.candidate({**whole, row.part: form})))
-    all_but = bench.task.evaluate(integer_model(bench.candidate({**whole, row.part: FLOAT})))
+    everything = bench.task.evaluate(bench.probe({**whole, row.part: form})[0])
+    all_but = bench.task.evaluate(bench.probe({**whole, row.part: FLOAT})[0])
     without, without_error = drop_of(everything, all_but)
     return replace(row, without=without, without_error=without_error)
-
-
-def as_dataset(data: Any) -> Dataset | None:
-    """Returns labelled data as a data set that can be gone over again; None for samples without labels."""
-    if isinstance(data, Dataset):
-        return None if data.labels is None else replace(data, samples=_held(data.samples))
-    if isinstance(data, tuple) and len(data) == 2:
-        return Dataset(_held(data[0]), np.asarray(data[1]), "data")
-    return None
-
-
-def _held(samples: Any) -> Any:
-    return samples if hasattr(samples, "shape") or isinstance(samples, (list, dict)) else list(samples)

@@ -1,10 +1,10 @@
-"""The commands that decide: sensitivity, search."""
+"""The commands that decide: sensitivity, search, optimize."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,18 +21,45 @@ from featherweight.cli.harness import (
 )
 from featherweight.cli.quantize import Output, Source
 
+if TYPE_CHECKING:
+    from featherweight.choosing.searching import Found
+    from featherweight.tasks.optimize import Optimized
+
+# ------------------------------------------------------------------------------- options that several of them have
 Calibration = Annotated[str, typer.Option(metavar="DATA", help="Samples of the training split, at least 8.")]
 Data = Annotated[
     str | None, typer.Option(metavar="DATA", help="Labelled samples, as for `evaluate`; without, outputs are judged.")
 ]
 Metric = Annotated[str, typer.Option(metavar="NAME", help="As for `evaluate`.")]
+MaxDrop = Annotated[float | None, typer.Option(min=0, help="Of the metric below the float model's.")]
+Confidence = Annotated[float, typer.Option(min=0, help="Count the drop with so many standard errors on top.")]
+MinSqnr = Annotated[float | None, typer.Option(metavar="DB", help="Of the outputs, on held-out samples.")]
+MaxBytes = Annotated[int | None, typer.Option(min=1, help="Of the file.")]
+MaxCompressedBytes = Annotated[int | None, typer.Option(min=1, help="Of the file, deflated.")]
+MaxLatency = Annotated[float | None, typer.Option(help="Fraction of the float model's, here.")]
+MaxFlashBytes = Annotated[int | None, typer.Option(min=1, help="As Vela estimates it for an Ethos-U.")]
+MaxSramBytes = Annotated[int | None, typer.Option(min=1, help="As Vela estimates it.")]
+MaxCycles = Annotated[int | None, typer.Option(min=1, help="As Vela estimates them.")]
+Accelerator = Annotated[
+    str | None, typer.Option(metavar="NAME", help="What Vela compiles for: ethos-u55-256 …; else by the target.")
+]
 Target = Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="See `featherweight targets`.")]
+Forms = Annotated[str, typer.Option(metavar="LIST", help="That parts may take: int8, w4a8, int16x8, dynamic …")]
 Limit = Annotated[int | None, typer.Option("--samples", min=1, help="Use at most so many labelled samples.")]
 Folder = Annotated[
     Path | None, typer.Option("--resume", metavar="DIR", help="Keep what is measured here, and go on from what is.")
 ]
+PlanOut = Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan.")]
 Jobs = Annotated[int, typer.Option(min=1, max=4096, help="Processes that measure side by side.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+
+
+class Io(StrEnum):
+    """Types of inputs and outputs."""
+
+    float32 = "float32"
+    int8 = "int8"
+    uint8 = "uint8"
 
 
 class Engine(StrEnum):
@@ -42,15 +69,54 @@ class Engine(StrEnum):
     ray = "ray"
 
 
-EngineOption = Annotated[Engine, typer.Option(help="Processes of this machine, or the workers of a Ray cluster.")]
-
-
 class Objective(StrEnum):
     """What a search makes least, or best."""
 
     bytes = "bytes"
     latency = "latency"
+    cycles = "cycles"
     accuracy = "accuracy"
+
+
+IoOption = Annotated[Io | None, typer.Option(help="Inputs and outputs; the target's habit by default.")]
+EngineOption = Annotated[Engine, typer.Option(help="Processes of this machine, or the workers of a Ray cluster.")]
+Goal = Annotated[Objective, typer.Option(help="What is made least, or best, within the budget.")]
+
+# Options that are passed on as they are, under the same name.
+_SAME = (
+    *("metric", "max_drop", "confidence", "max_bytes", "max_compressed_bytes", "max_latency", "max_flash_bytes"),
+    *("max_sram_bytes", "max_cycles", "accelerator", "target", "jobs", "improve", "epochs"),
+)
+# And those under another one.
+_RENAMED = {"samples": "limit", "min_sqnr": "min_sqnr_db", "resume": "folder"}
+
+
+def _asked(context: typer.Context) -> dict[str, Any]:
+    """Returns what a call is asked for: the model, its samples, and all options by the names that functions know.
+
+    Raises:
+        typer.BadParameter: for options about a metric without labelled data.
+    """
+    given = dict(context.params)
+    if given["data"] is None:
+        refuse_idle(context, "without --data", "metric", "samples", "max_drop", "confidence")
+    if "output" in given:
+        check_outputs(given["output"], given["plan_out"], sources=[given["model"]])
+    lowered = open_lowered(given["model"], given["input_shape"], given["calibration"], unroll=True)
+    data = given["data"]
+    found: dict[str, Any] = {
+        "source": lowered,
+        "data": None if data is None else open_data(data, lowered.model, labels=True),
+        "calibration": open_data(given["calibration"], lowered.model).samples,
+    }
+    found |= {name: given[name] for name in _SAME if name in given}
+    found |= {to: given[name] for name, to in _RENAMED.items() if name in given}
+    found |= {name: given[name] and given[name].value for name in ("objective", "io", "engine") if name in given}
+    if "forms" in given:
+        found["forms"] = [part.strip() for part in given["forms"].split(",") if part.strip()]
+    if given.get("train") is not None:
+        found["train"] = open_data(given["train"], lowered.model).samples
+    return found
 
 
 @command("featherweight sensitivity model.tflite --calibration train.npz --data test.npz --forms int8,w4a8")
@@ -60,7 +126,7 @@ def sensitivity(
     calibration: Calibration,
     data: Data = None,
     metric: Metric = "accuracy",
-    forms: Annotated[str, typer.Option(metavar="LIST", help="int8, w4a8, int16x8, dynamic …")] = "int8",
+    forms: Forms = "int8",
     target: Target = "litert",
     samples: Limit = None,
     resume: Folder = None,
@@ -75,21 +141,7 @@ def sensitivity(
     """
     from featherweight.tasks.choose import sensitivity as measure
 
-    if data is None:
-        refuse_idle(context, "without --data", "metric", "samples")
-    lowered = open_lowered(model, input_shape, calibration, unroll=True)
-    scores = measure(
-        lowered,
-        None if data is None else open_data(data, lowered.model, labels=True),
-        calibration=open_data(calibration, lowered.model).samples,
-        metric=metric,
-        forms=_listed(forms),
-        target=target,
-        limit=samples,
-        folder=resume,
-        jobs=jobs,
-        engine=engine.value,
-    )
+    scores = measure(**_asked(context))
     if as_json:
         print_json(scores.to_json())
     else:
@@ -107,18 +159,24 @@ def search(
     calibration: Calibration,
     data: Data = None,
     metric: Metric = "accuracy",
-    objective: Annotated[Objective, typer.Option(help="What is made least, or best.")] = Objective.bytes,
-    max_drop: Annotated[float | None, typer.Option(min=0, help="Of the metric below the float model's.")] = None,
-    confidence: Annotated[float, typer.Option(min=0, help="Count the drop with so many standard errors on top.")] = 0.0,
-    max_bytes: Annotated[int | None, typer.Option(min=1, help="Of the file.")] = None,
-    max_compressed_bytes: Annotated[int | None, typer.Option(min=1, help="Of the file, deflated.")] = None,
-    max_latency: Annotated[float | None, typer.Option(help="Fraction of the float model's, here.")] = None,
-    min_sqnr: Annotated[float | None, typer.Option(metavar="DB", help="Of the outputs, on held-out samples.")] = None,
-    forms: Annotated[str, typer.Option(metavar="LIST", help="That parts may take.")] = "int8,w4a8,int16x8,float32",
+    objective: Goal = Objective.bytes,
+    max_drop: MaxDrop = None,
+    confidence: Confidence = 0.0,
+    min_sqnr: MinSqnr = None,
+    max_bytes: MaxBytes = None,
+    max_compressed_bytes: MaxCompressedBytes = None,
+    max_latency: MaxLatency = None,
+    max_flash_bytes: MaxFlashBytes = None,
+    max_sram_bytes: MaxSramBytes = None,
+    max_cycles: MaxCycles = None,
+    accelerator: Accelerator = None,
+    forms: Forms = "int8,w4a8,int16x8,float32",
+    improve: Annotated[str | None, typer.Option(metavar="LIST", help="Repairs to make, as for `quantize`.")] = None,
     target: Target = "litert",
+    io: IoOption = None,
     samples: Limit = None,
     resume: Folder = None,
-    plan_out: Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan.")] = None,
+    plan_out: PlanOut = None,
     jobs: Jobs = 1,
     engine: EngineOption = Engine.processes,
     input_shape: InputShape = None,
@@ -129,35 +187,10 @@ def search(
     The smallest, fastest or most accurate, which is checked on the file. Where no model keeps the
     budget, the nearest one is written, what it misses is said, and the exit status is 1.
     """
-    from featherweight import tflite
     from featherweight.tasks.choose import search as find
 
-    if data is None:
-        refuse_idle(context, "without --data", "metric", "samples", "max_drop", "confidence")
-    check_outputs(output, plan_out, sources=[model])
-    lowered = open_lowered(model, input_shape, calibration, unroll=True)
-    found = find(
-        lowered,
-        None if data is None else open_data(data, lowered.model, labels=True),
-        calibration=open_data(calibration, lowered.model).samples,
-        metric=metric,
-        objective=objective.value,
-        max_drop=max_drop,
-        confidence=confidence,
-        max_bytes=max_bytes,
-        max_compressed_bytes=max_compressed_bytes,
-        max_latency=max_latency,
-        min_sqnr_db=min_sqnr,
-        forms=_listed(forms),
-        target=target,
-        limit=samples,
-        folder=resume,
-        jobs=jobs,
-        engine=engine.value,
-    )
-    tflite.save(found.model, output)
-    if plan_out is not None:
-        found.plan.save(plan_out)
+    found = find(**_asked(context))
+    _written(found, output, plan_out)
     if as_json:
         print_json(found.to_json())
     else:
@@ -179,20 +212,28 @@ def optimize(
     calibration: Calibration,
     data: Data = None,
     metric: Metric = "accuracy",
-    objective: Annotated[Objective, typer.Option(help="What is least among files that fit.")] = Objective.bytes,
-    max_drop: Annotated[float | None, typer.Option(min=0, help="Of the metric below the float model's.")] = None,
-    confidence: Annotated[float, typer.Option(min=0, help="Count the drop with so many standard errors on top.")] = 0.0,
-    max_bytes: Annotated[int | None, typer.Option(min=1, help="Of the file.")] = None,
-    max_latency: Annotated[float | None, typer.Option(help="Fraction of the float model's, here.")] = None,
-    min_sqnr: Annotated[float | None, typer.Option(metavar="DB", help="Of the outputs, on held-out samples.")] = None,
+    objective: Goal = Objective.bytes,
+    max_drop: MaxDrop = None,
+    confidence: Confidence = 0.0,
+    min_sqnr: MinSqnr = None,
+    max_bytes: MaxBytes = None,
+    max_compressed_bytes: MaxCompressedBytes = None,
+    max_latency: MaxLatency = None,
+    max_flash_bytes: MaxFlashBytes = None,
+    max_sram_bytes: MaxSramBytes = None,
+    max_cycles: MaxCycles = None,
+    accelerator: Accelerator = None,
     target: Target = "litert",
+    io: IoOption = None,
     samples: Limit = None,
     train: Annotated[
         str | None, typer.Option(metavar="DATA", help="Samples to train on as the last resort, by distillation.")
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Of that training.")] = 3,
     resume: Folder = None,
-    plan_out: Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan.")] = None,
+    plan_out: PlanOut = None,
+    jobs: Jobs = 1,
+    engine: EngineOption = Engine.processes,
     input_shape: InputShape = None,
     as_json: AsJson = False,
 ) -> None:
@@ -200,37 +241,14 @@ def optimize(
 
     It stops where the budget is kept. Where nothing keeps it, the nearest file is written, and the exit status is 1.
     """
-    from featherweight import tflite
     from featherweight.tasks.optimize import optimize as run
 
-    if data is None:
-        refuse_idle(context, "without --data", "metric", "samples", "max_drop", "confidence")
     if train is None:
         refuse_idle(context, "without --train", "epochs")
     if objective is Objective.accuracy:
-        raise typer.BadParameter("the most accurate file is the float one; choose bytes or latency.")
-    check_outputs(output, plan_out, sources=[model])
-    lowered = open_lowered(model, input_shape, calibration, unroll=True)
-    found = run(
-        lowered,
-        None if data is None else open_data(data, lowered.model, labels=True),
-        calibration=open_data(calibration, lowered.model).samples,
-        metric=metric,
-        objective=objective.value,
-        max_drop=max_drop,
-        confidence=confidence,
-        max_bytes=max_bytes,
-        max_latency=max_latency,
-        min_sqnr_db=min_sqnr,
-        target=target,
-        limit=samples,
-        train=None if train is None else open_data(train, lowered.model).samples,
-        epochs=epochs,
-        folder=resume,
-    )
-    tflite.save(found.model, output)
-    if plan_out is not None:
-        found.plan.save(plan_out)
+        raise typer.BadParameter("the most accurate file is the float one; choose bytes, latency or cycles.")
+    found = run(**_asked(context))
+    _written(found, output, plan_out)
     if as_json:
         print_json(found.to_json())
     else:
@@ -243,5 +261,10 @@ def optimize(
         raise typer.Exit(1)
 
 
-def _listed(value: str) -> list[str]:
-    return [part.strip() for part in value.split(",") if part.strip()]
+def _written(found: Found | Optimized, output: Path, plan_out: Path | None) -> None:
+    """Writes what was found, and its plan where that is wanted."""
+    from featherweight import tflite
+
+    tflite.save(found.model, output)
+    if plan_out is not None:
+        found.plan.save(plan_out)

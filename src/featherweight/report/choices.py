@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
+from featherweight.choosing.budget import Tried
 from featherweight.choosing.scores import IMPOSSIBLE, Scores
-from featherweight.choosing.searching import Found, Tried
+from featherweight.choosing.searching import Found
 from featherweight.errors import listed
 from featherweight.report.text import shortened
 

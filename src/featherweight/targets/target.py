@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from featherweight import operators
 from featherweight.errors import listed
-from featherweight.graph import Graph, ModelLike, Node
+from featherweight.graph import Graph, Model, ModelLike, Node
 from featherweight.operators import profiles
 from featherweight.operators.call import Call, tensors_of
 from featherweight.recipes.toml import Table, read_chain, shipped
@@ -26,6 +26,7 @@ from featherweight.targets import xnnpack_nchw_obstacles as conditions
 from featherweight.targets.constraints import Constraint
 from featherweight.targets.form import converts, form_of, plain_form_of
 from featherweight.tflite import read
+from featherweight.tflite.lean import NAMES
 
 # The checks that importing these modules registers.
 CHECKS = (conditions, operand_limits, shape_limits)
@@ -260,3 +261,9 @@ def _check_form(node: Node, form: str, target: Target) -> Iterator[Violation]:
         f"{node.op} '{node.name}' computes in {form}, which target '{target.name}' does not run (allowed: {allowed})."
     )
     yield Violation(node.name, node.op, "forms", message)
+
+
+def for_device(model: Model, target: Target, *, keep_names: bool = False) -> Model:
+    """Returns the model, whose file will lack what the target's runtime never reads."""
+    unread = tuple(what for what in target.unread if not (keep_names and what == NAMES))
+    return replace(model, extras={**model.extras, "unread": unread}) if unread else model

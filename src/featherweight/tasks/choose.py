@@ -2,44 +2,77 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from featherweight.analysis.evaluation import MetricLike
-from featherweight.arguments import as_given, checked, choice, count, flag, number, several, shapes, stream, text
+from featherweight.arguments import (
+    Kind,
+    as_given,
+    checked,
+    choice,
+    count,
+    either,
+    flag,
+    number,
+    several,
+    shapes,
+    stream,
+    text,
+)
 from featherweight.arguments import path as path_of
+from featherweight.choosing.bench import Bench, Task, as_dataset, with_repairs
+from featherweight.choosing.budget import OBJECTIVES, Budget, check_budget
+from featherweight.choosing.folder import locked
 from featherweight.choosing.parts import check_forms
 from featherweight.choosing.scores import Scores
-from featherweight.choosing.searching import Budget, Found, check_budget, searched
-from featherweight.choosing.sensitivity import Bench, Task, as_dataset, measured
+from featherweight.choosing.searching import Found, searched
+from featherweight.choosing.sensitivity import measured
+from featherweight.device_code.vela import accelerator_of, require_vela
 from featherweight.errors import DataError, RecipeError
 from featherweight.graph import Model
 from featherweight.passes.substitutes import substituted
 from featherweight.repair.candidate import Setting
-from featherweight.repair.improve import MOST_EXAMPLES, check_improvable, divided
+from featherweight.repair.improve import AUTO, MOST_EXAMPLES, asked_repairs, check_improvable, divided
 from featherweight.runtime.workers import ENGINES, MOST_JOBS
 from featherweight.targets import target as targets
 from featherweight.tasks.load import load_with_notes, peeked
 
 FORMS = ("int8", "w4a8", "int16x8", "float32")
 _SCORES = "scores.json"
-
-
-@checked(
-    calibration=stream,
-    metric=as_given,
-    forms=several(text, at_least=1),
-    limit=count(way="Data go to data=."),
-    task=flag,
-    folder=path_of,
-    jobs=count(1, MOST_JOBS),
-    engine=choice(*ENGINES),
-    input_shapes=shapes,
-    progress=flag,
+# Kinds of arguments that the calls of this subject share.
+ON_SAMPLES: Mapping[str, Kind] = MappingProxyType(
+    {
+        "calibration": stream,
+        "metric": as_given,
+        "limit": count(way="Data go to data=."),
+        "folder": path_of,
+        "jobs": count(1, MOST_JOBS),
+        "engine": choice(*ENGINES),
+        "input_shapes": shapes,
+        "progress": flag,
+    }
 )
+OF_FILES: Mapping[str, Kind] = MappingProxyType(
+    {
+        "io": choice("float32", "int8", "uint8"),
+        "max_drop": number(0),
+        "confidence": number(0),
+        "max_bytes": count(),
+        "max_compressed_bytes": count(),
+        "max_latency": number(0, open_at="low"),
+        "min_sqnr_db": number(),
+        "max_flash_bytes": count(),
+        "max_sram_bytes": count(),
+        "max_cycles": count(),
+        "accelerator": text,
+    }
+)
+
+
+@checked(**ON_SAMPLES, forms=several(text, at_least=1), task=flag)
 def sensitivity(
     source: Any,
     data: Any = None,
@@ -89,22 +122,11 @@ def sensitivity(
 
 
 @checked(
-    calibration=stream,
-    metric=as_given,
-    objective=choice("bytes", "latency", "accuracy"),
+    **ON_SAMPLES,
+    **OF_FILES,
+    objective=choice(*OBJECTIVES),
     forms=several(text, at_least=1),
-    max_drop=number(0),
-    confidence=number(0),
-    max_bytes=count(),
-    max_compressed_bytes=count(),
-    max_latency=number(0, open_at="low"),
-    min_sqnr_db=number(),
-    limit=count(way="Data go to data=."),
-    folder=path_of,
-    jobs=count(1, MOST_JOBS),
-    engine=choice(*ENGINES),
-    input_shapes=shapes,
-    progress=flag,
+    improve=either(text, several(text), allowed="'auto', 'none', a repair, or several"),
 )
 def search(
     source: Any,
@@ -119,8 +141,14 @@ def search(
     max_compressed_bytes: int | None = None,
     max_latency: float | None = None,
     min_sqnr_db: float | None = None,
+    max_flash_bytes: int | None = None,
+    max_sram_bytes: int | None = None,
+    max_cycles: int | None = None,
     forms: Sequence[str] = FORMS,
+    improve: str | Sequence[str] | None = None,
     target: str | Path | targets.Target = "litert",
+    io: str | None = None,
+    accelerator: str | None = None,
     limit: int | None = None,
     folder: str | Path | None = None,
     jobs: int = 1,
@@ -135,15 +163,22 @@ def search(
         data: the pair (samples, labels), or a `Dataset`, for `max_drop`.
         calibration: samples of the training split, at least 8; a quarter of them judges the outputs.
         metric: as in `evaluate`.
-        objective: what is made least (``bytes``, ``latency``), or best (``accuracy``).
+        objective: what is made least (``bytes``, ``latency``; ``cycles`` of an Ethos-U), or best (``accuracy``).
         max_drop: how much worse than the float model's the metric may be.
         confidence: the drop is taken with so many of its standard errors on top.
         max_bytes: of the file.
         max_compressed_bytes: of the file, deflated as in a zip.
         max_latency: the median on this machine, as a fraction of the float model's.
         min_sqnr_db: of the outputs, on held-out calibration samples.
+        max_flash_bytes: as Vela estimates it; it compiles every file that is tried.
+        max_sram_bytes: likewise.
+        max_cycles: likewise.
         forms: that parts may take, as in `sensitivity`.
+        improve: repairs, as in `quantize`: those of the float graph and of ranges come before parts are measured, those
+            of weights are made on the best file, and on smaller ones that miss the accuracy by little.
         target: the device.
+        io: inputs and outputs of the files, as in `quantize`: None takes the target's habit.
+        accelerator: what Vela compiles for, such as ``ethos-u55-256``; None: the usual one of the target.
         limit: use at most so many labelled samples.
         folder: where scores, the best file so far and what was tried are kept; the same call goes on from there, and
             another budget asks the same scores.
@@ -157,13 +192,48 @@ def search(
         DataError: for samples that are too few or do not fit, or a metric that is not the same twice.
     """
     forms = check_forms(forms)
-    budget = Budget(max_drop, confidence, max_bytes, max_compressed_bytes, max_latency, min_sqnr_db)
+    budget = Budget(
+        max_drop,
+        confidence,
+        max_bytes,
+        max_compressed_bytes,
+        max_latency,
+        min_sqnr_db,
+        max_flash_bytes,
+        max_sram_bytes,
+        max_cycles,
+    )
     check_budget(budget, objective, has_metric=as_dataset(data) is not None)
-    bench = bench_of(source, data, calibration, metric, target, limit, input_shapes, progress=progress)
+    repairs = asked_repairs(improve)
+    compiled_for = compiler_of(budget, objective, target, accelerator)
+    bench = bench_of(
+        source, data, calibration, metric, target, limit, input_shapes, io=io, npu=compiled_for, progress=progress
+    )
     with locked(folder) as held:
+        if repairs:
+            bench = with_repairs(bench, repairs, is_auto=AUTO in (improve or ()))
         path = None if held is None else held / _SCORES
         scores = measured(bench, forms, path=path, jobs=jobs, engine=engine)
         return searched(bench, scores, budget, objective, held)
+
+
+def compiler_of(budget: Budget, objective: str, target: str | Path | targets.Target, accelerator: str | None) -> str:
+    """Returns what Vela is to compile files for, or "" where nothing is asked of it.
+
+    Raises:
+        RecipeError: for an accelerator that there is not, or that nothing asks for.
+        FeatherweightError: if Vela is needed, and not installed.
+    """
+    if not budget.needs_npu and objective != "cycles":
+        if accelerator is not None:
+            raise RecipeError(
+                "search: accelerator has no effect without max_flash_bytes, max_sram_bytes, max_cycles or the "
+                "objective cycles. Give one of them, or leave it out."
+            )
+        return ""
+    found = accelerator_of(targets.load(target).name, accelerator)
+    require_vela()
+    return found
 
 
 def bench_of(
@@ -175,6 +245,8 @@ def bench_of(
     limit: int | None,
     input_shapes: Any,
     *,
+    io: str | None = None,
+    npu: str = "",
     progress: bool,
 ) -> Bench:
     """Returns a model with the samples that it is calibrated and judged by, and its task.
@@ -189,11 +261,11 @@ def bench_of(
     check_improvable(model)
     feeds, held_out = divided(() if samples is None else samples, model, None, is_auto=True)
     task = Task(None if data is None else _labelled(data), metric, limit)
-    setting = Setting(target, feeds, held_out, io="float32", integers=True, progress=progress)
+    setting = Setting(target, feeds, held_out, io=io, integers=True, progress=progress)
     notes = [*lowered.notes, *substitutes]
     if len(feeds) + len(held_out) == MOST_EXAMPLES:
         notes.append(f"the first {MOST_EXAMPLES} calibration samples were used; any more were not")
-    bench = Bench(setting, model, task, notes)
+    bench = Bench(setting, model, task, notes, accelerator=npu)
     _check_repeatable(task, model)
     return bench
 
@@ -217,23 +289,3 @@ def _check_repeatable(task: Task, model: Model) -> None:
             f"metric '{task.name}' is {first.value:.6g} and then {second.value:.6g} on the same model and data. "
             "Make it deterministic: fix its seeds."
         )
-
-
-@contextlib.contextmanager
-def locked(folder: str | Path | None) -> Generator[Path | None]:
-    """Gives the folder, made where it is missing, which no other process uses meanwhile."""
-    if folder is None:
-        yield None
-        return
-    held = Path(folder)
-    try:
-        held.mkdir(parents=True, exist_ok=True)
-        lock = (held / ".lock").open("w")
-    except OSError as error:
-        raise RecipeError(f"'{held}' is no folder to keep a search in: {error.strerror}. Name another one.") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RecipeError(f"'{held}' is in use by another search. Wait for it, or name another folder.") from error
-        yield held

@@ -19,7 +19,6 @@ from featherweight.report import make_report
 from featherweight.targets import target as targets
 from featherweight.tasks.load import as_fed, peeked
 from featherweight.tasks.quantize import Quantized, measured
-from featherweight.tasks.requirements import for_device
 
 if TYPE_CHECKING:
     from featherweight.training.qat.quantized_model import QuantizedModel
@@ -58,7 +57,7 @@ def finalize(model: QuantizedModel, *, samples: Iterable[Any] | None = None) -> 
     integers = model.integers()
     result, rounded, bounded = _with_large_biases(rewrite(trained, plan), integers, model.bias_limits())
     _check_integers(result.main, integers)
-    result = for_device(result, model.blueprint.origin.target)
+    result = targets.for_device(result, model.blueprint.origin.target)
     notes = _moved_between_kernels(model)
     if rounded:
         where = listed(map(repr, rounded))

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from featherweight.analysis.evaluation import MetricLike
-from featherweight.arguments import as_given, checked, choice, count, flag, number, path, shapes, stream
-from featherweight.choosing.searching import Budget, Tried, check_budget, measured_file, searched, shortfall
-from featherweight.choosing.sensitivity import Bench, as_dataset
-from featherweight.choosing.sensitivity import measured as scored
+from featherweight.arguments import checked, choice, count, stream
+from featherweight.choosing.bench import Bench, as_dataset, with_repairs
+from featherweight.choosing.budget import OBJECTIVES, Budget, Tried, check_budget, goal, shortfall
+from featherweight.choosing.folder import locked
+from featherweight.choosing.searching import searched
+from featherweight.choosing.sensitivity import measured
 from featherweight.errors import FeatherweightError, listed
 from featherweight.graph import Model
 from featherweight.ptq.plan import Plan
-from featherweight.ptq.rewrite import rewrite
 from featherweight.recipes import recipe as recipes
-from featherweight.repair.candidate import integer_model
-from featherweight.repair.improve import asked_repairs, improved
+from featherweight.repair.improve import AUTO, asked_repairs
 from featherweight.targets import target as targets
-from featherweight.tasks.choose import FORMS, bench_of, locked
+from featherweight.tasks.choose import FORMS, OF_FILES, ON_SAMPLES, bench_of, compiler_of
 from featherweight.tasks.requirements import require_change
 
 _CHEAP = ("float16", "dynamic", "int8")
@@ -68,25 +68,10 @@ class Optimized:
 
     def to_json(self) -> dict[str, Any]:
         """Returns all steps as plain values."""
-        return {"version": 1, "chosen": self.name, "fits": self.fits, "steps": [asdict(step) for step in self.steps]}
+        return {"chosen": self.name, "fits": self.fits, "steps": [asdict(step) for step in self.steps]}
 
 
-@checked(
-    calibration=stream,
-    metric=as_given,
-    objective=choice("bytes", "latency"),
-    max_drop=number(0),
-    confidence=number(0),
-    max_bytes=count(),
-    max_latency=number(0, open_at="low"),
-    min_sqnr_db=number(),
-    limit=count(way="Data go to data=."),
-    train=stream,
-    epochs=count(),
-    folder=path,
-    input_shapes=shapes,
-    progress=flag,
-)
+@checked(**ON_SAMPLES, **OF_FILES, objective=choice(*OBJECTIVES[:-1]), train=stream, epochs=count())
 def optimize(
     source: Any,
     data: Any = None,
@@ -97,13 +82,21 @@ def optimize(
     max_drop: float | None = None,
     confidence: float = 0.0,
     max_bytes: int | None = None,
+    max_compressed_bytes: int | None = None,
     max_latency: float | None = None,
     min_sqnr_db: float | None = None,
+    max_flash_bytes: int | None = None,
+    max_sram_bytes: int | None = None,
+    max_cycles: int | None = None,
     target: str | Path | targets.Target = "litert",
+    io: str | None = None,
+    accelerator: str | None = None,
     limit: int | None = None,
     train: Iterable[Any] | None = None,
     epochs: int = 3,
     folder: str | Path | None = None,
+    jobs: int = 1,
+    engine: str = "processes",
     input_shapes: Any = None,
     progress: bool = True,
 ) -> Optimized:
@@ -118,17 +111,25 @@ def optimize(
         data: labelled samples, as `evaluate` takes them, for `max_drop`; None: outputs are judged by `min_sqnr_db`.
         calibration: samples of the training split, at least 8; a quarter of them judges.
         metric: as in `evaluate`.
-        objective: ``bytes`` or ``latency``: what is least among the files that keep the budget.
+        objective: ``bytes``, ``latency`` or ``cycles`` (of an Ethos-U): what is least among files that keep the budget.
         max_drop: how much worse than the float model's the metric may be.
         confidence: the drop is taken with so many of its standard errors on top.
         max_bytes: of the file.
+        max_compressed_bytes: of the file, deflated as in a zip.
         max_latency: the median on this machine, as a fraction of the float model's.
         min_sqnr_db: of the outputs, on held-out calibration samples.
+        max_flash_bytes: as Vela estimates it; it compiles every file that is tried.
+        max_sram_bytes: likewise.
+        max_cycles: likewise.
         target: the device.
+        io: inputs and outputs of integer files, as in `quantize`: None takes the target's habit.
+        accelerator: what Vela compiles for, as in `search`.
         limit: use at most so many labelled samples.
         train: unlabelled samples to train on, as the last resort.
         epochs: of that training.
         folder: where scores are kept, as in `search`.
+        jobs: processes that measure parts for the search.
+        engine: as in `search`.
         input_shapes: as in `load`.
         progress: show progress on a terminal.
 
@@ -136,57 +137,82 @@ def optimize(
         RecipeError: for a budget that says nothing of accuracy.
         DataError: for samples that are too few or do not fit.
     """
-    budget = Budget(max_drop, confidence, max_bytes, None, max_latency, min_sqnr_db)
+    budget = Budget(
+        max_drop,
+        confidence,
+        max_bytes,
+        max_compressed_bytes,
+        max_latency,
+        min_sqnr_db,
+        max_flash_bytes,
+        max_sram_bytes,
+        max_cycles,
+    )
     check_budget(budget, objective, has_metric=as_dataset(data) is not None)
-    bench = bench_of(source, data, calibration, metric, target, limit, input_shapes, progress=progress)
+    npu = compiler_of(budget, objective, target, accelerator)
+    bench = bench_of(source, data, calibration, metric, target, limit, input_shapes, io=io, npu=npu, progress=progress)
     before = None if bench.task.data is None else bench.task.evaluate(bench.model)
     with locked(folder) as held:
-        makers = _makers(bench, budget, train, epochs, None if held is None else held / _SCORES)
+        flow = _Flow(bench, budget, objective, None if held is None else held / _SCORES, jobs, engine)
         steps: list[Step] = []
         made: dict[str, tuple[Model, Plan]] = {}
-        for name, make in makers:
+        for name, make in _makers(flow, train, epochs):
             try:
                 made[name] = make()
             except FeatherweightError as error:
                 steps.append(Step(name, None, f"not made: {error}"))
                 continue
-            row = measured_file(bench, made[name][0], before, budget, needs_latency=True)
+            row = bench.measured(made[name][0], before, budget, needs_latency=True)
             ends = row.fits and name not in _CHEAP[:-1]
             said = "it keeps the budget" if row.fits else listed(row.misses)
             steps.append(Step(name, row, said + ("" if ends or name in _CHEAP[:-1] else ": on to the next step")))
             if ends:
                 break
-    return _chosen(steps, made, budget, objective)
+    return _chosen(steps, made, objective)
+
+
+@dataclass(eq=False)
+class _Flow:
+    """What steps share; `repaired` is what repairs made of the model, once that step has run."""
+
+    bench: Bench
+    budget: Budget
+    objective: str
+    scores: Path | None
+    jobs: int
+    engine: str
+    repaired: Bench | None = None
 
 
 def _makers(
-    bench: Bench, budget: Budget, train: Iterable[Any] | None, epochs: int, scores: Path | None
+    flow: _Flow, train: Iterable[Any] | None, epochs: int
 ) -> Iterator[tuple[str, Callable[[], tuple[Model, Plan]]]]:
     """Yields the name of each step, and what makes its model and plan."""
     for name in _CHEAP:
-        yield name, lambda name=name: _by_recipe(bench, name)
-    yield "int8 repaired", lambda: _repaired(bench)
-    yield "mixed", lambda: _mixed(bench, budget, scores)
+        yield name, lambda name=name: _by_recipe(flow.bench, name)
+    yield "int8 repaired", lambda: _repaired(flow)
+    yield "mixed", lambda: _mixed(flow)
     if train is not None:
-        yield "trained", lambda: _trained(bench, train, epochs)
+        yield "trained", lambda: _trained(flow.bench, train, epochs)
 
 
 def _by_recipe(bench: Bench, name: str) -> tuple[Model, Plan]:
     candidate = bench.planned(recipes.load(name))
     require_change(candidate.plan)
-    return integer_model(candidate), candidate.plan
+    return bench.file(candidate), candidate.plan
 
 
-def _repaired(bench: Bench) -> tuple[Model, Plan]:
-    start = bench.planned(recipes.load("int8"))
-    candidate, attempts = improved(bench.setting, start, bench.model, asked_repairs("auto"), is_auto=True)
-    plan = replace(candidate.plan, notes=(*candidate.plan.notes, *(f"improve: {attempt}" for attempt in attempts)))
-    return rewrite(candidate.model, plan), plan
+def _repaired(flow: _Flow) -> tuple[Model, Plan]:
+    flow.repaired = with_repairs(flow.bench, asked_repairs(AUTO), is_auto=True)
+    candidate, _ = flow.repaired.repaired(flow.repaired.planned(recipes.load("int8")))
+    return flow.repaired.file(candidate), candidate.plan
 
 
-def _mixed(bench: Bench, budget: Budget, path: Path | None) -> tuple[Model, Plan]:
-    scores = scored(bench, FORMS, path=path)
-    found = searched(bench, scores, budget, "bytes")
+def _mixed(flow: _Flow) -> tuple[Model, Plan]:
+    """Mixes forms on the graph and with the ranges that repairs have made, and repairs weights of what comes near."""
+    bench = flow.repaired or flow.bench
+    scores = measured(bench, FORMS, path=flow.scores, jobs=flow.jobs, engine=flow.engine)
+    found = searched(bench, scores, flow.budget, flow.objective, None if flow.scores is None else flow.scores.parent)
     return found.model, found.plan
 
 
@@ -215,15 +241,13 @@ def _trained(bench: Bench, samples: Iterable[Any], epochs: int) -> tuple[Model, 
     return result.model, result.plan
 
 
-def _chosen(steps: list[Step], made: dict[str, tuple[Model, Plan]], budget: Budget, objective: str) -> Optimized:
+def _chosen(steps: list[Step], made: dict[str, tuple[Model, Plan]], objective: str) -> Optimized:
     rows = {step.name: step.measured for step in steps if step.measured is not None}
     if not rows:
         raise FeatherweightError(f"optimize: no step made a model: {listed((s.reason for s in steps), 6)}.")
 
     def rank(name: str) -> tuple[float, float]:
-        row = rows[name]
-        goal = row.latency or 0.0 if objective == "latency" else float(row.file_bytes)
-        return shortfall(row, budget), goal
+        return shortfall(rows[name]), goal(rows[name], objective)
 
     name = min(rows, key=rank)
     return Optimized(name, *made[name], tuple(steps))

@@ -34,7 +34,6 @@ from featherweight.targets import target as targets
 from featherweight.tasks.against_extremes import notes_against_extremes
 from featherweight.tasks.load import as_fed, load, load_with_notes, peeked
 from featherweight.tasks.requirements import (
-    for_device,
     require_change,
     require_effect,
     require_integer,
@@ -191,7 +190,7 @@ def quantize(
         notes = [f"Recurrent layers: {listed(lowered.recurrent)}; {style.reason}."] if lowered.recurrent else []
         decided = replace(decided, notes=(*lowered.notes, *substitutes, *notes, *left_out, *decided.notes))
         require_change(decided)
-    result = for_device(rewrite(model, decided), target, keep_names=keep_names)
+    result = targets.for_device(rewrite(model, decided), target, keep_names=keep_names)
     if strict:
         require_integer(result, decided)
     if stats is not None:

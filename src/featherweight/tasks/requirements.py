@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 from featherweight.errors import RecipeError, TargetViolation, listed
 from featherweight.graph import Model
 from featherweight.ptq import plan as plans
 from featherweight.recipes import recipe as recipes
 from featherweight.targets import target as targets
-from featherweight.tflite.lean import NAMES
 
 
 def require_change(plan: plans.Plan) -> None:
@@ -44,12 +42,6 @@ def require_integer(model: Model, plan: plans.Plan) -> None:
             f"strict: {len(found)} operators are not integer: {listed(found, 20)}. Choose another recipe or target, "
             "change these layers, or leave `strict` out."
         )
-
-
-def for_device(model: Model, target: targets.Target, *, keep_names: bool = False) -> Model:
-    """Returns the model, whose file will lack what the target's runtime never reads."""
-    unread = tuple(what for what in target.unread if not (keep_names and what == NAMES))
-    return replace(model, extras={**model.extras, "unread": unread}) if unread else model
 
 
 def require_undecided(plan: plans.Plan, io: str | None, ranges: str, *, integers: bool, improve: bool) -> None:

@@ -1,0 +1,202 @@
+"""What a search measures with: models with some parts in some forms, files as they are delivered, and the task."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from featherweight.analysis.datasets import Dataset
+from featherweight.analysis.evaluation import Evaluation, MetricLike, evaluate, paired_difference
+from featherweight.choosing.budget import Budget, Tried, misses
+from featherweight.choosing.parts import parts_of, recipe_of
+from featherweight.device_code.vela import npu_figures
+from featherweight.errors import RecipeError
+from featherweight.graph import Model
+from featherweight.ptq.plan import Plan
+from featherweight.recipes.recipe import Recipe
+from featherweight.repair.candidate import Candidate, Repair, Setting, integer_model, planned
+from featherweight.repair.improve import improved
+from featherweight.repair.judge import Judge
+from featherweight.repair.weights.repairs import WEIGHT_REPAIRS
+from featherweight.repair.wide_places import WIDE_PLACES
+from featherweight.runtime.benchmark import benchmark
+from featherweight.runtime.sizes import sizes_bytes
+from featherweight.targets.target import for_device
+
+_LATENCY_RUNS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """How well a model does what it is for.
+
+    Attributes:
+        data: labelled samples, which can be gone over again; None where the float model's outputs are the task.
+        metric: as `evaluate` takes it.
+        limit: of the number of samples.
+    """
+
+    data: Dataset | None = None
+    metric: MetricLike = "accuracy"
+    limit: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What the metric is called, or "" where there is none."""
+        return "" if self.data is None else str(getattr(self.metric, "__name__", self.metric))
+
+    def evaluate(self, model: Model) -> Evaluation:
+        """Returns the metric of a model."""
+        assert self.data is not None
+        return evaluate(model, self.data, self.metric, limit=self.limit, progress=False)
+
+
+def drop_of(after: Evaluation, before: Evaluation) -> tuple[float, float]:
+    """Returns how much worse a metric is, and the standard error of that paired difference."""
+    found = paired_difference(after, before)
+    sign = 1.0 if before.higher_is_better is False else -1.0
+    return sign * found.value + 0.0, found.standard_error  # (and no −0)
+
+
+class Bench:
+    """Makes models with some parts in some forms, and measures them on the runtime.
+
+    Args:
+        setting: has the samples to calibrate with, and those to judge by; its `io` is that of files.
+        model: the float model, which all are held against.
+        task: what it is for.
+        notes: on the model, for all plans.
+        start: the float graph that parts are of, with its ranges, where repairs have made another of the model.
+        repairs: of weights, to make on files that are nearly within a budget.
+        is_auto: keep of these only what measurably helps.
+        accelerator: what Vela compiles files for, if it is to.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        model: Model,
+        task: Task,
+        notes: Sequence[str] = (),
+        *,
+        start: Candidate | None = None,
+        repairs: Sequence[Repair] = (),
+        is_auto: bool = True,
+        accelerator: str = "",
+    ) -> None:
+        self.setting, self.model, self.task, self.notes = setting, model, task, tuple(notes)
+        self.repairs, self.is_auto, self.accelerator = tuple(repairs), is_auto, accelerator
+        self.graph = model if start is None else start.model
+        self.methods = {} if start is None else start.methods
+        self.parts = parts_of(self.graph)
+        self.judge = Judge(model, setting.held_out)
+        self.float_bytes = sizes_bytes(self._file(model), compress=False)[0]
+        everything = recipe_of({part.name: "int8" for part in self.parts}, self.parts)
+        self.stats = (start and start.stats) or planned(setting, self.graph, everything).stats
+
+    def candidate(self, choice: Mapping[str, str]) -> Candidate:
+        """Returns the model with a form for each part; float where none is chosen."""
+        return self.planned(recipe_of(choice, self.parts))
+
+    def planned(self, recipe: Recipe) -> Candidate:
+        """Returns the model under a recipe, with the ranges that were measured once."""
+        return self._planned(self.setting, recipe)
+
+    def probe(self, choice: Mapping[str, str]) -> tuple[Model, Plan]:
+        """Returns a model with floats at its borders, on which the error of few parts shows, and its plan.
+
+        A file for devices whose inputs are integers has the rounding of its borders besides, whatever its parts are.
+        """
+        candidate = self._planned(replace(self.setting, io="float32"), recipe_of(choice, self.parts))
+        return self._file(integer_model(candidate)), candidate.plan
+
+    def _planned(self, setting: Setting, recipe: Recipe) -> Candidate:
+        stats = self.stats if recipe.needs_ranges else None
+        found = planned(setting, self.graph, recipe, stats=stats, methods=self.methods)
+        return replace(found, plan=replace(found.plan, notes=(*self.notes, *found.plan.notes)))
+
+    def file(self, candidate: Candidate) -> Model:
+        """Returns the model whose file is what `quantize` writes for the target under the candidate's plan."""
+        return self._file(integer_model(candidate))
+
+    def _file(self, model: Model) -> Model:
+        return for_device(model, self.setting.target)
+
+    def repaired(self, candidate: Candidate) -> tuple[Candidate, tuple[str, ...]]:
+        """Returns a candidate with repairs of its weights, and the names of those that it has."""
+        found, attempts = improved(self.setting, candidate, self.model, self.repairs, is_auto=self.is_auto)
+        notes = (*found.plan.notes, *found.notes, *(f"improve: {attempt}" for attempt in attempts))
+        kept = tuple(attempt.name for attempt in attempts if attempt.is_kept)
+        return replace(found, plan=replace(found.plan, notes=notes)), kept
+
+    def noise(self, model: Model) -> np.ndarray:
+        """Returns the error's power at the outputs as a fraction of theirs, for each held-out run."""
+        return 10 ** (-self.judge.levels(model) / 10)
+
+    def measured(self, model: Model, before: Evaluation | None, budget: Budget, *, needs_latency: bool) -> Tried:
+        """Returns what a model comes to as a file: bytes, error and metric, and latency and Vela's where wanted."""
+        raw, compressed = sizes_bytes(model)
+        level = decibels(float(self.noise(model).mean()))
+        row = Tried({}, raw, compressed or 0, level, level)
+        if before is not None:
+            after = self.task.evaluate(model)
+            drop, error = drop_of(after, before)
+            row = replace(row, value=after.value, standard_error=after.standard_error, drop=drop, drop_error=error)
+        if needs_latency:
+            models = {"float": self.model, "this": model}
+            row = replace(row, latency=benchmark(models, runs=_LATENCY_RUNS, progress=False)[1].ratio)
+        if self.accelerator:
+            row = replace(row, npu=npu_figures(model, self.accelerator))
+        return replace(row, misses=misses(row, budget))
+
+
+def decibels(noise: float) -> float:
+    """Returns a ratio of noise to signal as the ratio of signal to noise, dB."""
+    return -10 * math.log10(max(noise, 1e-12))
+
+
+def with_repairs(bench: Bench, repairs: Sequence[Repair], *, is_auto: bool) -> Bench:
+    """Returns a bench whose float graph and ranges are repaired for integers of 8 bits, and that repairs weights later.
+
+    Args:
+        bench: of the model as it is.
+        repairs: to make, in their order: of the graph and of ranges now, of weights on files near the budget.
+        is_auto: keep only what measurably helps.
+
+    Raises:
+        RecipeError: for a repair that chooses forms, by name: that is what is searched for.
+    """
+    if WIDE_PLACES in repairs and not is_auto:
+        raise RecipeError(f"improve: '{WIDE_PLACES.name}' chooses forms, as the search does. Leave it out.")
+    late = tuple(repair for repair in repairs if repair in WEIGHT_REPAIRS)
+    early = tuple(repair for repair in repairs if repair not in (*WEIGHT_REPAIRS, WIDE_PLACES))
+    everything = bench.candidate({part.name: "int8" for part in bench.parts})
+    start, attempts = improved(bench.setting, everything, bench.model, early, is_auto=is_auto)
+    notes = (*bench.notes, *start.notes, *(f"improve: {attempt}" for attempt in attempts))
+    return Bench(
+        bench.setting,
+        bench.model,
+        bench.task,
+        notes,
+        start=start,
+        repairs=late,
+        is_auto=is_auto,
+        accelerator=bench.accelerator,
+    )
+
+
+def as_dataset(data: Any) -> Dataset | None:
+    """Returns labelled data as a data set that can be gone over again; None for samples without labels."""
+    if isinstance(data, Dataset):
+        return None if data.labels is None else replace(data, samples=_held(data.samples))
+    if isinstance(data, tuple) and len(data) == 2:
+        return Dataset(_held(data[0]), np.asarray(data[1]), "data")
+    return None
+
+
+def _held(samples: Any) -> Any:
+    return samples if hasattr(samples, "shape") or isinstance(samples, (list, dict)) else list(samples)

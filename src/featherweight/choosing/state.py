@@ -1,0 +1,155 @@
+"""The state of a search: what was tried, how a choice becomes a measured file, and what is kept of it on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from featherweight.analysis.evaluation import Evaluation
+from featherweight.choosing.bench import Bench, decibels
+from featherweight.choosing.budget import Budget, Tried, goal, misses, shortfall
+from featherweight.choosing.parts import FLOAT
+from featherweight.choosing.scores import IMPOSSIBLE, Scores
+from featherweight.choosing.solve import chosen_forms
+from featherweight.device_code.vela import NpuFigures
+from featherweight.errors import RecipeError
+from featherweight.graph import Model
+from featherweight.ptq.plan import Plan
+from featherweight.tflite import save, write_atomically
+
+_RESULTS = "search.json"
+
+
+@dataclass
+class State:
+    """The state of a search: what was tried, and how a choice becomes a measured file."""
+
+    bench: Bench
+    scores: Scores
+    budget: Budget
+    objective: str
+    folder: Path | None
+    before: Evaluation | None
+    tried: dict[tuple[str, ...], Tried] = field(default_factory=dict[tuple[str, ...], Tried])
+    best: Tried | None = None
+    made: tuple[Model, Plan] | None = None
+
+    def __post_init__(self) -> None:
+        self.needs_latency = self.budget.needs_latency or self.objective == "latency"
+        parts, rows = self.scores.parts, self.scores.rows
+        self.noise: dict[str, dict[str, float]] = {part: {FLOAT: 0.0} for part in parts}
+        self.size: dict[str, dict[str, float]] = {part: {FLOAT: 0.0} for part in parts}
+        for row in rows:
+            if row.noise < IMPOSSIBLE and not row.kept_float:
+                self.noise[row.part][row.form] = row.noise
+                self.size[row.part][row.form] = -float(row.saved_bytes)
+        if not self.bench.setting.target.is_float_allowed:
+            for costs in (self.noise, self.size):
+                for part in parts:
+                    if len(costs[part]) > 1:
+                        del costs[part][FLOAT]
+
+    def resume(self) -> None:
+        """Takes over what an earlier search on the same scores and task has measured."""
+        path = None if self.folder is None else self.folder / _RESULTS
+        if path is None or not path.is_file():
+            return
+        try:
+            content = json.loads(path.read_text("utf-8"))
+            rows = [_read(row) for row in content["tried"]]
+            is_same = content["about"] == self.about()
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise RecipeError(f"'{path}' holds no search ({error}). Name another folder, or delete it.") from error
+        wanted = self.bench.accelerator
+        for row in rows if is_same else ():
+            is_measured = (row.latency is not None or not self.needs_latency) and (
+                not wanted or (row.npu is not None and row.npu.accelerator == wanted)
+            )
+            is_known = set(row.choice) == set(self.scores.parts) and is_measured
+            if is_known and all(form in self.noise[part] for part, form in row.choice.items()):
+                self._take(replace(row, misses=misses(row, self.budget)))
+
+    def about(self) -> dict[str, str]:
+        """Returns what the measurements depend on."""
+        task = "" if self.before is None else f"{self.before.metric} {self.before.value!r} of {self.before.count}"
+        return {**self.scores.about, "task": task}
+
+    def predicted(self, choice: Mapping[str, str]) -> float:
+        """Returns the noise that the scores of a choice add up to."""
+        return sum(self.noise[part][form] for part, form in choice.items())
+
+    def measure(self, choice: Mapping[str, str], *, is_repaired: bool = False) -> Tried:
+        """Returns what a choice comes to as a file, once; the best so far is on disk."""
+        if (key := self.key(choice, is_repaired=is_repaired)) in self.tried:
+            return self.tried[key]
+        candidate, repairs = self.bench.candidate(choice), ()
+        if is_repaired:
+            candidate, repairs = self.bench.repaired(candidate)
+        model = self.bench.file(candidate)
+        row = self.bench.measured(model, self.before, self.budget, needs_latency=self.needs_latency)
+        predicted = decibels(self.predicted(choice))
+        row = replace(row, choice=dict(choice), predicted_db=predicted, repairs=repairs, is_repaired=is_repaired)
+        if self._take(row):
+            self.made = model, candidate.plan
+            self.keep_best(model, candidate.plan)
+        self.keep_results()
+        return row
+
+    def key(self, choice: Mapping[str, str], *, is_repaired: bool = False) -> tuple[str, ...]:
+        """Returns what a file is known by: the forms of all parts in order, and whether its weights are repaired."""
+        return (*(choice[part] for part in self.scores.parts), *(["repaired"] if is_repaired else []))
+
+    def best_made(self) -> tuple[Model, Plan]:
+        """Returns the best file's model and plan, made again where an earlier search has measured it."""
+        assert self.best is not None
+        if self.made is None:
+            candidate = self.bench.candidate(self.best.choice)
+            if self.best.is_repaired:
+                candidate, _ = self.bench.repaired(candidate)
+            self.made = self.bench.file(candidate), candidate.plan
+        return self.made
+
+    def _take(self, row: Tried) -> bool:
+        """Adds a measured file, and returns whether it is the best so far."""
+        self.tried[self.key(row.choice, is_repaired=row.is_repaired)] = row
+        if self.best is not None and self._rank(row) >= self._rank(self.best):
+            return False
+        self.best, self.made = row, None
+        return True
+
+    def _rank(self, row: Tried) -> tuple[float, ...]:
+        """Returns what is smaller for the better of two."""
+        return (shortfall(row), goal(row, self.objective), row.loss, float(row.file_bytes))
+
+    def keep_best(self, model: Model, plan: Plan) -> None:
+        """Writes the best file so far with its plan."""
+        if self.folder is not None:
+            save(model, self.folder / "best.tflite")
+            plan.save(self.folder / "best_plan.json")
+
+    def keep_results(self) -> None:
+        """Writes all that was measured."""
+        if self.folder is None:
+            return
+        rows = [asdict(row) for row in self.tried.values()]
+        content = {
+            "version": 1,
+            "about": self.about(),
+            "objective": self.objective,
+            "budget": asdict(self.budget),
+            "tried": rows,
+        }
+        write_atomically(self.folder / _RESULTS, [(json.dumps(content, indent=1) + "\n").encode()])
+
+    def solved(self, noise: float) -> dict[str, str] | None:
+        """Returns the smallest choice whose noise adds up to no more."""
+        return chosen_forms(self.size, self.noise, noise)
+
+
+def _read(row: dict[str, Any]) -> Tried:
+    npu = row.pop("npu")
+    values: dict[str, Any] = {**row, "misses": (), "repairs": tuple(row["repairs"])}
+    return Tried(**values, npu=None if npu is None else NpuFigures(**npu))
