@@ -24,7 +24,7 @@ export CUDA_VISIBLE_DEVICES ?= -1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 run_in = PATH="$(CURDIR)/$(1)/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/$(1)"
 
-.PHONY: help setup setup-all setup-tfmot setup-architectures demo test test-all fuzz lint format bench conformance devices clean
+.PHONY: help setup setup-all setup-tfmot setup-architectures demo docs test test-all fuzz lint format bench conformance devices clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ lint: $(READY)  ## ruff, pyright and the layers contract
 	$(call run_in,.venv) ruff format --check .
 	$(call run_in,.venv) pyright
 	$(call run_in,.venv) lint-imports
+
+docs: $(READY)  ## build the documentation site into build/docs; warnings are errors
+	$(call run_in,.venv) python -m sphinx -q -W --keep-going -b html docs build/docs
 
 format: $(READY)  ## let ruff format and fix what it can
 	.venv/bin/ruff format .

@@ -112,7 +112,7 @@ def _say_rest(count: int, rows: int) -> None:
 
 @command(
     "featherweight compare model.tflite model_int8.tflite --data test.npz\n  "
-    "featherweight compare model_int8.tflite --data test.npz --profile integer_multiplier --profile power_of_two"
+    "featherweight compare shifts.tflite --data test.npz --profile integer_multiplier --profile power_of_two"
 )
 def compare(
     first: Annotated[Path, typer.Argument(metavar="MODEL", help="The model to hold the other against: the float one.")],

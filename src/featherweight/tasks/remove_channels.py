@@ -119,7 +119,7 @@ def remove_channels(
         macs: at least this share of all multiply-accumulates, in [0, 1), from where scores are lowest.
         only_zero: exactly the channels that are 0 for every input, their weights and biases being 0; outputs stay as
             they are.
-        method: ``magnitude``, the mean of |w| over all weights that make a channel (Li et al., 1608.08710, section
+        method: ``magnitude``, the mean of ``|w|`` over all weights that make a channel (Li et al., 1608.08710, section
             3.1), relative to that of its group; or ``taylor``, the squared change of the loss without the channel, to
             first order (Molchanov et al., 1906.10771, section 3.1).
         data: for ``taylor``: (inputs, labels) from the training split; inputs are an array, or a dict by public name.

@@ -50,7 +50,7 @@ class SparseOptimizer(WrappingOptimizer):
         rules: shell pattern → final sparsity for the kernels whose path it matches, 0 for dense; the first decides.
         keep: what stays dense unless a rule other than ``*`` names it: the ``first`` convolution, the ``last`` kernel,
             ``depthwise`` convolutions.
-        method: ``magnitude``: the lowest |w| go (Zhu & Gupta 2017); ``movement``: those that moved to zero, by
+        method: ``magnitude``: the lowest ``|w|`` go (Zhu & Gupta 2017); ``movement``: those that moved to zero, by
             −Σ w·gradient (Sanh et al. 2020, arXiv 2005.07683), which keeps one score for each weight.
         allocation: ``uniform``, ``global`` (the lowest scores of all kernels together) or ``erk``.
         regrowth: fraction of the kept weights that an update exchanges for those with the largest gradients, falling

@@ -1,0 +1,63 @@
+"""The documentation site: `make docs` builds it into build/docs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from featherweight.version import package_version
+
+HERE = Path(__file__).parent
+
+project = "featherweight"
+author = "The featherweight authors"
+release = version = package_version()
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["conftest.py"]
+nitpicky = False
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+copybutton_prompt_text = "$ "
+
+napoleon_use_ivar = True  # attributes stand in the class docstring
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autodoc_default_options = {"members": True, "show-inheritance": False}
+
+html_theme = "furo"
+html_title = f"featherweight {release}"
+html_static_path = []
+html_theme_options = {"navigation_with_keys": True}
+
+
+def write_commands(_app: object) -> None:
+    """Writes the reference of the command line from what the commands themselves say."""
+    page = HERE / "reference" / "commands.md"
+    tool = [sys.executable, "-m", "typer", "featherweight.cli", "utils", "docs"]
+    subprocess.run(
+        [*tool, "--name", "featherweight", "--title", "Commands", "--output", str(page)],
+        check=True,
+        capture_output=True,
+    )
+    # An example is indented by two blanks: a code block of its own.
+    lines = page.read_text("utf-8").splitlines()
+    fenced: list[str] = []
+    for line in lines:
+        if line == "Example:":
+            fenced += ["Example:", "", "```sh"]
+        elif fenced and line == "" and fenced[-1].startswith("featherweight "):
+            fenced += ["```", ""]
+        else:
+            fenced.append(line.strip() if line.startswith("  featherweight ") else line)
+    if fenced[-1].startswith("featherweight "):
+        fenced.append("```")
+    page.write_text("\n".join(fenced) + "\n", "utf-8")
+
+
+def setup(app: object) -> None:
+    """Hooks into the build."""
+    app.connect("builder-inited", write_commands)  # type: ignore[attr-defined]
