@@ -124,7 +124,7 @@ class Bench:
         return self._file(integer_model(candidate))
 
     def _file(self, model: Model) -> Model:
-        return for_device(model, self.setting.target)
+        return for_device(model, self.setting.target)[0]
 
     def repaired(self, candidate: Candidate) -> tuple[Candidate, tuple[str, ...]]:
         """Returns a candidate with repairs of its weights, and the names of those that it has."""

@@ -166,6 +166,10 @@ def quantize(
     keep_names: Annotated[
         bool, typer.Option("--keep-names", help="Write the names of all tensors, for targets too that don't read them.")
     ] = False,
+    keep_order: Annotated[
+        bool,
+        typer.Option("--keep-order", help="Leave the operators in their order, also where another needs less RAM."),
+    ] = False,
     plan_in: Annotated[Path | None, typer.Option(metavar="P.json", help="Carry out this plan.")] = None,
     plan_out: Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan.")] = None,
     report: Annotated[
@@ -215,6 +219,7 @@ def quantize(
         ranges=ranges,
         improve=improve,
         keep_names=keep_names,
+        keep_order=keep_order,
         plan=plan,
         limit=samples,
         recurrent=recurrent.value,

@@ -12,7 +12,7 @@ from featherweight.sparsity import patterns
 from featherweight.tflite.lean import UNREAD
 from featherweight.tflite.names import OP_CODES
 
-TEXTS, _FLAGS = ("name", "description", "profile"), ("complete", "float", "per_channel", "power_of_two")
+TEXTS, _FLAGS = ("name", "description", "profile"), ("complete", "float", "ordered", "per_channel", "power_of_two")
 _KEYS = (
     "complete",
     "constraint",
@@ -21,6 +21,7 @@ _KEYS = (
     "io",
     "name",
     "ops",
+    "ordered",
     "per_channel",
     "power_of_two",
     "profile",

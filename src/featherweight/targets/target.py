@@ -18,6 +18,7 @@ import numpy as np
 from featherweight import operators
 from featherweight.errors import listed
 from featherweight.graph import Graph, Model, ModelLike, Node
+from featherweight.memory.ordering import ordered
 from featherweight.operators import profiles
 from featherweight.operators.call import Call, tensors_of
 from featherweight.recipes.toml import Table, read_chain, shipped
@@ -50,6 +51,7 @@ class Target:
         slower_ns: operator → what an element of its output costs in int8 beyond float between two conversions, in
             nanoseconds; operators that are faster in int8 are not there.
         unread: what its files need not hold, of `tflite.lean.UNREAD`.
+        is_ordered: whether operators are put in the order that keeps least memory alive: its runtime takes a file's.
         unoptimized: operator → how many times as long as in float it takes with int16 activations.
     """
 
@@ -69,6 +71,7 @@ class Target:
     unoptimized: Mapping[str, float] = field(default_factory=dict[str, float])
     is_complete: bool = False
     unread: tuple[str, ...] = ()
+    is_ordered: bool = False
 
     def __repr__(self) -> str:
         return (
@@ -159,6 +162,7 @@ def load(target: str | Path | Target) -> Target:
         **times,
         is_complete=merged.get("complete", bool, False),
         unread=merged.several("unread", str) if "unread" in merged else (),
+        is_ordered=merged.get("ordered", bool, False),
     )
 
 
@@ -263,7 +267,21 @@ def _check_form(node: Node, form: str, target: Target) -> Iterator[Violation]:
     yield Violation(node.name, node.op, "forms", message)
 
 
-def for_device(model: Model, target: Target, *, keep_names: bool = False) -> Model:
-    """Returns the model, whose file will lack what the target's runtime never reads."""
+def for_device(
+    model: Model, target: Target, *, keep_names: bool = False, keep_order: bool = False
+) -> tuple[Model, tuple[str, ...]]:
+    """Returns the model as the target's runtime wants it, and what is to be said about that.
+
+    Its file will lack what the runtime never reads, and its operators are in the order that keeps least memory alive.
+    """
     unread = tuple(what for what in target.unread if not (keep_names and what == NAMES))
-    return replace(model, extras={**model.extras, "unread": unread}) if unread else model
+    model = replace(model, extras={**model.extras, "unread": unread}) if unread else model
+    if keep_order or not target.is_ordered:
+        return model, ()
+    found = ordered(model)
+    better = [peak for peak in found.peaks if peak.after < peak.before]
+    where = [f" in graph '{peak.graph}'" if len(found.peaks) > 1 else "" for peak in better]
+    return found.model, tuple(
+        f"operators are in another order, which needs less memory{place}: {peak}"
+        for place, peak in zip(where, better, strict=True)
+    )

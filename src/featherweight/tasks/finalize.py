@@ -57,8 +57,8 @@ def finalize(model: QuantizedModel, *, samples: Iterable[Any] | None = None) -> 
     integers = model.integers()
     result, rounded, bounded = _with_large_biases(rewrite(trained, plan), integers, model.bias_limits())
     _check_integers(result.main, integers)
-    result = targets.for_device(result, model.blueprint.origin.target)
-    notes = _moved_between_kernels(model)
+    result, order = targets.for_device(result, model.blueprint.origin.target)
+    notes = [*order, *_moved_between_kernels(model)]
     if rounded:
         where = listed(map(repr, rounded))
         notes.append(f"biases {where} hold integers beyond 2**24: the file has them as float32 rounds them")

@@ -17,6 +17,7 @@ from featherweight.lower.source import as_row
 from featherweight.passes.composites import composites
 from featherweight.passes.fusing import count_fused
 from featherweight.passes.legalization import prepare
+from featherweight.runtime.samples import by_signature
 
 _ALLOWED = (
     "the path of a .tflite, .keras or .h5 file, the bytes of a .tflite file, a Model, what a function of featherweight "
@@ -181,3 +182,9 @@ def as_fed(first: list[Any] | None, graph: Graph) -> list[Any] | None:
         return first
     rank = len(graph.tensors[graph.inputs[0]].shape)
     return [as_row(sample, rank) for sample in first]
+
+
+def peeked_parts(samples: Any, model: Model) -> dict[int, tuple[list[Any] | None, Any]]:
+    """Returns graph → (its first samples, all of them), for the graphs that samples are given for."""
+    found = {index: peeked(part) for index, part in by_signature(samples, model).items()}
+    return {index: (as_fed(first, model.graphs[index]), part) for index, (first, part) in found.items()}

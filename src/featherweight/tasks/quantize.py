@@ -29,10 +29,10 @@ from featherweight.repair.improve import AUTO, asked_repairs, repaired
 from featherweight.repair.ranges import MINMAX, RANGES
 from featherweight.repair.repairs import REPAIRS
 from featherweight.report import Report, make_report
-from featherweight.runtime.samples import by_signature, feeds
+from featherweight.runtime.samples import feeds
 from featherweight.targets import target as targets
 from featherweight.tasks.against_extremes import notes_against_extremes
-from featherweight.tasks.load import as_fed, load, load_with_notes, peeked
+from featherweight.tasks.load import load, load_with_notes, peeked, peeked_parts
 from featherweight.tasks.requirements import (
     require_change,
     require_effect,
@@ -81,6 +81,7 @@ class Quantized:
     verify=flag,
     improve=either(text, several(text), allowed="'auto', 'none', a repair, or several"),
     keep_names=flag,
+    keep_order=flag,
     input_shapes=shapes,
     progress=flag,
 )
@@ -101,6 +102,7 @@ def quantize(
     verify: bool = True,
     improve: str | Sequence[str] | None = None,
     keep_names: bool = False,
+    keep_order: bool = False,
     input_shapes: Any = None,
     progress: bool = True,
 ) -> Quantized:
@@ -134,6 +136,7 @@ def quantize(
             help on a quarter of the calibration samples, which calibration then leaves out. The plan's notes say what
             each brought.
         keep_names: write the names of all tensors, on targets too whose runtimes don't read them.
+        keep_order: leave the operators in their order, on targets too where another needs less memory.
         input_shapes: as in `load`.
         progress: show progress on a terminal.
 
@@ -164,7 +167,7 @@ def quantize(
             f"Recipe '{recipe.name}' measures activation ranges: pass calibration samples from the training split "
             "(calibration=…, --calibration DATA), or use 'dynamic', which needs none."
         )
-    parts = {} if calibration is None else _peeked_parts(calibration, model)
+    parts = {} if calibration is None else peeked_parts(calibration, model)
     exact, decided = model, given
     substitutes: tuple[str, ...] = ()
     if recipe.needs_ranges:
@@ -190,7 +193,8 @@ def quantize(
         notes = [f"Recurrent layers: {listed(lowered.recurrent)}; {style.reason}."] if lowered.recurrent else []
         decided = replace(decided, notes=(*lowered.notes, *substitutes, *notes, *left_out, *decided.notes))
         require_change(decided)
-    result = targets.for_device(rewrite(model, decided), target, keep_names=keep_names)
+    result, order = targets.for_device(rewrite(model, decided), target, keep_names=keep_names, keep_order=keep_order)
+    decided = replace(decided, notes=tuple(dict.fromkeys((*decided.notes, *order))))
     if strict:
         require_integer(result, decided)
     if stats is not None:
@@ -252,12 +256,6 @@ def measured(
     for note in notes:
         _log.warning(note)
     return replace(plan, notes=(*plan.notes, *notes)), tuple(found)
-
-
-def _peeked_parts(calibration: Any, model: Model) -> dict[int, tuple[list[Any] | None, Any]]:
-    """Returns graph → (its first samples, all of them), for the graphs that samples are given for."""
-    found = {index: peeked(part) for index, part in by_signature(calibration, model).items()}
-    return {index: (as_fed(first, model.graphs[index]), part) for index, (first, part) in found.items()}
 
 
 @checked(samples=stream, caps=choice("fixed", "kept", "minimum"), input_shapes=shapes)
