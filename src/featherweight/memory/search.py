@@ -1,10 +1,10 @@
 """Orders of operators whose peak stays within a limit, by an exhaustive search over the sets of operators done.
 
-How much lives after a set D of operators, m(D), does not depend on their order, and it is submodular: m(A or B) +
-m(A and B) ≤ m(A) + m(B), for unions and intersections. So an operator, or a chain of them each of which reads the one before, that can run
-now within the limit and leaves no more alive than there is, can run now in a best order, too: every order through other
-operators stays within the limit with the chain before it. Such steps are taken without trying others, and the search
-over sets, each visited once, is left with real choices.
+How much lives after a set D of operators, m(D), does not depend on their order, and it is submodular: for the union and
+the intersection of two sets, m(A or B) + m(A and B) ≤ m(A) + m(B). So an operator, or a chain of them each of which
+reads the one before, that can run now within the limit and leaves no more alive than there is, can run now in a best
+order, too: every order through other operators stays within the limit with the chain before it. Such steps are taken
+without trying others, and the search over sets, each visited once, is left with real choices.
 """
 
 from __future__ import annotations
