@@ -1,7 +1,7 @@
 """Tries what `make dist` has built, as a stranger would: `python tools/try_distribution.py dist`.
 
 Each of wheel and sdist is installed into an environment of its own, with no more than the core needs, and used from an
-empty folder. Then the tests that the sdist carries are run against the installed wheel, those that need no framework.
+empty folder. Then tests that the sdist carries are run against the installed wheel, with what they need besides.
 Prints how long the install takes and how much disk it does.
 """
 
@@ -16,7 +16,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# Rooms whose tests need nothing but the core and pytest.
+# Rooms whose tests are quick; `make test` runs all, on the sources.
 TESTED = ("tests/graph", "tests/recipes", "tests/targets", "tests/tflite", "tests/sparsity", "tests/test_errors.py")
 USED = """
 import sys
@@ -47,7 +47,21 @@ def main(folder: Path) -> None:
             archive.extractall(here, filter="data")
         (source,) = here.glob("featherweight-*/")
         python = here / "whl" / "bin" / "python"
-        run([python, "-m", "pip", "install", "-qq", *_pins(), "pytest", "hypothesis", "sybil"], here)
+        run(
+            [
+                python,
+                "-m",
+                "pip",
+                "install",
+                "-qq",
+                *_pins(),
+                f"{wheel}[keras,clients]",
+                "pytest",
+                "hypothesis",
+                "sybil",
+            ],
+            here,
+        )
         # Not the sources: the package that is installed.
         run([python, "-m", "pytest", "-q", "-o", "pythonpath=.", "-p", "no:cacheprovider", *TESTED], source)
 
