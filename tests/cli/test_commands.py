@@ -31,6 +31,7 @@ COMMANDS = (
     "deploy",
     "recipes",
     "targets",
+    "schema",
 )
 
 
@@ -82,8 +83,8 @@ def test_recipes_and_targets():
         "litert-arm",
     ):
         assert f"\n {name} " in targets
-    assert {row["name"] for row in json.loads(ok("recipes", "--json"))} >= {"int8", "w4a8"}
-    assert all(row["description"] for row in json.loads(ok("targets", "--json")))
+    assert {row["name"] for row in json.loads(ok("recipes", "--json"))["recipes"]} >= {"int8", "w4a8"}
+    assert all(row["description"] for row in json.loads(ok("targets", "--json"))["targets"])
 
 
 # --------------------------------------------------------------------------------------------------------- quantize
@@ -275,10 +276,12 @@ def test_compare(folder):
     text = ok("compare", "model.tflite", "q.tflite", "--data", "data.npz")
     assert "q.tflite against model.tflite, worst first" in text
     assert "SQNR dB" in text
-    rows = json.loads(ok("compare", "model.tflite", "q.tflite", "--data", "data.npz", "--json", "--samples", "8"))
+    rows = json.loads(ok("compare", "model.tflite", "q.tflite", "--data", "data.npz", "--json", "--samples", "8"))[
+        "tensors"
+    ]
     assert rows[0]["sqnr_db"] == min(row["sqnr_db"] for row in rows)
     assert next(row["count"] for row in rows if row["name"] == "scores") == 8 * 6
-    same = json.loads(ok("compare", "model.tflite", "model.tflite", "--data", "data.npz", "--json"))
+    same = json.loads(ok("compare", "model.tflite", "model.tflite", "--data", "data.npz", "--json"))["tensors"]
     assert {row["sqnr_db"] for row in same} == {None}  # infinite
 
 
@@ -307,7 +310,7 @@ def test_compare_in_two_profiles(folder):
     text = ok("compare", "q.tflite", "--data", "data.npz", *both)
     assert "q.tflite in power_of_two against q.tflite in integer_multiplier, worst first" in text
     assert "differing" in text
-    rows = json.loads(ok("compare", "q.tflite", "q.tflite", "--data", "data.npz", *both, "--json"))
+    rows = json.loads(ok("compare", "q.tflite", "q.tflite", "--data", "data.npz", *both, "--json"))["tensors"]
     assert all(0 <= row["differing_fraction"] <= 1 for row in rows)
     text = ok("compare", "model.tflite", "q.tflite", "--data", "data.npz", *both)
     assert "q.tflite in power_of_two against model.tflite in integer_multiplier" in text
@@ -321,7 +324,8 @@ def test_compare_in_two_profiles(folder):
 def test_evaluate(folder):
     assert ok("evaluate", "model.tflite", "--data", "data.npz") == "accuracy 1 ± 0 (64 examples)\n"
     table = json.loads(ok("evaluate", "model.tflite", "--data", "data.npz", "--metric", "top5", "--json"))
-    assert table == {"metric": "top5", "value": 1.0, "standard_error": 0.0, "count": 64}
+    stamp = {"schema": "featherweight.evaluate", "version": 1}
+    assert table == {**stamp, "metric": "top5", "value": 1.0, "standard_error": 0.0, "count": 64}
     Path("own_metric_module.py").write_text("def half(y_true, y_pred):\n    return 0.5\n")
     assert ok("evaluate", "model.tflite", "--data", "data.npz", "--metric", "own_metric_module:half").startswith(
         "own_metric_module:half 0.5"
@@ -335,7 +339,7 @@ def test_benchmark(folder):
     ok("quantize", "model.tflite", "-o", "q.tflite", "--recipe", "dynamic")
     text = ok("benchmark", "model.tflite", "q.tflite", "--runs", "3")
     assert "Latency in ms, 3 rounds, threads: 1" in text
-    rows = json.loads(ok("benchmark", "model.tflite", "q.tflite", "--runs", "3", "--threads", "2", "--json"))
+    rows = json.loads(ok("benchmark", "model.tflite", "q.tflite", "--runs", "3", "--threads", "2", "--json"))["models"]
     assert [row["name"] for row in rows] == ["model.tflite", "q.tflite"]
     assert rows[0]["ratio"] == 1.0
     assert {row["threads"] for row in rows} == {2}
@@ -453,4 +457,4 @@ def test_search_writes_what_fits_and_exits_with_1_where_nothing_does(folder):
     assert Path("chosen.tflite").stat().st_size <= Path("model.tflite").stat().st_size
     result = call(*common, "20", "--max-bytes", "100", "--json")
     assert result.exit_code == 1
-    assert "bytes too many" in json.loads(result.stdout)["best"]["misses"][0]
+    assert json.loads(result.stdout)["best"]["misses"][0]["limit"] == "max_bytes"

@@ -34,6 +34,7 @@ WORKING = {
     "deploy": ["model.tflite", "-o", "out", "--target", "ethos-u65"],  # which ends before the interpreter runs
     "recipes": [],
     "targets": [],
+    "schema": [],
 }
 WRONG = (
     "", " ", "nonsense", "-1", "nan", "1e30", "99999999999999999999", "missing.npz", "folder", "empty.tflite",

@@ -56,6 +56,7 @@ _ORDER = (
     "deploy",
     "recipes",
     "targets",
+    "schema",
 )
 app.registered_commands.sort(key=lambda info: _ORDER.index(info.callback.__name__ if info.callback else ""))
 

@@ -154,7 +154,7 @@ def compare(
     dataset = open_data(data, before, preprocess=preprocess)
     found = run(before, after, dataset.samples, profiles=profile or None, limit=samples, threads=threads, progress=True)
     if as_json:
-        print_json(found)
+        print_json({"tensors": found})
         return
     what = [str(path) for path in (other or first, first)]
     if profile:
@@ -262,7 +262,7 @@ def benchmark(
     sources = {str(path): path if _is_ready(path) else open_model(path, input_shape) for path in models}
     found = run(sources, threads=threads, runs=runs, progress=True)
     if as_json:
-        print_json(found)
+        print_json({"models": found})
         return
     cells = [(r.name, f"{r.median_ms:.3f}", f"{r.low_ms:.3f}", f"{r.high_ms:.3f}", f"{r.ratio:.3f}") for r in found]
     title = f"Latency in ms, {runs} rounds, threads: {threads}"

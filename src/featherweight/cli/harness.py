@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 # Without a terminal there is no width to fit into: lines stay whole for grep and logs.
 _WIDE = 220
+
+# Of all that is printed with --json: it grows when a field changes its meaning, or goes.
+JSON_VERSION = 1
+_running: ContextVar[str] = ContextVar("command")
 
 _OUT_OF_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -61,6 +66,7 @@ def command(example: str, name: str | None = None) -> Callable[[Callable[..., No
     def add(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> None:
+            _running.set(name or function.__name__)
             interrupts: list[int] = []
             try:
                 with noting_interrupts(interrupts):
@@ -109,11 +115,20 @@ def _stop(message: str, code: int) -> NoReturn:
 # ---------------------------------------------------------------------------------------------------------- output
 
 
+def schema_name(name: str) -> str:
+    """Returns what a command's JSON calls its schema."""
+    return f"featherweight.{name}"
+
+
 def print_json(value: Any) -> None:
-    """Prints records as strict JSON on stdout; infinite and unknown numbers become null."""
+    """Prints a record as strict JSON on stdout, with the name and version of its schema (`cli.json_shapes`) first.
+
+    Infinite and unknown numbers become null.
+    """
     from featherweight.report import to_plain
 
-    say(json.dumps(to_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+    stamp = {"schema": schema_name(_running.get()), "version": JSON_VERSION}
+    say(json.dumps({**stamp, **to_plain(value)}, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def print_table(
