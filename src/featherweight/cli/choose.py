@@ -82,21 +82,18 @@ IoOption = Annotated[Io | None, typer.Option(help="Inputs and outputs; the targe
 EngineOption = Annotated[Engine, typer.Option(help="Processes of this machine, or the workers of a Ray cluster.")]
 Goal = Annotated[Objective, typer.Option(help="What is made least, or best, within the budget.")]
 
-# Options that are passed on as they are, under the same name.
-_SAME = (
-    *("metric", "max_drop", "confidence", "max_bytes", "max_compressed_bytes", "max_latency", "max_flash_bytes"),
-    *("max_sram_bytes", "max_cycles", "accelerator", "target", "jobs", "improve", "epochs"),
-)
-# And those under another one.
-_RENAMED = {"samples": "limit", "min_sqnr": "min_sqnr_db", "resume": "folder"}
 
-
-def _asked(context: typer.Context) -> dict[str, Any]:
+def asked(context: typer.Context) -> dict[str, Any]:
     """Returns what a call is asked for: the model, its samples, and all options by the names that functions know.
 
     Raises:
         typer.BadParameter: for options about a metric without labelled data.
     """
+    same = (
+        *("metric", "max_drop", "confidence", "max_bytes", "max_compressed_bytes", "max_latency", "max_flash_bytes"),
+        *("max_sram_bytes", "max_cycles", "accelerator", "target", "jobs", "improve", "epochs"),
+    )
+    renamed = {"samples": "limit", "min_sqnr": "min_sqnr_db", "resume": "folder"}
     given = dict(context.params)
     if given["data"] is None:
         refuse_idle(context, "without --data", "metric", "samples", "max_drop", "confidence")
@@ -109,8 +106,8 @@ def _asked(context: typer.Context) -> dict[str, Any]:
         "data": None if data is None else open_data(data, lowered.model, labels=True),
         "calibration": open_data(given["calibration"], lowered.model).samples,
     }
-    found |= {name: given[name] for name in _SAME if name in given}
-    found |= {to: given[name] for name, to in _RENAMED.items() if name in given}
+    found |= {name: given[name] for name in same if name in given}
+    found |= {to: given[name] for name, to in renamed.items() if name in given}
     found |= {name: given[name] and given[name].value for name in ("objective", "io", "engine") if name in given}
     if "forms" in given:
         found["forms"] = [part.strip() for part in given["forms"].split(",") if part.strip()]
@@ -141,7 +138,7 @@ def sensitivity(
     """
     from featherweight.tasks.choose import sensitivity as measure
 
-    scores = measure(**_asked(context))
+    scores = measure(**asked(context))
     if as_json:
         print_json(scores.to_json())
     else:
@@ -189,7 +186,7 @@ def search(
     """
     from featherweight.tasks.choose import search as find
 
-    found = find(**_asked(context))
+    found = find(**asked(context))
     _written(found, output, plan_out)
     if as_json:
         print_json(found.to_json())
@@ -247,7 +244,7 @@ def optimize(
         refuse_idle(context, "without --train", "epochs")
     if objective is Objective.accuracy:
         raise typer.BadParameter("the most accurate file is the float one; choose bytes, latency or cycles.")
-    found = run(**_asked(context))
+    found = run(**asked(context))
     _written(found, output, plan_out)
     if as_json:
         print_json(found.to_json())
