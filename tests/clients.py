@@ -204,10 +204,12 @@ def _tflm(path: str, named: dict[str, np.ndarray]) -> list[np.ndarray]:
     from tflite_micro.python.tflite_micro import runtime
 
     interpreter = runtime.Interpreter.from_file(path, arena_size=1 << 26)  # its default is ten times the file
-    for index, x in enumerate(_litert_order(path, named)):
+    # Inputs by name are put in order by LiteRT, which does not load every file of TFLite Micro.
+    is_ordered = all(name.startswith("#") for name in named)
+    for index, x in enumerate(named.values() if is_ordered else _litert_order(path, named)):
         interpreter.set_input(x, index)
     interpreter.invoke()
-    count = len(_litert_outputs(path))
+    count = _outputs(path)
     return [np.array(interpreter.get_output(index)) for index in range(count)]
 
 
@@ -227,10 +229,10 @@ def _tflm_steps(path: str, named: dict[str, np.ndarray]) -> list[np.ndarray]:
     return [np.stack(first), np.stack([ran(x) for x in steps])]
 
 
-def _litert_outputs(path: str) -> list[dict[str, object]]:
-    from ai_edge_litert.interpreter import Interpreter
+def _outputs(path: str) -> int:
+    from ai_edge_litert import schema_py_generated as schema
 
-    return Interpreter(path).get_output_details()
+    return schema.Model.GetRootAs(Path(path).read_bytes(), 0).Subgraphs(0).OutputsLength()
 
 
 def _openvino(path: str, named: dict[str, np.ndarray]) -> list[np.ndarray]:

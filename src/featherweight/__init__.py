@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from featherweight.device_code.arena import Arena
     from featherweight.device_code.vela import NpuFigures
     from featherweight.diagnosis.cause import Cause
+    from featherweight.encoded_files.store import Encoded, EncodedTensor
     from featherweight.graph.model import Graph, Model, ModelLike, Node, Signature, Tensor
     from featherweight.graph.numerics import QuantParams
     from featherweight.operators.profiles import Profile
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
         rewrite,
         run,
         save,
+        store_encoded,
         store_sparse,
         write,
     )
@@ -135,6 +137,10 @@ _HOMES = {
     "diagnosis.cause": ("Cause",),
     "device_code.arena": ("Arena",),
     "device_code.vela": ("NpuFigures",),
+    "encoded_files.store": (
+        "Encoded",
+        "EncodedTensor",
+    ),
     "graph.model": (
         "Graph",
         "Model",
@@ -201,6 +207,8 @@ _HOMES = {
         "rewrite",
         "run",
         "save",
+        "store_encoded",
+        "store_encoded",
         "store_sparse",
         "write",
     ),
@@ -267,6 +275,8 @@ __all__ = [
     "Deployed",
     "Diagnosis",
     "Difference",
+    "Encoded",
+    "EncodedTensor",
     "Equalized",
     "EqualizedTensor",
     "Evaluation",
@@ -366,6 +376,7 @@ __all__ = [
     "search",
     "sensitivity",
     "sparsity_curve",
+    "store_encoded",
     "store_sparse",
     "unfold",
     "write",

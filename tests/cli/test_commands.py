@@ -28,6 +28,7 @@ COMMANDS = (
     "sensitivity",
     "search",
     "optimize",
+    "encode",
     "deploy",
     "recipes",
     "targets",

@@ -33,6 +33,7 @@ WORKING = {
     "search": ["model.tflite", "-o", "out.tflite", "--calibration", "data.npz", "--min-sqnr", "5", "--forms", "int8"],
     "optimize": ["model.tflite", "-o", "out.tflite", "--calibration", "data.npz", "--min-sqnr", "5"],
     "deploy": ["model.tflite", "-o", "out", "--target", "ethos-u65"],  # which ends before the interpreter runs
+    "encode": ["model.tflite", "-o", "out.tflite", "--target", "ethos-u65"],  # which ends before the interpreter runs
     "recipes": [],
     "targets": [],
     "schema": ["search"],

@@ -21,7 +21,7 @@ HUGE = 10**30
 RECORDS = {
     "Arena", "Deployed", "Miss", "NpuFigures",
     "Cause", "ChannelGroup", "ChannelMoments", "Constraint", "Curve", "CurvePoint", "Dataset", "Diagnosis",
-    "Difference", "Equalized", "JudgedOutput", "OwnErrorRow",
+    "Difference", "Encoded", "EncodedTensor", "Equalized", "JudgedOutput", "OwnErrorRow",
     "EqualizedTensor", "Evaluation", "FileSize", "Found", "Graph", "GraphModel", "Histogram", "Inspection",
     "Latency",
     "Magnitudes", "Model", "Node", "NodeNote", "OutputError", "OperatorRow", "Plan", "PortRow", "Profile", "Pruned",
@@ -164,6 +164,7 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Callabl
         "search": {"source": model, "data": (x, y), "calibration": x, "min_sqnr_db": 20.0},
         "sensitivity": {"source": model, "data": (x, y), "calibration": x},
         "sparsity_curve": {"source": model, "data": (x, y), "sparsities": (0.5,)},
+        "store_encoded": {"model": micro},
         "store_sparse": {"model": model},
         "unfold": {"trained": graph, "keras_model": source},
         "write": {"model": model},

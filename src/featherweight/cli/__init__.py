@@ -53,6 +53,7 @@ _ORDER = (
     "sensitivity",
     "search",
     "optimize",
+    "encode",
     "deploy",
     "recipes",
     "targets",

@@ -1,4 +1,4 @@
-"""The command that goes to a device: deploy."""
+"""The commands that go to a device: encode, deploy."""
 
 from __future__ import annotations
 
@@ -7,8 +7,39 @@ from typing import Annotated
 
 import typer
 
-from featherweight.cli.harness import command, open_data, say
-from featherweight.cli.quantize import Source
+from featherweight.cli.harness import check_outputs, command, open_data, print_json, say, working
+from featherweight.cli.quantize import Output, Source, print_encoded
+
+
+@command("featherweight encode model_int8.tflite -o model_encoded.tflite --target tflm")
+def encode(
+    model: Source,
+    output: Output,
+    target: Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="See `featherweight targets`.")] = "tflm",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
+    """Encode weights, for runtimes that decode them.
+
+    Each weight takes the coding of fewest bytes (a lookup table, Huffman codes, a bit mask of what is not zero), where
+    that makes the file smaller. Less flash for more RAM, and for the time to decode in every inference.
+    """
+    from featherweight.tasks.front import store_encoded
+
+    check_outputs(output, sources=[model])
+    with working("Trying the encoded file"):
+        encoded = store_encoded(model, target=target)
+    size = encoded.save(output)
+    if as_json:
+        costs = {"scratch_bytes": encoded.scratch_bytes, "decoded_bytes": encoded.decoded_bytes}
+        arenas = None if encoded.arena is None else [vars(arena) for arena in encoded.arena]
+        found = {"file_bytes": size, "plain_file_bytes": encoded.file_bytes[0], **costs, "arena": arenas}
+        rows = [vars(row) for row in encoded.tensors]
+        print_json({"file": str(output), **found, "unverified": encoded.unverified, "tensors": rows})
+        return
+    print_encoded(encoded)
+    for note in encoded.notes:
+        say(f"Note: {note}")
+    say(f"{output}: {size:,} bytes.")
 
 
 @command("featherweight deploy model_int8.tflite --target tflm -o firmware/model --data test.npz")

@@ -20,11 +20,12 @@ from featherweight.cli.harness import (
     say,
     working,
 )
-from featherweight.cli.quantize import Output, Source
+from featherweight.cli.quantize import Output, Source, print_encoded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from featherweight.encoded_files.store import Encoded
     from featherweight.graph import Model
     from featherweight.lower import Lowered
     from featherweight.sparse_files.store import Stored
@@ -37,6 +38,7 @@ class Store(StrEnum):
     dense = "dense"
     sparse = "sparse"
     fast = "fast"
+    decode = "decode"
 
 
 _EXAMPLE = "featherweight prune model.keras -o pruned.tflite --sparsity 0.5 --method sparsegpt --calibration train.npz"
@@ -96,7 +98,10 @@ def prune(
     ] = None,
     store: Annotated[
         Store,
-        typer.Option(help="sparse: leave the zeros out, where kernels take that; fast: where that is faster, too."),
+        typer.Option(
+            help="sparse: leave the zeros out, where kernels take that; fast: where that is faster, too; decode: "
+            "encode weights, for targets that decode (default: tflm)."
+        ),
     ] = Store.dense,
     input_shape: InputShape = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
@@ -106,6 +111,8 @@ def prune(
     Each kernel ends with exactly the fraction of zeros that was asked for; the first convolution, the last kernel and
     depthwise convolutions stay dense unless a rule names them.
     """
+    from featherweight.encoded_files.store import check_decodes, store_encoded
+    from featherweight.targets import target as targets
     from featherweight.tasks.prune import prune as prune_model
 
     rules = [_rule(text) for text in rule or ()]
@@ -116,6 +123,9 @@ def prune(
     if pattern != "auto" and store is Store.dense:
         refuse_idle(context, "but for --pattern auto and --store", "target")
     check_outputs(output, sources=[model])
+    device = targets.load(target or "tflm")
+    if store is Store.decode:
+        check_decodes(device)
     if pattern == "channel":
         if rules or calibration or method != "magnitude" or allocation != "uniform" or store is not Store.dense:
             raise typer.BadParameter(
@@ -139,14 +149,17 @@ def prune(
         target=target,
         limit=samples,
     )
-    stored = None
-    if store is not Store.dense:
+    stored = encoded = None
+    if store is Store.decode:
+        with working("Trying the encoded file"):
+            encoded = store_encoded(result.model, target=device)
+    elif store is not Store.dense:
         from featherweight.sparse_files.store import store_sparse
 
         with working("Trying the sparse file"):
             stored = store_sparse(result.model, prefer="speed" if store is Store.fast else "size", target=target)
-    (stored or result).save(output)
-    _print(output, result, stored, lowered.model, as_json=as_json)
+    (encoded or stored or result).save(output)
+    _print(output, result, stored, encoded, lowered.model, as_json=as_json)
 
 
 def _remove(lowered: Lowered, output: Path, fraction: float, exclude: Sequence[str], *, as_json: bool) -> None:
@@ -166,7 +179,9 @@ def _remove(lowered: Lowered, output: Path, fraction: float, exclude: Sequence[s
     say(f"{output}: {size:,} bytes; {after:,} of {before:,} multiply-accumulates are left.")
 
 
-def _print(output: Path, result: Pruned, stored: Stored | None, before: Model, *, as_json: bool) -> None:
+def _print(
+    output: Path, result: Pruned, stored: Stored | None, encoded: Encoded | None, before: Model, *, as_json: bool
+) -> None:
     from featherweight.runtime.sizes import sizes_bytes
 
     raw, compressed = sizes_bytes(output)
@@ -177,7 +192,8 @@ def _print(output: Path, result: Pruned, stored: Stored | None, before: Model, *
         sizes = {"file_bytes": raw, "compressed_bytes": compressed, "compressed_bytes_before": dense}
         if stored:
             sizes |= {"dense_file_bytes": stored.file_bytes[0], "dense_compressed_bytes": stored.compressed_bytes[0]}
-        rows = [vars(row) for row in weights.values()]
+        rows = [vars(row) for row in (encoded.tensors if encoded else weights.values())]
+        sizes |= {"notes": encoded.notes} if encoded else {}
         found = {"stored": rows, "violations": stored.violations if stored else ()}
         print_json({"file": str(output), "sparsity": result.sparsity, **sizes, "kernels": kernels, **found})
         return
@@ -207,6 +223,10 @@ def _print(output: Path, result: Pruned, stored: Stored | None, before: Model, *
         if stored.violations:
             missed = [(v.op, v.node, v.message) for v in stored.violations]
             print_table("Conditions of the target that are missed", ("operator", "name", "what"), missed)
+    if encoded:
+        print_encoded(encoded)
+        for note in encoded.notes:
+            say(f"Note: {note}")
     say(
         f"{output}: {100 * result.sparsity:.1f} % of all weights are zero; {raw:,} bytes, {compressed or 0:,} when "
         f"compressed (dense: {dense or 0:,})."

@@ -24,6 +24,7 @@ from featherweight.cli.harness import (
 )
 
 if TYPE_CHECKING:
+    from featherweight.encoded_files.store import Encoded
     from featherweight.graph import Model
     from featherweight.tasks.quantize import Quantized
 
@@ -40,6 +41,13 @@ class Io(StrEnum):
     int8 = "int8"
     uint8 = "uint8"
     float32 = "float32"
+
+
+class Storage(StrEnum):
+    """How weights are stored."""
+
+    dense = "dense"
+    decode = "decode"
 
 
 class Recurrent(StrEnum):
@@ -170,6 +178,9 @@ def quantize(
         bool,
         typer.Option("--keep-order", help="Leave the operators in their order, also where another needs less RAM."),
     ] = False,
+    store: Annotated[
+        Storage, typer.Option(help="decode: weights encoded where that is smaller, for runtimes that decode them.")
+    ] = Storage.dense,
     plan_in: Annotated[Path | None, typer.Option(metavar="P.json", help="Carry out this plan.")] = None,
     plan_out: Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan.")] = None,
     report: Annotated[
@@ -220,6 +231,7 @@ def quantize(
         improve=improve,
         keep_names=keep_names,
         keep_order=keep_order,
+        store=store.value,
         plan=plan,
         limit=samples,
         recurrent=recurrent.value,
@@ -258,6 +270,8 @@ def print_result(output: Path, result: Quantized, graph: Model) -> None:
     say(f"Operators: {nodes}.")
     from featherweight.report.text import NOTE_HEADERS, OUTPUT_HEADERS, grouped, grouped_notes, output_rows
 
+    if result.encoded is not None:
+        print_encoded(result.encoded)
     kept, dropped = result.report.kept_float, result.report.dropped
     if kept:
         print_table(f"{len(kept)} operators stay float", NOTE_HEADERS, grouped(kept), right=(0,))
@@ -271,3 +285,12 @@ def print_result(output: Path, result: Quantized, graph: Model) -> None:
     if result.report.violations:
         rows = [(v.op, v.node, v.message) for v in result.report.violations]
         print_table(f"{len(rows)} violations of {result.report.target}", ("operator", "name", "what"), rows)
+
+
+def print_encoded(encoded: Encoded) -> None:
+    """Prints what became of each weight."""
+    rows = [
+        (row.name, row.op, f"{row.plain_bytes:,}", f"{row.stored_bytes:,}", row.coding or "plain", row.reason)
+        for row in encoded.tensors
+    ]
+    print_table("Weights", ("name", "operator", "bytes", "stored", "coding", "why"), rows, right=(2, 3))

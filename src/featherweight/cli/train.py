@@ -19,7 +19,7 @@ from featherweight.cli.harness import (
     say,
     working,
 )
-from featherweight.cli.quantize import Output, Source, print_result
+from featherweight.cli.quantize import Output, Source, Storage, print_result
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,6 +83,9 @@ def train(
         Path | None,
         typer.Option(metavar="R.html|R.json|R.txt", help="Write a report in the form of its suffix."),
     ] = None,
+    store: Annotated[
+        Storage, typer.Option(help="decode: weights encoded where that is smaller, for runtimes that decode them.")
+    ] = Storage.dense,
     input_shape: InputShape = None,
     seed: Annotated[int, typer.Option(min=0, help="Decides the order of the samples.")] = 0,
 ) -> None:
@@ -97,6 +100,11 @@ def train(
         raise typer.BadParameter("a loss is for labels; leave it or --distil out.", param_hint="--loss")
     check_report(report)
     check_outputs(output, report, sources=[model])
+    if store is Storage.decode:
+        from featherweight.encoded_files.store import check_decodes
+        from featherweight.targets import target as targets
+
+        check_decodes(targets.load(target))
     folder = checkpoint or output.with_name(f"{output.name}.training")
     lowered, settings = _opened(model, recipe, target, input_shape, data)
     graph = lowered.model
@@ -138,7 +146,7 @@ def train(
     else:
         say(f"Going on after epoch {done} of {epochs}, from {folder}.")
     _train(trained, inputs, labels, course, checkpoints, done)
-    _write(trained, graph, output, report, _spread(inputs))
+    _write(trained, graph, output, report, _spread(inputs), store.value)
     checkpoints.remove()
 
 
@@ -187,11 +195,11 @@ def _train(trained: Any, inputs: Any, labels: Any, course: Course, checkpoints: 
         ) from None
 
 
-def _write(trained: QuantizedModel, graph: Model, output: Path, report: Path | None, samples: Any) -> None:
+def _write(trained: QuantizedModel, graph: Model, output: Path, report: Path | None, samples: Any, store: str) -> None:
     from featherweight.tasks.finalize import finalize
 
     with working("Writing the model"):
-        result = finalize(trained, samples=samples)
+        result = finalize(trained, samples=samples, store=store)
         result.save(output)
     if report is not None:
         result.report.save(report)

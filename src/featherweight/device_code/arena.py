@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -50,6 +51,11 @@ class MicroRun:
     outputs: tuple[tuple[np.ndarray, ...], ...]
 
 
+def has_micro() -> bool:
+    """True where TFLite Micro's interpreter is installed."""
+    return importlib.util.find_spec("tflite_micro") is not None
+
+
 def micro_run(path: Path, feeds: Sequence[Sequence[np.ndarray]], outputs: int) -> MicroRun:
     """Runs a file in TFLite Micro's wheel, in a child process: an abort there is an error here.
 
@@ -74,7 +80,9 @@ def micro_run(path: Path, feeds: Sequence[Sequence[np.ndarray]], outputs: int) -
     said = done.stderr + done.stdout
     if done.returncode != 0:
         if "No module named 'tflite_micro'" in said:
-            raise FeatherweightError("deploy runs the model in TFLite Micro: pip install 'featherweight[clients]'.")
+            raise FeatherweightError(
+                "The model is run in TFLite Micro, which is not installed: pip install 'featherweight[clients]'."
+            )
         lines = " ".join(said.strip().splitlines()[-3:])
         raise FeatherweightError(
             f"TFLite Micro does not run the model (exit status {done.returncode}): {lines[-500:]}. "

@@ -11,6 +11,7 @@ import numpy as np
 from featherweight.device_code.arena import Arena
 from featherweight.errors import RecipeError, UnsupportedOp, listed
 from featherweight.graph import Model, Tensor
+from featherweight.tflite.decode_operator import is_decode
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Keywords of C and C++ that a name of letters could be.
@@ -141,6 +142,8 @@ def resolver_calls(model: Model) -> tuple[str, ...]:
             if node.op != "CUSTOM":
                 words = node.op.split("_")
                 method = _METHODS.get(node.op) or "".join(w if w[0].isdigit() else w.capitalize() for w in words)
+            elif is_decode(node):
+                method = "Decode"
             elif node.custom_code in _CUSTOM_METHODS:
                 method = _CUSTOM_METHODS[node.custom_code]
             else:

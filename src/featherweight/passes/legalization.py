@@ -21,6 +21,7 @@ from featherweight.passes.composites import written_out
 from featherweight.passes.folding import folded_constants, settled_conditions
 from featherweight.passes.fusing import fused_activations
 from featherweight.passes.normalization import centred_normalization, squared_difference_as_product
+from featherweight.tflite.decode_operator import with_plain_weights
 from featherweight.tflite.sparse_tensors import decoded, is_sparse
 
 Names = Set[str]
@@ -191,8 +192,12 @@ PASSES: tuple[Pass, ...] = (
 
 
 def prepare(model: Model) -> Model:
-    """Returns the model with its composites written out and all passes applied, in order, to all its graphs."""
-    model = written_out(model)
+    """Returns the model with its composites written out and all passes applied, in order, to all its graphs.
+
+    Raises:
+        FormatError: for encoded weights that can't be decoded.
+    """
+    model = written_out(with_plain_weights(model))
     for rewrite_graph in PASSES:
         for index, graph in enumerate(model.graphs):
             model = replace_graph(model, index, rewrite_graph(graph, set(model.tensors)))

@@ -22,6 +22,7 @@ from featherweight.graph import Model, Tensor, io_names
 from featherweight.operators import lookup
 from featherweight.runtime.batches import split
 from featherweight.runtime.samples import checked_arrays, input_tensors
+from featherweight.tflite.decode_operator import has_decode, with_plain_weights
 
 # LiteRT's names of its op resolvers: with the XNNPACK delegate, with optimized kernels, with reference
 # kernels.
@@ -83,6 +84,9 @@ class Session:
         if threads is not None and threads < 1:
             raise RecipeError(f"threads is {threads}; it must be at least 1 (or left out).")
         self.model = model if isinstance(model, Model) else tflite.read(model)
+        if has_decode(self.model):  # an operator of TFLite Micro, the results of which are constants
+            self.model, content = with_plain_weights(self.model), None
+            model = self.model
         if outputs is not None:
             self.model = model = with_outputs(self.model, outputs)
         if resolver == "reference":

@@ -9,6 +9,7 @@ from featherweight import operators
 from featherweight.errors import listed
 from featherweight.recipes.toml import Table, check_known
 from featherweight.sparsity import patterns
+from featherweight.tflite.codings import CODINGS
 from featherweight.tflite.lean import UNREAD
 from featherweight.tflite.names import OP_CODES
 
@@ -26,6 +27,7 @@ _KEYS = (
     "power_of_two",
     "profile",
     "softmax_limit",
+    "codings",
     "unread",
     "weight_only",
     "sparsity",
@@ -53,6 +55,8 @@ def settings(table: Table) -> dict[str, Any]:
         raise table.error("weight_only", f"a list of {listed(STORED)}")
     if "unread" in table and not set(table.several("unread", str)) <= set(UNREAD):
         raise table.error("unread", f"a list of {listed(UNREAD)}")
+    if "codings" in table and not set(table.several("codings", str)) <= set(CODINGS):
+        raise table.error("codings", f"a list of {listed(CODINGS)}")
     return dict(table.values)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from featherweight import operators
-from featherweight.errors import listed
+from featherweight.errors import FormatError, listed
 from featherweight.graph import Graph, Model, ModelLike, Node
 from featherweight.memory.ordering import ordered
 from featherweight.operators import profiles
@@ -27,6 +27,7 @@ from featherweight.targets import xnnpack_nchw_obstacles as conditions
 from featherweight.targets.constraints import Constraint
 from featherweight.targets.form import converts, form_of, plain_form_of
 from featherweight.tflite import read
+from featherweight.tflite.decode_operator import codings_of, is_decode, with_plain_weights
 from featherweight.tflite.lean import NAMES
 
 # The checks that importing these modules registers.
@@ -52,6 +53,7 @@ class Target:
             nanoseconds; operators that are faster in int8 are not there.
         unread: what its files need not hold, of `tflite.lean.UNREAD`.
         is_ordered: whether operators are put in the order that keeps least memory alive: its runtime takes a file's.
+        codings: of weights, which its runtime decodes while it runs, of `tflite.codings.CODINGS`.
         unoptimized: operator → how many times as long as in float it takes with int16 activations.
     """
 
@@ -72,6 +74,7 @@ class Target:
     is_complete: bool = False
     unread: tuple[str, ...] = ()
     is_ordered: bool = False
+    codings: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return (
@@ -163,6 +166,7 @@ def load(target: str | Path | Target) -> Target:
         is_complete=merged.get("complete", bool, False),
         unread=merged.several("unread", str) if "unread" in merged else (),
         is_ordered=merged.get("ordered", bool, False),
+        codings=merged.several("codings", str) if "codings" in merged else (),
     )
 
 
@@ -180,7 +184,7 @@ def from_json(text: str) -> Target:
     values = json.loads(text)
     values["forms"] = {op: tuple(forms) for op, forms in values["forms"].items()}
     values["constraints"] = tuple(_constraint(row) for row in values["constraints"])
-    for key in ("weight_only", "unread"):
+    for key in ("weight_only", "unread", "codings"):
         values[key] = tuple(values.get(key, ()))
     return Target(**values)
 
@@ -214,9 +218,27 @@ def check(model: ModelLike, target: str | Path | Target) -> tuple[Violation, ...
         FormatError: if the model can't be read.
     """
     target, model = load(target), read(model)
-    return tuple(
-        violation for graph in model.graphs for node in graph.nodes for violation in _check(node, graph, target)
+    decoding = tuple(
+        found for graph in model.graphs for node in graph.nodes for found in _check_codings(node, graph, target)
     )
+    try:
+        model = with_plain_weights(model)
+    except FormatError:  # a coding that nobody knows, which is said already
+        return decoding
+    found = (violation for graph in model.graphs for node in graph.nodes for violation in _check(node, graph, target))
+    return (*decoding, *found)
+
+
+def _check_codings(node: Node, graph: Graph, target: Target) -> Iterator[Violation]:
+    """Yields what a target does not decode."""
+    codings = codings_of(node, graph) if is_decode(node) else ()
+    for name, coding in zip(node.outputs, codings, strict=False):
+        if coding not in target.codings:
+            message = (
+                f"DECODE '{name}' reads the coding '{coding or 'unknown'}', which target '{target.name}' does not "
+                f"decode (allowed: {listed(target.codings) or 'none: weights are plain'})."
+            )
+            yield Violation(name, "DECODE", "codings", message)
 
 
 def _check(node: Node, graph: Graph, target: Target) -> Iterator[Violation]:

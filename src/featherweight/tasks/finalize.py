@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featherweight.arguments import checked, shown, stream
+from featherweight.arguments import checked, choice, shown, stream
+from featherweight.encoded_files.store import check_decodes
 from featherweight.errors import RecipeError, UnsupportedOp, listed
 from featherweight.graph import Graph, Model
 from featherweight.graph.editor import with_constants
@@ -19,13 +20,14 @@ from featherweight.report import make_report
 from featherweight.targets import target as targets
 from featherweight.tasks.load import as_fed, peeked
 from featherweight.tasks.quantize import Quantized, measured
+from featherweight.tasks.requirements import DECODE, DENSE, STORES, stored_as
 
 if TYPE_CHECKING:
     from featherweight.training.qat.quantized_model import QuantizedModel
 
 
-@checked(samples=stream)
-def finalize(model: QuantizedModel, *, samples: Iterable[Any] | None = None) -> Quantized:
+@checked(samples=stream, store=choice(*STORES))
+def finalize(model: QuantizedModel, *, samples: Iterable[Any] | None = None, store: str = DENSE) -> Quantized:
     """Returns what was trained as an integer model, with its plan and report.
 
     The plan notes where weights grew so much that sums in training may have left what float32 holds exactly, and where
@@ -34,9 +36,10 @@ def finalize(model: QuantizedModel, *, samples: Iterable[Any] | None = None) -> 
     Args:
         model: what `quantize_aware` returned, trained.
         samples: inputs to measure the outputs on, against the trained weights in float; a warning names noise.
+        store: ``decode``: weights encoded where that makes the file smaller, as in `quantize`.
 
     Raises:
-        RecipeError: if the model does not come from `quantize_aware`.
+        RecipeError: if the model does not come from `quantize_aware`, or its target does not decode weights.
         DataError: if a weight or range is not finite, or samples don't fit.
         UnsupportedOp: if the file would not compute the model's integers.
     """
@@ -50,6 +53,9 @@ def finalize(model: QuantizedModel, *, samples: Iterable[Any] | None = None) -> 
             f"finalize: model is {shown(model)} (allowed: a model that quantize_aware made). Load a saved one with "
             "keras.saving.load_model; for a float model, call quantize."
         )
+    target = model.blueprint.origin.target
+    if store == DECODE:
+        check_decodes(target)
     require_finite(model)
     model.refresh()
     trained = float_graph(model)
@@ -57,7 +63,7 @@ def finalize(model: QuantizedModel, *, samples: Iterable[Any] | None = None) -> 
     integers = model.integers()
     result, rounded, bounded = _with_large_biases(rewrite(trained, plan), integers, model.bias_limits())
     _check_integers(result.main, integers)
-    result, order = targets.for_device(result, model.blueprint.origin.target)
+    result, order = targets.for_device(result, target)
     notes = [*order, *_moved_between_kernels(model)]
     if rounded:
         where = listed(map(repr, rounded))
@@ -74,10 +80,11 @@ def finalize(model: QuantizedModel, *, samples: Iterable[Any] | None = None) -> 
         notes.append("training was approximate (classic fake quantization): the file computes other integers")
     if not int(np.asarray(model.scales.step)):
         notes.append("nothing was trained: this is what quantize makes of the model")
-    violations = targets.check(result, model.blueprint.origin.target)
+    violations = targets.check(result, target)
     first = as_fed(peeked(samples)[0], trained.main)
     plan, errors = measured(trained, result, replace(plan, notes=(*plan.notes, *notes)), {0: first})
-    return Quantized(result, plan, replace(make_report(trained, result, plan, violations), outputs=errors))
+    report = replace(make_report(trained, result, plan, violations), outputs=errors)
+    return stored_as(store, Quantized(result, plan, report), target)
 
 
 def _moved_between_kernels(model: QuantizedModel) -> list[str]:

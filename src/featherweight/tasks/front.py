@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from featherweight import analysis, calibration, runtime, tflite
 from featherweight.arguments import bound
+from featherweight.encoded_files import store as encoding
 from featherweight.ptq import planning
 from featherweight.ptq import rewrite as rewriting
 from featherweight.sparse_files import store
@@ -79,5 +80,6 @@ plan = opening(planning.plan, model=None)
 rewrite = opening(rewriting.rewrite, model=None)
 run = opening(runtime.run, as_files=True, model="inputs")
 save = opening(tflite.save, model=None)
+store_encoded = opening(encoding.store_encoded, model=None)
 store_sparse = opening(store.store_sparse, model=None)
 write = opening(tflite.write, model=None)

@@ -14,6 +14,7 @@ from featherweight.analysis.noise import OutputError, notes_on_noise, output_err
 from featherweight.arguments import checked, choice, count, either, flag, instance, path, several, shapes, stream, text
 from featherweight.calibration import Stats, calibrate, load_stats, needs_histogram
 from featherweight.diagnosis.finding import first_cause
+from featherweight.encoded_files.store import Encoded, check_decodes
 from featherweight.errors import FeatherweightError, RecipeError, listed
 from featherweight.graph import Model
 from featherweight.operators.entries import entries, with_main
@@ -34,10 +35,14 @@ from featherweight.targets import target as targets
 from featherweight.tasks.against_extremes import notes_against_extremes
 from featherweight.tasks.load import load, load_with_notes, peeked, peeked_parts
 from featherweight.tasks.requirements import (
+    DECODE,
+    DENSE,
+    STORES,
     require_change,
     require_effect,
     require_integer,
     require_undecided,
+    stored_as,
 )
 
 _log = logging.getLogger("featherweight")
@@ -51,12 +56,14 @@ class Quantized:
 
     Attributes:
         float_model: the float graph that the plan is about: the lowered one, as repairs have changed it.
+        encoded: what became of each weight where they are stored encoded, and what decoding costs.
     """
 
     model: Model
     plan: plans.Plan
     report: Report
     float_model: Model | None = field(default=None, repr=False)
+    encoded: Encoded | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         shape = repr(self.model).replace("Model", "Quantized model", 1)
@@ -82,6 +89,7 @@ class Quantized:
     improve=either(text, several(text), allowed="'auto', 'none', a repair, or several"),
     keep_names=flag,
     keep_order=flag,
+    store=choice(*STORES),
     input_shapes=shapes,
     progress=flag,
 )
@@ -103,6 +111,7 @@ def quantize(
     improve: str | Sequence[str] | None = None,
     keep_names: bool = False,
     keep_order: bool = False,
+    store: str = DENSE,
     input_shapes: Any = None,
     progress: bool = True,
 ) -> Quantized:
@@ -137,6 +146,7 @@ def quantize(
             each brought.
         keep_names: write the names of all tensors, on targets too whose runtimes don't read them.
         keep_order: leave the operators in their order, on targets too where another needs less memory.
+        store: ``decode``: weights encoded where that makes the file smaller, for targets that decode (`store_encoded`).
         input_shapes: as in `load`.
         progress: show progress on a terminal.
 
@@ -146,6 +156,8 @@ def quantize(
         TargetViolation: if `strict` is broken, with every operator that stands in the way.
     """
     recipe, target = recipes.load(recipe), targets.load(target)
+    if store == DECODE:
+        check_decodes(target)
     repairs = asked_repairs(improve)
     is_auto = AUTO in (improve or ())
     for method in (ranges, *methods(recipe)):
@@ -204,7 +216,7 @@ def quantize(
             _log.warning(note)
     decided, errors = measured(exact, result, decided, seen, limit)
     report = make_report(exact, result, decided, targets.check(result, target))
-    return Quantized(result, decided, replace(report, outputs=errors), model)
+    return stored_as(store, Quantized(result, decided, replace(report, outputs=errors), model), target)
 
 
 def _measured(

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from featherweight.encoded_files.store import store_encoded
 from featherweight.errors import RecipeError, TargetViolation, listed
 from featherweight.graph import Model
 from featherweight.ptq import plan as plans
 from featherweight.recipes import recipe as recipes
+from featherweight.report.summary import FileSize
 from featherweight.targets import target as targets
+
+if TYPE_CHECKING:
+    from featherweight.tasks.quantize import Quantized
+
+# How weights are stored: as the operators read them, or encoded, for runtimes that decode them.
+STORES = DENSE, DECODE = ("dense", "decode")
 
 
 def require_change(plan: plans.Plan) -> None:
@@ -42,6 +52,16 @@ def require_integer(model: Model, plan: plans.Plan) -> None:
             f"strict: {len(found)} operators are not integer: {listed(found, 20)}. Choose another recipe or target, "
             "change these layers, or leave `strict` out."
         )
+
+
+def stored_as(store: str, quantized: Quantized, target: targets.Target) -> Quantized:
+    """Returns what was quantized with its weights stored as asked for; the report says what that brings and costs."""
+    if store == DENSE:
+        return quantized
+    encoded = store_encoded(quantized.model, target=target)
+    notes = (*quantized.report.notes, *encoded.notes)
+    report = replace(quantized.report, after=FileSize(encoded.model), notes=notes)
+    return replace(quantized, model=encoded.model, report=report, encoded=encoded)
 
 
 def require_undecided(plan: plans.Plan, io: str | None, ranges: str, *, integers: bool, improve: bool) -> None:

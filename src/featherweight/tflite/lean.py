@@ -1,4 +1,4 @@
-"""Leaves out of a file what a runtime never reads: names, and the scales of biases."""
+"""Leaves out of a file what a runtime never reads: names, the scales of biases, zero points but the first."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from featherweight.graph import Graph, Model, Tensor
 from featherweight.operators import lookup
 
 # What can be left out. `Model.extras["unread"]` lists what is left out of a model's file.
-NAMES, BIAS_SCALES = "names", "bias_scales"
-UNREAD = (NAMES, BIAS_SCALES)
+NAMES, BIAS_SCALES, ZERO_POINTS = "names", "bias_scales", "zero_points"
+UNREAD = (NAMES, BIAS_SCALES)  # by a target's files; zero points only where weights are encoded
 
 
 def lean(model: Model) -> Model:
     """Returns the model as it is to be written: without what its `extras` say that nobody reads.
 
-    Inputs and outputs keep their names. A bias needs no scale: it is that of the input times that of the weight.
+    Inputs and outputs keep their names. A bias needs no scale: it is that of the input times that of the weight. Of
+    equal zero points, TFLite Micro wants one for all channels (its micro_allocator.cc); LiteRT loads no such file.
     """
     unread = model.extras.get("unread", ())
     if not unread:
@@ -38,6 +39,8 @@ def _lean(graph: Graph, unread: tuple[str, ...]) -> Graph:
         if BIAS_SCALES in unread and tensor.name in biases and tensor.is_constant and tensor.quant is not None:
             extras = {key: value for key, value in tensor.extras.items() if key != "quantization"}
             return replace(tensor, quant=None, extras=extras)
+        if ZERO_POINTS in unread and tensor.quant is not None and len({*tensor.quant.zero_point}) == 1:
+            return replace(tensor, quant=replace(tensor.quant, zero_point=tensor.quant.zero_point[:1]))
         return tensor
 
     return replace(graph, tensors={name: written(tensor) for name, tensor in graph.tensors.items()})

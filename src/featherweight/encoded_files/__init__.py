@@ -1,0 +1,1 @@
+"""Files whose weights are encoded, where the runtime decodes them while it runs."""
