@@ -20,6 +20,7 @@ from featherweight.passes.activations import recognized_activations, softmax_ove
 from featherweight.passes.composites import written_out
 from featherweight.passes.folding import folded_constants, settled_conditions
 from featherweight.passes.fusing import fused_activations
+from featherweight.passes.masks import masks_without_row_maxima
 from featherweight.passes.normalization import centred_normalization, squared_difference_as_product
 from featherweight.tflite.decode_operator import with_plain_weights
 from featherweight.tflite.sparse_tensors import decoded, is_sparse
@@ -180,6 +181,7 @@ PASSES: tuple[Pass, ...] = (
     shared_twins,
     recognized_activations,
     softmax_over_any_axis,
+    masks_without_row_maxima,
     negative_of_difference,
     centred_normalization,
     squared_difference_as_product,
