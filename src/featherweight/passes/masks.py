@@ -21,8 +21,6 @@ from featherweight.operators.relevance import LARGEST_ORDINARY
 Names = Set[str]
 # A float beside a number as large as this has steps of 1/16 and more: its sum holds nothing of scores, integers or not.
 _LARGEST_MASK = float(1 << 20)
-# What computes a mask from what is masked, and what of that is left behind when it is computed in another way.
-_STEPS = ("MUL", "SUB", "ADD", "SELECT_V2", "SELECT", "RESHAPE")
 _SUMS, _CHOICES = ("ADD", "SUB"), ("SELECT_V2", "SELECT")
 
 
@@ -49,7 +47,7 @@ def masks_without_row_maxima(graph: Graph, taken: Names = frozenset()) -> Graph:
         else:
             inputs = tuple(name if index == position else given for index, given in enumerate(node.inputs))
             edit.nodes.append(replace(node, inputs=inputs))
-    return without_orphans(edit.result(), graph, _STEPS)
+    return without_orphans(edit.result(), graph)
 
 
 def _is_taken(node: Node) -> bool:
