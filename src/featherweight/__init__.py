@@ -46,18 +46,21 @@ if TYPE_CHECKING:
     from featherweight.graph.model import Graph, Model, ModelLike, Node, Signature, Tensor
     from featherweight.graph.numerics import QuantParams
     from featherweight.operators.profiles import Profile
+    from featherweight.proof.rows import Mismatch, RuntimeRow
     from featherweight.ptq.plan import Plan
     from featherweight.recipes.recipe import Recipe, Rule, Scheme
     from featherweight.repair.equalize import Equalized, EqualizedTensor
     from featherweight.report.curve import Curve, CurvePoint
     from featherweight.report.diagnosis import Diagnosis, JudgedOutput, OwnErrorRow
+    from featherweight.report.proof import ProofSheet
     from featherweight.report.summary import FileSize, NodeNote, QuantizedTensor, Report
     from featherweight.runtime.benchmark import Latency
     from featherweight.sparse_files.store import Stored, StoredTensor
     from featherweight.targets.constraints import Constraint
     from featherweight.targets.target import Target, Violation
     from featherweight.tasks.choose import search, sensitivity
-    from featherweight.tasks.deploy import Deployed, deploy
+    from featherweight.tasks.device.deploy import Deployed, deploy
+    from featherweight.tasks.device.prove import prove
     from featherweight.tasks.diagnose import diagnose
     from featherweight.tasks.finalize import finalize
     from featherweight.tasks.front import (
@@ -155,6 +158,10 @@ _HOMES = {
         "Equalized",
         "EqualizedTensor",
     ),
+    "proof.rows": (
+        "Mismatch",
+        "RuntimeRow",
+    ),
     "ptq.plan": ("Plan",),
     "recipes.recipe": (
         "Recipe",
@@ -170,6 +177,7 @@ _HOMES = {
         "JudgedOutput",
         "OwnErrorRow",
     ),
+    "report.proof": ("ProofSheet",),
     "report.summary": (
         "FileSize",
         "NodeNote",
@@ -191,10 +199,11 @@ _HOMES = {
         "sensitivity",
     ),
     "tasks.diagnose": ("diagnose",),
-    "tasks.deploy": (
+    "tasks.device.deploy": (
         "Deployed",
         "deploy",
     ),
+    "tasks.device.prove": ("prove",),
     "tasks.finalize": ("finalize",),
     "tasks.front": (
         "benchmark",
@@ -293,6 +302,7 @@ __all__ = [
     "Latency",
     "LoweringError",
     "Magnitudes",
+    "Mismatch",
     "Miss",
     "Model",
     "ModelLike",
@@ -307,6 +317,7 @@ __all__ = [
     "Plan",
     "PortRow",
     "Profile",
+    "ProofSheet",
     "Pruned",
     "PrunedKernel",
     "QuantParams",
@@ -320,6 +331,7 @@ __all__ = [
     "Removed",
     "Report",
     "Rule",
+    "RuntimeRow",
     "Schedule",
     "Scheme",
     "Score",
@@ -363,6 +375,7 @@ __all__ = [
     "optimize",
     "paired_difference",
     "plan",
+    "prove",
     "prune",
     "quantize",
     "quantize_aware",

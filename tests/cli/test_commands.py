@@ -30,6 +30,7 @@ COMMANDS = (
     "optimize",
     "encode",
     "deploy",
+    "prove",
     "recipes",
     "targets",
     "schema",

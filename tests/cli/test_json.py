@@ -29,6 +29,7 @@ CALLS = {
     "sensitivity": [("sensitivity", "model.tflite", *_SAMPLES, "--forms", "int8,w4a8")],
     "search": [("search", "model.tflite", "-o", "s.tflite", *_SAMPLES, "--max-drop", "0.5", "--max-bytes", "10")],
     "optimize": [("optimize", "model.tflite", "-o", "o.tflite", *_SAMPLES, "--min-sqnr", "200")],
+    "prove": [("prove", "q.tflite", "--runtimes", "builtin,reference", "--vectors", "2")],
     "recipes": [("recipes",)],
     "targets": [("targets",)],
 }

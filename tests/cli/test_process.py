@@ -140,6 +140,7 @@ def test_public_names_are_deliberate():
         "compare",
         "diagnose",
         "deploy",
+        "prove",
         "drift",
         "equalize",
         "evaluate",

@@ -34,6 +34,7 @@ WORKING = {
     "optimize": ["model.tflite", "-o", "out.tflite", "--calibration", "data.npz", "--min-sqnr", "5"],
     "deploy": ["model.tflite", "-o", "out", "--target", "ethos-u65"],  # which ends before the interpreter runs
     "encode": ["model.tflite", "-o", "out.tflite", "--target", "ethos-u65"],  # which ends before the interpreter runs
+    "prove": ["model.tflite", "--runtimes", "builtin", "--vectors", "1"],
     "recipes": [],
     "targets": [],
     "schema": ["search"],

@@ -19,7 +19,7 @@ import featherweight as fw
 HUGE = 10**30
 # Records that the package makes: their makers are not held to anything.
 RECORDS = {
-    "Arena", "Deployed", "Miss", "NpuFigures",
+    "Arena", "Deployed", "Miss", "Mismatch", "NpuFigures", "ProofSheet", "RuntimeRow",
     "Cause", "ChannelGroup", "ChannelMoments", "Constraint", "Curve", "CurvePoint", "Dataset", "Diagnosis",
     "Difference", "Encoded", "EncodedTensor", "Equalized", "JudgedOutput", "OwnErrorRow",
     "EqualizedTensor", "Evaluation", "FileSize", "Found", "Graph", "GraphModel", "Histogram", "Inspection",
@@ -153,6 +153,7 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Callabl
         "paired_difference": {"after": evaluation, "before": evaluation},
         "plan": {"model": model, "stats": stats},
         "prune": {"source": model, "sparsity": 0.5, "keep": ()},
+        "prove": {"model": micro, "vectors": 1, "runtimes": ["builtin"]},
         "quantize": {"source": model, "calibration": x},
         "quantize_aware": {"source": model, "calibration": x},
         "read": {"source": fw.write(model)},

@@ -23,6 +23,9 @@ from featherweight.cli import (
     listing,
 )
 from featherweight.cli import (
+    prove as proving,
+)
+from featherweight.cli import (
     prune as pruning,
 )
 from featherweight.cli import (
@@ -36,7 +39,7 @@ from featherweight.cli.process import open_closed_output
 
 __all__ = ["app", "main"]
 
-_MODULES = (deploying, causes, choosing, curves, making, proof, listing, pruning, training)
+_MODULES = (deploying, causes, choosing, curves, making, proof, listing, proving, pruning, training)
 _ORDER = (
     "demo",
     "inspect",
@@ -55,6 +58,7 @@ _ORDER = (
     "optimize",
     "encode",
     "deploy",
+    "prove",
     "recipes",
     "targets",
     "schema",

@@ -60,7 +60,7 @@ def deploy(
     by which the device proves that it computes the same integers.
     """
     from featherweight import tflite
-    from featherweight.tasks.deploy import deploy as write
+    from featherweight.tasks.device.deploy import deploy as write
 
     graph = tflite.read(model)
     samples = None if data is None else open_data(data, graph).samples

@@ -16,6 +16,7 @@ from featherweight.choosing.scores import Scores
 from featherweight.cli.harness import JSON_VERSION, schema_name
 from featherweight.report.curve import Curve
 from featherweight.report.diagnosis import Diagnosis
+from featherweight.report.proof import ProofSheet
 from featherweight.runtime.benchmark import Latency
 from featherweight.sparse_files.store import StoredTensor
 from featherweight.targets.target import Violation
@@ -131,6 +132,7 @@ SHAPES: Mapping[str, tuple[type, Mapping[str, Any]]] = {
     "sensitivity": (Scores, {}),
     "search": (Search, {}),
     "optimize": (Flow, {}),
+    "prove": (ProofSheet, {"is_equal": bool, "is_proven": bool, "verdict": str}),
     "recipes": (Recipes, {}),
     "targets": (Targets, {}),
 }

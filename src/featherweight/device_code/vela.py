@@ -16,7 +16,7 @@ from featherweight.errors import FeatherweightError, RecipeError, listed
 from featherweight.graph import Model
 
 # What is compiled for where a target's name says no more: the sizes that most boards have.
-_USUAL = {"ethos-u55": "ethos-u55-128", "ethos-u65": "ethos-u65-256", "ethos-u85": "ethos-u85-256"}
+USUAL = {"ethos-u55": "ethos-u55-128", "ethos-u65": "ethos-u65-256", "ethos-u85": "ethos-u85-256"}
 _MACS = {"u55": (32, 64, 128, 256), "u65": (256, 512), "u85": (128, 256, 512, 1024, 2048)}
 ACCELERATORS = tuple(f"ethos-{kind}-{macs}" for kind, sizes in _MACS.items() for macs in sizes)
 _KIB = 1024
@@ -59,12 +59,12 @@ def accelerator_of(target: str, wish: str | None = None) -> str:
     """
     if wish is not None and wish not in ACCELERATORS:
         raise RecipeError(f"accelerator '{wish}' is unknown to Vela (allowed: {listed(ACCELERATORS, 12)}).")
-    if wish is None and target not in _USUAL:
+    if wish is None and target not in USUAL:
         raise RecipeError(
-            f"Vela compiles for Ethos-U, and target '{target}' names none (allowed: {listed(_USUAL)}). Choose one, or "
-            f"give accelerator=, such as '{_USUAL['ethos-u55']}'."
+            f"Vela compiles for Ethos-U, and target '{target}' names none (allowed: {listed(USUAL)}). Choose one, or "
+            f"give accelerator=, such as '{USUAL['ethos-u55']}'."
         )
-    return wish or _USUAL[target]
+    return wish or USUAL[target]
 
 
 def require_vela() -> None:

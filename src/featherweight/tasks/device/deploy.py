@@ -8,18 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from featherweight import tflite
-from featherweight.analysis.borders import integer_feeds, real_feeds
+from featherweight.analysis.vectors import vectors
 from featherweight.arguments import checked, count, stream, text
 from featherweight.arguments import path as path_of
 from featherweight.device_code import sources
 from featherweight.device_code.arena import Arena, micro_run
 from featherweight.errors import FeatherweightError, TargetViolation, listed
-from featherweight.graph import Model, io_names
-from featherweight.runtime.benchmark import random_inputs
-from featherweight.runtime.samples import input_tensors
+from featherweight.graph import io_names
 from featherweight.targets import target as targets
 from featherweight.tasks.load import opened
 
@@ -82,7 +78,7 @@ def deploy(
         raise TargetViolation(f"Target '{target.name}' does not run the model: {found}. Quantize it for that target.")
     inputs, outputs = io_names(graph)
     borders = sources.borders_of(graph, inputs, "input"), sources.borders_of(graph, outputs, "output")
-    feeds = _feeds(graph, samples, tests)
+    feeds = vectors(graph, samples, tests)
     content = tflite.write(graph)
     with tempfile.TemporaryDirectory() as place:
         path = Path(place, "model.tflite")
@@ -112,13 +108,3 @@ def deploy(
         )
     files = tuple(folder / file for file in written)
     return Deployed(files, len(content), run.arena, sources.resolver_calls(graph), len(feeds))
-
-
-def _feeds(graph: Model, samples: Iterable[Any] | None, count: int) -> list[list[np.ndarray]]:
-    """Returns sets of inputs of one example, as the model takes them."""
-    if samples is None:
-        found = [random_inputs(input_tensors(graph), seed) for seed in range(count)]
-    else:
-        rows = real_feeds(samples, graph, limit=count, batch=1, label="", progress=False)
-        found = [integer_feeds(row, graph) for row in rows]
-    return [[feed[name] for name in io_names(graph)[0]] for feed in found]

@@ -1,0 +1,1 @@
+"""What a user calls before a model goes to a device."""
