@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from featherweight.targets.constraints import Constraint
     from featherweight.targets.target import Target, Violation
     from featherweight.tasks.choose import search, sensitivity
+    from featherweight.tasks.cluster import Clustered, ClusteredKernel, cluster
     from featherweight.tasks.device.deploy import Deployed, deploy
     from featherweight.tasks.device.prove import prove
     from featherweight.tasks.diagnose import diagnose
@@ -198,6 +199,11 @@ _HOMES = {
         "search",
         "sensitivity",
     ),
+    "tasks.cluster": (
+        "Clustered",
+        "ClusteredKernel",
+        "cluster",
+    ),
     "tasks.diagnose": ("diagnose",),
     "tasks.device.deploy": (
         "Deployed",
@@ -276,6 +282,8 @@ __all__ = [
     "Cause",
     "ChannelGroup",
     "ChannelMoments",
+    "Clustered",
+    "ClusteredKernel",
     "Constraint",
     "Curve",
     "CurvePoint",
@@ -359,6 +367,7 @@ __all__ = [
     "benchmark",
     "calibrate",
     "check",
+    "cluster",
     "compare",
     "deploy",
     "diagnose",

@@ -19,6 +19,7 @@ COMMANDS = (
     "quantize",
     "train",
     "prune",
+    "cluster",
     "compare",
     "diagnose",
     "evaluate",

@@ -23,6 +23,7 @@ WORKING = {
     "quantize": ["model.tflite", "-o", "out.tflite", "--calibration", "data.npz"],
     "train": ["model.tflite", "-o", "out.tflite", "--data", "missing.npz"],
     "prune": ["model.tflite", "-o", "out.tflite", "--sparsity", "0.5"],
+    "cluster": ["model.tflite", "-o", "out.tflite", "--clusters", "4"],
     "compare": ["model.tflite", "model.tflite", "--data", "data.npz"],
     "evaluate": ["model.tflite", "--data", "data.npz"],
     "benchmark": ["model.tflite", "--runs", "1"],

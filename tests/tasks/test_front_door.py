@@ -20,7 +20,8 @@ HUGE = 10**30
 # Records that the package makes: their makers are not held to anything.
 RECORDS = {
     "Arena", "Deployed", "Miss", "Mismatch", "NpuFigures", "ProofSheet", "RuntimeRow",
-    "Cause", "ChannelGroup", "ChannelMoments", "Constraint", "Curve", "CurvePoint", "Dataset", "Diagnosis",
+    "Cause", "ChannelGroup", "ChannelMoments", "Clustered", "ClusteredKernel",
+    "Constraint", "Curve", "CurvePoint", "Dataset", "Diagnosis",
     "Difference", "Encoded", "EncodedTensor", "Equalized", "JudgedOutput", "OwnErrorRow",
     "EqualizedTensor", "Evaluation", "FileSize", "Found", "Graph", "GraphModel", "Histogram", "Inspection",
     "Latency",
@@ -136,6 +137,7 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Callabl
         "benchmark": {"models": [model], "runs": 1, "warmup": 0},
         "calibrate": {"model": model, "samples": x},
         "check": {"model": model, "target": "litert"},
+        "cluster": {"source": model, "clusters": 4, "keep": ()},
         "compare": {"float_model": model, "other": model, "samples": x},
         "diagnose": {"float_model": model, "samples": x},
         "deploy": {"model": micro, "folder": folder / "deployed", "tests": 1},

@@ -47,6 +47,7 @@ _ORDER = (
     "quantize",
     "train",
     "prune",
+    "cluster",
     "compare",
     "diagnose",
     "evaluate",

@@ -1,4 +1,4 @@
-"""The command that prunes: prune."""
+"""The commands that make weights zero, or few: prune, cluster."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from featherweight.graph import Model
     from featherweight.lower import Lowered
     from featherweight.sparse_files.store import Stored
+    from featherweight.tasks.cluster import ClusteredKernel
     from featherweight.tasks.prune import Pruned
 
 
@@ -160,6 +161,62 @@ def prune(
             stored = store_sparse(result.model, prefer="speed" if store is Store.fast else "size", target=target)
     (encoded or stored or result).save(output)
     _print(output, result, stored, encoded, lowered.model, as_json=as_json)
+
+
+@command("featherweight cluster model.keras -o clustered.tflite --clusters 16 --calibration train.npz")
+def cluster(
+    context: typer.Context,
+    model: Source,
+    output: Output,
+    clusters: Annotated[int, typer.Option(min=4, max=128, help="Values in a kernel.")] = 16,
+    calibration: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Samples of the training split: weights make up for each other's errors."),
+    ] = None,
+    preprocess: Annotated[
+        str | None,
+        typer.Option(metavar="SCALE,OFFSET", help="For folders of images: input = pixel × scale + offset."),
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", "--limit", min=1, help="Use at most so many samples.")] = 128,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Kernels that stay; may be given several times.")
+    ] = None,
+    per_tensor: Annotated[
+        bool, typer.Option("--per-tensor", help="For targets with one scale for a whole weight.")
+    ] = False,
+    input_shape: InputShape = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
+) -> None:
+    """Give weights few values, without training.
+
+    quantize makes as many integers of them, the same in all channels: what encodes or compresses weights makes them
+    small. The first convolution, the last kernel, depthwise convolutions and small kernels stay.
+    """
+    from featherweight.tasks.cluster import cluster as cluster_model
+
+    if calibration is None:
+        refuse_idle(context, "without --calibration", "samples", "preprocess")
+    check_outputs(output, sources=[model])
+    lowered = open_lowered(model, input_shape, calibration)
+    data = None if calibration is None else open_data(calibration, lowered.model, preprocess=preprocess).samples
+    result = cluster_model(
+        lowered, clusters, calibration=data, exclude=exclude or (), per_channel=not per_tensor, limit=samples
+    )
+    size = result.save(output)
+    if as_json:
+        print_json({"file": str(output), "file_bytes": size, "kernels": [vars(kernel) for kernel in result.kernels]})
+        return
+    rows = [(k.name, k.op, f"{k.elements:,}", *_clustered_columns(k), k.reason) for k in result.kernels]
+    headings = ("kernel", "operator", "weights", "values", "error", "DECODE bytes", "zip bytes", "why it stays")
+    print_table("Kernels", headings, rows, right=(2, 3, 4, 5, 6))
+    say(f"{output}: {size:,} bytes, in float. `quantize --store decode` makes it small for TFLite Micro, zip for apps.")
+
+
+def _clustered_columns(kernel: ClusteredKernel) -> tuple[str, str, str, str]:
+    if not kernel.levels:
+        return "", "", "", ""
+    sizes = f"{kernel.decode_bytes:,}", f"{kernel.zip_bytes:,}"
+    return (str(len(kernel.levels)), f"{100 * kernel.relative_error:.1f} %", *sizes)
 
 
 def _remove(lowered: Lowered, output: Path, fraction: float, exclude: Sequence[str], *, as_json: bool) -> None:
