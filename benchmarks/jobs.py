@@ -354,6 +354,7 @@ def load_parts(name: str, arguments: str, taken: str) -> None:
 def _job(name: str) -> Callable[..., Result]:
     from benchmarks import (
         accuracy_jobs,
+        choosing_jobs,
         equality_jobs,
         fashion_jobs,
         pruning_jobs,
@@ -362,7 +363,16 @@ def _job(name: str) -> Callable[..., Result]:
         wide_jobs,
     )
 
-    homes = (equality_jobs, accuracy_jobs, training_jobs, fashion_jobs, pruning_jobs, wide_jobs, ranges_jobs)
+    homes = (
+        equality_jobs,
+        accuracy_jobs,
+        training_jobs,
+        fashion_jobs,
+        pruning_jobs,
+        wide_jobs,
+        ranges_jobs,
+        choosing_jobs,
+    )
     for home in (sys.modules[__name__], *homes):
         if hasattr(home, name):
             return getattr(home, name)

@@ -23,8 +23,8 @@ def range_methods(model: str, fed: str, test: str, methods: list[str], side: int
     from featherweight.analysis.evaluation import predict
 
     with np.load(test) as arrays:
-        unseen = _resized(arrays["x"], side, scale)
-    samples = [x[np.newaxis] for x in _resized(np.load(fed)[:, 0], side, scale)]
+        unseen = resized(arrays["x"], side, scale)
+    samples = [x[np.newaxis] for x in resized(np.load(fed)[:, 0], side, scale)]
     source = fw.load(model)
     wanted = next(iter(predict(source, unseen).values()))
     found: dict[str, Any] = {}
@@ -39,7 +39,7 @@ def range_methods(model: str, fed: str, test: str, methods: list[str], side: int
     return found
 
 
-def _resized(crops: np.ndarray, side: int, scale: float) -> np.ndarray:
+def resized(crops: np.ndarray, side: int, scale: float) -> np.ndarray:
     """Returns crops as a network of another size takes them."""
     from PIL import Image
 

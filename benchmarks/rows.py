@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.architectures.row import architectures
+from benchmarks.choosing_rows import mixed_forms
 from benchmarks.kernel_rows import kernel_speed, kernels
 from benchmarks.measuring import (
     FILES,
@@ -387,6 +388,7 @@ ROWS: Mapping[str, Callable[[Options], list[Figure]]] = {
     "architectures": architectures,
     "accuracy": accuracy,
     "ranges": ranges,
+    "mixed_forms": mixed_forms,
     "float_activations": float_activations,
     "sentence_encoder": sentence_encoder,
     "lowering": lowering,

@@ -213,3 +213,18 @@ def test_a_model_of_integers_is_refused_unless_tensors_are_named():
     name = quantized.main.inputs[0]
     assert [*calibrate(quantized, x, tensors=[name]).tensors] == [name]
     assert len(calibrate(fw.quantize(float_model, "dynamic").model, x).tensors) == len(measurable(float_model))
+
+
+@pytest.mark.parametrize("mode", [{}, {"histograms": True, "channels": True}])
+def test_workers_learn_the_same_bytes(mode, tmp_path):
+    model, samples = models.lowered("convnet"), models.samples("convnet", 40)
+    for jobs in (1, 2):
+        calibrate(model, samples, jobs=jobs, progress=False, **mode).save(tmp_path / f"{jobs}.json")
+    assert (tmp_path / "1.json").read_bytes() == (tmp_path / "2.json").read_bytes()
+
+
+def test_a_bad_sample_is_named_from_a_worker_too():
+    model, samples = models.lowered("convnet"), models.samples("convnet", 40)
+    samples[33] = {name: np.full_like(values, np.nan) for name, values in samples[33].items()}
+    with pytest.raises(DataError, match="sample 33"):
+        calibrate(model, samples, jobs=2, progress=False)

@@ -113,3 +113,16 @@ def test_bad_input(made: Any) -> None:
         fw.sparsity_curve(model, data, (1.0,))
     with pytest.raises(RecipeError, match="only a live Keras model can be retrained"):
         fw.sparsity_curve(fw.load(model), data, (0.5,), train=data)
+
+
+def test_two_workers_give_the_same_curve(made: Any, tmp_path: Path) -> None:
+    model, data = made
+    asked: dict[str, Any] = {"sparsities": (0.5, 0.9), "patterns": ("unstructured", "1x4"), "progress": False}
+    one = fw.sparsity_curve(model, data, **asked, folder=tmp_path / "one")
+    two = fw.sparsity_curve(model, data, **asked, folder=tmp_path / "two", jobs=2)
+    assert one == two
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert len(names) == 5
+    assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in names)
+    with pytest.raises(RecipeError, match="training takes all processors by itself"):
+        fw.sparsity_curve(model, data, (0.5,), train=data, jobs=2, progress=False)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from featherweight import tflite
-from featherweight.arguments import checked, count, flag, several, stream, text
+from featherweight.arguments import checked, choice, count, flag, several, stream, text
 from featherweight.calibration.details import Asked, asked
 from featherweight.calibration.lstm_tensors import cells, held
 from featherweight.calibration.probes import Probed, can_probe, implied, with_probes
@@ -19,9 +20,14 @@ from featherweight.graph import Model, ModelLike, producers
 from featherweight.graph.numerics import INTEGER_BITS
 from featherweight.operators import lookup
 from featherweight.operators.entries import with_main
+from featherweight.operators.families.control import keeps_state
 from featherweight.runtime import Feed, Session, default_threads, feeds, track
 from featherweight.runtime.litert import MOST_THREADS, with_outputs
 from featherweight.runtime.samples import by_signature, known_length
+from featherweight.runtime.workers import ENGINES, MOST_JOBS, mapped
+
+# Feeds that a worker takes at a time, and pieces of work that are held for each.
+_CHUNK_FEEDS, _CHUNKS_AT_ONCE = 16, 4
 
 
 @checked(
@@ -31,6 +37,8 @@ from featherweight.runtime.samples import by_signature, known_length
     channels=flag,
     limit=count(way="Leave it out to use all samples."),
     threads=count(1, MOST_THREADS),
+    jobs=count(1, MOST_JOBS),
+    engine=choice(*ENGINES),
     progress=flag,
 )
 def calibrate(
@@ -42,6 +50,8 @@ def calibrate(
     channels: bool = False,
     limit: int | None = None,
     threads: int | None = None,
+    jobs: int = 1,
+    engine: str = "processes",
     progress: bool = True,
 ) -> Stats:
     """Returns the statistics of a float model's tensors over samples: exact, whatever the samples' order.
@@ -57,13 +67,16 @@ def calibrate(
             16,384 values for one example, about so many are counted, always the same ones (`calibration.subsets`).
         channels: collect sums and sums of squares per index along the last axis too.
         limit: use at most so many examples.
-        threads: of the runtime; default as `runtime.default_threads`.
+        threads: of the runtime; default as `runtime.default_threads`, of which workers take their share.
+        jobs: processes that share the samples; the statistics are the same on any number.
+        engine: ``processes``, or ``ray`` for the workers of a Ray cluster.
         progress: show a bar on a terminal once it has taken a second.
 
     Raises:
         DataError: if samples don't fit, or NaN or infinity occurs in them or is computed from them.
         FormatError: if the model computes in integers, and no tensors are named.
-        RecipeError: if a tensor is not a float32 tensor that the main graph is fed or computes.
+        RecipeError: if a tensor is not a float32 tensor that the main graph is fed or computes, or a model that keeps
+            state, whose samples are one sequence, is to be shared between workers.
         FeatherweightError: if LiteRT can't run the model.
     """
     model = tflite.read(model)
@@ -78,6 +91,8 @@ def calibrate(
                 channels=channels,
                 limit=limit,
                 threads=threads,
+                jobs=jobs,
+                engine=engine,
                 progress=progress,
             )
             for index, part in parts.items()
@@ -87,7 +102,6 @@ def calibrate(
     if tensors is None:
         _check_computes_floats(model)
     names = measurable(model) if tensors is None else _asked(model, tensors)
-    threads = threads or default_threads()
     # Moments are per index along the last axis, which moving data may change.
     closer = asked(model.main)
     origin = {n: n for n in names} if channels else implied(model, names, same_size=histograms)
@@ -96,11 +110,42 @@ def calibrate(
     incoming = feeds(samples, model, limit=limit)
     total = known_length(samples)
     shown = track(incoming, "calibrating", total=min(total, limit) if total and limit else total, enabled=progress)
-    if histograms or channels:
-        stats = _by_values(model, measured, shown, closer, histograms=histograms, channels=channels, threads=threads)
-    else:
-        stats = _by_probes(model, measured, shown, closer, threads=threads)
+    measure = functools.partial(
+        _measured, model, measured, closer, histograms=histograms, channels=channels, threads=threads
+    )
+    is_shared = jobs > 1 or engine != ENGINES[0]
+    stats = _by_workers(model, measure, shown, jobs, engine) if is_shared else measure(shown)
     return Stats(stats.samples, {name: stats.tensors[origin[name]] for name in names})
+
+
+def _measured(
+    model: Model,
+    names: Sequence[str],
+    closer: Asked,
+    incoming: Iterable[Feed],
+    *,
+    histograms: bool,
+    channels: bool,
+    threads: int | None,
+) -> Stats:
+    incoming, threads = iter(incoming), threads or default_threads()
+    if histograms or channels:
+        return _by_values(model, names, incoming, closer, histograms=histograms, channels=channels, threads=threads)
+    return _by_probes(model, names, incoming, closer, threads=threads)
+
+
+def _by_workers(
+    model: Model, measure: Callable[[Iterable[Feed]], Stats], incoming: Iterator[Feed], jobs: int, engine: str
+) -> Stats:
+    """Returns what workers learn together, each of some feeds at a time: few of them are held at once."""
+    if keeps_state(model):
+        raise RecipeError("calibrate: a model that keeps state takes its samples in order. Leave jobs and engine out.")
+    chunks = iter(lambda: list(itertools.islice(incoming, _CHUNK_FEEDS)), [])
+    found: Stats | None = None
+    while several := list(itertools.islice(chunks, _CHUNKS_AT_ONCE * jobs)):
+        for stats in mapped(measure, several, jobs=jobs, engine=engine):
+            found = stats if found is None else found.merge(stats)
+    return measure([]) if found is None else found
 
 
 def measurable(model: Model) -> tuple[str, ...]:

@@ -95,6 +95,7 @@ class Bench:
         self.parts = parts_of(self.graph)
         self.judge = Judge(model, setting.held_out)
         self.float_bytes = sizes_bytes(self._file(model), compress=False)[0]
+        self._file_bytes: dict[tuple[str, ...], int] = {}
         everything = recipe_of({part.name: "int8" for part in self.parts}, self.parts)
         self.stats = (start and start.stats) or planned(setting, self.graph, everything).stats
 
@@ -125,6 +126,13 @@ class Bench:
 
     def _file(self, model: Model) -> Model:
         return for_device(model, self.setting.target)[0]
+
+    def file_bytes(self, choice: Mapping[str, str]) -> int:
+        """Returns the size of the file of a choice, made once."""
+        key = tuple(choice[part.name] for part in self.parts)
+        if key not in self._file_bytes:
+            self._file_bytes[key] = sizes_bytes(self.file(self.candidate(choice)), compress=False)[0]
+        return self._file_bytes[key]
 
     def repaired(self, candidate: Candidate) -> tuple[Candidate, tuple[str, ...]]:
         """Returns a candidate with repairs of its weights, and the names of those that it has."""

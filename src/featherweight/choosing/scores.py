@@ -27,7 +27,8 @@ class Score:
         noise: the power of the error at the outputs as a fraction of theirs, mean over examples, when this part alone
             is quantized; `sqnr_db` is that of the mean.
         noise_error: standard error of that mean.
-        saved_bytes: by how much the file is smaller than the float one.
+        saved_bytes: by how much the file is smaller than with this part float, when all others are in the first form
+            that they can take: between floats, conversions would outweigh what a small part saves.
         drop: how much worse the metric is (positive: worse) when this part alone is quantized, if it was measured.
         drop_error: the standard error of that paired difference.
         without: the same drop when all is quantized, minus that when all but this part is.

@@ -18,8 +18,9 @@ from featherweight.graph import Model
 from featherweight.ptq.plan import Plan
 from featherweight.runtime.progress import track
 
-# Points of the front between the least and the most noise; and rounds of refinement around the best of them.
-_POINTS, _BISECTIONS, _SWAPS = 8, 5, 12
+# Points of the front between the least and the most noise; and rounds of refinement around the best of
+# them, which end after some that brought nothing.
+_POINTS, _BISECTIONS, _SWAPS, _FAILURES = 10, 6, 40, 8
 _BEARABLE = 1.2
 # Files beyond the budget of accuracy whose weights are repaired, as long as that brings them within it.
 _REPAIRED = 3
@@ -79,12 +80,16 @@ def searched(bench: Bench, scores: Scores, budget: Budget, objective: str, folde
     state.resume()
     low = sum(min(forms.values()) for forms in state.noise.values())
     high = sum(max(forms.values()) for forms in state.noise.values())
-    # What is quantized at all, as finely as can be, is where the front begins; all float is beyond it.
-    least = max(low, sum(min((n for n in forms.values() if n), default=0.0) for forms in state.noise.values()), 1e-9)
+    # The front begins where one part alone is quantized, the one that costs least; where none may be float, with all.
+    least = max(low, min((n for forms in state.noise.values() for n in forms.values() if n), default=0.0), 1e-9)
     levels = np.geomspace(least, max(high, least), _POINTS)
+    for form in dict.fromkeys(form for forms in state.noise.values() for form in forms):
+        state.measure(state.uniform(form))
     shown = track(levels.tolist(), "searching", total=len(levels), enabled=bench.setting.progress)
     choices = ((level, state.solved(max(level, low))) for level in shown)
     front = [(level, state.measure(choice)) for level, choice in choices if choice is not None]
+    if not any(row.is_accurate for row in state.tried.values()):
+        front += [(0.5 * least, state.measure(choice)) for choice in [state.solved(low)] if choice is not None]
     _bisect(state, front, low)
     _swap(state)
     if bench.repairs:
@@ -120,6 +125,7 @@ def _swap(state: State) -> None:
     # More noise than any file had that fits is not worth a try.
     fitting = [state.predicted(row.choice) for row in state.tried.values() if row.fits]
     bearable = _BEARABLE * max(fitting, default=math.inf)
+    failures = 0
     for _ in range(_SWAPS):
         best = state.best
         assert best is not None
@@ -137,6 +143,9 @@ def _swap(state: State) -> None:
         if not untried:
             return
         state.measure(untried[0][1])
+        failures = 0 if state.best is not best else failures + 1
+        if failures == _FAILURES:
+            return
 
 
 def _repair(state: State) -> None:

@@ -16,7 +16,6 @@ from featherweight.choosing.parts import FLOAT, Part, allowed_forms
 from featherweight.choosing.scores import IMPOSSIBLE, Score, Scores, resumed
 from featherweight.errors import FeatherweightError
 from featherweight.runtime.progress import track
-from featherweight.runtime.sizes import sizes_bytes
 from featherweight.runtime.workers import mapped
 from featherweight.tflite import write
 from featherweight.version import package_version
@@ -78,8 +77,7 @@ def measured(
     is_task = with_task and task.data is not None
     missing = [(p, f) for p, f in wanted if (row := scores.find(p.name, f)) is None or (is_task and row.drop is None)]
     before = task.evaluate(bench.model) if is_task and missing else None
-    whole = _whole(bench, forms) if is_task and missing else None
-    work = partial(_scored, bench, before, whole)
+    work = partial(_scored, bench, before, _whole(bench, forms))
     results = mapped(work, missing, jobs=jobs, engine=engine)
     for row in track(results, "measuring", total=len(missing), enabled=setting.progress):
         scores = scores.with_row(row)
@@ -88,19 +86,19 @@ def measured(
     return scores
 
 
-def _scored(bench: Bench, before: Evaluation | None, whole: Mapping[str, str] | None, work: tuple[Part, str]) -> Score:
-    row = _score(bench, *work)
+def _scored(bench: Bench, before: Evaluation | None, whole: Mapping[str, str], work: tuple[Part, str]) -> Score:
+    row = _score(bench, *work, whole)
     return row if before is None else _with_drops(bench, row, work[1], before, whole)
 
 
-def _score(bench: Bench, part: Part, form: str) -> Score:
+def _score(bench: Bench, part: Part, form: str, whole: Mapping[str, str]) -> Score:
     try:
         model, plan = bench.probe({part.name: form})
     except FeatherweightError as error:  # a form that this part can't take: its reason is the score's
         return Score(part.name, form, IMPOSSIBLE, 0.0, 0, kept_float=str(error))
     noise = bench.noise(model)
     error = float(noise.std(ddof=1) / np.sqrt(len(noise))) if len(noise) > 1 else IMPOSSIBLE
-    saved = bench.float_bytes - sizes_bytes(model, compress=False)[0]
+    saved = bench.file_bytes({**whole, part.name: FLOAT}) - bench.file_bytes({**whole, part.name: form})
     reason = plan.kept_float.get(part.operators[0], "")
     return Score(part.name, form, float(noise.mean()), error, saved, kept_float=reason)
 
@@ -114,14 +112,12 @@ def _whole(bench: Bench, forms: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _with_drops(bench: Bench, row: Score, form: str, before: Evaluation, whole: Mapping[str, str] | None) -> Score:
+def _with_drops(bench: Bench, row: Score, form: str, before: Evaluation, whole: Mapping[str, str]) -> Score:
     if row.noise == IMPOSSIBLE:
         return row
     alone = bench.task.evaluate(bench.probe({row.part: form})[0])
     drop, error = drop_of(alone, before)
     row = replace(row, drop=drop, drop_error=error)
-    if whole is None:
-        return row
     everything = bench.task.evaluate(bench.probe({**whole, row.part: form})[0])
     all_but = bench.task.evaluate(bench.probe({**whole, row.part: FLOAT})[0])
     without, without_error = drop_of(everything, all_but)

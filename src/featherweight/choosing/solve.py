@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import os
+import sys
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import numpy as np
 
 from featherweight.errors import FeatherweightError
 
+_STDOUT = 1
 Costs = Mapping[str, Mapping[str, float]]
 """Part → form → what it costs there."""
 
@@ -36,19 +40,38 @@ def chosen_forms(minimized: Costs, limited: Costs, limit: float) -> dict[str, st
     # Numbers near one keep the solver's tolerances meaningful.
     gain_unit, cost_unit = (float(np.abs(each).max(initial=0)) or 1.0 for each in (gain, cost))
     one_each = np.array([[name == part for name, _ in pairs] for part in minimized], np.float64)
-    found = optimize.milp(
-        gain / gain_unit,
-        integrality=np.ones(len(pairs)),
-        bounds=optimize.Bounds(0, 1),
-        constraints=[
-            optimize.LinearConstraint(one_each, 1, 1),
-            optimize.LinearConstraint(cost[np.newaxis] / cost_unit, -np.inf, limit / cost_unit),
-        ],
-        options={"mip_rel_gap": 0.0},
-    )
+    with _quiet_stdout():
+        found = optimize.milp(
+            gain / gain_unit,
+            integrality=np.ones(len(pairs)),
+            bounds=optimize.Bounds(0, 1),
+            constraints=[
+                optimize.LinearConstraint(one_each, 1, 1),
+                optimize.LinearConstraint(cost[np.newaxis] / cost_unit, -np.inf, limit / cost_unit),
+            ],
+            options={"mip_rel_gap": 0.0},
+        )
     if found.x is None:
         return None
     return {part: form for (part, form), value in zip(pairs, np.round(found.x), strict=True) if value}
+
+
+@contextlib.contextmanager
+def _quiet_stdout() -> Generator[None]:
+    """Keeps what the solver's native code prints now and then, whatever its options, off stdout, where JSON goes."""
+    try:
+        kept = os.dup(_STDOUT)
+    except OSError:  # there is none
+        yield
+        return
+    sys.stdout.flush()
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), _STDOUT)
+        yield
+    finally:
+        os.dup2(kept, _STDOUT)
+        os.close(kept)
 
 
 def _solver() -> Any:

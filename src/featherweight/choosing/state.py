@@ -144,6 +144,10 @@ class State:
         }
         write_atomically(self.folder / _RESULTS, [(json.dumps(content, indent=1) + "\n").encode()])
 
+    def uniform(self, form: str) -> dict[str, str]:
+        """Returns the choice of one form for all parts; those that can't take it have the smallest that they can."""
+        return {part: form if form in costs else min(costs, key=costs.__getitem__) for part, costs in self.size.items()}
+
     def solved(self, noise: float) -> dict[str, str] | None:
         """Returns the smallest choice whose noise adds up to no more."""
         return chosen_forms(self.size, self.noise, noise)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from featherweight.cli.choose import Engine, EngineOption, Jobs
 from featherweight.cli.harness import (
     InputShape,
     check_outputs,
@@ -64,6 +65,8 @@ def curve(
     ] = None,
     input_shape: InputShape = None,
     seed: Annotated[int, typer.Option(help="Decides the training.")] = 0,
+    jobs: Jobs = 1,
+    engine: EngineOption = Engine.processes,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON only.")] = False,
 ) -> None:
     """Measure what sparsity costs, and where the cliff is.
@@ -77,6 +80,7 @@ def curve(
         raise typer.BadParameter("--retrain and --train belong together.", param_hint="--retrain")
     if retrain:
         refuse_idle(context, "with --retrain, which prunes by magnitude while it trains", "method", "calibration")
+        refuse_idle(context, "with --retrain, which takes all processors by itself", "jobs", "engine")
     else:
         refuse_idle(context, "without --retrain", "learning_rate", "seed")
     if method == "magnitude":
@@ -102,6 +106,8 @@ def curve(
         max_drop=max_drop,
         folder=resume,
         seed=seed,
+        jobs=jobs,
+        engine=engine.value,
     )
     if report is not None:
         result.save(report)

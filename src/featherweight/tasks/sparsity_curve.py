@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from featherweight.analysis.evaluation import Evaluation, evaluate, paired_difference
-from featherweight.arguments import as_given, checked, count, exactly, flag, number, path, several, shapes, stream, text
+from featherweight.arguments import (
+    as_given,
+    checked,
+    choice,
+    count,
+    exactly,
+    flag,
+    number,
+    path,
+    several,
+    shapes,
+    stream,
+    text,
+)
 from featherweight.errors import RecipeError, listed
 from featherweight.graph import Model
 from featherweight.lower.keras import is_keras_model
 from featherweight.report.curve import Curve, CurvePoint
 from featherweight.runtime.progress import track
 from featherweight.runtime.sizes import sizes_bytes
+from featherweight.runtime.workers import ENGINES, MOST_JOBS, mapped
 from featherweight.sparsity.patterns import check_sparsity, parse
 from featherweight.tasks.load import load
 from featherweight.tasks.prune import prune
@@ -37,6 +52,8 @@ _SETTINGS = "curve.json"
     max_drop=number(0),
     folder=path,
     seed=count(0),
+    jobs=count(1, MOST_JOBS),
+    engine=choice(*ENGINES),
     input_shapes=shapes,
     progress=flag,
 )
@@ -55,6 +72,8 @@ def sparsity_curve(
     max_drop: float = 0.01,
     folder: str | Path | None = None,
     seed: int = 0,
+    jobs: int = 1,
+    engine: str = "processes",
     input_shapes: Any = None,
     progress: bool = True,
 ) -> Curve:
@@ -74,12 +93,15 @@ def sparsity_curve(
         max_drop: how far the metric may fall below the dense model's before the knee.
         folder: where finished points are kept; the same call goes on from there.
         seed: decides the training.
+        jobs: processes that prune and evaluate side by side; the curve is the same on any number. Training, which
+            takes all processors by itself, is not shared.
+        engine: ``processes``, or ``ray`` for the workers of a Ray cluster.
         input_shapes: as in `load`.
         progress: show progress on a terminal.
 
     Raises:
-        RecipeError: for an option that is not understood, a source that can't be retrained, or a folder of other
-            settings.
+        RecipeError: for an option that is not understood, a source that can't be retrained, jobs beside training, or a
+            folder of other settings.
     """
     names = [patterns] if isinstance(patterns, str) else list(patterns)
     for name in names:
@@ -89,31 +111,46 @@ def sparsity_curve(
         raise RecipeError(
             "sparsity_curve: only a live Keras model can be retrained. Load it with Keras, or leave train out."
         )
+    if train is not None and (jobs > 1 or engine != ENGINES[0]):
+        raise RecipeError("sparsity_curve: training takes all processors by itself. Leave jobs and engine out.")
     graph = load(source, input_shapes=input_shapes)
     samples = None if calibration is None else list(calibration)
     dense = evaluate(graph, data, metric, progress=False)
     how = method if train is None else f"retrained for {epochs} epochs"
     kept = _Kept.of(folder, {"metric": metric, "method": how, "seed": seed, "learning_rate": learning_rate})
     raw, compressed = sizes_bytes(graph)
+    missing = [each for each in wanted if kept.find(*each) is None]
+    if train is None:
+        prune_to = partial(_pruned, graph, method=method, calibration=samples)
+    else:
+        prune_to = partial(
+            _retrained, source, train, input_shapes, epochs=epochs, learning_rate=learning_rate, seed=seed
+        )
+    made = mapped(partial(_point, prune_to, data, dense), missing, jobs=jobs, engine=engine)
+    for point, pruned in track(made, "Pruning", total=len(missing), enabled=progress):
+        kept.add(point, pruned)
     points = [CurvePoint("", 0.0, 0.0, dense.value, 0.0, 0.0, raw, compressed or 0)]
-    for pattern, sparsity in track(wanted, "Pruning", total=len(wanted), enabled=progress):
-        point = kept.find(pattern, sparsity)
-        if point is None:
-            if train is None:
-                pruned = prune(
-                    graph, sparsity, pattern=pattern, method=method, calibration=samples, progress=False
-                ).model
-            else:
-                from featherweight.training.keras_models.retraining import retrained
-
-                pruned = load(
-                    retrained(source, sparsity, pattern, train, epochs=epochs, learning_rate=learning_rate, seed=seed),
-                    input_shapes=input_shapes,
-                )
-            point = _measured(pruned, pattern, sparsity, data, dense)
-            kept.add(point, pruned)
-        points.append(point)
+    points += [point for each in wanted if (point := kept.find(*each)) is not None]
     return Curve(metric, how, max_drop, tuple(points))
+
+
+def _pruned(graph: Model, pattern: str, sparsity: float, *, method: str, calibration: list[Any] | None) -> Model:
+    return prune(graph, sparsity, pattern=pattern, method=method, calibration=calibration, progress=False).model
+
+
+def _retrained(
+    source: Any, train: tuple[Any, Any], input_shapes: Any, pattern: str, sparsity: float, **options: Any
+) -> Model:
+    from featherweight.training.keras_models.retraining import retrained
+
+    return load(retrained(source, sparsity, pattern, train, **options), input_shapes=input_shapes)
+
+
+def _point(
+    prune_to: Callable[[str, float], Model], data: Any, dense: Evaluation, wanted: tuple[str, float]
+) -> tuple[CurvePoint, Model]:
+    pruned = prune_to(*wanted)
+    return _measured(pruned, *wanted, data, dense), pruned
 
 
 def _measured(pruned: Model, pattern: str, sparsity: float, data: Any, dense: Evaluation) -> CurvePoint:
@@ -170,10 +207,10 @@ class _Kept:
         return None if found is None else CurvePoint(**found)
 
     def add(self, point: CurvePoint, model: Model) -> None:
+        self.points[f"{point.pattern} {point.sparsity:g}"] = asdict(point)
         if self.folder is None:
             return
         name = f"{point.pattern} {point.sparsity:g}"
         save(model, self.folder / f"{name.replace(' ', '_').replace(':', 'of')}.tflite")
-        self.points[name] = asdict(point)
         content = {"settings": dict(self.settings), "points": self.points}
         write_atomically(self.folder / _SETTINGS, [json.dumps(content, indent=1).encode()])
