@@ -10,7 +10,9 @@ import typer
 
 from featherweight.cli.harness import (
     InputShape,
+    ReportFile,
     check_outputs,
+    check_report,
     command,
     open_data,
     open_lowered,
@@ -97,8 +99,8 @@ def asked(context: typer.Context) -> dict[str, Any]:
     given = dict(context.params)
     if given["data"] is None:
         refuse_idle(context, "without --data", "metric", "samples", "max_drop", "confidence")
-    if "output" in given:
-        check_outputs(given["output"], given["plan_out"], sources=[given["model"]])
+    check_report(given["report"])
+    check_outputs(given.get("output"), given.get("plan_out"), given["report"], sources=[given["model"]])
     lowered = open_lowered(given["model"], given["input_shape"], given["calibration"], unroll=True)
     data = given["data"]
     found: dict[str, Any] = {
@@ -129,6 +131,7 @@ def sensitivity(
     resume: Folder = None,
     jobs: Jobs = 1,
     engine: EngineOption = Engine.processes,
+    report: ReportFile = None,
     input_shape: InputShape = None,
     as_json: AsJson = False,
 ) -> None:
@@ -139,6 +142,11 @@ def sensitivity(
     from featherweight.tasks.choose import sensitivity as measure
 
     scores = measure(**asked(context))
+    if report is not None:
+        from featherweight.report.found_pages import scores_page
+        from featherweight.report.saving import save_page
+
+        save_page(scores_page(scores, model.name), report)
     if as_json:
         print_json(scores.to_json())
     else:
@@ -174,6 +182,7 @@ def search(
     samples: Limit = None,
     resume: Folder = None,
     plan_out: PlanOut = None,
+    report: ReportFile = None,
     jobs: Jobs = 1,
     engine: EngineOption = Engine.processes,
     input_shape: InputShape = None,
@@ -188,6 +197,11 @@ def search(
 
     found = find(**asked(context))
     _written(found, output, plan_out)
+    if report is not None:
+        from featherweight.report.found_pages import search_page
+        from featherweight.report.saving import save_page
+
+        save_page(search_page(found, model.name), report)
     if as_json:
         print_json(found.to_json())
     else:
@@ -229,6 +243,7 @@ def optimize(
     epochs: Annotated[int, typer.Option(min=1, help="Of that training.")] = 3,
     resume: Folder = None,
     plan_out: PlanOut = None,
+    report: ReportFile = None,
     jobs: Jobs = 1,
     engine: EngineOption = Engine.processes,
     input_shape: InputShape = None,
@@ -246,6 +261,11 @@ def optimize(
         raise typer.BadParameter("the most accurate file is the float one; choose bytes, latency or cycles.")
     found = run(**asked(context))
     _written(found, output, plan_out)
+    if report is not None:
+        from featherweight.report.found_pages import steps_page
+        from featherweight.report.saving import save_page
+
+        save_page(steps_page(found.steps, found.name, model.name), report)
     if as_json:
         print_json(found.to_json())
     else:

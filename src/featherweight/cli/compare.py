@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from featherweight.cli.harness import InputShape, command, open_data, open_model, print_json, print_table, say
+from featherweight.cli.harness import (
+    InputShape,
+    ReportFile,
+    check_outputs,
+    check_report,
+    command,
+    open_data,
+    open_model,
+    print_json,
+    print_table,
+    refuse_idle,
+    say,
+)
 
 if TYPE_CHECKING:
     from featherweight.analysis.comparison import TensorError
@@ -115,6 +127,7 @@ def _say_rest(count: int, rows: int) -> None:
     "featherweight compare shifts.tflite --data test.npz --profile integer_multiplier --profile power_of_two"
 )
 def compare(
+    context: typer.Context,
     first: Annotated[Path, typer.Argument(metavar="MODEL", help="The model to hold the other against: the float one.")],
     data: Data,
     other: Annotated[
@@ -130,6 +143,7 @@ def compare(
     samples: Samples = None,
     threads: Threads = None,
     rows: Rows = 40,
+    report: ReportFile = None,
     input_shape: InputShape = None,
     as_json: Json = False,
 ) -> None:
@@ -149,10 +163,19 @@ def compare(
 
     if other is None and not profile:
         raise typer.BadParameter("name a second model, or two profiles to run this one in.", param_hint="'OTHER'")
+    if profile:
+        refuse_idle(context, "with --profile, which compares two arithmetics and not a float model", "report")
+    check_report(report)
+    check_outputs(report, sources=[path for path in (first, other) if path])
     before = open_model(first, input_shape, data)
     after = before if other is None else open_model(other, None if _is_ready(other) else input_shape, data)
     dataset = open_data(data, before, preprocess=preprocess)
     found = run(before, after, dataset.samples, profiles=profile or None, limit=samples, threads=threads, progress=True)
+    if report is not None:
+        from featherweight.report.compared_page import compared_page
+        from featherweight.report.saving import save_page
+
+        save_page(compared_page(first.name, (other or first).name, found, before, after), report)
     if as_json:
         print_json({"tensors": found})
         return

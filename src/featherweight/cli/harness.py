@@ -234,6 +234,12 @@ def check_report(path: Path | None) -> None:
             raise typer.BadParameter(str(error), param_hint="--report") from None
 
 
+# An option of every command that has a page to show.
+ReportFile = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="R.html|R.json|R.txt", help="Write a report in the form of its suffix."),
+]
+
 # An option of every command that lowers.
 InputShape = Annotated[
     list[str] | None,

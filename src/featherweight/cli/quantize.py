@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +10,7 @@ import typer
 
 from featherweight.cli.harness import (
     InputShape,
+    ReportFile,
     check_outputs,
     check_report,
     command,
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from featherweight.encoded_files.store import Encoded
     from featherweight.graph import Model
     from featherweight.tasks.quantize import Quantized
-
-# Evidence for the report: enough to rank tensors, in little time.
-_REPORT_SAMPLES = 32
 
 Source = Annotated[Path, typer.Argument(metavar="MODEL", help="A .tflite, .keras or .h5 file.")]
 Output = Annotated[Path, typer.Option("-o", "--output", metavar="OUT.tflite", help="The file to write.")]
@@ -183,10 +180,7 @@ def quantize(
     ] = Storage.dense,
     plan_in: Annotated[Path | None, typer.Option(metavar="P.json", help="Carry out this plan.")] = None,
     plan_out: Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan.")] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(metavar="R.html|R.json|R.txt", help="Write a report in the form of its suffix."),
-    ] = None,
+    report: ReportFile = None,
     engine: Annotated[str | None, typer.Option(hidden=True, callback=retired("--engine"))] = None,
     seed: Annotated[int | None, typer.Option(hidden=True, callback=retired("--seed"))] = None,
 ) -> None:
@@ -239,20 +233,12 @@ def quantize(
     )
     summary = result.report
     if report is not None and calibration:
-        from featherweight.analysis import compare
-        from featherweight.operators.entries import with_main
+        from featherweight.report.evidence import with_evidence
         from featherweight.runtime.samples import by_signature
 
-        data = by_signature(open_calibration(calibration, graph, preprocess=preprocess), graph)
-        limit = min(samples or _REPORT_SAMPLES, _REPORT_SAMPLES)
-        errors = [
-            row
-            for index, part in data.items()
-            for row in compare(
-                with_main(graph, index), with_main(result.model, index), part, limit=limit, progress=True
-            )
-        ]
-        summary = replace(summary, errors=tuple(errors))
+        seen = by_signature(open_calibration(calibration, graph, preprocess=preprocess), graph)
+        before = result.float_model or graph
+        summary = with_evidence(summary, before, result.model, result.plan, seen, limit=samples)
     result.save(output)
     if plan_out is not None:
         result.plan.save(plan_out)

@@ -11,6 +11,7 @@ import typer
 
 from featherweight.cli.harness import (
     InputShape,
+    ReportFile,
     check_outputs,
     check_report,
     command,
@@ -79,10 +80,7 @@ def train(
         Path | None,
         typer.Option(metavar="DIR", help="Where the state is kept after each epoch; default: OUT.tflite.training"),
     ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(metavar="R.html|R.json|R.txt", help="Write a report in the form of its suffix."),
-    ] = None,
+    report: ReportFile = None,
     store: Annotated[
         Storage, typer.Option(help="decode: weights encoded where that is smaller, for runtimes that decode them.")
     ] = Storage.dense,

@@ -14,7 +14,8 @@ from featherweight import tflite
 from featherweight.analysis.evaluation import Evaluation, evaluate, paired_difference
 from featherweight.demo import dataset as datasets
 from featherweight.demo import training
-from featherweight.demo.table import page, render
+from featherweight.demo.page import page
+from featherweight.demo.table import render
 from featherweight.errors import DataError, FeatherweightError
 from featherweight.graph import Model
 from featherweight.report import environment
@@ -134,7 +135,7 @@ def run(
         environment=environment(),
     )
     tflite.write_atomically(folder / "report.txt", [f"{result}\n".encode()])
-    tflite.write_atomically(folder / "report.html", [page(result).encode()])
+    tflite.write_atomically(folder / "report.html", [page(result).html().encode()])
     content = json.dumps(result.to_json(), indent=2, ensure_ascii=False)
     tflite.write_atomically(folder / "report.json", [f"{content}\n".encode()])
     return result

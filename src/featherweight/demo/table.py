@@ -20,11 +20,6 @@ def render(result: DemoResult) -> str:
     return "\n".join(line.rstrip() for line in _printed(result).export_text(clear=False).splitlines())
 
 
-def page(result: DemoResult) -> str:
-    """Returns the table as one HTML page that needs nothing else."""
-    return _printed(result).export_html(inline_styles=True)
-
-
 def _printed(result: DemoResult) -> Console:
     """Returns a console that has recorded table and remarks."""
     from rich.console import Console
@@ -74,10 +69,15 @@ def _cells(row: Row, first: Row) -> tuple[str, ...]:
     )
 
 
-def _remarks(result: DemoResult) -> list[str]:
+def runtime_remark(result: DemoResult) -> str:
+    """Returns how the rows were measured."""
     runtime = result.environment.get("ai-edge-litert", "")
-    remark = (
+    return (
         f"Measured on LiteRT {runtime}, one thread, batch 1, {result.test_images} test images; ± is the standard "
         "error of the paired difference; latency is the median of interleaved rounds, and 0.50x is twice as fast."
     )
-    return textwrap.wrap(remark, WIDTH - 8) + [f"{row.name}: {note}" for row in result.rows for note in row.notes]
+
+
+def _remarks(result: DemoResult) -> list[str]:
+    remarks = textwrap.wrap(runtime_remark(result), WIDTH - 8)
+    return remarks + [f"{row.name}: {note}" for row in result.rows for note in row.notes]

@@ -1,14 +1,16 @@
-"""A sparsity curve as text, JSON, a picture, or one HTML page with both."""
+"""A sparsity curve as text, JSON, a picture, or the content of a page."""
 
 from __future__ import annotations
 
 import io
 import json
-from html import escape
 from typing import Any
 
 from featherweight.errors import FeatherweightError, RecipeError
+from featherweight.pages import Card, Column, Page, Point, Scatter, Table
+from featherweight.pages.formats import amount
 from featherweight.report.curve import Curve
+from featherweight.report.summary import environment
 
 _WIDTH = 110
 _SUFFIXES = (".txt", ".json", ".html", ".svg", ".png")
@@ -26,7 +28,7 @@ def rendered(curve: Curve, suffix: str) -> bytes:
     if suffix == ".json":
         return f"{json.dumps(curve.to_json(), indent=2)}\n".encode()
     if suffix == ".html":
-        return _page(curve).encode()
+        return page(curve).html().encode()
     if suffix in (".svg", ".png"):
         return picture(curve, suffix[1:])
     raise RecipeError(f"A curve can't be written as '{suffix}' (allowed: {', '.join(_SUFFIXES)}).")
@@ -56,11 +58,7 @@ def _printed(curve: Curve) -> Any:
         table.add_row(point.pattern or "dense", *cells, *sizes, "knee" if is_knee else "")
     console = Console(record=True, file=io.StringIO(), width=_WIDTH, legacy_windows=False)
     console.print(table)
-    console.print(
-        f"Knee: the largest sparsity up to which {curve.metric} falls by {curve.max_drop:g} at most. ± is the standard "
-        "error of the paired difference.",
-        highlight=False,
-    )
+    console.print(_knee_note(curve), highlight=False)
     return console
 
 
@@ -97,14 +95,65 @@ def picture(curve: Curve, form: str) -> bytes:
     return stream.getvalue()
 
 
-def _page(curve: Curve) -> str:
-    """Returns one page with the picture and the table, which needs nothing else."""
-    drawing = picture(curve, "svg").decode()
-    drawing = drawing[drawing.index("<svg") :]
-    table = _printed(curve).export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+def page(curve: Curve) -> Page:
+    """Returns the content of the page about a curve."""
+    dense = curve.points[0]
+    knees = {pattern: curve.knee(pattern) for pattern in curve.patterns}
+    cards = [
+        Card(
+            f"Knee of {pattern}",
+            f"{100 * knee.sparsity:g} % zeros",
+            detail=f"{curve.metric} {knee.value:.4f} of {dense.value:.4f}, {amount(knee.compressed_bytes)} deflated",
+        )
+        for pattern, knee in knees.items()
+    ]
+    points = tuple(
+        Point("", 100 * p.sparsity, p.value, p.delta_error, pattern, p is knees[pattern])
+        for pattern in curve.patterns
+        for p in curve.of(pattern)
+    )
+    picture = Scatter(
+        f"{curve.metric} over sparsity",
+        "zeros in each pruned kernel, %",
+        curve.metric,
+        points,
+        has_front=False,
+        is_joined=True,
+        note=_knee_note(curve),
+    )
+    columns = (
+        Column("pattern"),
+        Column("sparsity", "share"),
+        Column("of all weights", "share"),
+        Column(curve.metric, "fraction"),
+        Column("vs dense", "fraction"),
+        Column("± error", "fraction"),
+        Column("bytes", "bytes"),
+        Column("deflated", "bytes"),
+        Column("knee"),
+    )
+    rows = tuple(
+        (
+            p.pattern or "dense",
+            p.sparsity,
+            p.reached,
+            p.value,
+            p.delta if p.pattern else None,
+            p.delta_error if p.pattern else None,
+            p.file_bytes,
+            p.compressed_bytes,
+            "knee" if p.pattern and knees[p.pattern] is p else None,
+        )
+        for p in curve.points
+    )
     title = f"Sparsity against {curve.metric}"
+    return Page(
+        title, f"Method: {curve.method}.", tuple(cards), (picture, Table("All points", columns, rows)), environment()
+    )
+
+
+def _knee_note(curve: Curve) -> str:
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title></head>'
-        f'<body style="font-family: system-ui, sans-serif; max-width: 60rem; margin: 2rem auto">\n'
-        f"<h1>{escape(title)}</h1>\n{drawing}\n{table}\n</body></html>\n"
+        f"Knee: the largest sparsity up to which {curve.metric} falls by {curve.max_drop:g} at most. ± is the standard "
+        "error of the paired difference."
     )

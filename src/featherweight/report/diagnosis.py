@@ -140,7 +140,7 @@ class Diagnosis:
         """Writes it as one HTML file that needs nothing else."""
         from featherweight.report.diagnosis_rendering import page
 
-        write_atomically(path, [page(self).encode()])
+        write_atomically(path, [page(self).html().encode()])
 
     def save(self, path: str | Path) -> None:
         """Writes it in the form that the path's suffix says: .json, .txt or .html.

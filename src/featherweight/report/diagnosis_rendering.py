@@ -1,15 +1,14 @@
-"""A diagnosis as plain text, and as one HTML page."""
+"""A diagnosis as plain text, and as the content of a page."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Iterable
 
 from featherweight.diagnosis.cause import Cause
 from featherweight.errors import listed
+from featherweight.pages import Card, Column, Listing, Page, Section, Table
 from featherweight.report.diagnosis import Diagnosis, OwnErrorRow
-from featherweight.report.html import document, level_bar, list_section, table_section
 from featherweight.report.text import decibels, section, shortened, table
 
 _WIDTH = 118
@@ -86,41 +85,75 @@ def _output_cells(diagnosis: Diagnosis) -> list[tuple[str, ...]]:
     ]
 
 
-def page(diagnosis: Diagnosis) -> str:
-    """Returns a diagnosis as a whole HTML document."""
-    causes = [
-        (
-            escape(cause.name),
-            escape(cause.statement),
-            escape(_layers(cause)),
-            decibels(cause.alone_db),
-            level_bar(cause.alone_db),
-            decibels(cause.without_db),
-            escape(_repair(cause)),
-        )
-        for cause in diagnosis.causes
-    ]
-    rows = [(row, level_bar(row.level_db) if row.is_carried else "") for row in diagnosis.own_errors]
-    own = [(*map(escape, _own_cells(row)), bar) for row, bar in rows]
-    outputs = [tuple(map(escape, row)) for row in _output_cells(diagnosis)]
-    headers = ("cause", "what", "layers", "alone dB", "", "without dB", "repair")
-    return document(
+def page(diagnosis: Diagnosis) -> Page:
+    """Returns the content of the page about a diagnosis."""
+    return Page(
         f"Diagnosis of {diagnosis.what}",
-        [
-            f"<p>{escape(diagnosis.verdict)}</p>",
-            f'<p class="muted">{escape(_measured(diagnosis))}</p>',
-            table_section("Causes, worst first", headers, _wrapped(causes), (3, 5)),
-            table_section("Outputs", _OUTPUT_HEADERS, outputs, (1, 2, 3)),
-            table_section("Own errors, carried to the output, worst first", (*_OWN_HEADERS, ""), own, (2, 3, 4, 5)),
-            list_section("Notes", diagnosis.notes),
-            list_section("Environment", [f"{name} {version}" for name, version in diagnosis.environment.items()]),
-        ],
+        f"{diagnosis.verdict} {_measured(diagnosis)}",
+        tuple(_cards(diagnosis)),
+        tuple(_sections(diagnosis)),
+        diagnosis.environment,
     )
 
 
-def _wrapped(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Lets the long cells of causes break their lines."""
-    return [
-        tuple(f'<div class="wide">{cell}</div>' if i in (1, 2, 6) else cell for i, cell in enumerate(row))
-        for row in rows
-    ]
+def _cards(diagnosis: Diagnosis) -> Iterable[Card]:
+    worst = min(diagnosis.outputs, key=lambda each: each.level_db, default=None)
+    if worst is not None:
+        tone = "good" if diagnosis.is_healthy else "" if diagnosis.is_enough else "bad"
+        level = decibels(worst.sqnr_db)
+        detail = f"output '{worst.name}', {diagnosis.examples} examples"
+        yield Card("Worst output, signal to noise", f"{level} dB" if level[-1].isdigit() else level, "", detail, tone)
+    yield Card(
+        "Causes", str(len(diagnosis.causes)), detail=diagnosis.causes[0].name if diagnosis.causes else "none found"
+    )
+    yield Card("All own errors together", f"{decibels(diagnosis.own_db)} dB")
+    if diagnosis.simulated_db is not None:
+        yield Card("Rounding alone, simulated", f"{decibels(diagnosis.simulated_db)} dB")
+
+
+def _sections(diagnosis: Diagnosis) -> Iterable[Section]:
+    if diagnosis.causes:
+        columns = (
+            Column("cause"),
+            Column("what"),
+            Column("layers"),
+            Column("alone", "level", "The output's level if this cause alone were there."),
+            Column("without", "level", "The output's level if this cause were not there."),
+            Column("repair"),
+        )
+        rows = tuple(
+            (cause.name, cause.statement, _layers(cause), cause.alone_db, cause.without_db, _repair(cause))
+            for cause in diagnosis.causes
+        )
+        yield Table("Causes, worst first", columns, rows)
+    columns = (
+        Column("output", "name"),
+        Column("dB", "level"),
+        Column("by column", "level"),
+        Column("worst column", "level"),
+        Column("which", "number"),
+    )
+    rows = tuple(
+        (each.name, each.sqnr_db, None, None, None)
+        if each.worst_column is None
+        else (each.name, each.sqnr_db, each.level_db, each.worst_column[1], each.worst_column[0])
+        for each in diagnosis.outputs
+    )
+    if rows:
+        yield Table("Outputs", columns, rows)
+    if diagnosis.own_errors:
+        columns = (
+            Column("layer", "name"),
+            Column("operator"),
+            Column("dB", "level", "The output's level if this operator alone were quantized."),
+            Column("weights", "level"),
+            Column("activations", "level"),
+            Column("at its output", "level"),
+        )
+        rows = tuple(
+            (r.layer, r.op, r.level_db if r.is_carried else None, r.weights_db, r.activations_db, r.local_db)
+            for r in diagnosis.own_errors
+        )
+        yield Table("Own errors, carried to the output, worst first", columns, rows)
+    if diagnosis.notes:
+        yield Listing("Notes", diagnosis.notes)

@@ -19,13 +19,19 @@ from featherweight.analysis.inspection import constant_bytes, node_counts, op_na
 from featherweight.analysis.noise import OutputError
 from featherweight.errors import FeatherweightError
 from featherweight.graph import Model, producers
+from featherweight.graph.numerics import QuantParams
+from featherweight.pages import Distribution
 from featherweight.ptq.plan import Plan
+from featherweight.report.distributions import held_range
+from featherweight.report.weights import weight_rows
 from featherweight.runtime.benchmark import Latency
 from featherweight.runtime.sizes import sizes_bytes
 from featherweight.targets.target import Violation
 from featherweight.tflite import write_atomically
 
 SUFFIXES = (".json", ".txt", ".html")
+JSON_VERSION = 1
+"""The number in a report's JSON: it grows when a field changes its meaning or goes."""
 
 _VERSIONED = ("featherweight", "ai-edge-litert", "numpy", "ml_dtypes", "flatbuffers")
 
@@ -59,13 +65,27 @@ class FileSize:
 
 @dataclass(frozen=True)
 class QuantizedTensor:
-    """One tensor that holds integers (or float16) now; `op` writes it: empty for inputs and constants."""
+    """One tensor that holds integers (or float16) now.
+
+    Attributes:
+        op: what writes it; empty for inputs and constants.
+        quantization: its parameters in a few words.
+        scales: how many it has; 0 for float16, and for scales of blocks.
+        scale: the largest.
+        zero_point: None where channels have different ones.
+        low, high: the smallest and the largest number that its integers hold.
+    """
 
     name: str
     op: str
     shape: tuple[int, ...]
     dtype: str
     quantization: str
+    scales: int = 0
+    scale: float | None = None
+    zero_point: int | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +109,7 @@ class Report:
         outputs: the errors of the outputs, where calibration samples were at hand.
         errors: per-tensor errors, worst first, where they were measured.
         evaluations: task metrics by the name of what was evaluated, where they were measured.
+        histograms: of tensors that hold integers, beside their ranges, where values were counted.
         latency: where it was measured.
     """
 
@@ -108,6 +129,7 @@ class Report:
     outputs: tuple[OutputError, ...] = ()
     errors: tuple[TensorError, ...] = ()
     evaluations: Mapping[str, Evaluation] = field(default_factory=dict[str, Evaluation])
+    histograms: tuple[Distribution, ...] = ()
     latency: tuple[Latency, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
 
@@ -130,7 +152,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the report as plain lists, dicts, strings, numbers and None (also for infinite numbers)."""
-        return to_plain(self)
+        return {"version": JSON_VERSION, **to_plain(self), "weights": to_plain(weight_rows(self.after.model))}
 
     def text(self, path: str | Path) -> None:
         """Writes the report as plain text.
@@ -155,9 +177,9 @@ class Report:
         Raises:
             FeatherweightError: if the file can't be written; one that was there stays.
         """
-        from featherweight.report.html import render
+        from featherweight.report.quantized_page import page
 
-        write_atomically(path, [render(self).encode()])
+        write_atomically(path, [page(self).html().encode()])
 
     def save(self, path: str | Path) -> None:
         """Writes the report in the form that the path's suffix says: .json, .txt or .html.
@@ -218,7 +240,15 @@ def _quantized_tensors(model: Model) -> Iterable[QuantizedTensor]:
             text = quantization_text(tensor.quant)
             if text is not None:
                 op = op_name(written[tensor.name]) if tensor.name in written else ""
-                yield QuantizedTensor(tensor.name, op, tensor.shape, tensor.dtype, text)
+                yield QuantizedTensor(tensor.name, op, tensor.shape, tensor.dtype, text, *_held(tensor.quant))
+
+
+def _held(params: QuantParams | None) -> tuple[Any, ...]:
+    held = held_range(params)
+    if params is None or held is None:
+        return ()
+    zero_points = set(params.zero_point)
+    return len(params.scale), max(params.scale), zero_points.pop() if len(zero_points) == 1 else None, *held
 
 
 def to_plain(value: Any) -> Any:

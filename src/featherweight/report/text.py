@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Sequence
 
 from featherweight.analysis.noise import OutputError
 from featherweight.errors import listed
+from featherweight.pages.formats import decibels, percent, shortened
+from featherweight.pages.plain import aligned as table
 from featherweight.report.summary import NodeNote, Report
 
-_WIDEST_NAME = 60
 _MOST_ROWS = 40
 # Names of a group that are shown, and how much of each.
 _MOST_LISTED, _LISTED_NAME = 3, 32
@@ -38,57 +38,6 @@ def render(report: Report) -> str:
         _lines("Environment", [f"{name} {version}" for name, version in report.environment.items()]),
     ]
     return "\n\n".join(section for section in sections if section)
-
-
-def table(headers: Sequence[str], rows: Iterable[Sequence[object]], right: Iterable[int] = ()) -> str:
-    """Returns rows in aligned columns under their headers; columns in `right` are aligned to the right.
-
-    >>> print(table(("name", "bytes"), [("a", 5), ("bb", 10)], right=[1]))
-    name  bytes
-    a         5
-    bb       10
-    """
-    cells = [[str(cell) for cell in row] for row in (headers, *rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
-    right = set(right)
-
-    def aligned(row: Sequence[str]) -> str:
-        parts = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
-        return "  ".join(parts).rstrip()
-
-    return "\n".join(aligned(row) for row in cells)
-
-
-def shortened(name: str, width: int = _WIDEST_NAME) -> str:
-    """Returns a name cut in its middle where it is too long: the two ends tell tensors apart.
-
-    >>> shortened("block_1/conv/kernel", 11)
-    'block…ernel'
-    """
-    if len(name) <= width:
-        return name
-    front = (width - 1) // 2
-    return f"{name[:front]}…{name[len(name) - (width - 1 - front) :]}"
-
-
-def decibels(value: float | None) -> str:
-    """Returns a level for a table.
-
-    >>> decibels(31.416), decibels(math.inf), decibels(None)
-    ('31.4', 'exact', '-')
-    """
-    if value is None:
-        return "-"
-    if math.isinf(value):
-        return "exact" if value > 0 else "-inf"
-    return f"{value:.1f}"
-
-
-def percent(part: float, whole: float) -> str:
-    """Returns part / whole in per cent for a table; '-' where the whole is zero."""
-    if whole == 0 or not math.isfinite(part / whole):
-        return "-"
-    return f"{100 * part / whole:.0f} %"
 
 
 def section(title: str, body: str) -> str:

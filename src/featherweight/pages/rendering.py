@@ -1,0 +1,95 @@
+"""A page as one HTML document that loads nothing: a template, its style, and a script for sorting and searching."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from featherweight.pages import figures
+from featherweight.pages.content import Cell, Column, Page, Share, Shares
+from featherweight.pages.formats import WIDEST_NAME, percent, shortened
+from featherweight.pages.plain import shown
+
+# So many rows of a table, and histograms, are shown: a page of the largest network stays small enough to send around.
+MOST_ROWS, MOST_TILES, MOST_SHARES = 300, 48, 16
+_FOLDER = Path(__file__).parent / "template"
+_FULL_DB = 50.0
+_LEAST_SHOWN = 0.005
+
+
+def render(page: Page) -> str:
+    """Returns a page as a whole HTML document."""
+    anchors = _anchors([section.title for section in page.sections])
+    most = {"rows": MOST_ROWS, "tiles": MOST_TILES, "shares": MOST_SHARES, "places": figures.MOST_PLACES}
+    sections = list(zip(anchors, page.sections, strict=True))
+    return _template().render(page=page, sections=sections, most=most).strip() + "\n"
+
+
+@functools.cache
+def _template() -> Any:
+    import jinja2
+    from markupsafe import Markup
+
+    environment: Any = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+
+    def drawn(draw: Any) -> Any:
+        return lambda value: Markup(draw(value))
+
+    environment.filters.update(
+        scatter=drawn(figures.scatter),
+        network=drawn(figures.network),
+        distribution=drawn(figures.distribution),
+        shown=shown,
+        percent=percent,
+        shortened=shortened,
+        classes=_classes,
+        full_name=_full_name,
+        said=_said,
+        level_width=_level_width,
+        script=_script,
+    )
+    return environment.get_template("page.html")
+
+
+def _script(name: str) -> Any:
+    from markupsafe import Markup
+
+    return Markup((_FOLDER / name).read_text("utf-8").strip())
+
+
+def _anchors(titles: list[str]) -> list[str]:
+    found: list[str] = []
+    for index, title in enumerate(titles):
+        name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "section"
+        found.append(f"{name}-{index}" if name in found else name)
+    return found
+
+
+def _classes(column: Column) -> str:
+    return {"text": "", "name": "name"}.get(column.form, "number")
+
+
+def _said(row: Share, section: Shares) -> str:
+    parts = zip(section.legend, row.parts, strict=True)
+    return ", ".join(f"{name} {100 * part:.0f} %" for name, part in parts if part >= _LEAST_SHOWN)
+
+
+def _full_name(value: Cell, column: Column) -> str:
+    """Returns the name that a cell shows shortened; empty where it shows all of it."""
+    return value if column.form == "name" and isinstance(value, str) and len(value) > WIDEST_NAME else ""
+
+
+def _level_width(value: Cell) -> int | None:
+    """Returns the width of a level's bar in per cent; None where there is no level."""
+    if not isinstance(value, (int, float)) or math.isnan(value):
+        return None
+    return 100 if value == math.inf else round(100 * min(max(value, 0.0) / _FULL_DB, 1.0))

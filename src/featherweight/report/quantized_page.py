@@ -1,0 +1,293 @@
+"""The page about one quantized model: figures, where the error is, what stayed float, ranges and scales."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from featherweight.analysis.comparison import TensorError
+from featherweight.graph import Model, io_names, producers
+from featherweight.pages import (
+    Bars,
+    Card,
+    Column,
+    Distributions,
+    Listing,
+    Network,
+    Page,
+    Place,
+    Section,
+    Share,
+    Shares,
+    Table,
+)
+from featherweight.pages.formats import amount, decibels, percent
+from featherweight.report.summary import NodeNote, Report
+from featherweight.report.text import grouped, grouped_notes
+from featherweight.report.weights import WeightRow, weight_rows
+
+_GOOD_DB, _LOW_DB = 20.0, 10.0
+# Fewer zeros than this come about by rounding, not by pruning.
+_SPARSE = 0.05
+
+_LEVEL = "Σ signal² / Σ error² in dB: 20 dB is an error of a tenth, 40 dB of a hundredth."
+ERROR_COLUMNS = (
+    Column("layer", "name", "The user's name of the layer, as far as names tell."),
+    Column("tensor", "name"),
+    Column("kind"),
+    Column("operator"),
+    Column("stored as"),
+    Column("dB", "level", _LEVEL),
+    Column("own", "level", "If this tensor alone were rounded."),
+    Column("operator alone", "level", "If its operator alone were quantized, its weights included."),
+    Column("inherited", "level", "With just the error that comes to its operator."),
+    Column("worst channel", "level"),
+    Column("clipping", "share", "Part of the squared error that is made at values outside of the range."),
+    Column("largest", "number", "The largest error of one value."),
+)
+
+
+def page(report: Report) -> Page:
+    """Returns the content of the page about a quantized model."""
+    nodes = ", ".join(f"{count} {kind}" for kind, count in report.nodes.items())
+    weights = weight_rows(report.after.model)
+    return Page(
+        f"Recipe {report.recipe} for target {report.target}",
+        f"Arithmetic {report.profile}, inputs and outputs {report.io}. Operators: {nodes or 'none'}.",
+        tuple(_cards(report, weights)),
+        tuple(_sections(report, weights)),
+        report.environment,
+    )
+
+
+def _cards(report: Report, weights: Sequence[WeightRow]) -> Iterable[Card]:
+    before, after = report.before, report.after
+    for name, found in report.evaluations.items():
+        error = f" ± {found.standard_error:.2g}" if math.isfinite(found.standard_error) else ""
+        yield Card(f"{found.metric}, {name}", f"{found.value:.4f}{error}", detail=f"{found.count:,} examples")
+    if report.outputs:
+        worst = min(report.outputs, key=lambda each: each.lower_db)
+        tone = "bad" if worst.is_noisy else "good" if worst.lower_db >= _GOOD_DB else ""
+        which = "the worst of the outputs, " if len(report.outputs) > 1 else ""
+        level = decibels(worst.sqnr_db)
+        value = f"{level} dB" if level[-1].isdigit() else level
+        yield Card("Output, signal to noise", value, "", f"{which}{worst.examples} examples", tone)
+    size = percent(after.file_bytes, before.file_bytes)
+    yield Card("File", amount(after.file_bytes), amount(before.file_bytes), f"{size} of it")
+    packed = percent(after.compressed_bytes, before.compressed_bytes)
+    yield Card(
+        "Compressed", amount(after.compressed_bytes), amount(before.compressed_bytes), f"{packed} of it, deflated"
+    )
+    if len(report.latency) > 1:
+        first, last = report.latency[0], report.latency[-1]
+        said = f"{last.ratio:.2f} × the time, {last.threads} thread{'s' if last.threads > 1 else ''}, this machine"
+        yield Card("Latency", f"{last.median_ms:.3g} ms", f"{first.median_ms:.3g} ms", said)
+    total = sum(report.nodes.values())
+    integer = report.nodes.get("integer", 0)
+    kept = len(report.kept_float)
+    yield Card(
+        "Operators in integers",
+        f"{integer} of {total}",
+        detail=f"{kept} stay float" if kept else "none stays float by a decision",
+    )
+    sparsity = _sparsity(weights)
+    if sparsity >= _SPARSE:
+        yield Card("Zeros among the weights", f"{100 * sparsity:.1f} %")
+    count = len(report.violations)
+    said = "operators or tensors that it does not run" if count else "all of it runs there"
+    yield Card(f"Violations of {report.target}", str(count), detail=said, tone="bad" if count else "good")
+
+
+def _sparsity(weights: Sequence[WeightRow]) -> float:
+    elements = sum(math.prod(row.shape) for row in weights)
+    return sum(row.sparsity * math.prod(row.shape) for row in weights) / elements if elements else 0.0
+
+
+def _sections(report: Report, weights: Sequence[WeightRow]) -> Iterable[Section]:
+    yield from _outcome(report)
+    yield from error_sections(report.errors, network_order(report.before.model))
+    yield from _decisions(report)
+    if report.histograms:
+        yield Distributions(
+            "Values and ranges",
+            report.histograms,
+            "How often values occurred (heights are square roots of the counts), and between the dashed lines the "
+            "range that the integers hold; what lies outside is clipped. Most clipped first.",
+        )
+    if _sparsity(weights) >= _SPARSE:
+        rows = tuple((row.layer, row.sparsity, f"{row.op}, {row.stored_bytes:,} bytes") for row in weights)
+        yield Bars("Zeros per layer", rows, "The fraction of zeros among the weights of each layer, in network order.")
+    if report.errors:
+        rows = tuple(_error_row(row) for row in report.errors)
+        yield Table("Errors, worst first", ERROR_COLUMNS, rows)
+    yield from _tensors(report)
+    yield _sizes(report)
+
+
+def _outcome(report: Report) -> Iterable[Section]:
+    if report.outputs:
+        columns = (
+            Column("output", "name"),
+            Column("examples", "number"),
+            Column("dB", "level", _LEVEL),
+            Column("median", "level", "The median of the same for each example alone."),
+            Column("worst column", "level"),
+            Column("which", "number"),
+            Column("of columns", "number"),
+        )
+        rows = tuple(
+            (
+                each.name,
+                each.examples,
+                each.sqnr_db,
+                each.median_db,
+                None if each.worst_column is None else each.columns_db[each.worst_column],
+                each.worst_column,
+                len(each.columns_db) or None,
+            )
+            for each in report.outputs
+        )
+        yield Table("Outputs against the float model's", columns, rows)
+    if report.evaluations:
+        columns = (
+            Column("model"),
+            Column("metric"),
+            Column("value", "number"),
+            Column("± error", "number"),
+            Column("examples", "number"),
+        )
+        rows = tuple(
+            (name, e.metric, e.value, e.standard_error if math.isfinite(e.standard_error) else None, e.count)
+            for name, e in report.evaluations.items()
+        )
+        yield Table("Task", columns, rows)
+
+
+def _decisions(report: Report) -> Iterable[Section]:
+    yield from _notes_table("Kept float", report.kept_float)
+    yield from _notes_table("Left out", report.dropped)
+    if report.notes:
+        yield Listing("Notes", tuple(grouped_notes(report.notes)))
+    if report.violations:
+        columns = (Column("operator"), Column("name", "name"), Column("constraint"), Column("what"))
+        rows = tuple((v.op, v.node, v.constraint, v.message) for v in report.violations)
+        yield Table(f"Violations of target {report.target}", columns, rows)
+
+
+def _notes_table(title: str, notes: Sequence[NodeNote]) -> Iterable[Section]:
+    if notes:
+        columns = (Column("count", "number"), Column("operator"), Column("names"), Column("reason"))
+        yield Table(title, columns, tuple(grouped(notes)), "Grouped by reason.")
+
+
+def network_order(model: Model) -> dict[str, int]:
+    """Returns tensor, or output's public name → position in the network."""
+    graph = model.main
+    order = {name: index for index, name in enumerate(producers(graph))}
+    return order | {public: order.get(tensor, len(order)) for public, tensor in io_names(model)[1].items()}
+
+
+def error_sections(errors: Sequence[TensorError], order: Mapping[str, int]) -> Iterable[Section]:
+    """Yields the pictures of errors: along the network, and which are worst, by what they come from.
+
+    Args:
+        errors: worst first.
+        order: tensor → position in the network.
+    """
+    computed = [row for row in errors if row.kind != "weight"]
+    if len(computed) < 2:
+        return
+    placed = sorted(computed, key=lambda row: order.get(row.name, len(order)))
+    yield Network(
+        "Error along the network",
+        tuple(Place(_called(row), row.sqnr_db, row.operator_sqnr_db) for row in placed),
+        "Signal to noise of each computed tensor, in the order of the network: where bars fall, error is made; where "
+        "they stay low, it is handed on.",
+    )
+    rows = [
+        Share(_called(row), f"{decibels(row.sqnr_db)} dB", parts)
+        for row in computed
+        if (parts := _parts(row)) is not None
+    ]
+    if rows:
+        yield Shares(
+            "Where errors come from, worst first",
+            ("own rounding", "own clipping", "inherited"),
+            tuple(rows),
+            "Own: what the operator makes of exact inputs, its weights included. Inherited: what came to it.",
+        )
+
+
+def _parts(row: TensorError) -> tuple[float, float, float] | None:
+    """Returns the parts of rounding, clipping and inheritance in a tensor's error, which add up to 1."""
+    if not math.isfinite(row.sqnr_db) or row.operator_sqnr_db is None or row.inherited_sqnr_db is None:
+        return None
+    own, inherited = (10 ** (-level / 10) for level in (row.operator_sqnr_db, row.inherited_sqnr_db))
+    if not 0 < own + inherited < math.inf:
+        return None
+    own, inherited = own / (own + inherited), inherited / (own + inherited)
+    clipping = min(row.clipping_mse / row.mse, own) if row.mse > 0 else 0.0
+    return own - clipping, clipping, inherited
+
+
+def _called(row: TensorError) -> str:
+    return row.name if row.kind == "output" or not row.layer else row.layer
+
+
+def _error_row(row: TensorError) -> tuple[str | float | None, ...]:
+    levels = (row.sqnr_db, row.own_sqnr_db, row.operator_sqnr_db, row.inherited_sqnr_db, row.worst_channel_db)
+    clipping = row.clipping_mse / row.mse if row.mse > 0 and math.isfinite(row.mse) else None
+    return (row.layer, row.name, row.kind, row.op, row.dtype, *levels, clipping, row.max_abs_error)
+
+
+def error_table(errors: Sequence[TensorError]) -> Table:
+    """Returns all errors as a table, in their order."""
+    return Table("Errors, worst first", ERROR_COLUMNS, tuple(map(_error_row, errors)))
+
+
+def _tensors(report: Report) -> Iterable[Section]:
+    if not report.tensors:
+        return
+    columns = (
+        Column("tensor", "name"),
+        Column("written by"),
+        Column("stored as"),
+        Column("shape"),
+        Column("scales", "number", "How many: one for the tensor, or one for each channel."),
+        Column("scale", "number", "The largest, where there are several."),
+        Column("zero point", "number"),
+        Column("from", "number", "The smallest number that the integers hold."),
+        Column("to", "number", "The largest."),
+    )
+    rows = tuple(
+        (
+            t.name,
+            t.op or "constant",
+            t.dtype,
+            "×".join(map(str, t.shape)) or "scalar",
+            t.scales,
+            t.scale,
+            t.zero_point,
+            t.low,
+            t.high,
+        )
+        for t in sorted(report.tensors, key=lambda t: not t.op)
+    )
+    yield Table(
+        "Ranges and scales", columns, rows, "Every tensor that holds integers: computed ones first, then constants."
+    )
+
+
+def _sizes(report: Report) -> Table:
+    before, after = report.before, report.after
+    pairs = [
+        ("file", before.file_bytes, after.file_bytes),
+        ("compressed (deflate)", before.compressed_bytes, after.compressed_bytes),
+    ]
+    pairs += [
+        (f"{dtype} constants", before.constant_bytes.get(dtype, 0), after.constant_bytes.get(dtype, 0))
+        for dtype in dict.fromkeys([*before.constant_bytes, *after.constant_bytes])
+    ]
+    columns = (Column("what"), Column("before", "bytes"), Column("after", "bytes"), Column("left", "share"))
+    rows = tuple((name, old, new, new / old if old else None) for name, old, new in pairs)
+    return Table("Sizes in bytes", columns, rows)
