@@ -277,6 +277,10 @@ def test_inspect(folder):
 def test_compare(folder):
     ok("quantize", "model.tflite", "-o", "q.tflite", "--calibration", "data.npz")
     text = ok("compare", "model.tflite", "q.tflite", "--data", "data.npz")
+    ok("compare", "model.tflite", "q.tflite", "--data", "data.npz", "--report", "c.html")
+    assert "<h1>q.tflite against model.tflite</h1>" in Path("c.html").read_text()
+    both = ("--profile", "xnnpack", "--profile", "xnnpack", "--report", "c.html")
+    assert "with --profile" in usage(call("compare", "q.tflite", "--data", "data.npz", *both))
     assert "q.tflite against model.tflite, worst first" in text
     assert "SQNR dB" in text
     rows = json.loads(ok("compare", "model.tflite", "q.tflite", "--data", "data.npz", "--json", "--samples", "8"))[

@@ -5,16 +5,19 @@ from __future__ import annotations
 import functools
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from featherweight.pages import figures
-from featherweight.pages.content import Cell, Column, Page, Share, Shares
+from featherweight.pages.content import Cell, Column, Page, Share, Shares, Table
 from featherweight.pages.formats import WIDEST_NAME, percent, shortened
 from featherweight.pages.plain import shown
 
 # So many rows of a table, and histograms, are shown: a page of the largest network stays small enough to send around.
-MOST_ROWS, MOST_TILES, MOST_SHARES = 300, 48, 16
+MOST_ROWS, MOST_TILES, MOST_SHARES, MOST_TABLE_BYTES = 300, 48, 16, 160_000
+# Fewer rows than this are always shown; and what the markup of a cell takes, about.
+_LONG, _MARKUP_BYTES = 40, 26
 _FOLDER = Path(__file__).parent / "template"
 _FULL_DB = 50.0
 _LEAST_SHOWN = 0.005
@@ -23,9 +26,29 @@ _LEAST_SHOWN = 0.005
 def render(page: Page) -> str:
     """Returns a page as a whole HTML document."""
     anchors = _anchors([section.title for section in page.sections])
+    counts = row_counts([section for section in page.sections if isinstance(section, Table)])
     most = {"rows": MOST_ROWS, "tiles": MOST_TILES, "shares": MOST_SHARES, "places": figures.MOST_PLACES}
     sections = list(zip(anchors, page.sections, strict=True))
-    return _template().render(page=page, sections=sections, most=most).strip() + "\n"
+    return _template().render(page=page, sections=sections, most=most, counts=counts).strip() + "\n"
+
+
+def row_counts(tables: Sequence[Table]) -> dict[str, int]:
+    """Returns the title of each table → how many of its rows are shown: as many as there is room for."""
+    long = [table for table in tables if len(table.rows) > _LONG]
+    found: dict[str, int] = {}
+    for table in tables:
+        room, count = MOST_TABLE_BYTES / max(len(long), 1), 0
+        for row in table.rows[:MOST_ROWS]:
+            room -= sum(_MARKUP_BYTES + _size(cell, column) for cell, column in zip(row, table.columns, strict=True))
+            if room < 0 and count >= _LONG:
+                break
+            count += 1
+        found[table.title] = count
+    return found
+
+
+def _size(cell: Cell, column: Column) -> int:
+    return len(shown(cell, column).encode()) + len(_full_name(cell, column).encode())
 
 
 @functools.cache
@@ -75,7 +98,7 @@ def _anchors(titles: list[str]) -> list[str]:
 
 
 def _classes(column: Column) -> str:
-    return {"text": "", "name": "name"}.get(column.form, "number")
+    return {"text": "", "name": "w"}.get(column.form, "n")
 
 
 def _said(row: Share, section: Shares) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from featherweight.choosing.scores import IMPOSSIBLE, Scores
 from featherweight.choosing.searching import Found, Tried
+from featherweight.errors import listed
 from featherweight.pages import Card, Column, Page, Point, Scatter, Section, Table
 from featherweight.pages.formats import amount, percent
 from featherweight.report.choices import StepLike
@@ -62,7 +63,7 @@ def search_page(found: Found, name: str) -> Page:
         _files("Files on the front", found.front),
         scores_table(found.scores),
     )
-    said = "It keeps the budget." if found.best.fits else f"It misses the budget: {', '.join(found.best.misses)}."
+    said = "It keeps the budget." if found.best.fits else f"It misses the budget: {listed(found.best.misses)}."
     cards = tuple(_cards(found.best, found.scores.float_bytes))
     return Page(
         f"Search over {name}",
@@ -134,6 +135,12 @@ def _cards(best: Tried, float_bytes: int = 0) -> Iterable[Card]:
         yield Card("Drop", f"{best.drop:.4f} ± {best.drop_error or 0:.4f}", detail="below the float model's metric")
     if best.latency is not None:
         yield Card("Latency", f"{best.latency:.2f} ×", detail="of the float model's, this machine")
+    if best.npu is not None:
+        yield Card("Flash, as Vela estimates", amount(best.npu.flash_bytes))
+        yield Card("SRAM, as Vela estimates", amount(best.npu.sram_bytes))
     yield Card(
-        "Budget", "kept" if best.fits else "missed", detail=", ".join(best.misses), tone="good" if best.fits else "bad"
+        "Budget",
+        "kept" if best.fits else "missed",
+        detail=listed(best.misses) if best.misses else "",
+        tone="good" if best.fits else "bad",
     )

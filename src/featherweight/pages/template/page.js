@@ -50,7 +50,7 @@
       button.textContent = head.textContent;
       if (!head.textContent.trim()) return;
       head.replaceChildren(button);
-      const isNumber = head.classList.contains("number");
+      const isNumber = head.classList.contains("n");
       button.addEventListener("click", () => {
         const isAscending = head.getAttribute("aria-sort") === "ascending";
         heads.forEach((other) => other.removeAttribute("aria-sort"));
