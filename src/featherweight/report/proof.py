@@ -6,12 +6,11 @@ import json
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from featherweight.pages import Card, Column, Listing, Page, Table
 from featherweight.proof.rows import FAILED, Mismatch, RuntimeRow
-from featherweight.report.html import document, list_section, table_section
 from featherweight.report.summary import check_suffix, environment, to_plain
 from featherweight.report.text import section, shortened, table
 from featherweight.tflite import write_atomically
@@ -96,7 +95,7 @@ class ProofSheet:
         if suffix == ".json":
             content = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         else:
-            content = page(self) if suffix == ".html" else f"{self}\n"
+            content = page(self).html() if suffix == ".html" else f"{self}\n"
         write_atomically(path, [content.encode()])
 
 
@@ -115,21 +114,31 @@ def text(sheet: ProofSheet) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def page(sheet: ProofSheet) -> str:
-    """Returns a proof sheet as a whole HTML document."""
-    said = [f"{row.what}: {row.said}" for row in sheet.rows if row.said]
-    rows = [tuple(map(escape, _cells(row))) for row in sheet.rows]
-    return document(
+def page(sheet: ProofSheet) -> Page:
+    """Returns the content of the page about a proof sheet."""
+    ran = [row for row in sheet.rows if row.status == "equal" and row.is_claimed and row.runtime != "ours"]
+    cards = (
+        Card(
+            "Verdict",
+            "proven" if sheet.is_proven else "equal" if sheet.is_equal else "not equal",
+            tone="good" if sheet.is_proven else "" if sheet.is_equal else "bad",
+        ),
+        Card("Runtimes with the same integers", str(len(ran)), detail=f"of {len(sheet.rows)} that were looked for"),
+        Card("Vectors", f"{sheet.vectors:,}", detail=f"SHA-256 {sheet.vectors_sha256}"),
+        Card("File", f"{sheet.file_bytes:,} bytes", detail=f"SHA-256 {sheet.file_sha256}"),
+    )
+    columns = tuple(Column(name) for name in _HEADERS)
+    said = tuple(f"{row.what}: {row.said}" for row in sheet.rows if row.said)
+    listings = (("What they said", said), ("Where they differ", tuple(_places(sheet))), ("Notes", sheet.notes))
+    return Page(
         f"Proof of {sheet.file} for target {sheet.target}",
-        [
-            f"<p>{escape(sheet.verdict)}</p>",
-            *(f'<p class="muted">{escape(line)}</p>' for line in _hashes(sheet)),
-            table_section("Runtimes", _HEADERS, rows, (3, 4, 5)),
-            list_section("What they said", said),
-            list_section("Where they differ", _places(sheet)),
-            list_section("Notes", sheet.notes),
-            list_section("Environment", [f"{name} {version}" for name, version in sheet.environment.items()]),
-        ],
+        sheet.verdict,
+        cards,
+        (
+            Table("Runtimes", columns, tuple(map(_cells, sheet.rows))),
+            *(Listing(title, tuple(lines)) for title, lines in listings if lines),
+        ),
+        sheet.environment,
     )
 
 
