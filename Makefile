@@ -24,7 +24,7 @@ export CUDA_VISIBLE_DEVICES ?= -1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 run_in = PATH="$(CURDIR)/$(1)/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/$(1)"
 
-.PHONY: help setup setup-all setup-tfmot setup-architectures demo dist docs test test-all fuzz lint format bench conformance devices clean
+.PHONY: help setup setup-all setup-tfmot setup-architectures demo dist docs notebooks test test-all fuzz lint format bench conformance devices clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,14 @@ lint: $(READY)  ## ruff, pyright and the layers contract
 
 docs: $(READY)  ## build the documentation site into build/docs; warnings are errors
 	$(call run_in,.venv) python -m sphinx -q -W --keep-going -b html docs build/docs
+
+notebooks: $(READY)  ## make a notebook of every example, in build/notebooks
+	@$(call pip_install,.venv) jupytext
+	@mkdir -p build/notebooks
+	for example in examples/*.py; do \
+		name=$$(basename $$example .py); \
+		$(call run_in,.venv) jupytext --quiet --to ipynb -o build/notebooks/$$name.ipynb $$example; \
+	done
 
 dist: $(READY)  ## build wheel and sdist into dist/, check them, and try them in clean environments
 	rm -rf dist

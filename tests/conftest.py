@@ -48,7 +48,7 @@ settings.load_profile("featherweight")
 collect_ignore = ["tflite/fuzzing.py"]  # no test: it imports the fuzzer, which `make fuzz` installs
 
 # Folders whose files take longest, for they train and start processes: the many quick ones fill the end of a run.
-SLOW = {"training", "e2e", "demo", "lower"}
+SLOW = {"training", "e2e", "demo", "examples", "lower"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
