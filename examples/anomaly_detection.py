@@ -1,8 +1,8 @@
 # # Anomaly detection: a score that is an error itself
 #
 # MLPerf Tiny's autoencoder learns what a machine sounds like, and its reconstruction error is the score. Rounding adds
-# an error of its own to every score; what counts is whether broken machines still score higher. The sounds are made here:
-# harmonics whose amplitudes change when the machine breaks.
+# an error of its own to every score; what counts is whether broken machines still score higher. The sounds are made
+# here: harmonics whose amplitudes change when the machine breaks.
 
 # +
 from __future__ import annotations

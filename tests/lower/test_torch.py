@@ -300,6 +300,14 @@ def test_an_array_of_examples_or_of_batches_is_calibrated_on(shape: tuple[int, .
     assert [output.examples for output in quantized.report.outputs] == [6]
 
 
+@pytest.mark.parametrize("of", [np.asarray, torch.from_numpy, list, iter], ids=["array", "tensor", "list", "iterator"])
+def test_loading_takes_an_array_of_examples_with_one_channel(of: Any) -> None:
+    examples = np.random.default_rng(0).normal(size=(4, 1, 8, 8)).astype(np.float32)
+    given = of(examples) if of in (np.asarray, torch.from_numpy) else of([row[None] for row in examples])
+    model = fw.load(nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU()).eval(), samples=given)
+    assert model.main.tensors[model.main.inputs[0]].shape[1:] == (1, 8, 8)
+
+
 class Bags(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -45,8 +45,8 @@ def load(
             here returned (`Pruned`, `Quantized`, a trained model …), a live Keras model, torch module or JAX function.
         unroll: write recurrent layers out step by step instead of as loops, which full-integer recipes need.
         fuse: write Keras LSTM layers as one operator each, which integer targets have kernels for.
-        samples: inputs to verify a lowered model with; a PyTorch module or JAX function needs at least one. Sizes that
-            a Keras model leaves free are those of the first.
+        samples: inputs to verify a lowered model with, an array of examples or any iterable; a PyTorch module or JAX
+            function needs at least one. Sizes that a Keras model leaves free are those of the first.
         input_shapes: shapes with batch (None: free) for inputs of a Keras model that leave sizes free: one shape, a
             list in order, or a dict by name.
 
@@ -54,7 +54,8 @@ def load(
         FormatError: if a file can't be read as a model.
         LoweringError: if a framework model can't be lowered, or the result differs from it.
     """
-    return load_with_notes(source, unroll=unroll, fuse=fuse, samples=samples, input_shapes=input_shapes).model
+    first = peeked(samples)[0] or samples
+    return load_with_notes(source, unroll=unroll, fuse=fuse, samples=first, input_shapes=input_shapes).model
 
 
 def load_with_notes(
