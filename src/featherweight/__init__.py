@@ -223,7 +223,6 @@ _HOMES = {
         "run",
         "save",
         "store_encoded",
-        "store_encoded",
         "store_sparse",
         "write",
     ),
