@@ -8,10 +8,16 @@ import subprocess
 
 import numpy as np
 import pytest
-from tests import clients, models
+from tests import branched, clients, models
+from tests.device_code import cortex_m
 
 import featherweight as fw
-from featherweight.device_code.sources import resolver_calls
+from featherweight.device_code.arena import Arena
+from featherweight.device_code.borders import Border
+from featherweight.device_code.c_text import number
+from featherweight.device_code.selftest import selftest_sources
+from featherweight.device_code.sources import model_header, resolver_calls
+from featherweight.graph.numerics import QuantParams, quantize
 
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 
@@ -74,6 +80,157 @@ def test_methods_are_spelled_as_the_resolver_spells_them():
         assert resolver_calls(fw.Model((fw.Graph("g", (), (), (node,), {}),))) == (method,)
 
 
+MAIN = """
+#include "net_test.c"
+static int turn = 0;
+static int run(const void *const *inputs, void *const *outputs) {
+  const int8_t *from = (const int8_t *)outs[turn][0];
+  for (int i = 0; i < NET_OUTPUT_0_ELEMENTS; ++i) ((int8_t *)outputs[0])[i] = from[i];
+  if (WRONG && turn == 1) ((int8_t *)outputs[0])[2] ^= 1;
+  ++turn;
+  return inputs[0] == 0;
+}
+static long where = 0;
+static void report(int test, int output, long element, long found, long wanted) {
+  where = 10 * test + output + element + (found != wanted);
+}
+int main(void) {
+  if (net_input_0_quantize(net_input_0_dequantize(5)) != 5) return 99;
+  if (net_input_0_quantize(1e30f) != 127 || net_input_0_quantize(-1e30f) != -128) return 98;
+  if (((size_t)net_data & 15) != 0 || net_data[4] != 'T') return 97;
+  long wrong = net_test(run, report);
+  return (int)(wrong == WRONG && where == WRONG * 13 ? wrong : 96);
+}
+"""
+
+
+@pytest.mark.skipif(None in (cortex_m.GCC, cortex_m.QEMU), reason="needs arm-none-eabi-gcc and qemu-system-arm")
+@pytest.mark.parametrize("wrong", [0, 1])
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_a_microcontroller_finds_out_whether_it_is_equal(folder, tmp_path, compiler, wrong):
+    """The stub for the model gives the golden outputs, once with one bit of one of them turned."""
+    if compiler == "clang" and cortex_m.CLANG is None:
+        pytest.skip("needs clang")
+    (tmp_path / "main.c").write_text(f"#define WRONG {wrong}\n{MAIN}")
+    assert cortex_m.run([tmp_path / "main.c", folder / "net.c"], folder, tmp_path, compiler) == wrong
+
+
+# What tflite-micro's resolver adds (tensorflow/lite/micro/micro_mutable_op_resolver.h, August 2026).
+RESOLVER = """
+#pragma once
+enum TfLiteStatus { kTfLiteOk, kTfLiteError };
+namespace tflite {
+template <unsigned count> struct MicroMutableOpResolver {
+  int added = 0;
+  TfLiteStatus AddAdd() { ++added; return kTfLiteOk; }
+  TfLiteStatus AddConv2D() { ++added; return kTfLiteOk; }
+  TfLiteStatus AddFullyConnected() { ++added; return kTfLiteOk; }
+  TfLiteStatus AddMaxPool2D() { ++added; return kTfLiteOk; }
+  TfLiteStatus AddMean() { ++added; return kTfLiteOk; }
+  TfLiteStatus AddSoftmax() { ++added; return kTfLiteOk; }
+};
+}
+"""
+COMPILERS = [shutil.which(name) for name in ("c++", "arm-none-eabi-g++", "clang++")]
+
+
+@pytest.mark.parametrize("compiler", [0, 1, 2], ids=["c++", "arm", "clang"])
+def test_the_resolver_compiles(folder, tmp_path, compiler):
+    if COMPILERS[compiler] is None:
+        pytest.skip("no such compiler of C++")
+    header = tmp_path / "tensorflow" / "lite" / "micro" / "micro_mutable_op_resolver.h"
+    header.parent.mkdir(parents=True)
+    header.write_text(RESOLVER)
+    main = tmp_path / "main.cc"
+    main.write_text(
+        '#include "net_ops.h"\n#include "net_test.h"\n'
+        "int main() { net_resolver r; return net_register(r) == kTfLiteOk && r.added == NET_OPERATORS ? 0 : 1; }\n"
+    )
+    command = [COMPILERS[compiler], "-std=c++17", "-fno-exceptions", "-Wall", "-Wextra", "-Werror"]
+    subprocess.run([*command, f"-I{folder}", f"-I{tmp_path}", "-fsyntax-only", str(main)], check=True)
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no C compiler")
+@pytest.mark.parametrize(
+    "params", [("int8", 0.017, -3), ("uint8", 0.5, 131), ("int16", 1 / 3, 0), ("int8", 1e-30, 127)]
+)
+def test_conversions_are_those_of_the_package(tmp_path, params):
+    dtype, scale, zero_point = params
+    params = QuantParams(dtype, (float(np.float32(scale)),), (zero_point,))
+    border = Border("x", fw.Tensor("x", (1, 4), dtype, quant=params))
+    model = fw.Model((fw.Graph("g", (), (), (), {}),))
+    (tmp_path / "net.h").write_text(model_header("net", model, Arena(0, 0), 1, ((border,), ())))
+    steps = np.arange(-300, 300, 0.25, dtype=np.float32)
+    almost = np.nextafter(np.float32([0.5, -0.5, 1.5, 2.5]), np.float32(0))
+    values = np.concatenate([steps, almost, np.float32([0.0, 1e9, -1e9])]) * np.float32(scale)
+    (tmp_path / "main.c").write_text(
+        '#include <stdio.h>\n#include "net.h"\nint main(void) { float x; while (fread(&x, 4, 1, stdin) == 1)'
+        ' printf("%d\\n", (int)net_input_0_quantize(x)); return 0; }\n'
+    )
+    program = tmp_path / "test"
+    subprocess.run([COMPILER, "-std=c99", "-Wall", "-Werror", str(tmp_path / "main.c"), "-o", str(program)], check=True)
+    done = subprocess.run([program], input=values.tobytes(), capture_output=True, check=True)
+    np.testing.assert_array_equal(np.array(done.stdout.split(), np.int64), quantize(values, params))
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no C compiler")
+def test_golden_numbers_of_every_kind_are_those(tmp_path):
+    arrays = {
+        "float32": np.float32([np.nan, np.inf, -np.inf, 0.1, -0.0, 1e-45, 3.4028235e38]),
+        "int64": np.int64([-(2**63), 2**63 - 1, 0]),
+        "int32": np.int32([-(2**31), 2**31 - 1]),
+        "bool": np.array([True, False]),
+    }
+    borders = [Border(name, fw.Tensor(name, (1, a.size), name)) for name, a in arrays.items()]
+    header, source = selftest_sources("net", (borders, borders), [list(arrays.values())], [list(arrays.values())])
+    model = fw.Model((fw.Graph("g", (), (), (), {}),))
+    (tmp_path / "net.h").write_text(model_header("net", model, Arena(0, 0), 1, (borders, borders)))
+    (tmp_path / "net_test.h").write_text(header)
+    copies = "".join(f"memcpy(o[{i}], i[{i}], {array.nbytes});" for i, array in enumerate(arrays.values()))
+    (tmp_path / "main.c").write_text(
+        f"#include <stdio.h>\n#include <string.h>\n{source}\n"
+        f"static int run(const void *const *i, void *const *o) {{ {copies} return 0; }}\n"
+        "int main(void) { for (int k = 0; k < 4; ++k) fwrite(ins[0][k], 1, (size_t[]){28, 24, 8, 2}[k], stdout);"
+        " return (int)net_test(run, 0); }\n"
+    )
+    program = tmp_path / "test"
+    command = [COMPILER, "-std=c99", "-Wall", "-Wextra", "-Werror", f"-I{tmp_path}"]
+    subprocess.run([*command, str(tmp_path / "main.c"), "-o", str(program)], check=True)
+    done = subprocess.run([program], capture_output=True, check=False)
+    assert done.returncode == 0
+    written = b"".join(array.tobytes() for array in arrays.values())
+    sign = bytes([0, 0, 0xC0, 0x7F])
+    assert done.stdout.replace(bytes([0, 0, 0xC0, 0xFF]), sign) == written.replace(bytes([0, 0, 0xC0, 0xFF]), sign)
+    assert number(float(np.float32(0.1))) == "0.1f"
+
+
+def test_operators_are_put_in_the_order_that_needs_a_smaller_arena(tmp_path):
+    net = branched.random_wiring(13, 0)
+    samples = [np.random.default_rng(i).uniform(-1, 1, (1, 16, 16, 3)).astype(np.float32) for i in range(2)]
+    made = fw.quantize(net, calibration=samples, target="tflm", progress=False, verify=False, keep_order=True).model
+    given = fw.deploy(made, tmp_path / "given", tests=1, keep_order=True)
+    done = fw.deploy(made, tmp_path / "done", tests=1)
+    assert given.notes == ()
+    assert done.arena.tensors < given.arena.tensors
+    (note,) = done.notes
+    assert f"{done.arena.tensors:,} bytes of arena instead of {given.arena.tensors:,}, with equal outputs" in note
+    assert "no order needs less" in note
+    tests = [(tmp_path / name / "model_test.c").read_text() for name in ("given", "done")]
+    assert tests[0] == tests[1]
+    nodes = [node.name for node in fw.read(tmp_path / "done" / "model.tflite").main.nodes]
+    assert len(nodes) == len(made.main.nodes)
+
+
+def test_an_operator_that_the_runtime_lacks_is_named(tmp_path):
+    for op in ("ATAN2", "BUCKETIZE"):
+        node = fw.Node(op, ("x",), ("y",))
+        tensors = {name: fw.Tensor(name, (1, 4), "float32") for name in "xy"}
+        model = fw.Model((fw.Graph("main", ("x",), ("y",), (node,), tensors),))
+        with pytest.raises(fw.TargetViolation, match=f"{op} 'y'"):
+            fw.deploy(model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.skipif(COMPILER is None, reason="no C compiler")
 @pytest.mark.parametrize("wrong", [0, 1])
 def test_the_device_finds_out_whether_it_is_equal(folder, tmp_path, wrong):
@@ -119,7 +276,7 @@ def test_the_arena_is_what_the_interpreter_uses(folder):
     assert 0 <= total - tensors - structures < 16
 
 
-@pytest.mark.parametrize("name", ["2net", "net-1", "int", "naïve"])
+@pytest.mark.parametrize("name", ["2net", "net-1", "int", "naïve", "a b", "nullptr", "main", "x\n"])
 def test_names_that_c_has_not_are_refused(model, tmp_path, name):
     with pytest.raises(fw.RecipeError, match="is no name in C"):
         fw.deploy(model, tmp_path, name=name)

@@ -53,6 +53,10 @@ def deploy(
     ] = None,
     tests: Annotated[int, typer.Option(min=1, max=100, help="How many of them.")] = 3,
     max_arena: Annotated[int | None, typer.Option(min=1, metavar="BYTES", help="What there is for the arena.")] = None,
+    keep_order: Annotated[
+        bool,
+        typer.Option("--keep-order", help="Leave the operators in their order, if another needs less RAM, too."),
+    ] = False,
 ) -> None:
     """Write C sources for TFLite Micro, with a self-test.
 
@@ -64,11 +68,22 @@ def deploy(
 
     graph = tflite.read(model)
     samples = None if data is None else open_data(data, graph).samples
-    done = write(model, output, target=target, name=name, samples=samples, tests=tests, max_arena=max_arena)
+    done = write(
+        model,
+        output,
+        target=target,
+        name=name,
+        samples=samples,
+        tests=tests,
+        max_arena=max_arena,
+        keep_order=keep_order,
+    )
     for file in done.files:
         say(f"{file}: {file.stat().st_size:,} bytes")
     say(
         f"Flash: {done.file_bytes:,} bytes of model. Arena: {done.arena.total:,} bytes, {done.arena.tensors:,} of them "
         f"tensors, {done.arena.structures:,} structures (on a 64-bit host)."
     )
+    for note in done.notes:
+        say(f"Note: {note}.")
     say(f"Operators: {', '.join(done.operators)}.")

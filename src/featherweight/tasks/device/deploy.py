@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from featherweight import tflite
 from featherweight.analysis.vectors import vectors
-from featherweight.arguments import checked, count, stream, text
+from featherweight.arguments import checked, count, flag, stream, text
 from featherweight.arguments import path as path_of
 from featherweight.device_code import sources
-from featherweight.device_code.arena import Arena, micro_run
+from featherweight.device_code.arena import Arena, MicroRun, micro_run
+from featherweight.device_code.borders import borders_of
+from featherweight.device_code.c_text import check_identifier
+from featherweight.device_code.selftest import selftest_sources
 from featherweight.errors import FeatherweightError, TargetViolation, listed
-from featherweight.graph import io_names
+from featherweight.graph import Model, io_names
+from featherweight.memory.ordering import ordered
 from featherweight.targets import target as targets
 from featherweight.tasks.load import opened
 
@@ -30,6 +36,7 @@ class Deployed:
         arena: measured in TFLite Micro.
         operators: methods of the resolver that register what the model uses.
         tests: sets of golden inputs and outputs.
+        notes: what another order of the operators brought, before and after.
     """
 
     files: tuple[Path, ...]
@@ -37,9 +44,10 @@ class Deployed:
     arena: Arena
     operators: tuple[str, ...]
     tests: int
+    notes: tuple[str, ...] = ()
 
 
-@checked(folder=path_of, name=text, samples=stream, tests=count(1, 100), max_arena=count())
+@checked(folder=path_of, name=text, samples=stream, tests=count(1, 100), max_arena=count(), keep_order=flag)
 def deploy(
     model: Any,
     folder: str | Path,
@@ -49,6 +57,7 @@ def deploy(
     samples: Iterable[Any] | None = None,
     tests: int = 3,
     max_arena: int | None = None,
+    keep_order: bool = False,
 ) -> Deployed:
     """Writes a model for TFLite Micro: a C array, its operators, scales, and a test of the device's own.
 
@@ -64,32 +73,32 @@ def deploy(
         samples: inputs of the golden tests; random ones without.
         tests: how many of them.
         max_arena: bytes that there are for the arena.
+        keep_order: leave the operators in their order, also where another needs a smaller arena.
 
     Raises:
         TargetViolation: for a model that the target does not run.
         RecipeError: for a name that C can't use.
         FeatherweightError: if the arena is too large, the interpreter is not installed, or files can't be written.
     """
-    sources.check_identifier(name)
+    check_identifier(name)
     target, folder = targets.load(target), Path(folder)
     graph = tflite.read(opened(model, "deploy: model", None))
     if violations := targets.check(graph, target):
         found = listed((f"{row.op} '{row.node}': {row.message}" for row in violations), 5)
         raise TargetViolation(f"Target '{target.name}' does not run the model: {found}. Quantize it for that target.")
     inputs, outputs = io_names(graph)
-    borders = sources.borders_of(graph, inputs, "input"), sources.borders_of(graph, outputs, "output")
+    borders = borders_of(graph, inputs, "input"), borders_of(graph, outputs, "output")
     feeds = vectors(graph, samples, tests)
+    run, notes = _run(graph, feeds), ()
+    if not keep_order:
+        graph, run, notes = _in_order(graph, feeds, run)
     content = tflite.write(graph)
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place, "model.tflite")
-        path.write_bytes(content)
-        run = micro_run(path, feeds, len(outputs))
     if max_arena is not None and run.arena.total > max_arena:
         raise FeatherweightError(
             f"deploy: the arena takes {run.arena.total:,} bytes ({run.arena.tensors:,} for tensors), and there are "
             f"{max_arena:,}. Smaller inputs or fewer channels make it smaller (`remove_channels`)."
         )
-    header, test = sources.selftest_sources(name, borders, feeds, run.outputs)
+    header, test = selftest_sources(name, borders, feeds, run.outputs)
     written = {
         f"{name}.tflite": content,
         f"{name}.h": sources.model_header(name, graph, run.arena, len(content), borders),
@@ -107,4 +116,34 @@ def deploy(
             folder / file, [text_or_bytes.encode() if isinstance(text_or_bytes, str) else text_or_bytes]
         )
     files = tuple(folder / file for file in written)
-    return Deployed(files, len(content), run.arena, sources.resolver_calls(graph), len(feeds))
+    return Deployed(files, len(content), run.arena, sources.resolver_calls(graph), len(feeds), notes)
+
+
+def _run(graph: Model, feeds: Sequence[Sequence[np.ndarray]]) -> MicroRun:
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place, "model.tflite")
+        tflite.save(graph, path)
+        return micro_run(path, feeds, len(io_names(graph)[1]))
+
+
+def _in_order(
+    graph: Model, feeds: Sequence[Sequence[np.ndarray]], run: MicroRun
+) -> tuple[Model, MicroRun, tuple[str, ...]]:
+    """Returns the model with its operators in the order that keeps least alive, if the interpreter's arena is smaller.
+
+    The interpreter places tensors one by one: an order that keeps less alive seldom needs more there.
+    """
+    found = ordered(graph)
+    if not found.is_changed:
+        return graph, run, ()
+    other = _run(found.model, feeds)
+    pairs = [pair for one, two in zip(run.outputs, other.outputs, strict=True) for pair in zip(one, two, strict=True)]
+    if any(not np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in pairs):
+        return graph, run, ("operators stay in their order: in another, the interpreter computes other integers",)
+    before, after = run.arena.tensors, other.arena.tensors
+    if after >= before:
+        note = f"operators stay in their order: in the other, the interpreter places tensors in {after:,} bytes"
+        return graph, run, (f"{note}, instead of {before:,}",)
+    peaks = [str(peak) for peak in found.peaks if peak.after < peak.before]
+    note = f"operators are in another order: tensors take {after:,} bytes of arena instead of {before:,}"
+    return found.model, other, (f"{note}, with equal outputs ({listed(peaks)})",)
