@@ -138,7 +138,7 @@ def test_scores_say_what_each_part_costs(model, labelled, tmp_path):
     assert all(row.drop is not None and row.without is not None for row in scores.rows)
     assert all(0 < row.noise < 1 for row in scores.rows if not row.kept_float)
     assert fw.load_scores(tmp_path / "scores.json") == scores
-    assert json.loads((tmp_path / "scores.json").read_text())["format"] == 1
+    assert json.loads((tmp_path / "scores.json").read_text())["format"] == 2
 
 
 def test_a_metric_that_is_not_the_same_twice_is_an_error(model, labelled):
@@ -294,3 +294,34 @@ def test_repairs_of_ranges_come_first_and_those_of_weights_on_the_best(model, tm
     assert fw.write(again.model) == fw.write(found.model)
     with pytest.raises(fw.RecipeError, match="scores of another"):
         fw.search(model, folder=tmp_path, **asked)
+
+
+def test_estimates_rank_parts_as_runs_do_and_say_what_they_are(model, tmp_path):
+    asked = {"calibration": models.samples("convnet", 40), "forms": ["int8", "w4a8"], "progress": False}
+    guessed = fw.sensitivity(model, **asked, estimate=True, folder=tmp_path)
+    run = fw.sensitivity(model, **asked)
+    estimates = {(row.part, row.form): row for row in guessed.rows if row.is_estimate}
+    assert len(estimates) > len(run.rows) / 2
+    assert all(row.estimate == row.noise == row.weights_noise + row.activations_noise for row in estimates.values())
+    pairs = [(estimates[row.part, row.form].noise, row.noise) for row in run.rows if (row.part, row.form) in estimates]
+    guesses, found = np.log([each for each in pairs if min(each) > 0]).T
+    assert np.corrcoef(guesses, found)[0, 1] > 0.8
+    measured = fw.sensitivity(model, **asked, folder=tmp_path)
+    assert not any(row.is_estimate for row in measured.rows)
+    assert any(row.estimate for row in measured.rows)
+
+
+def test_a_search_by_estimates_measures_what_decides(model, tmp_path):
+    asked = {"calibration": models.samples("convnet", 24), "forms": ["int8", "w4a8", "float32"], "progress": False}
+    plain = fw.search(model, min_sqnr_db=20, **asked)
+    found = fw.search(model, min_sqnr_db=20, **asked, estimate=True, folder=tmp_path)
+    assert found.best.fits
+    assert found.best.file_bytes <= 1.1 * plain.best.file_bytes
+    assert any(row.is_estimate for row in found.scores.rows)
+    assert not all(row.is_estimate for row in found.scores.rows)
+    assert fw.load_scores(tmp_path / "scores.json") == found.scores
+
+
+def test_where_floats_are_allowed_accuracy_alone_is_always_met(model):
+    found = fw.search(model, calibration=models.samples("convnet", 12), min_sqnr_db=60, progress=False)
+    assert found.best.fits

@@ -14,7 +14,7 @@ from featherweight.arguments import path as path_of
 from featherweight.errors import RecipeError, listed
 from featherweight.tflite import write_atomically
 
-FORMAT = 1
+FORMAT = 2
 # The noise of a form that a part can't take, and an error that is not known.
 IMPOSSIBLE = 1e12
 
@@ -34,6 +34,9 @@ class Score:
         without: the same drop when all is quantized, minus that when all but this part is.
         without_error: its standard error.
         kept_float: why the part did not take the form after all, or "".
+        is_estimate: no model was run for it: `noise` is `estimate`, and bytes are counted.
+        estimate: the noise by propagation, of all operators of the part, where that was asked for.
+        weights_noise, activations_noise: the parts of the estimate from holding weights, and all else, in integers.
     """
 
     part: str
@@ -46,6 +49,15 @@ class Score:
     without: float | None = None
     without_error: float | None = None
     kept_float: str = ""
+    is_estimate: bool = False
+    estimate: float | None = None
+    weights_noise: float | None = None
+    activations_noise: float | None = None
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether the part takes the form."""
+        return self.noise < IMPOSSIBLE and not self.kept_float
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,11 @@ class Scores:
             FeatherweightError: if the file can't be written; one that was there stays.
         """
         write_atomically(path, [(json.dumps(asdict(self), indent=1) + "\n").encode()])
+
+
+def scores_in(folder: Path | None) -> Path | None:
+    """Returns where a folder keeps scores; None without a folder."""
+    return None if folder is None else folder / "scores.json"
 
 
 @checked(path=path_of)

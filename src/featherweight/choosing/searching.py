@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import numpy as np
 
 from featherweight.choosing.bench import Bench
 from featherweight.choosing.budget import Budget, Tried, check_budget, goal, shortfall
-from featherweight.choosing.scores import Scores
+from featherweight.choosing.parts import FLOAT
+from featherweight.choosing.scores import Scores, scores_in
+from featherweight.choosing.sensitivity import measured
 from featherweight.choosing.state import State
 from featherweight.graph import Model
 from featherweight.ptq.plan import Plan
@@ -22,6 +26,8 @@ from featherweight.runtime.progress import track
 # them, which end after some that brought nothing.
 _POINTS, _BISECTIONS, _SWAPS, _FAILURES = 10, 6, 40, 8
 _BEARABLE = 1.2
+# Steps beyond the border of the budget, each so much noisier.
+_BEYOND, _STEP = 6, 1.12
 # Files beyond the budget of accuracy whose weights are repaired, as long as that brings them within it.
 _REPAIRED = 3
 
@@ -57,7 +63,17 @@ class Found:
         return tuple(found)
 
 
-def searched(bench: Bench, scores: Scores, budget: Budget, objective: str, folder: Path | None = None) -> Found:
+def searched(
+    bench: Bench,
+    forms: Sequence[str],
+    budget: Budget,
+    objective: str,
+    folder: Path | None = None,
+    *,
+    estimate: bool = False,
+    jobs: int = 1,
+    engine: str = "processes",
+) -> Found:
     """Returns the best model that keeps a budget, as measured on the exported files.
 
     Scores do not quite add up, and sizes hardly: so choices along the front of added-up noise and bytes are made into
@@ -66,15 +82,21 @@ def searched(bench: Bench, scores: Scores, budget: Budget, objective: str, folde
 
     Args:
         bench: of the model.
-        scores: of its parts.
+        forms: that parts may take.
         budget: checked on the files.
         objective: ``bytes``, ``latency`` or ``accuracy``.
-        folder: where the best file so far is kept with its plan, and what was tried.
+        folder: where scores and the best file so far are kept with its plan, and what was tried.
+        estimate: measure the scores of those parts only that differ between the files of the front that keep the
+            accuracy and those that don't; of others, errors are propagated.
+        jobs: number of workers for scores.
+        engine: of these.
 
     Raises:
         RecipeError: for a budget that says nothing.
     """
     check_budget(budget, objective, has_metric=bench.task.data is not None)
+    measure = partial(measured, bench, forms, path=scores_in(folder), jobs=jobs, engine=engine)
+    scores = measure(only=() if estimate else None)
     before = None if bench.task.data is None else bench.task.evaluate(bench.model)
     state = State(bench, scores, budget, objective, folder, before)
     state.resume()
@@ -90,6 +112,8 @@ def searched(bench: Bench, scores: Scores, budget: Budget, objective: str, folde
     front = [(level, state.measure(choice)) for level, choice in choices if choice is not None]
     if not any(row.is_accurate for row in state.tried.values()):
         front += [(0.5 * least, state.measure(choice)) for choice in [state.solved(low)] if choice is not None]
+    if estimate and (contested := _contested(state, front)):
+        state.take_scores(measure(only=contested))
     _bisect(state, front, low)
     _swap(state)
     if bench.repairs:
@@ -98,26 +122,49 @@ def searched(bench: Bench, scores: Scores, budget: Budget, objective: str, folde
     model, plan = state.best_made()
     state.keep_best(model, plan)
     state.keep_results()
-    return Found(state.best, model, plan, tuple(state.tried.values()), scores)
+    return Found(state.best, model, plan, tuple(state.tried.values()), state.scores)
+
+
+def _borders(state: State, front: list[tuple[float, Tried]]) -> tuple[tuple[float, Tried], tuple[float, Tried]] | None:
+    """Returns the noisiest of the front that keeps the accuracy and the next one, which does not."""
+    ordered = sorted(front, key=lambda each: each[0])
+    return next(((a, b) for a, b in itertools.pairwise(ordered) if _keeps(state, a[1]) > _keeps(state, b[1])), None)
+
+
+def _keeps(state: State, row: Tried) -> bool:
+    # As objective, accuracy is limited by size: what is too large needs more noise.
+    return not row.is_small if state.objective == "accuracy" else row.is_accurate
+
+
+def _contested(state: State, front: list[tuple[float, Tried]]) -> set[tuple[str, str]]:
+    """Returns the parts and forms that the decision is about: those that differ at the border of the budget."""
+    borders = _borders(state, front)
+    if borders is None:
+        return set()
+    (_, one), (_, other) = borders
+    differing = [part for part in one.choice if one.choice[part] != other.choice[part]]
+    return {(part, form) for part in differing for form in state.noise[part] if form != FLOAT}
 
 
 def _bisect(state: State, front: list[tuple[float, Tried]], low: float) -> None:
-    """Halves the front between the noisiest that keeps the accuracy and the next one, which does not."""
-
-    def keeps(row: Tried) -> bool:
-        # As objective, accuracy is limited by size: what is too large needs more noise.
-        return not row.is_small if state.objective == "accuracy" else row.is_accurate
-
-    ordered = sorted(front, key=lambda each: each[0])
-    for (left, first), (right, second) in itertools.pairwise(ordered):
-        if keeps(first) and not keeps(second):
-            for _ in range(_BISECTIONS):
-                middle = math.sqrt(left * right)
-                choice = state.solved(max(middle, low))
-                if choice is None:
-                    break
-                left, right = (middle, right) if keeps(state.measure(choice)) else (left, middle)
-            break
+    """Halves the front between its borders, and looks some steps beyond: accuracy is not quite monotonous."""
+    borders = _borders(state, front)
+    if borders is None:
+        return
+    left, right = (level for level, _ in borders)
+    for _ in range(_BISECTIONS):
+        middle = math.sqrt(left * right)
+        choice = state.solved(max(middle, low))
+        if choice is None:
+            return
+        left, right = (middle, right) if _keeps(state, state.measure(choice)) else (left, middle)
+    failures = 0
+    for _ in range(_BEYOND):
+        right *= _STEP
+        choice = state.solved(max(right, low))
+        if choice is None or failures == _BEYOND // 2:
+            return
+        failures = 0 if _keeps(state, state.measure(choice)) else failures + 1
 
 
 def _swap(state: State) -> None:

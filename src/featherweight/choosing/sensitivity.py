@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 
 from featherweight.analysis.evaluation import Evaluation
 from featherweight.choosing.bench import Bench, drop_of
+from featherweight.choosing.estimates import estimated
 from featherweight.choosing.parts import FLOAT, Part, allowed_forms
 from featherweight.choosing.scores import IMPOSSIBLE, Score, Scores, resumed
 from featherweight.errors import FeatherweightError
@@ -48,6 +49,7 @@ def measured(
     *,
     path: Path | None = None,
     with_task: bool = False,
+    only: Collection[tuple[str, str]] | None = None,
     jobs: int = 1,
     engine: str = "processes",
 ) -> Scores:
@@ -58,6 +60,8 @@ def measured(
         forms: names of `choosing.parts.FORMS`, the first of them is what all parts take for `Score.without`.
         path: where the scores are kept after each one; what is there already is not measured again.
         with_task: measure the metric of each, too, when it alone is quantized and when all but it is.
+        only: run models for these parts in these forms, and for what can't be estimated (`choosing.estimates`); None:
+            for all.
         jobs: number of workers, as `runtime.workers.mapped` takes it; the scores are the same on any number.
         engine: of these.
 
@@ -75,15 +79,38 @@ def measured(
         if form != FLOAT
     ]
     is_task = with_task and task.data is not None
-    missing = [(p, f) for p, f in wanted if (row := scores.find(p.name, f)) is None or (is_task and row.drop is None)]
+    if only is not None and any(scores.find(p.name, f) is None for p, f in wanted):
+        for row in estimated(bench, [form for form in forms if form != FLOAT]):
+            scores = scores if scores.find(row.part, row.form) else scores.with_row(row)
+        _keep(scores, path)
+
+    def is_missing(part: str, form: str) -> bool:
+        row = scores.find(part, form)
+        may_estimate = only is not None and (part, form) not in only
+        is_enough = row is not None and (may_estimate or not row.is_estimate)
+        return not is_enough or (is_task and row is not None and row.drop is None)
+
+    missing = [(part, form) for part, form in wanted if is_missing(part.name, form)]
     before = task.evaluate(bench.model) if is_task and missing else None
     work = partial(_scored, bench, before, _whole(bench, forms))
     results = mapped(work, missing, jobs=jobs, engine=engine)
     for row in track(results, "measuring", total=len(missing), enabled=setting.progress):
+        guess = scores.find(row.part, row.form)
+        if guess is not None:
+            row = replace(
+                row,
+                estimate=guess.estimate,
+                weights_noise=guess.weights_noise,
+                activations_noise=guess.activations_noise,
+            )
         scores = scores.with_row(row)
-        if path is not None:
-            scores.save(path)
+        _keep(scores, path)
     return scores
+
+
+def _keep(scores: Scores, path: Path | None) -> None:
+    if path is not None:
+        scores.save(path)
 
 
 def _scored(bench: Bench, before: Evaluation | None, whole: Mapping[str, str], work: tuple[Part, str]) -> Score:

@@ -11,8 +11,9 @@ from typing import Any
 from featherweight.analysis.evaluation import Evaluation
 from featherweight.choosing.bench import Bench, decibels
 from featherweight.choosing.budget import Budget, Tried, goal, misses, shortfall
+from featherweight.choosing.estimates import scaled
 from featherweight.choosing.parts import FLOAT
-from featherweight.choosing.scores import IMPOSSIBLE, Scores
+from featherweight.choosing.scores import Scores
 from featherweight.choosing.solve import chosen_forms
 from featherweight.device_code.vela import NpuFigures
 from featherweight.errors import RecipeError
@@ -39,18 +40,22 @@ class State:
 
     def __post_init__(self) -> None:
         self.needs_latency = self.budget.needs_latency or self.objective == "latency"
-        parts, rows = self.scores.parts, self.scores.rows
-        self.noise: dict[str, dict[str, float]] = {part: {FLOAT: 0.0} for part in parts}
-        self.size: dict[str, dict[str, float]] = {part: {FLOAT: 0.0} for part in parts}
-        for row in rows:
-            if row.noise < IMPOSSIBLE and not row.kept_float:
+        self.take_scores(self.scores)
+
+    def take_scores(self, scores: Scores) -> None:
+        """Decides by these scores from now on."""
+        self.scores = scores
+        self.noise: dict[str, dict[str, float]] = {part: {FLOAT: 0.0} for part in scores.parts}
+        self.size: dict[str, dict[str, float]] = {part: {FLOAT: 0.0} for part in scores.parts}
+        for row in scaled(scores.rows):
+            if row.is_possible:
                 self.noise[row.part][row.form] = row.noise
                 self.size[row.part][row.form] = -float(row.saved_bytes)
         if not self.bench.setting.target.is_float_allowed:
             for costs in (self.noise, self.size):
-                for part in parts:
-                    if len(costs[part]) > 1:
-                        del costs[part][FLOAT]
+                for forms in costs.values():
+                    if len(forms) > 1:
+                        del forms[FLOAT]
 
     def resume(self) -> None:
         """Takes over what an earlier search on the same scores and task has measured."""

@@ -52,6 +52,7 @@ Folder = Annotated[
     Path | None, typer.Option("--resume", metavar="DIR", help="Keep what is measured here, and go on from what is.")
 ]
 PlanOut = Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan.")]
+Estimate = Annotated[bool, typer.Option("--estimate", help="Propagate errors; run models where that decides.")]
 Jobs = Annotated[int, typer.Option(min=1, max=4096, help="Processes that measure side by side.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 
@@ -93,7 +94,7 @@ def asked(context: typer.Context) -> dict[str, Any]:
     """
     same = (
         *("metric", "max_drop", "confidence", "max_bytes", "max_compressed_bytes", "max_latency", "max_flash_bytes"),
-        *("max_sram_bytes", "max_cycles", "accelerator", "target", "jobs", "improve", "epochs"),
+        *("max_sram_bytes", "max_cycles", "accelerator", "target", "jobs", "improve", "epochs", "estimate"),
     )
     renamed = {"samples": "limit", "min_sqnr": "min_sqnr_db", "resume": "folder"}
     given = dict(context.params)
@@ -128,6 +129,7 @@ def sensitivity(
     forms: Forms = "int8",
     target: Target = "litert",
     samples: Limit = None,
+    estimate: Estimate = False,
     resume: Folder = None,
     jobs: Jobs = 1,
     engine: EngineOption = Engine.processes,
@@ -180,6 +182,7 @@ def search(
     target: Target = "litert",
     io: IoOption = None,
     samples: Limit = None,
+    estimate: Estimate = False,
     resume: Folder = None,
     plan_out: PlanOut = None,
     report: ReportFile = None,
@@ -241,6 +244,7 @@ def optimize(
         str | None, typer.Option(metavar="DATA", help="Samples to train on as the last resort, by distillation.")
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Of that training.")] = 3,
+    estimate: Estimate = False,
     resume: Folder = None,
     plan_out: PlanOut = None,
     report: ReportFile = None,

@@ -22,9 +22,10 @@ def score_rows(scores: Scores) -> list[tuple[str, ...]]:
     """Returns rows under `SCORE_HEADERS`, what costs most first."""
     rows: list[tuple[str, ...]] = []
     for row in sorted(scores.rows, key=lambda each: (-(each.drop or 0.0), -each.noise)):
-        level = "-" if row.noise >= IMPOSSIBLE else f"{-10 * math.log10(max(row.noise, 1e-12)):.1f}"
+        sign = "≈ " if row.is_estimate else ""
+        level = "-" if row.noise >= IMPOSSIBLE else f"{sign}{-10 * math.log10(max(row.noise, 1e-12)):.1f}"
         drops = (_with_error(row.drop, row.drop_error), _with_error(row.without, row.without_error))
-        rows.append((shortened(row.part), row.form, level, f"{row.saved_bytes:,}", *drops, row.kept_float))
+        rows.append((shortened(row.part), row.form, level, f"{sign}{row.saved_bytes:,}", *drops, row.kept_float))
     return rows
 
 

@@ -27,7 +27,7 @@ from featherweight.choosing.bench import Bench, Task, as_dataset, with_repairs
 from featherweight.choosing.budget import OBJECTIVES, Budget, check_budget
 from featherweight.choosing.folder import locked
 from featherweight.choosing.parts import check_forms
-from featherweight.choosing.scores import Scores
+from featherweight.choosing.scores import Scores, scores_in
 from featherweight.choosing.searching import Found, searched
 from featherweight.choosing.sensitivity import measured
 from featherweight.device_code.vela import accelerator_of, require_vela
@@ -41,7 +41,6 @@ from featherweight.targets import target as targets
 from featherweight.tasks.load import load_with_notes, peeked
 
 FORMS = ("int8", "w4a8", "int16x8", "float32")
-_SCORES = "scores.json"
 # Kinds of arguments that the calls of this subject share.
 ON_SAMPLES: Mapping[str, Kind] = MappingProxyType(
     {
@@ -49,6 +48,7 @@ ON_SAMPLES: Mapping[str, Kind] = MappingProxyType(
         "metric": as_given,
         "limit": count(way="Data go to data=."),
         "folder": path_of,
+        "estimate": flag,
         "jobs": count(1, MOST_JOBS),
         "engine": choice(*ENGINES),
         "input_shapes": shapes,
@@ -83,6 +83,7 @@ def sensitivity(
     target: str | Path | targets.Target = "litert",
     limit: int | None = None,
     task: bool = True,
+    estimate: bool = False,
     folder: str | Path | None = None,
     jobs: int = 1,
     engine: str = "processes",
@@ -103,6 +104,8 @@ def sensitivity(
         target: the device; only forms that it runs are measured.
         limit: use at most so many labelled samples.
         task: measure the metric, too.
+        estimate: take propagated errors where they can be had, and run no model for them; the scores say which. The
+            metric is left out then.
         folder: where scores are kept (``scores.json``); what is there is not measured again.
         jobs: processes that measure side by side; the scores are the same on any number.
         engine: ``processes``, or ``ray`` for the workers of a Ray cluster.
@@ -117,7 +120,13 @@ def sensitivity(
     bench = bench_of(source, data, calibration, metric, target, limit, input_shapes, progress=progress)
     with locked(folder) as held:
         return measured(
-            bench, forms, path=None if held is None else held / _SCORES, with_task=task, jobs=jobs, engine=engine
+            bench,
+            forms,
+            path=scores_in(held),
+            with_task=task and not estimate,
+            only=() if estimate else None,
+            jobs=jobs,
+            engine=engine,
         )
 
 
@@ -150,6 +159,7 @@ def search(
     io: str | None = None,
     accelerator: str | None = None,
     limit: int | None = None,
+    estimate: bool = False,
     folder: str | Path | None = None,
     jobs: int = 1,
     engine: str = "processes",
@@ -180,6 +190,7 @@ def search(
         io: inputs and outputs of the files, as in `quantize`: None takes the target's habit.
         accelerator: what Vela compiles for, such as ``ethos-u55-256``; None: the usual one of the target.
         limit: use at most so many labelled samples.
+        estimate: begin with propagated errors, and measure the parts that differ between files on the budget's sides.
         folder: where scores, the best file so far and what was tried are kept; the same call goes on from there, and
             another budget asks the same scores.
         jobs: processes that measure side by side; the scores are the same on any number.
@@ -212,9 +223,7 @@ def search(
     with locked(folder) as held:
         if repairs:
             bench = with_repairs(bench, repairs, is_auto=AUTO in (improve or ()))
-        path = None if held is None else held / _SCORES
-        scores = measured(bench, forms, path=path, jobs=jobs, engine=engine)
-        return searched(bench, scores, budget, objective, held)
+        return searched(bench, forms, budget, objective, held, estimate=estimate, jobs=jobs, engine=engine)
 
 
 def compiler_of(budget: Budget, objective: str, target: str | Path | targets.Target, accelerator: str | None) -> str:
@@ -227,8 +236,8 @@ def compiler_of(budget: Budget, objective: str, target: str | Path | targets.Tar
     if not budget.needs_npu and objective != "cycles":
         if accelerator is not None:
             raise RecipeError(
-                "search: accelerator has no effect without max_flash_bytes, max_sram_bytes, max_cycles or the "
-                "objective cycles. Give one of them, or leave it out."
+                "search: accelerator has no effect without limits of flash, SRAM or cycles, or the objective cycles. "
+                "Leave it out."
             )
         return ""
     found = accelerator_of(targets.load(target).name, accelerator)

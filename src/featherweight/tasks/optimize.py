@@ -14,7 +14,6 @@ from featherweight.choosing.bench import Bench, as_dataset, with_repairs
 from featherweight.choosing.budget import OBJECTIVES, Budget, Tried, check_budget, goal, shortfall
 from featherweight.choosing.folder import locked
 from featherweight.choosing.searching import searched
-from featherweight.choosing.sensitivity import measured
 from featherweight.errors import FeatherweightError, listed
 from featherweight.graph import Model
 from featherweight.ptq.plan import Plan
@@ -25,7 +24,6 @@ from featherweight.tasks.choose import FORMS, OF_FILES, ON_SAMPLES, bench_of, co
 from featherweight.tasks.requirements import require_change
 
 _CHEAP = ("float16", "dynamic", "int8")
-_SCORES = "scores.json"
 
 
 @dataclass(frozen=True)
@@ -94,6 +92,7 @@ def optimize(
     limit: int | None = None,
     train: Iterable[Any] | None = None,
     epochs: int = 3,
+    estimate: bool = False,
     folder: str | Path | None = None,
     jobs: int = 1,
     engine: str = "processes",
@@ -127,6 +126,7 @@ def optimize(
         limit: use at most so many labelled samples.
         train: unlabelled samples to train on, as the last resort.
         epochs: of that training.
+        estimate: of the search, as there.
         folder: where scores are kept, as in `search`.
         jobs: processes that measure parts for the search.
         engine: as in `search`.
@@ -153,7 +153,7 @@ def optimize(
     bench = bench_of(source, data, calibration, metric, target, limit, input_shapes, io=io, npu=npu, progress=progress)
     before = None if bench.task.data is None else bench.task.evaluate(bench.model)
     with locked(folder) as held:
-        flow = _Flow(bench, budget, objective, None if held is None else held / _SCORES, jobs, engine)
+        flow = _Flow(bench, budget, objective, held, estimate, jobs, engine)
         steps: list[Step] = []
         made: dict[str, tuple[Model, Plan]] = {}
         for name, make in _makers(flow, train, epochs):
@@ -178,7 +178,8 @@ class _Flow:
     bench: Bench
     budget: Budget
     objective: str
-    scores: Path | None
+    folder: Path | None
+    estimate: bool
     jobs: int
     engine: str
     repaired: Bench | None = None
@@ -210,9 +211,16 @@ def _repaired(flow: _Flow) -> tuple[Model, Plan]:
 
 def _mixed(flow: _Flow) -> tuple[Model, Plan]:
     """Mixes forms on the graph and with the ranges that repairs have made, and repairs weights of what comes near."""
-    bench = flow.repaired or flow.bench
-    scores = measured(bench, FORMS, path=flow.scores, jobs=flow.jobs, engine=flow.engine)
-    found = searched(bench, scores, flow.budget, flow.objective, None if flow.scores is None else flow.scores.parent)
+    found = searched(
+        flow.repaired or flow.bench,
+        FORMS,
+        flow.budget,
+        flow.objective,
+        flow.folder,
+        estimate=flow.estimate,
+        jobs=flow.jobs,
+        engine=flow.engine,
+    )
     return found.model, found.plan
 
 
