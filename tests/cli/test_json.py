@@ -20,6 +20,8 @@ CALLS = {
         (*_PRUNED, "--sparsity", "0.9", "--store", "sparse"),
         (*_PRUNED, "--sparsity", "0.5", "--pattern", "channel"),
     ],
+    "cluster": [("cluster", "model.tflite", "-o", "c.tflite", "--clusters", "4")],
+    "encode": [("encode", "q.tflite", "-o", "e.tflite")],
     "compare": [("compare", "model.tflite", "q.tflite", "--data", "data.npz")],
     "diagnose": [("diagnose", "model.tflite", "q.tflite", "--data", "data.npz", "--samples", "8")],
     "evaluate": [("evaluate", "q.tflite", "--data", "data.npz")],
@@ -71,4 +73,4 @@ def test_fields_are_described_where_records_say_what_they_are():
 def test_a_command_without_json_is_named():
     result = call("schema", "demo")
     assert result.exit_code == 2
-    assert "'demo' prints no JSON (allowed: inspect, prune, compare" in " ".join(result.stderr.split())
+    assert "'demo' prints no JSON (allowed: inspect, prune, cluster, compare" in " ".join(result.stderr.split())

@@ -14,12 +14,15 @@ from featherweight.analysis.tensor_rows import TensorError
 from featherweight.choosing.budget import Tried
 from featherweight.choosing.scores import Scores
 from featherweight.cli.harness import JSON_VERSION, schema_name
+from featherweight.device_code.arena import Arena
+from featherweight.encoded_files.store import EncodedTensor
 from featherweight.report.curve import Curve
 from featherweight.report.diagnosis import Diagnosis
 from featherweight.report.proof import ProofSheet
 from featherweight.runtime.benchmark import Latency
 from featherweight.sparse_files.store import StoredTensor
 from featherweight.targets.target import Violation
+from featherweight.tasks.cluster import ClusteredKernel
 from featherweight.tasks.optimize import Step
 from featherweight.tasks.prune import PrunedKernel
 from featherweight.tasks.remove_channels import ChannelGroup
@@ -75,6 +78,27 @@ class Pruned(TypedDict):
     weight_bytes: NotRequired[tuple[int, ...]]
 
 
+class Clustered(TypedDict):
+    """Kernels with few values."""
+
+    file: str
+    file_bytes: int
+    kernels: list[ClusteredKernel]
+
+
+class Encoded(TypedDict):
+    """A file whose weights are decoded where they are read; `arena` before and after, where it could be measured."""
+
+    file: str
+    file_bytes: int
+    plain_file_bytes: int
+    scratch_bytes: int
+    decoded_bytes: int
+    arena: list[Arena] | None
+    unverified: str
+    tensors: list[EncodedTensor]
+
+
 class Search(TypedDict):
     """The best file, the files that no other beats, and all that were measured."""
 
@@ -123,6 +147,7 @@ class Targets(TypedDict):
 SHAPES: Mapping[str, tuple[type, Mapping[str, Any]]] = {
     "inspect": (Inspection, {"is_integer": bool}),
     "prune": (Pruned, {}),
+    "cluster": (Clustered, {}),
     "compare": (Comparison, {}),
     "diagnose": (Diagnosis, {"is_healthy": bool, "verdict": str, "own_db": float}),
     "evaluate": (Score, {}),
@@ -133,6 +158,7 @@ SHAPES: Mapping[str, tuple[type, Mapping[str, Any]]] = {
     "search": (Search, {}),
     "optimize": (Flow, {}),
     "prove": (ProofSheet, {"is_equal": bool, "is_proven": bool, "verdict": str}),
+    "encode": (Encoded, {}),
     "recipes": (Recipes, {}),
     "targets": (Targets, {}),
 }
