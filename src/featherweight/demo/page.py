@@ -28,7 +28,9 @@ def page(result: DemoResult) -> Page:
     """Returns the content of the page about a run of the demo."""
     first, *others = result.rows
     # Files within a point of the float model's accuracy come first, and of these the smallest.
-    best = max(others, key=lambda row: (row.accuracy >= first.accuracy - 0.01, -row.file_bytes), default=first)
+    best = max(
+        others, key=lambda row: (row.accuracy >= first.accuracy - 0.01, -row.file_bytes, row.accuracy), default=first
+    )
     rows = tuple(
         (
             row.name,

@@ -16,7 +16,7 @@ _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 900, 340, 64, 20, 14, 44
 # A quantity that spans more than this factor has a logarithmic axis.
 _WIDE_SPAN = 30.0
 _GROUPS = 6
-_LETTER, _LINE = 6.4, 14
+_LETTER, _LINE = 7.2, 14
 
 
 class _Axis:
@@ -47,7 +47,7 @@ def scatter(picture: Scatter) -> str:
     y = _Axis([v for p in points for v in (p.y - p.y_error, p.y + p.y_error)], _HEIGHT - _BOTTOM, _TOP)
     groups = list(dict.fromkeys(p.group for p in points))
     parts = [_grid(x, y, picture.x_label, picture.y_label)]
-    if picture.has_front:
+    if has_line(picture):
         line = " ".join(f"{x(p.x):.0f},{y(p.y):.0f}" for p in front(points, picture.better))
         parts.append(f'<polyline class="front" points="{line}"/>')
     for index, group in enumerate(groups):
@@ -58,6 +58,11 @@ def scatter(picture: Scatter) -> str:
         parts += [_point(p, x, y, index % _GROUPS, picture) for p in same]
     parts += _labels(points, x, y)
     return _svg("".join(parts), _scatter_text(picture, points), _WIDTH, _HEIGHT)
+
+
+def has_line(picture: Scatter) -> bool:
+    """True where a line along the front is drawn: where it has more than one point."""
+    return picture.has_front and len(front(picture.points, picture.better)) > 1
 
 
 def front(points: Sequence[Point], better: str) -> list[Point]:
@@ -118,14 +123,14 @@ def _labels(points: Sequence[Point], x: _Axis, y: _Axis) -> list[str]:
         name = shortened(point.name, 24)
         if not name:
             continue
-        wide, at, level = _LETTER * len(name), x(point.x), y(point.y)
+        wide, at, level, gap = _LETTER * len(name), x(point.x), y(point.y), 15 if point.is_marked else 9
         places = (
-            (at + 10, level - _LINE / 2),
-            (at - 10 - wide, level - _LINE / 2),
-            (at - wide / 2, level - 10 - _LINE),
-            (at - wide / 2, level + 10),
-            (at + 8, level - 8 - _LINE),
-            (at + 8, level + 8),
+            (at + gap, level - _LINE / 2),
+            (at - gap - wide, level - _LINE / 2),
+            (at - wide / 2, level - gap - _LINE),
+            (at - wide / 2, level + gap),
+            (at + gap, level - gap - _LINE),
+            (at + gap, level + gap),
         )
         for left, top in places:
             box = (left, top, left + wide, top + _LINE)

@@ -73,6 +73,7 @@ def _template() -> Any:
         distribution=drawn(figures.distribution),
         shown=shown,
         percent=percent,
+        has_line=figures.has_line,
         shortened=shortened,
         classes=_classes,
         full_name=_full_name,

@@ -110,7 +110,8 @@ def _files(title: str, rows: Sequence[Tried]) -> Table:
 
 
 def _picture(tried: Sequence[Tried], best: Tried, names: Sequence[str] | None = None) -> Scatter:
-    has_drop = all(row.drop is not None for row in tried)
+    drops = {row.drop for row in tried}
+    has_drop = None not in drops and len(drops) > 1  # where nothing is lost, levels tell files apart
     points = tuple(
         Point(
             names[index] if names else "chosen" if row is best else "",
@@ -132,7 +133,7 @@ def _cards(best: Tried, float_bytes: int = 0) -> Iterable[Card]:
     yield Card("Compressed", amount(best.compressed_bytes))
     yield Card("Outputs, signal to noise", f"{best.sqnr_db:.1f} dB")
     if best.drop is not None:
-        yield Card("Drop", f"{best.drop:.4f} ± {best.drop_error or 0:.4f}", detail="below the float model's metric")
+        yield Card("Drop", f"{best.drop:.4f}", detail=f"± {best.drop_error or 0:.4f}, below the float model's metric")
     if best.latency is not None:
         yield Card("Latency", f"{best.latency:.2f} ×", detail="of the float model's, this machine")
     if best.npu is not None:
