@@ -35,6 +35,7 @@ from benchmarks.measuring import (
     say,
     wait_until_calm,
 )
+from benchmarks.memory_rows import operator_order
 from benchmarks.pruning_rows import (
     oneshot,
     oneshot_transformer,
@@ -403,4 +404,5 @@ ROWS: Mapping[str, Callable[[Options], list[Figure]]] = {
     "oneshot": oneshot,
     "oneshot_transformer": oneshot_transformer,
     "sparse_stack": sparse_stack,
+    "operator_order": operator_order,
 }

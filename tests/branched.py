@@ -110,4 +110,7 @@ def random_wiring(nodes: int, seed: int, channels: int = 8, side: int = 16) -> M
             first = net.add(first, other)
         found.append(net.conv(net.depthwise(first), channels))
     read = {name for node, _ in net.layers for name in node.inputs}
-    return net.model(net.joined([name for name in found if name not in read]))
+    ends = [name for name in found if name not in read]
+    while len(ends) > 1:  # TFLite Micro joins ten at most
+        ends = [*ends[8:], net.joined(ends[:8])]
+    return net.model(ends[0])
