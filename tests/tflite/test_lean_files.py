@@ -69,6 +69,18 @@ def test_micro_interpreter_computes_the_same_integers(for_tflm, unread, tmp_path
         np.testing.assert_array_equal(run(full, INTEGERS)[0], run(lean, INTEGERS)[0])
 
 
+@pytest.mark.parametrize("profile", ["xnnpack", "tflite_opt", "tflite_ref", "tflm"])
+def test_reference_kernels_compute_what_each_runtime_makes_of_a_lean_file(for_tflm, profile, tmp_path):
+    path = tmp_path / "lean.tflite"
+    model = replace(for_tflm.model, extras={**for_tflm.model.extras, "unread": ("bias_scales",)})
+    fw.save(model, path)
+    resolver = {"xnnpack": "auto", "tflite_opt": "nodelegate", "tflite_ref": "ref"}.get(profile)
+    found = clients.tflm_run(path, INTEGERS) if resolver is None else clients.litert_run(path, INTEGERS, resolver)
+    for source in (path, model):
+        expected = fw.run(source, INTEGERS, runtime="reference", profile=profile)
+        np.testing.assert_array_equal(found[0], expected)
+
+
 def test_micro_files_keep_the_names_of_inputs_and_outputs_only(for_tflm):
     lean = fw.quantize(
         models.lowered("convnet"), calibration=models.samples("convnet"), target="tflm", progress=False

@@ -27,6 +27,7 @@ from featherweight.operators.walk import walk
 from featherweight.runtime.batches import split
 from featherweight.runtime.samples import checked_arrays, input_tensors
 from featherweight.tflite.decode_operator import with_plain_weights
+from featherweight.tflite.lean import lean
 
 
 def run_reference(
@@ -46,7 +47,8 @@ def run_reference(
         DataError: if the inputs don't fit the model, or an accumulator overflows.
         UnsupportedOp: if there is no kernel for an operator, its type or an attribute.
     """
-    model = with_plain_weights(model if isinstance(model, Model) else tflite.read(model))
+    # Of a model that is no file yet, what its file will hold: what runtimes do depends on what is left out.
+    model = with_plain_weights(lean(model) if isinstance(model, Model) else tflite.read(model))
     chosen = profiles.find(profile) if isinstance(profile, str) else profile
     fed = input_tensors(model)
     wanted = io_names(model)[1] if keep is None else {name: name for name in keep}

@@ -43,13 +43,16 @@ class Weighted:
 
 
 def delegate_takes(call: Call, x_position: int = 0) -> bool:
-    """True where XNNPACK takes an operator with weights: int8 with scales in its window.
+    """True where XNNPACK takes an operator with weights: int8 with scales in its window, that of the bias included.
 
-    Of int4 weights it takes those of dense layers, of an even depth.
+    Of int4 weights it takes those of dense layers, of an even depth. A bias without a scale it does not take.
     """
-    x, weight = call.input(x_position), call.input(1)
+    x, weight, bias = call.input(x_position), call.input(1), lookup(call.node.op).bias
     if weight.quant is None:
         return True
+    added = call.inputs[bias] if bias is not None and bias < len(call.inputs) else None
+    if added is not None and added.dtype == "int32" and added.quant is None:
+        return False
     if weight.dtype == "int4" and (not _is_dense(call) or weight.shape[-1] % 2):
         return False
     if x.dtype == "float32":
