@@ -14,9 +14,10 @@ from featherweight.recipes import recipe as recipes
 from featherweight.recipes.matching import resolve
 from featherweight.recipes.recipe import Recipe, Rule, Scheme
 from featherweight.repair.candidate import Candidate, Setting, integer_model, planned
+from featherweight.repair.improve import asked_repairs, improved
 from featherweight.repair.judge import Judge
 from featherweight.repair.roles import groups
-from featherweight.repair.wide_places import exactly, wide_places, wide_rule
+from featherweight.repair.wide_places import exactly, wide_places, wide_rules
 from featherweight.targets import target as targets
 
 WIDTH, STREAM, HIDDEN = 16, (1, 8, 16), (1, 8, 32)
@@ -154,7 +155,7 @@ def test_weights_of_4_bits_stay_as_small_as_they_are():
     where = setting(model)
     start = planned(where, model, recipes.load("w4a8"))
     assert start.plan.forms == {"y": "int8*int4"}
-    rule = wide_rule(model.main.nodes[0], model.main, start.recipe.rules[-1], where)
+    rule, *_ = wide_rules(model.main.nodes[0], model.main, start.recipe.rules[-1], where)
     assert rule is not None
     assert rule.keep_small
     free = planned(where, model, Recipe("free", (rule,)))
@@ -170,6 +171,53 @@ def test_a_small_gain_is_not_lost_on_the_way():
     assert said[0] < said[2] <= said[1]
     assert said[2] >= (said[0] + said[1]) / 2 - 0.1
     assert found is not start
+
+
+def uneven() -> Model:
+    """Channels of which the largest is 2,000 times the smallest; the heads read all of them as one size.
+
+    Neither one scale for what a head reads nor one for its weights leaves anything of most channels.
+    """
+    factors = np.geomspace(1, 2000, 32).astype(np.float32)
+    constants = {"a": weights(32, WIDTH) * factors[:, None], "b": weights(4, 32, seed=1) / factors}
+    constants |= {"c": weights(6, 32, seed=2) / factors, "d": weights(WIDTH, WIDTH, seed=3)}
+    layers = [
+        dense("x", "d", "", "h", (1, WIDTH)),
+        unary("TANH", "h", "t", (1, WIDTH)),
+        dense("t", "a", "", "m", (1, 32)),
+        unary("RELU", "m", "r", (1, 32)),
+        dense("r", "b", "", "y", (1, 4)),
+        dense("r", "c", "", "z", (1, 6)),
+    ]
+    return net({"x": (1, WIDTH)}, constants, layers, ["y", "z"])
+
+
+def test_float_where_activations_on_the_fly_are_poor_too():
+    model = uneven()
+    where = setting(model)
+    start, found = repaired(model, where)
+    assert isinstance(found, Candidate)
+    judge = Judge(model, where.held_out)
+    assert (judge.noise(integer_model(start)) > 10**-1.0).any()
+    assert (judge.noise(integer_model(found)) < 10**-1.5).all()
+    assert found.plan.forms["t"] == "int8"  # it loses nothing
+    assert "y" not in found.plan.forms
+    assert "in float" in found.notes[-1]
+    assert "dense layers before 'y'" in found.notes[-1]
+
+
+def test_weights_start_anew_beside_wide_places():
+    model = stream()
+    where = setting(model)
+    start = planned(where, model, recipes.load("int8"))
+    asked = asked_repairs(["bias-correction", "wide-places"])
+    end, attempts = improved(where, start, model, asked, is_auto=False)
+    assert [attempt.name for attempt in attempts] == ["bias-correction", "wide-places", "bias-correction"]
+    assert end.chosen is not None
+    assert "float32*int8" in end.plan.forms.values()
+    assert all(
+        np.array_equal(end.chosen.model.tensors[n].array, t.array) for n, t in model.tensors.items() if t.is_constant
+    )
 
 
 def test_nothing_to_gain_is_said():

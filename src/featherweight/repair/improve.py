@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,8 @@ from featherweight.repair.candidate import Arrays, Candidate, Repair, Setting, d
 from featherweight.repair.judge import Gain, Judge, gain
 from featherweight.repair.ranges import RANGES, with_all_samples
 from featherweight.repair.repairs import REPAIRS
+from featherweight.repair.weights.repairs import WEIGHT_REPAIRS
+from featherweight.repair.wide_places import WIDE_PLACES
 from featherweight.runtime.progress import track
 from featherweight.runtime.samples import feeds, input_tensors
 
@@ -31,6 +34,8 @@ _LEAST_HELD_OUT, _MOST_HELD_OUT = 4, 32
 LEAST_EXAMPLES = 8
 # What takes longer than many minutes is tried where it is named.
 _MOST_COSTS = 3
+# What is tried once more when operators have become wide: weights then make up for other errors.
+_BESIDE_WIDE_PLACES = ("bias-correction", "gptq")
 # A gain below this is nobody's business, however sure it is.
 _LEAST_GAIN_DB = 0.05
 # A difference between the samples that were calibrated with and those held out that says something about them.
@@ -135,7 +140,11 @@ def improved(
     judge = Judge(reference, setting.held_out) if setting.held_out else None
     levels = judge.levels(integer_model(candidate)) if judge else np.zeros(0)
     attempts: list[Attempt] = []
-    for repair in track(repairs, "improving", total=len(repairs), enabled=setting.progress):
+    waiting = deque(repairs)
+    for _ in track(range(2 * len(repairs)), "improving", total=len(repairs), enabled=setting.progress):
+        if not waiting:
+            break
+        repair = waiting.popleft()
         start = time.monotonic()
         try:
             found = repair.apply(setting, candidate)
@@ -153,9 +162,17 @@ def improved(
             reason = reason if judge else f"not measured: less than {LEAST_EXAMPLES} samples"
             attempts.append(Attempt(repair.name, brought, time.monotonic() - start, is_better or not is_auto, reason))
             if attempts[-1].is_kept:
+                if repair is WIDE_PLACES:
+                    kept = {attempt.name for attempt in attempts if attempt.is_kept and candidate.chosen is not None}
+                    waiting += [each for each in repairs if _is_due_again(each, kept, is_auto=is_auto)]
                 candidate, levels = found, after
         _log.info("improve: %s", attempts[-1])
     return candidate, tuple(attempts)
+
+
+def _is_due_again(repair: Repair, kept: Container[str], *, is_auto: bool) -> bool:
+    """True for a repair of weights that wide places have undone, or that is worth a try beside them."""
+    return repair in WEIGHT_REPAIRS and (repair.name in kept or (is_auto and repair.name in _BESIDE_WIDE_PLACES))
 
 
 def with_notes(setting: Setting, candidate: Candidate, reference: Model, attempts: Sequence[Attempt]) -> Candidate:

@@ -72,18 +72,46 @@ class Judge:
         It is the mean over the outputs. Where an output has up to 64 columns, each of them counts in units of its own
         spread, so that a column of small numbers beside large ones is not hidden; not those of probabilities.
         """
+        powers = self._powers(model)
+        if not powers.shape[1]:
+            return np.full(len(powers), _HIGHEST_DB)
+        return np.array([np.mean([_level(power, error) for power, error in run]) for run in powers])
+
+    def noise(self, model: Model) -> np.ndarray:
+        """Returns the noise to signal of each output, over all held-out runs and of the usual run, (2, outputs).
+
+        Of a mask that is empty in most pictures, the one that is not says little about the others.
+        """
+        powers = self._powers(model)
+        whole = [_level(*pair) for pair in powers.sum(axis=0)]
+        usual = np.array([[_level(*pair) for pair in run] for run in powers]).mean(axis=0)
+        levels = np.array([whole, usual])
+        return np.where(levels >= _HIGHEST_DB, 0.0, 10 ** (-levels / 10))
+
+    def error_db(self) -> np.ndarray:
+        """Returns two standard errors of such a level, dB, (outputs,): of few runs of one value it is known roughly.
+
+        Values that vary in themselves are counted by run and column: ``10 / ln 10 · √(2 / n)`` of a χ² of n of them.
+        """
+        counts = [
+            len(self.wanted) * min(values.shape[-1] if values.ndim > 1 else 1, _MOST_COLUMNS)
+            for values in (self.wanted[0][name] for name in self.outputs)
+        ]
+        return 2 * 10 / math.log(10) * np.sqrt(2 / np.array(counts, np.float64))
+
+    def _powers(self, model: Model) -> np.ndarray:
+        """Returns the power of each float output, and that of its error, in each run, (runs, outputs, 2)."""
         names = matched_names(self.model, model)
         found = list(io_names(model)[1])
+        rows: list[list[tuple[float, float]]] = []
         with Session(model) as session:
             is_same = set(io_names(self.model)[1]) == set(found)
             others = {n: n if is_same else found[i] for i, n in enumerate(io_names(self.model)[1])}
-            levels: list[float] = []
             for feed, wanted in zip(self.held_out, self.wanted, strict=True):
                 given = session.run(integer_feeds({names[n]: values for n, values in feed.items()}, model))
                 pairs = {n: (x, dequantized(given[others[n]], session.outputs[others[n]])) for n, x in wanted.items()}
-                each = [_level(x, y, self.spread.get(n)) for n, (x, y) in pairs.items()]
-                levels.append(float(np.mean(each)) if each else _HIGHEST_DB)
-        return np.asarray(levels)
+                rows.append([_power(x, y, self.spread.get(n)) for n, (x, y) in pairs.items()])
+        return np.array(rows, np.float64).reshape(len(rows), -1, 2)
 
 
 def gain(before: np.ndarray, after: np.ndarray) -> Gain:
@@ -109,14 +137,17 @@ def _variances(runs: Sequence[np.ndarray]) -> np.ndarray:
     return np.where(variances > floor, variances, float(np.median(varying)) if varying.size else 1.0)
 
 
-def _level(x: np.ndarray, y: np.ndarray, spread: np.ndarray | None) -> float:
+def _power(x: np.ndarray, y: np.ndarray, spread: np.ndarray | None) -> tuple[float, float]:
     x, y = x.astype(np.float64), y.astype(np.float64)
     shown = (np.abs(x) < LARGEST_ORDINARY) & (np.abs(y) < LARGEST_ORDINARY)
     noise = np.square(np.where(shown, x - y, 0.0))
     signal = np.square(np.where(shown, x, 0.0))
     if spread is not None:
         noise, signal = noise / spread, signal / spread
-    power, error = float(signal.sum()), float(noise.sum())
+    return float(signal.sum()), float(noise.sum())
+
+
+def _level(power: float, error: float) -> float:
     if error == 0:
         return _HIGHEST_DB
     if power == 0:

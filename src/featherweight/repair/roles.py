@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from featherweight import operators
+from featherweight.errors import listed
 from featherweight.graph import Graph, Node, consumers, producers
 from featherweight.ptq.factors import company
 from featherweight.ptq.forms.nodes import touches_float, weight_position
@@ -167,13 +168,22 @@ def _roles(graph: Graph) -> dict[str, str]:
         if op.weight is not None:
             behind, _ = around.behind(node, lambda n: n.name not in streams and _is_one_to_one(n, graph))
             into = any(other.name in streams for other in behind)
-            roles[node.name] = _LAYERS.get(op.weight_kind, node.op) + (" into a residual stream" if into else "")
+            outputs = () if into else _outputs_behind(node, around)
+            where = " into a residual stream" if into else f" before {listed(map(repr, outputs), 3)}" if outputs else ""
+            roles[node.name] = _LAYERS.get(op.weight_kind, node.op) + where
         elif op.axes == "product":
             roles.setdefault(node.name, "products of activations")
         else:
             where = "behind layers" if around.origins[node.name] & around.layers else "before any layer"
             roles.setdefault(node.name, f"{node.op} {where}")
     return roles
+
+
+def _outputs_behind(node: Node, around: Surroundings) -> list[str]:
+    """Returns the outputs that a layer's result leads to, where no other layer reads what becomes of it."""
+    ends, passed = around.behind(node, is_no_layer)
+    written = {name for each in (node, *passed) for name in each.outputs}
+    return [] if ends else [name for name in around.graph.outputs if name in written]
 
 
 def _is_elementwise(node: Node) -> bool:

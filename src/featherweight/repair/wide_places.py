@@ -9,7 +9,7 @@ output would be lost.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,52 +23,77 @@ from featherweight.recipes.matching import resolve
 from featherweight.recipes.recipe import Rule, Scheme
 from featherweight.repair.candidate import Candidate, Repair, Setting, integer_model, planned
 from featherweight.repair.judge import Judge
+from featherweight.repair.ladder import Rungs, climbed, needed
 from featherweight.repair.roles import Group, Surroundings, groups, moves
 from featherweight.targets.target import Target
 from featherweight.tflite import write
 
 # Examples that the search runs, spread over the samples: it compares differences of several dB.
-_MOST_EXAMPLES = 12
+_MOST_EXAMPLES = 16
 # What all groups that go back into integers may cost together: two fifths of the noise of what has none, or half the
 # gain where that is less.
 _MOST_LOST_DB = 1.5
-# What wide operators must bring to be worth what they cost: anything where the output is poor (a sentence encoder finds
+# What wide operators must bring to be worth what they cost: anything where an output is poor (a sentence encoder finds
 # other neighbours below), but a lot where it is not.
 _POOR_DB, _LEAST_GAIN_DB, _LEAST_GAIN_OF_GOOD_DB = 20.0, 1.0, 10.0
+# Where an output is poor with activations quantized on the fly, too, some operators compute in float. Each output then
+# keeps what it has with all on the fly, and this level at least, but no more than the last; what these samples leave
+# unknown of a level comes on top.
+_LEAST_DB, _MOST_DB = 15.0, 30.0
+# What a multiply-accumulate takes on each rung, in units of one in integers; and what a file twice as large is worth,
+# in units of a run of all in integers.
+_TIMES, _BYTES = (1.0, 1.5, 4.0, 4.0), 3.0
+# What an output need not exceed, whatever it could have.
+_GOOD_ENOUGH_DB = 40.0
+_WIDTHS = ("in integers", "on the fly", "with weights read as floats", "in float")
 
 
 def wide_places(setting: Setting, candidate: Candidate) -> Candidate | str:
-    """Returns the candidate with the groups of operators wide that need it, or why that is not possible."""
+    """Returns the candidate with the groups of operators wide that need it, or why that is not possible.
+
+    Weights that repairs chose for the integers of before start anew: what they make up for is another's error then.
+    """
     graph, forms = candidate.model.main, candidate.plan.forms
     integer = [node for node in graph.nodes if not forms.get(node.name, "float32").startswith("float32")]
     if not integer:
         return "no operator computes in integers"
-    rules = resolve(candidate.recipe, candidate.model)
-    wide = {
-        node.name: rule
+    chosen = candidate.chosen
+    base = candidate if chosen is None else replace(candidate, model=chosen.model, plan=chosen.plan, chosen=None)
+    rules = resolve(candidate.recipe, base.model)
+    widths = {
+        node.name: found
         for node in integer
-        if (rule := wide_rule(node, graph, rules.get(node.name), setting)) is not None
+        if (found := wide_rules(node, base.model.main, rules.get(node.name), setting))
     }
-    free = groups(graph, wide.keys())
+    free = groups(base.model.main, widths.keys())
     if not free:
         return f"target '{setting.target.name}' runs none of its integer operators in float, hybrid or in 16 bits"
-    search = _Search(setting, candidate, wide)
-    least, most = search.level(()), search.level(free)
+    search = _Search(setting, base, widths)
+    least = search.measured(candidate)
+    usual = search.level(dict.fromkeys(free, 1))
+    most = usual
+    if usual.db < _POOR_DB and any(len(found) > 1 for found in widths.values()):
+        most = search.level({group: search.height(group) for group in free})
     needed = _LEAST_GAIN_DB if least.db < _POOR_DB else _LEAST_GAIN_OF_GOOD_DB
     if most.db - least.db < needed:
         return (
             f"with all operators wide, the output has {most.db:.1f} dB instead of {least.db:.1f}: they are worth their "
             f"time from {needed:.0f} dB more on"
         )
-    kept = search.narrowed(free, most.db - min(_MOST_LOST_DB, (most.db - least.db) / 2))
+    kept = search.narrowed(free, least, usual) if most is usual else search.climbed(free, usual)
     best = search.level(kept)
+    how = "" if most is usual else " (on the fly)"
     note = (
-        f"wide places: {least.db:.1f} dB with all in integers, {most.db:.1f} dB with all wide, {best.db:.1f} dB with "
-        f"{sum(len(group.nodes) for group in kept)} of {len(integer)} operators wide ("
-        + listed((f"{len(group.nodes)} {group.role}" for group in kept), 12)
+        f"wide places: {least.db:.1f} dB with all in integers, {usual.db:.1f} dB with all wide{how}, {best.db:.1f} dB "
+        f"with {sum(len(group.nodes) for group in kept)} of {len(integer)} operators wide ("
+        + listed((f"{len(group.nodes)} {group.role}{_said(rung, most is usual)}" for group, rung in kept.items()), 12)
         + f"): {best.bytes - least.bytes:+,} bytes"
     )
-    return replace(best.candidate, notes=candidate.notes, chosen=None).with_note(note)
+    return replace(best.candidate, notes=base.notes, chosen=None).with_note(note)
+
+
+def _said(rung: int, is_usual: bool) -> str:
+    return "" if is_usual or rung == 1 else f" {_WIDTHS[rung]}"
 
 
 WIDE_PLACES = Repair(
@@ -81,47 +106,60 @@ WIDE_PLACES = Repair(
 
 @dataclass(frozen=True, eq=False)
 class _Level:
-    """A candidate, how near its outputs are to float ones, and the bytes of its file."""
+    """A candidate, the noise to signal of its outputs, and the bytes of its file."""
 
     candidate: Candidate
-    db: float
+    noise: np.ndarray
     bytes: int
+
+    @property
+    def db(self) -> float:
+        """How far the worst output is above its error."""
+        return -10 * math.log10(max(float(self.noise.max(initial=0.0)), 1e-10))
 
 
 class _Search:
     """Plans and runs choices of groups, each once."""
 
-    def __init__(self, setting: Setting, candidate: Candidate, wide: dict[str, Rule]) -> None:
-        self.setting, self.candidate, self.wide = setting, candidate, wide
+    def __init__(self, setting: Setting, candidate: Candidate, widths: Mapping[str, Sequence[Rule]]) -> None:
+        self.setting, self.candidate, self.widths = setting, candidate, widths
         self.around = Surroundings(candidate.model.main)
-        self.movers = [node for node in candidate.model.main.nodes if node.name in wide and moves(node)]
+        self.movers = [node for node in candidate.model.main.nodes if node.name in widths and moves(node)]
         step = max(1, math.ceil(len(setting.samples) / _MOST_EXAMPLES))
         self.judge = Judge(candidate.model, setting.samples[::step])
         usual = planned(setting, candidate.model, candidate.recipe, stats=candidate.stats, methods=candidate.methods)
         self.is_usual = usual.plan.params == candidate.plan.params
-        self.known: dict[frozenset[str], _Level] = {}
+        self.known: dict[frozenset[tuple[str, int]], _Level] = {}
 
-    def level(self, free: Iterable[Group]) -> _Level:
-        """Returns what comes of the model with these groups wide."""
-        free = list(free)
-        key = frozenset(group.role for group in free)
+    def height(self, group: Group) -> int:
+        """Returns the widest rung of a group."""
+        return max(len(self.widths[node.name]) for node in group.nodes)
+
+    def measured(self, candidate: Candidate) -> _Level:
+        """Returns a candidate with what it loses."""
+        model = integer_model(candidate)
+        return _Level(candidate, self.judge.noise(model).ravel(), len(write(model)))
+
+    def level(self, chosen: Mapping[Group, int]) -> _Level:
+        """Returns what comes of the model with these groups wide, each as wide as its rung says."""
+        key = frozenset((group.role, rung) for group, rung in chosen.items() if rung)
         if key not in self.known:
-            chosen = self.planned({node.name for group in free for node in group.nodes})
-            model = integer_model(chosen)
-            db = float(np.mean(self.judge.levels(model)))
-            self.known[key] = _Level(chosen, db, len(write(model)))
+            rungs = {node.name: rung for group, rung in chosen.items() if rung for node in group.nodes}
+            self.known[key] = self.measured(self.planned(rungs))
         return self.known[key]
 
-    def planned(self, free: Collection[str]) -> Candidate:
-        """Returns the candidate with these operators wide, and what only moves data between them.
+    def planned(self, rungs: Mapping[str, int]) -> Candidate:
+        """Returns the candidate with these operators on these rungs, and what only moves data between them.
 
         Where repairs before this one chose parameters, those stand.
         """
         old, setting = self.candidate, self.setting
-        if not free:
+        if not rungs:
             return old
-        moved = {node.name for node in self.movers if self.is_between(node, free)}
-        rules = [self.wide[node.name] for node in old.model.main.nodes if node.name in free or node.name in moved]
+        moved = {node.name: 1 for node in self.movers if self.is_between(node, rungs)}
+        taken = {**moved, **rungs}
+        nodes = [node.name for node in old.model.main.nodes if node.name in taken]
+        rules = [self.widths[name][min(taken[name], len(self.widths[name])) - 1] for name in nodes]
         recipe = replace(old.recipe, rules=(*rules, *old.recipe.rules))
         if self.is_usual:
             return planned(setting, old.model, recipe, stats=old.stats, methods=old.methods)
@@ -131,7 +169,7 @@ class _Search:
         stored = {n: old.plan.params[n] for n, p in found.plan.params.items() if n not in given and _is_like(p, old, n)}
         return replace(found, plan=replace(found.plan, params={**found.plan.params, **stored}))
 
-    def is_between(self, node: Node, free: Collection[str]) -> bool:
+    def is_between(self, node: Node, free: Container[str]) -> bool:
         """True for data that wide operators write and read, some of each: it moves as it is."""
         forms = self.candidate.plan.forms
         sides = (self.around.before(node, moves)[0], self.around.behind(node, moves)[0])
@@ -141,19 +179,42 @@ class _Search:
             if side
         )
 
-    def narrowed(self, free: Sequence[Group], least_db: float) -> list[Group]:
-        """Returns the groups that must stay wide: others go back into integers as long as the output has so many dB."""
-        most, costs = self.level(free), dict[str, float]()
+    def narrowed(self, free: Sequence[Group], least: _Level, most: _Level) -> dict[Group, int]:
+        """Returns the groups that must stay wide: others go back into integers as long as all outputs allow it."""
+        tiny = 1e-10
+        gains = 10 * np.log10(np.maximum(least.noise, tiny) / np.maximum(most.noise, tiny))
+        allowed = most.noise * 10 ** (np.clip(gains / 2, 0.0, _MOST_LOST_DB) / 10)
+        allowed = np.maximum(allowed, np.where(gains > 0, 10 ** (-_GOOD_ENOUGH_DB / 10), most.noise))
+        costs = dict[str, float]()
         for group in free:
-            alone = self.level([other for other in free if other is not group])
-            noise = 10 ** (-alone.db / 10) - 10 ** (-most.db / 10)
+            alone = self.level({other: 1 for other in free if other is not group})
+            noise = float((alone.noise - most.noise).sum())
             costs[group.role] = max(noise, 0.0) / max(group.work, 1)
-        kept = list(free)
+        kept = dict.fromkeys(free, 1)
         for group in sorted(free, key=lambda group: (costs[group.role], -group.work)):
-            fewer = [other for other in kept if other is not group]
-            if fewer and self.level(fewer).db >= least_db:
+            fewer = {other: 1 for other in kept if other is not group}
+            if fewer and (self.level(fewer).noise <= allowed + tiny).all():
                 kept = fewer
         return kept
+
+    def climbed(self, free: Sequence[Group], usual: _Level) -> dict[Group, int]:
+        """Returns how wide each group must be for every output to have what is asked of it."""
+        top = {group: self.height(group) for group in free}
+        base, ladders = self.level(top), dict[str, Rungs]()
+        work = sum(group.work for group in free)
+        for group in free:
+            rungs = range(top[group] + 1)
+            levels = [self.level({**top, group: rung}) for rung in rungs]
+            noise = np.maximum([each.noise - base.noise for each in levels], 0.0)
+            bytes_ = np.array([each.bytes for each in levels], np.float64)
+            times = np.array([_TIMES[rung] if top[group] > 1 else _TIMES[min(rung, 1)] for rung in rungs])
+            cost = group.work / work * times + _BYTES * (bytes_ - bytes_.min()) / usual.bytes
+            ladders[group.role] = Rungs(noise, np.maximum.accumulate(cost))
+        levels = -10 * np.log10(np.maximum(usual.noise, 1e-10))
+        spare = np.tile(self.judge.error_db(), 2)
+        allowed = np.maximum(needed(levels, _LEAST_DB, _MOST_DB, spare), base.noise)
+        state = climbed(ladders, allowed, lambda state: self.level({g: state[g.role] for g in free}).noise)
+        return {group: state[group.role] for group in free if state[group.role]}
 
 
 def _is_like(params: QuantParams, old: Candidate, name: str) -> bool:
@@ -167,31 +228,36 @@ def _is_like(params: QuantParams, old: Candidate, name: str) -> bool:
     )
 
 
-def wide_rule(node: Node, graph: Graph, rule: Rule | None, setting: Setting) -> Rule | None:
-    """Returns a rule that keeps an integer operator wide, or None where the target has no form for it.
+def wide_rules(node: Node, graph: Graph, rule: Rule | None, setting: Setting) -> tuple[Rule, ...]:
+    """Returns rules that keep an integer operator wide, each wider than the one before; none where there is no form.
 
     Weights stay integers, but for small ones (`keep_small`): activations are quantized on the fly, or have 16 bits, or
-    the weights are read as floats. What the recipe names by a pattern stays as it is.
+    the weights are read as floats; at last, where the target runs floats, all is float. What the recipe names by a
+    pattern stays as it is.
     """
     if rule is None or rule.match != "*":
-        return None
+        return ()
     target, match = setting.target, exactly(node.outputs[0])
     has_floats = target.is_float_allowed and not setting.integers
     op = operators.lookup(node.op)
     weight = (rule.weight or Scheme("int8")) if weight_position(node, graph) is not None else None
     if not has_floats:
-        return _in_16_bits(node, match, weight, target)
+        found = _in_16_bits(node, match, weight, target)
+        return () if found is None else (found,)
     if weight is None:
-        return Rule(match)
+        return (Rule(match),)
     if op.weight is None:  # a table that is copied out of
-        return Rule(match, weight=replace(weight, dtype="int8", block_size=None))
-    if target.runs(node.op, f"float32*{weight.dtype}"):
-        return Rule(match, weight=weight, keep_small=True)
+        return (Rule(match, weight=replace(weight, dtype="int8", block_size=None)),)
     read = None
     if weight.dtype in target.weight_only:
         read = Rule(match, weight=replace(weight, block_size=None), weight_only=True, keep_small=True)
-    # Weights of 4 bits stay as small as they are.
-    return read if read and weight.dtype == "int4" else _in_16_bits(node, match, weight, target) or read
+    hybrid = Rule(match, weight=weight, keep_small=True) if target.runs(node.op, f"float32*{weight.dtype}") else None
+    if weight.dtype == "int4":  # weights of 4 bits stay as small as they are
+        found = hybrid or read or _in_16_bits(node, match, weight, target)
+        return () if found is None else (found,)
+    first = hybrid or _in_16_bits(node, match, weight, target)
+    plain = Rule(match) if target.runs(node.op, "float32") else None
+    return tuple(rule for rule in (first, read, plain) if rule is not None)
 
 
 def _in_16_bits(node: Node, match: str, weight: Scheme | None, target: Target) -> Rule | None:
