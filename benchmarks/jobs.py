@@ -359,6 +359,7 @@ def _job(name: str) -> Callable[..., Result]:
         fashion_jobs,
         pruning_jobs,
         ranges_jobs,
+        recovery_jobs,
         training_jobs,
         wide_jobs,
     )
@@ -371,6 +372,7 @@ def _job(name: str) -> Callable[..., Result]:
         pruning_jobs,
         wide_jobs,
         ranges_jobs,
+        recovery_jobs,
         choosing_jobs,
     )
     for home in (sys.modules[__name__], *homes):

@@ -103,6 +103,23 @@ def ai_edge_int8(model: str, samples: Iterable[np.ndarray], out: str) -> None:
     ai_edge_quantize(model, list(samples), out, "int8")
 
 
+def ai_edge_static(model: str, samples: Iterable[np.ndarray], out: str, algorithm: str, bits: int) -> None:
+    """Writes a file with weights of so many bits and int8 activations, by an algorithm of ai-edge-quantizer."""
+    from ai_edge_quantizer import algorithm_manager, qtyping, quantizer, recipe_manager
+
+    manager = recipe_manager.RecipeManager()
+    manager.add_static_config(
+        regex=".*",
+        operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+        activation_num_bits=8,
+        weight_num_bits=bits,
+        algorithm_key=algorithm_manager.AlgorithmName[algorithm],
+    )
+    tool = quantizer.Quantizer(model, manager.get_quantization_recipe())
+    measured = tool.calibrate(_by_signature(model, samples))
+    tool.quantize(measured, serialize_to_path=Path(out), enable_progress_report=False)
+
+
 def _by_signature(model: str, samples: Iterable[np.ndarray]) -> dict[str, list[dict[str, np.ndarray]]]:
     """Returns samples as ai-edge-quantizer wants them: signature → list of input name → array."""
     from featherweight import tflite

@@ -45,6 +45,7 @@ from benchmarks.pruning_rows import (
     sparse_stack,
 )
 from benchmarks.ranges_rows import ranges
+from benchmarks.recovery_rows import recovery
 from benchmarks.structured_rows import channels
 from benchmarks.training_rows import training_accuracy, training_exact, training_step
 from benchmarks.wide_rows import float_activations, sentence_encoder
@@ -391,6 +392,7 @@ ROWS: Mapping[str, Callable[[Options], list[Figure]]] = {
     "ranges": ranges,
     "mixed_forms": mixed_forms,
     "float_activations": float_activations,
+    "recovery": recovery,
     "sentence_encoder": sentence_encoder,
     "lowering": lowering,
     "startup": startup,
