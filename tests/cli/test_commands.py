@@ -465,3 +465,10 @@ def test_search_writes_what_fits_and_exits_with_1_where_nothing_does(folder):
     result = call(*common, "20", "--max-bytes", "100", "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["best"]["misses"][0]["limit"] == "max_bytes"
+
+
+def test_for_an_ethos_u_vela_says_what_it_takes(folder):
+    printed = ok("quantize", "model.tflite", "-o", "npu.tflite", "--target", "ethos-u55", "--calibration", "data.npz")
+    assert "Vela for ethos-u55-128: " in " ".join(printed.split())
+    assert "bytes of flash" in " ".join(printed.split())
+    assert "cycles" in " ".join(ok("check", "npu.tflite", "--target", "ethos-u55").split())

@@ -12,7 +12,7 @@ from featherweight.recipes import recipe as recipes
 from featherweight.recipes.matching import resolve
 from featherweight.recipes.recipe import Recipe, Rule, Scheme
 
-NAMES = ("dynamic", "float16", "int16x8", "int8", "w4a8", "weights4", "weights8")
+NAMES = ("dynamic", "float16", "grid4", "int16x8", "int8", "w4a8", "weights4", "weights8")
 
 
 def chain(*nodes: tuple[str, str]) -> Model:
@@ -55,7 +55,7 @@ def test_every_shipped_recipe_loads_and_says_what_it_is(name: str) -> None:
     assert recipe.name == name
     assert 10 < len(recipe.description) < 120
     assert recipe.rules
-    assert recipe.needs_ranges == (name in {"int8", "int16x8", "w4a8"})
+    assert recipe.needs_ranges == (name in {"int8", "int16x8", "w4a8", "grid4"})
     assert ("needs samples" in recipe.description) == recipe.needs_ranges
 
 
@@ -312,3 +312,22 @@ def test_patterns_for_one_name_and_others_keep_their_order() -> None:
     nodes = [building.unary("RELU", "x", name, (1, 4)) for name in names]
     found = resolve(Recipe("mine", rules), building.net({"x": (1, 4)}, {}, nodes, list(names)))
     assert [rules.index(found[name]) for name in names] == [0, 4, 2, 3, 4]
+
+
+# ----------------------------------------------------------------------------------------- steps of a narrower type
+
+
+def test_weights_on_the_steps_of_a_narrower_type(tmp_path: Path) -> None:
+    text = '[[rule]]\nweight = { dtype = "int8", grid = "int4" }\nactivation = "int8"'
+    assert parsed(tmp_path, text).rules[0].weight == Scheme("int8", grid="int4")
+    assert recipes.load("grid4").rules[1].weight == Scheme("int8", grid="int4")
+
+
+@pytest.mark.parametrize("dtype", ["int4", "float16", "int16"])
+def test_steps_that_a_type_has_not_are_refused(tmp_path: Path, dtype: str) -> None:
+    with pytest.raises(RecipeError, match=f"grid beside {dtype} is 'int4'"):
+        Scheme(dtype, grid="int4")
+    with pytest.raises(RecipeError, match="dtype 'int16'" if dtype == "int16" else "grid has no effect on"):
+        parsed(tmp_path, f'[[rule]]\nweight = {{ dtype = "{dtype}", grid = "int4" }}')
+    with pytest.raises(RecipeError, match="int8"):
+        Scheme("int8", grid="int8")

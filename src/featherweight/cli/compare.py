@@ -308,13 +308,18 @@ def check(
 
     chosen = targets.load(target)
     is_whole = _is_ready(model) and not input_shape
-    found = targets.check(tflite.read(model) if is_whole else open_model(model, input_shape), chosen)
+    held = tflite.read(model) if is_whole else open_model(model, input_shape)
+    found = targets.check(held, chosen)
     if as_json:
         print_json({"target": chosen.name, "violations": found})
     elif found:
         rows = [(v.op, v.node, v.constraint, v.message) for v in found]
         print_table(f"{len(found)} violations of {chosen.name}", ("operator", "name", "constraint", "what"), rows)
     else:
+        from featherweight.device_code.vela import note_of
+
         say(f"{model} runs on {chosen.name}: no violations.")
+        if note := note_of(held, chosen.name):
+            say(f"{note}.")
     if found:
         raise typer.Exit(1)

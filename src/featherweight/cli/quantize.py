@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -231,6 +232,11 @@ def quantize(
         recurrent=recurrent.value,
         progress=True,
     )
+    if not result.report.violations:
+        from featherweight.device_code.vela import note_of
+
+        if note := note_of(result.model, device.name):
+            result = replace(result, report=replace(result.report, notes=(*result.report.notes, note)))
     summary = result.report
     if report is not None and calibration:
         from featherweight.report.evidence import with_evidence

@@ -72,9 +72,10 @@ def weight_params(
             f"{where}: {values.shape[-1]} inputs are no multiple of the block of {scheme.block_size}; one scale per "
             "channel instead"
         )
-    scales = scales_from_largest(largest, dtype, power_of_two=target.is_power_of_two, where=where)
-    if dtype == "int4":
-        clipped = clipping.clipped(values, scales, axis, dtype, power_of_two=target.is_power_of_two)
+    steps = scheme.grid if scheme.grid and dtype == scheme.dtype else dtype
+    scales = scales_from_largest(largest, steps, power_of_two=target.is_power_of_two, where=where)
+    if steps == "int4":
+        clipped = clipping.clipped(values, scales, axis, steps, power_of_two=target.is_power_of_two)
         scales = np.where(largest >= DEAD_WEIGHT, clipped, scales)
     if activation is not None:
         needed = _needed_for_bias(node, graph, role, scales.size, activation)

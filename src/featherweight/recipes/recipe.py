@@ -19,10 +19,12 @@ from featherweight.tflite.names import OP_CODES
 # Storage type → the settings that change something beside it.
 WEIGHT_SETTINGS: Mapping[str, tuple[str, ...]] = {
     "float16": (),
-    "int8": ("per_channel",),
+    "int8": ("per_channel", "grid"),
     "int4": ("per_channel", "block_size"),
 }
 ACTIVATION_SETTINGS: Mapping[str, tuple[str, ...]] = {"int8": ("ranges",), "int16": ("ranges",)}
+# Type that weights are stored in → narrower ones whose steps they can have in it.
+GRIDS: Mapping[str, tuple[str, ...]] = {"int8": ("int4",)}
 DTYPES = tuple(dict.fromkeys((*ACTIVATION_SETTINGS, *WEIGHT_SETTINGS)))
 # The methods that a file may name, before a colon and an argument; `featherweight.calibration` holds them.
 RANGE_METHODS = ("minmax", "percentile", "mse", "entropy", "clip", "auto")
@@ -39,6 +41,8 @@ class Scheme:
         per_channel: one scale per output channel instead of one per tensor, where the operator has an axis for it.
         block_size: one scale per so many consecutive elements of a dense layer's rows, or None.
         ranges: how a range is chosen from what was measured; None takes the caller's choice.
+        grid: ``int4``: weights have the steps of this type, and are stored in the wider one: few different integers, of
+            which what compresses weights makes less. The few beyond its range stay: the wider type has room for them.
 
     Zero points follow from the type, as the runtime's kernels want them: weights and int16 activations are symmetric
     (weights without the lowest integer), int8 activations are not.
@@ -57,6 +61,7 @@ class Scheme:
     per_channel: bool = True
     block_size: int | None = None
     ranges: str | None = None
+    grid: str | None = None
 
     def __post_init__(self) -> None:
         choice(*DTYPES)(self.dtype, "Scheme: dtype")
@@ -67,6 +72,8 @@ class Scheme:
             raise wrong(self.ranges, "Scheme: ranges", f"{listed(RANGE_METHODS)}, percentile:NUMBER, clip:NUMBER")
         if self.block_size is not None and "block_size" not in WEIGHT_SETTINGS.get(self.dtype, ()):
             raise RecipeError(f"Scheme: block_size has no effect on {self.dtype} (allowed on: int4). Drop it.")
+        if self.grid is not None:
+            choice(*GRIDS.get(self.dtype, ("nothing",)))(self.grid, f"Scheme: grid beside {self.dtype}")
 
 
 @dataclass(frozen=True)
@@ -142,7 +149,7 @@ def available() -> tuple[str, ...]:
     """Returns the names of the shipped recipes.
 
     >>> available()
-    ('dynamic', 'float16', 'int16x8', 'int8', 'w4a8', 'weights4', 'weights8')
+    ('dynamic', 'float16', 'grid4', 'int16x8', 'int8', 'w4a8', 'weights4', 'weights8')
     """
     return shipped("recipe")
 
@@ -238,9 +245,11 @@ def _parse_scheme(row: Table, key: str, settings: Mapping[str, tuple[str, ...]])
     if ranges is not None and not _names_range_method(ranges):
         raise table.error("ranges", f"{listed(RANGE_METHODS)}, percentile:NUMBER, clip:NUMBER")
     block_size = table.count("block_size") if "block_size" in table else None
+    grid = table.choice("grid", GRIDS[dtype]) if "grid" in table else None
     if dtype == "float32":
         return None
-    return Scheme(dtype, per_channel=table.get("per_channel", bool, True), block_size=block_size, ranges=ranges)
+    is_per_channel = table.get("per_channel", bool, True)
+    return Scheme(dtype, per_channel=is_per_channel, block_size=block_size, ranges=ranges, grid=grid)
 
 
 def _names_range_method(method: str) -> bool:
