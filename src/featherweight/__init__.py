@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     from featherweight.tasks.unfold import Unfolded, unfold
     from featherweight.tflite import read
     from featherweight.training import schedules
+    from featherweight.training.courses.trial import RateTrial, TriedRate, try_learning_rates
     from featherweight.training.graph.graph_model import GraphModel
     from featherweight.training.keras_models.batch_norms import reestimate_batch_norm
     from featherweight.training.keras_models.regularizers import KurtosisRegularizer, add_kurtosis, kurtosis_regularizer
@@ -183,6 +184,7 @@ _HOMES = {
         "FileSize",
         "NodeNote",
         "QuantizedTensor",
+        "RateTrial",
         "Report",
     ),
     "runtime.benchmark": ("Latency",),
@@ -251,10 +253,13 @@ _HOMES = {
     "tasks.sparsity_curve": ("sparsity_curve",),
     "tasks.trainable": ("graph_model",),
     "tasks.unfold": (
+        "TriedRate",
         "Unfolded",
+        "try_learning_rates",
         "unfold",
     ),
     "tflite": ("read",),
+    "training.courses.trial": ("RateTrial", "TriedRate", "try_learning_rates"),
     "training.graph.graph_model": ("GraphModel",),
     "training.keras_models.batch_norms": ("reestimate_batch_norm",),
     "training.keras_models.regularizers": (
@@ -332,6 +337,7 @@ __all__ = [
     "QuantizedModel",
     "QuantizedTensor",
     "RangeTraining",
+    "RateTrial",
     "Recipe",
     "RecipeError",
     "Recorder",
@@ -357,6 +363,7 @@ __all__ = [
     "TensorRow",
     "TensorStats",
     "Tried",
+    "TriedRate",
     "Unfolded",
     "UnfoldedWeight",
     "UnsupportedOp",
@@ -399,6 +406,7 @@ __all__ = [
     "sparsity_curve",
     "store_encoded",
     "store_sparse",
+    "try_learning_rates",
     "unfold",
     "write",
 ]

@@ -112,6 +112,7 @@ def test_public_names_are_deliberate():
         "RecipeError",
         "Recorder",
         "Removed",
+        "RateTrial",
         "Report",
         "Rule",
         "RuntimeRow",
@@ -133,6 +134,7 @@ def test_public_names_are_deliberate():
         "TensorRow",
         "TensorStats",
         "Tried",
+        "TriedRate",
         "Unfolded",
         "UnfoldedWeight",
         "UnsupportedOp",
@@ -175,6 +177,7 @@ def test_public_names_are_deliberate():
         "sparsity_curve",
         "store_encoded",
         "store_sparse",
+        "try_learning_rates",
         "unfold",
         "write",
     }

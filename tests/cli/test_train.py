@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from tests.cli.calling import files
 
 from featherweight import tflite
 from featherweight.runtime import run
-from featherweight.training.qat import loop
+from featherweight.training.courses import loop
 
 TRAIN = ("train", "model.tflite", "-o", "q.tflite")
 SHORT = ("--recipe", "w4a8", "--epochs", "4", "--batch-size", "16", "--learning-rate", "1e-3")
@@ -192,6 +193,7 @@ def test_a_loss_that_is_no_number_stops(folder):
         ([], "Missing option '--data'"),
         (["--data", "unlabelled.npy", "--epochs", "0"], "Invalid value for '--epochs'"),
         (["--data", "unlabelled.npy", "--learning-rate", "0"], "0.0 is no positive number."),
+        (["--data", "unlabelled.npy", "--learning-rate", "fast"], "fast is neither a number nor auto."),
         (["--data", "unlabelled.npy", "--distil", "--loss", "mse"], "a loss is for labels"),
         (["--data", "unlabelled.npy", "--report", "r.doc"], "r.doc"),
     ],
@@ -201,3 +203,10 @@ def test_usage_errors(folder, args, text):
     assert result.exit_code == 2, result.output
     assert text in " ".join(result.stderr.split())
     assert not Path("q.tflite").exists()
+
+
+def test_the_rate_can_be_chosen_by_a_trial(folder):
+    args = ("--data", "unlabelled.npy", "--recipe", "w4a8", "--epochs", "2", "--batch-size", "16")
+    text = ok(*args, "--learning-rate", "auto")
+    assert "held-out samples" in text
+    assert re.search(r"^Learning rate [0-9.e-]+[.,]", text, re.MULTILINE)

@@ -27,10 +27,10 @@ RECORDS = {
     "Latency",
     "Magnitudes", "Model", "Node", "NodeNote", "OutputError", "OperatorRow", "Plan", "PortRow", "Profile", "Pruned",
     "PrunedKernel",
-    "QuantParams", "Quantized", "QuantizedModel", "QuantizedTensor", "Removed", "Report", "Schedule", "Score",
-    "Scores", "Signature", "Step", "Optimized",
+    "QuantParams", "Quantized", "QuantizedModel", "QuantizedTensor", "RateTrial", "Removed", "Report", "Schedule",
+    "Score", "Scores", "Signature", "Step", "Optimized",
     "Stats", "Stored", "StoredTensor", "Target", "Tensor", "TensorError", "TensorRow", "TensorStats", "Tried",
-    "Unfolded", "UnfoldedWeight", "Violation",
+    "TriedRate", "Unfolded", "UnfoldedWeight", "Violation",
 }  # fmt: skip
 
 
@@ -123,6 +123,8 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Callabl
     evaluation = fw.evaluate(model, (x, y))
     aware, source = fw.quantize_aware(live(), calibration=x), live()
     graph = fw.graph_model(source)
+    distilled = fw.quantize_aware(live(), calibration=x, teacher=True)
+    distilled.compile("adam")
     given: dict[str, dict[str, Any]] = {
         "Oscillations": {},
         "Recorder": {"model": model, "threads": 1},
@@ -169,6 +171,7 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Callabl
         "sparsity_curve": {"source": model, "data": (x, y), "sparsities": (0.5,)},
         "store_encoded": {"model": micro},
         "store_sparse": {"model": model},
+        "try_learning_rates": {"model": distilled, "samples": x, "rates": (1e-3,), "steps": 1},
         "unfold": {"trained": graph, "keras_model": source},
         "write": {"model": model},
         "schedules.constant": {"sparsity": 0.5},

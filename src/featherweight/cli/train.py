@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from featherweight.graph import Model
-    from featherweight.training.qat.loop import Course
+    from featherweight.training.courses.loop import Course
     from featherweight.training.qat.quantized_model import QuantizedModel
 
 _CALIBRATION_SAMPLES = 500
@@ -46,8 +47,12 @@ def train(
     epochs: Annotated[int, typer.Option(min=1, help="How often to go through the samples.")] = 10,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples in a step.")] = 32,
     learning_rate: Annotated[
-        float, typer.Option(help="Of Adam, at its peak; about 1 % of the one the model was trained with.")
-    ] = 1e-4,
+        str,
+        typer.Option(
+            metavar="NUMBER|auto",
+            help="Of Adam, at its peak, in units of each channel's weights; auto: by a trial on held-out samples.",
+        ),
+    ] = "1e-4",
     distil: Annotated[
         bool | None,
         typer.Option(
@@ -92,8 +97,7 @@ def train(
     What is trained computes the integers of the file that is written. After a kill or Ctrl-C, the same command goes on
     after the last complete epoch, and writes the same file as a run that was never stopped.
     """
-    if not 0 < learning_rate < float("inf"):
-        raise typer.BadParameter(f"{learning_rate} is no positive number.", param_hint="--learning-rate")
+    rate = None if learning_rate == "auto" else _rate(learning_rate)
     if distil and loss is not None:
         raise typer.BadParameter("a loss is for labels; leave it or --distil out.", param_hint="--loss")
     check_report(report)
@@ -107,13 +111,14 @@ def train(
     lowered, settings = _opened(model, recipe, target, input_shape, data)
     graph = lowered.model
     from featherweight.tasks.quantize_aware import quantize_aware
-    from featherweight.training.qat import loop
+    from featherweight.training.courses import loop
 
     dataset = open_data(data, graph, preprocess=preprocess, labels=distil is False or loss is not None)
     labels = None if distil else dataset.labels
     inputs = loop.gathered(dataset.samples, graph, labels)
-    course = loop.Course(epochs, batch_size, learning_rate, seed)
+    course = loop.Course(epochs, batch_size, seed=seed) if rate is None else loop.Course(epochs, batch_size, rate, seed)
     settings |= vars(course) | {
+        "learning_rate": rate or "auto",
         "data": data,
         "preprocess": preprocess,
         "samples": len(next(iter(inputs.values()))),
@@ -138,6 +143,8 @@ def train(
             teacher=True if labels is None else None,
             dropout=model.suffix.lower() != ".tflite" and model,
         )
+        if rate is None:
+            course = replace(course, learning_rate=_tried(trained, inputs, labels, compiled, course))
         loop.compile_for(trained, course, settings["samples"], compiled)
         checkpoints.begin(trained)
         say(f"Training by {'distillation from the float model' if labels is None else 'labels'}.")
@@ -146,6 +153,33 @@ def train(
     _train(trained, inputs, labels, course, checkpoints, done)
     _write(trained, graph, output, report, _spread(inputs), store.value)
     checkpoints.remove()
+
+
+def _rate(given: str) -> float:
+    try:
+        rate = float(given)
+    except ValueError:
+        raise typer.BadParameter(f"{given} is neither a number nor auto.", param_hint="--learning-rate") from None
+    if not 0 < rate < float("inf"):
+        raise typer.BadParameter(f"{rate} is no positive number.", param_hint="--learning-rate")
+    return rate
+
+
+def _tried(trained: Any, inputs: Any, labels: Any, compiled: Any, course: Course) -> float:
+    """Returns the learning rate that a short trial finds, and says what it found."""
+    import keras
+
+    from featherweight.training.courses.trial import try_learning_rates
+
+    trained.compile(keras.optimizers.Adam(course.learning_rate), loss=compiled)
+    with working("Trying learning rates"):
+        trial = try_learning_rates(trained, [inputs], labels, batch_size=course.batch, seed=course.seed)
+    say(f"{trial}")
+    rate = trial.best or trial.rows[0].rate
+    say(
+        f"Learning rate {rate:g}" + ("." if trial.best else ", the lowest tried: none lowers the loss in so few steps.")
+    )
+    return rate
 
 
 def _opened(
@@ -182,7 +216,7 @@ def _spread(inputs: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
 
 
 def _train(trained: Any, inputs: Any, labels: Any, course: Course, checkpoints: Any, done: int) -> None:
-    from featherweight.training.qat import loop
+    from featherweight.training.courses import loop
 
     try:
         loop.train(trained, inputs, labels, course, checkpoints, done)

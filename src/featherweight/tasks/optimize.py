@@ -227,7 +227,7 @@ def _mixed(flow: _Flow) -> tuple[Model, Plan]:
 def _trained(bench: Bench, samples: Iterable[Any], epochs: int) -> tuple[Model, Plan]:
     from featherweight.tasks.finalize import finalize
     from featherweight.tasks.quantize_aware import quantize_aware
-    from featherweight.training.qat import loop
+    from featherweight.training.courses import loop
 
     inputs = loop.gathered(samples, bench.model, None)
     course = loop.Course(epochs)

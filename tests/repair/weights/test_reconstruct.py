@@ -47,7 +47,7 @@ def test_blocks_end_where_one_tensor_leads_on():
 
 def test_training_makes_up_for_bad_rounding_and_stays_on_the_grid(monkeypatch):
     monkeypatch.setattr("featherweight.repair.weights.reconstruct._STEPS", 120)
-    monkeypatch.setattr("featherweight.training.qat.blocks._RATE", 0.02)
+    monkeypatch.setattr("featherweight.training.courses.blocks._RATE", 0.02)
     model, samples = _net(), _samples(40)
     plan = planning.plan(model, fw.calibrate(model, samples, progress=False), "w4a8", "litert")
     found, rows = reconstructed(model, model, plan, samples, targets.load("litert"))
@@ -62,7 +62,7 @@ def test_training_makes_up_for_bad_rounding_and_stays_on_the_grid(monkeypatch):
 
 
 def test_without_keras_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "featherweight.training.qat.blocks", None)
+    monkeypatch.setitem(sys.modules, "featherweight.training.courses.blocks", None)
     model = _net()
     plan = planning.plan(model, fw.calibrate(model, _samples(4), progress=False), "int8", "litert")
     with pytest.raises(fw.FeatherweightError, match=r"pip install 'featherweight\[keras\]'"):

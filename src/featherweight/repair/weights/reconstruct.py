@@ -1,8 +1,8 @@
 """Weights trained block by block, so that each block makes of its integers what the float block makes of its values.
 
 A block ends where a single tensor leads on: after a residual sum, or after each layer of a chain. It is trained by
-`training.qat.blocks` on the arithmetic of the file, from the weights that rounding has chosen, and what it learns is
-kept where that block's output is nearer to the float model's on samples that it was not trained on.
+`training.courses.blocks` on the arithmetic of the file, from the weights that rounding has chosen, and what it learns
+is kept where that block's output is nearer to the float model's on samples that it was not trained on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from featherweight.repair.weights.prefix import Prefix, keeps_state, most_runs, 
 from featherweight.targets.target import Target
 
 if TYPE_CHECKING:
-    from featherweight.training.qat.blocks import Lesson
+    from featherweight.training.courses.blocks import Lesson
 
 _STEPS = 300
 # Every so many-th sample judges.
@@ -95,8 +95,8 @@ def reconstructed(
 def _trainer() -> Callable[[Model, Plan, Target, Lesson], dict[str, np.ndarray]]:
     """Returns what trains a part of the float graph; Keras is imported with it."""
     try:
+        from featherweight.training.courses.blocks import train_block
         from featherweight.training.graph.exposed import expose
-        from featherweight.training.qat.blocks import train_block
     except ImportError as error:
         raise FeatherweightError(
             f"Reconstruction trains with Keras, which can't be imported ({error}). Install it with: pip install "
@@ -137,7 +137,7 @@ def blocks(graph: Graph) -> Iterator[tuple[int, int]]:
 
 def _lessons(prefix: Prefix, part: Graph) -> Lesson | str:
     """Returns the rows that a block is trained on, or why there are none."""
-    from featherweight.training.qat.blocks import Lesson
+    from featherweight.training.courses.blocks import Lesson
 
     if keeps_state(prefix.exact):
         return "it keeps state from run to run"

@@ -18,12 +18,12 @@ from featherweight.pruning.choosing import ROLES, check_choice, choose
 from featherweight.targets.target import Target
 from featherweight.training.devices import assign, outside_of_graphs, values_of
 from featherweight.training.graph.registry import ops
+from featherweight.training.optimizers.wrapping import WrappingOptimizer
 from featherweight.training.pruning import mask_bits as mask_storage
 from featherweight.training.pruning.arguments import OLD_WORDS, as_optimizer, as_schedule, check_arguments, models
 from featherweight.training.pruning.fit_callback import Training
 from featherweight.training.pruning.mask_updates import Masking
 from featherweight.training.pruning.variable_owners import find_kernels, find_layers, references
-from featherweight.training.pruning.wrapped_optimizer import WrappingOptimizer
 from featherweight.training.schedules import Schedule, restore
 
 

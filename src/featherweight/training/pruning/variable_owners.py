@@ -26,6 +26,7 @@ from featherweight.sparsity.weight_layouts import (
     transposed_conv_layout,
 )
 from featherweight.training.graph.graph_model import GraphModel
+from featherweight.training.optimizers.wrapping import path_of
 
 # What a variable of a custom layer is called if it is no kernel.
 _NO_KERNELS = ("bias", "gamma", "beta", "alpha", "scale", "offset", "moving_mean", "moving_variance")
@@ -71,11 +72,6 @@ def _is_known_by_name(variable: Any, is_unstructured: bool) -> bool:
     if rank < 2 or any(part in name for part in _NO_KERNELS):
         return True
     return rank == 2 and name in _MATRICES and is_unstructured
-
-
-def path_of(variable: Any) -> str:
-    """Returns the path of a variable, of Keras or of TensorFlow."""
-    return getattr(variable, "path", None) or str(variable.name)
 
 
 def find_kernels(variables: Sequence[Any], layers: Sequence[Any]) -> list[Kernel]:

@@ -16,6 +16,7 @@ import numpy as np
 from featherweight.training.graph.program import Program
 from featherweight.training.graph.registry import Array, bound, ops
 from featherweight.training.integer.step import is_quantized, quantized_weight, spread
+from featherweight.training.optimizers.scaled import has_units, in_units
 from featherweight.training.qat.blueprint import Blueprint, weights_and_biases
 from featherweight.training.qat.distillation import compared, distance, teacher_of
 from featherweight.training.qat.dropout import with_noise
@@ -23,6 +24,8 @@ from featherweight.training.qat.finite_checks import StopAtNonFinite
 from featherweight.training.qat.integer_model import IntegerModel, Opaque
 from featherweight.training.qat.moving_ranges import float_source
 from featherweight.training.qat.oscillation import Tracked, distance_to_centres, tracked
+from featherweight.training.qat.rising_loss import WarnOfRisingLoss
+from featherweight.training.qat.units import units_of
 
 
 @keras.saving.register_keras_serializable(package="featherweight")
@@ -50,6 +53,28 @@ class QuantizedModel(IntegerModel):
         if self.blueprint.oscillations is not None and self.blueprint.oscillations.remedy == "dampen":
             self.add_loss(self.blueprint.oscillations.strength * self._distance_to_centres())
         return self.outputs_of(results)
+
+    def compile(self, optimizer: Any = "rmsprop", *args: Any, scaled: bool = True, **options: Any) -> None:
+        """Compiles as any Keras model; the optimizer trains each weight in units of its own (`units_of`).
+
+        `model.optimizer` is then the given one inside a `ScaledOptimizer`; variables, what is saved of them and what is
+        computed stay as they are.
+
+        Args:
+            optimizer: as in Keras.
+            scaled: False trains the real numbers themselves, as any Keras model does.
+            *args: of `keras.Model.compile`.
+            **options: of it as well.
+        """
+        if scaled:
+            optimizer = in_units(keras.optimizers.get(optimizer), lambda: units_of(self))
+        super().compile(optimizer, *args, **options)
+
+    def compile_from_config(self, config: Any) -> None:
+        """Compiles with what was saved, in units if it was so."""
+        given = keras.saving.deserialize_keras_object(config)
+        self.compile(**given, scaled=has_units(given["optimizer"]))
+        self.optimizer.build(self.trainable_variables)
 
     def _begin_step(self, inputs: Any) -> None:
         """Moves scales, and takes note of what the integer weights do."""
@@ -100,7 +125,7 @@ class QuantizedModel(IntegerModel):
         return sum(parts[1:], parts[0])
 
     def fit(self, *args: Any, callbacks: Any = None, **options: Any) -> Any:
-        """Trains as any Keras model does, and stops with an error where numbers are no longer finite.
+        """Trains as any Keras model does, warns of a rising loss, and stops where numbers are no longer finite.
 
         Raises:
             DataError: naming what holds NaN or infinity.
@@ -108,6 +133,7 @@ class QuantizedModel(IntegerModel):
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = [
                 StopAtNonFinite(),
+                WarnOfRisingLoss(),
                 keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self.refresh()),
                 *([callbacks] if isinstance(callbacks, keras.callbacks.Callback) else callbacks or []),
             ]

@@ -73,7 +73,10 @@ def train_block(
     rate = keras.optimizers.schedules.CosineDecay(_RATE, steps)
     scale = {name: 1 / max(float(values.var()), 1e-30) for name, values in lesson.wanted.items()}
     model.compile(
-        optimizer=_AdamOfUnits(units, learning_rate=rate, epsilon=1e-12), loss="mse", loss_weights=_plain(scale)
+        optimizer=_AdamOfUnits(units, learning_rate=rate, epsilon=1e-12),
+        loss="mse",
+        loss_weights=_plain(scale),
+        scaled=False,
     )
     random = np.random.default_rng(0)
     rows = len(next(iter(lesson.wanted.values())))

@@ -11,7 +11,11 @@ import numpy as np
 
 from featherweight import keras_internals
 from featherweight.errors import RecipeError, listed
-from featherweight.training.pruning.variable_owners import path_of
+
+
+def path_of(variable: Any) -> str:
+    """Returns the path of a variable, of Keras or of TensorFlow."""
+    return getattr(variable, "path", None) or str(variable.name)
 
 
 class WrappingOptimizer(keras.optimizers.Optimizer):
@@ -50,10 +54,10 @@ class WrappingOptimizer(keras.optimizers.Optimizer):
         if isinstance(inner, keras.optimizers.LossScaleOptimizer):
             if self.built:
                 raise RecipeError(
-                    "SparseOptimizer: a second LossScaleOptimizer is put around one that is already in use. Compile "
-                    "with auto_scale_loss=False."
+                    f"{type(self).__name__}: a second LossScaleOptimizer is put around one that is already in use. "
+                    "Compile with auto_scale_loss=False."
                 )
-            _warn_of_lost(inner)
+            _warn_of_lost(inner, type(self).__name__)
             self.inner_optimizer = inner.inner_optimizer
         elif inner is not None:
             inner.loss_scale_factor = factor
@@ -77,7 +81,7 @@ class WrappingOptimizer(keras.optimizers.Optimizer):
         return self.inner_optimizer.scale_loss(loss)
 
 
-def _warn_of_lost(dropped: Any) -> None:
+def _warn_of_lost(dropped: Any, wrapper: str) -> None:
     """Warns of the settings that a dropped `LossScaleOptimizer` had and one without arguments has not."""
     usual = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
     names = ("initial_scale", "dynamic_growth_steps")
@@ -85,8 +89,8 @@ def _warn_of_lost(dropped: Any) -> None:
         f"{name}={getattr(dropped, name):g}" for name in names if getattr(dropped, name) != getattr(usual, name)
     ]:
         warnings.warn(
-            f"SparseOptimizer: the LossScaleOptimizer inside is dropped, since another one is put around, and with it "
-            f"{listed(lost)}. Put the one with these settings around the SparseOptimizer, or compile with "
+            f"{wrapper}: the LossScaleOptimizer inside is dropped, since another one is put around, and with it "
+            f"{listed(lost)}. Put the one with these settings around it, or compile with "
             "auto_scale_loss=False.",
             stacklevel=4,
         )
