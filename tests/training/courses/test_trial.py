@@ -69,8 +69,11 @@ def test_wrong_use_is_said(model):
     with pytest.raises(fw.RecipeError, match="compiled with an optimizer"):
         fw.try_learning_rates(plain, x)
     plain.compile(keras.optimizers.Adam(1e-3))
-    with pytest.raises(fw.DataError, match="the loss of what is given can't be computed"):
+    with pytest.raises(fw.RecipeError, match="unless it has a teacher, a loss"):
         fw.try_learning_rates(plain, x)
+    plain.compile(keras.optimizers.Adam(1e-3), "mse")
+    with pytest.raises(fw.DataError, match="the loss of these samples and labels can"):
+        fw.try_learning_rates(plain, x, np.zeros((8, 3, 5, 7)))
     plain.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(1e-3, 10)), "mse")
     with pytest.raises(fw.RecipeError, match="follows a schedule"):
         fw.try_learning_rates(plain, x)

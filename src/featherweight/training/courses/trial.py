@@ -163,7 +163,8 @@ def _first(loss: Callable[[], float]) -> float:
 
 def _optimizer(model: Any) -> tuple[Any, float]:
     """Returns the optimizer of a model, and its learning rate."""
-    if not isinstance(model, QuantizedModel) or not model.compiled or model.optimizer is None:
+    has_loss = isinstance(model, QuantizedModel) and model.compiled and (model.loss or model.teacher is not None)
+    if not has_loss or model.optimizer is None:
         raise RecipeError(
             f"try_learning_rates: model is {shown(model)} (allowed: what quantize_aware returned, compiled with an "
             "optimizer and, unless it has a teacher, a loss). Compile it."
