@@ -167,13 +167,10 @@ def _rate(given: str) -> float:
 
 def _tried(trained: Any, inputs: Any, labels: Any, compiled: Any, course: Course) -> float:
     """Returns the learning rate that a short trial finds, and says what it found."""
-    import keras
+    from featherweight.training.courses.trial import tried_for
 
-    from featherweight.training.courses.trial import try_learning_rates
-
-    trained.compile(keras.optimizers.Adam(course.learning_rate), loss=compiled)
     with working("Trying learning rates"):
-        trial = try_learning_rates(trained, [inputs], labels, batch_size=course.batch, seed=course.seed)
+        trial = tried_for(trained, inputs, labels, course, compiled)
     say(f"{trial}")
     rate = trial.best or trial.rows[0].rate
     say(

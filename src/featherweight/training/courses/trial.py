@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from featherweight.arguments import checked, count, number, several, shown, stream
 from featherweight.errors import DataError, FeatherweightError, RecipeError
-from featherweight.training.courses.loop import gathered
+from featherweight.training.courses.loop import Course, gathered
 from featherweight.training.qat.quantized_model import QuantizedModel
 
 # Of the samples, what judges.
@@ -142,6 +142,15 @@ def try_learning_rates(
         optimizer.learning_rate = previous
         model.reset_metrics()
     return RateTrial(before, tuple(rows), steps, held)
+
+
+def tried_for(
+    model: QuantizedModel, inputs: Mapping[str, np.ndarray], labels: Any, course: Course, loss: Any
+) -> RateTrial:
+    """Returns the trial of a model that is not compiled yet, for a course of training; see `try_learning_rates`."""
+    optimizer: Any = keras.optimizers.Adam
+    model.compile(optimizer(course.learning_rate), loss=loss)
+    return try_learning_rates(model, [inputs], labels, batch_size=course.batch, seed=course.seed)
 
 
 def _first(loss: Callable[[], float]) -> float:
