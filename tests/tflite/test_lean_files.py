@@ -10,9 +10,11 @@ import pytest
 from tests import clients, models
 
 import featherweight as fw
+from featherweight.graph import constant
 from featherweight.tflite.names import schema
 from featherweight.tflite.sharing import Shared, SharingBuilder
 
+DENSE = np.random.default_rng(4).integers(-128, 128, (1, 16)).astype(np.int8)
 INTEGERS = np.random.default_rng(3).integers(-128, 128, (1, 24, 24, 3)).astype(np.int8)
 
 
@@ -90,6 +92,27 @@ def test_micro_files_keep_the_names_of_inputs_and_outputs_only(for_tflm):
     biases = [t for t in lean.main.tensors.values() if t.dtype == "int32" and t.quant is not None]
     assert biases  # in memory, all is there
     assert len(fw.write(lean)) < len(fw.write(for_tflm.model))
+
+
+@pytest.mark.parametrize(("units", "target"), [(1, "tflm"), (1, "ethos-u55"), (4, "tflm")])
+def test_runtimes_load_dense_layers_whose_product_of_scales_is_large(units, target, tmp_path):
+    # What the weights cancel out is far smaller than inputs and weights are: a runtime compares the scales.
+    random, path = np.random.default_rng(0), tmp_path / "lean.tflite"
+    weight = np.tile(np.float32([1, -1]), (units, 8)) + random.normal(0, 1e-3, (units, 16)).astype(np.float32)
+    tensors = (
+        fw.Tensor("x", (1, 16), "float32"),
+        constant("w", weight),
+        constant("b", np.ones(units, np.float32) * 0.01),
+        fw.Tensor("y", (1, units), "float32"),
+    )
+    node = fw.Node("FULLY_CONNECTED", ("x", "w", "b"), ("y",), {"fused_activation_function": "NONE"})
+    graph = fw.Graph("main", ("x",), ("y",), (node,), {tensor.name: tensor for tensor in tensors})
+    samples = np.repeat(random.normal(0, 1, (32, 1)), 16, 1) + random.normal(0, 0.05, (32, 16))
+    made = fw.quantize(fw.Model((graph,)), calibration=samples.astype(np.float32), target=target, progress=False)
+    made.save(path)
+    expected = fw.run(path, DENSE, runtime="reference", profile="tflite_ref")
+    np.testing.assert_array_equal(clients.litert_run(path, DENSE, "ref")[0], expected)
+    clients.tflm_run(path, DENSE)
 
 
 def test_what_vela_compiles_is_the_same(for_tflm, tmp_path):

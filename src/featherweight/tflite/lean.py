@@ -15,7 +15,8 @@ UNREAD = (NAMES, BIAS_SCALES)  # by a target's files; zero points only where wei
 def lean(model: Model) -> Model:
     """Returns the model as it is to be written: without what its `extras` say that nobody reads.
 
-    Inputs and outputs keep their names. A bias needs no scale: it is that of the input times that of the weight. Of
+    Inputs and outputs keep their names. A bias needs no scales: they are those of the input times those of the weight.
+    A single one stays: runtimes hold it against that product (GetQuantizedConvolutionMultipler), and refuse others. Of
     equal zero points, TFLite Micro wants one for all channels (its micro_allocator.cc); LiteRT loads no such file.
     """
     unread = model.extras.get("unread", ())
@@ -36,7 +37,8 @@ def _lean(graph: Graph, unread: tuple[str, ...]) -> Graph:
     def written(tensor: Tensor) -> Tensor:
         if NAMES in unread and tensor.name not in shown:
             tensor = replace(tensor, file_name="")
-        if BIAS_SCALES in unread and tensor.name in biases and tensor.is_constant and tensor.quant is not None:
+        is_bias = tensor.name in biases and tensor.is_constant
+        if BIAS_SCALES in unread and is_bias and tensor.quant is not None and len(tensor.quant.scale) > 1:
             extras = {key: value for key, value in tensor.extras.items() if key != "quantization"}
             return replace(tensor, quant=None, extras=extras)
         if ZERO_POINTS in unread and tensor.quant is not None and len({*tensor.quant.zero_point}) == 1:
