@@ -81,6 +81,25 @@ def test_the_choice_is_the_best_of_all(costs, limit):
         assert sum(minimized[p][f] for p, f in choice.items()) == pytest.approx(best)
 
 
+def test_the_solver_keeps_off_stdout(capfd, monkeypatch):
+    import os
+
+    from featherweight.choosing import solve
+
+    class Talking:
+        Bounds, LinearConstraint = (staticmethod(lambda *_: None),) * 2
+
+        @staticmethod
+        def milp(*_, **__):
+            os.write(1, b"HighsMipSolverData::transformNewIntegerFeasibleSolution")
+            return type("Found", (), {"x": None})()
+
+    monkeypatch.setattr(solve, "_solver", Talking)
+    assert chosen_forms({"a": {"x": 1.0}}, {"a": {"x": 1.0}}, 3) is None
+    os.write(1, b"after")
+    assert capfd.readouterr().out == "after"
+
+
 def test_what_is_found_keeps_the_budget_and_is_the_file_that_was_measured(found, labelled, folder):
     assert found.best.fits
     assert found.best.drop <= 0.05
@@ -325,3 +344,26 @@ def test_a_search_by_estimates_measures_what_decides(model, tmp_path):
 def test_where_floats_are_allowed_accuracy_alone_is_always_met(model):
     found = fw.search(model, calibration=models.samples("convnet", 12), min_sqnr_db=60, progress=False)
     assert found.best.fits
+
+
+def test_too_few_examples_for_a_confidence_are_an_error_that_says_how_many_it_takes(model, labelled):
+    asked = {"calibration": models.samples("convnet", 8), "progress": False}
+    with pytest.raises(fw.DataError, match=r"64 labelled examples can't show .* at least 796 are needed"):
+        fw.search(model, labelled, max_drop=0.005, confidence=2, **asked)
+    with pytest.raises(fw.DataError, match="no number of examples shows a drop of 0 with confidence 2"):
+        fw.search(model, labelled, max_drop=0, confidence=2, **asked)
+
+
+@pytest.mark.parametrize(("fails_at", "match"), [(1, "returned nan"), (4, "returned nan"), (4, "raised ZeroDivision")])
+def test_a_metric_that_fails_is_named_whenever_it_does(model, labelled, fails_at, match, tmp_path):
+    calls = []
+
+    def metric(labels, predictions):
+        calls.append(len(labels))
+        if len([count for count in calls if count == 64]) < fails_at:
+            return float((labels == predictions.argmax(-1)).mean())
+        return float("nan") if "nan" in match else 1 / 0
+
+    asked = {"calibration": models.samples("convnet", 8), "forms": ["int8"], "progress": False}
+    with pytest.raises(fw.DataError, match=match):
+        fw.search(model, labelled, metric=metric, max_drop=0.1, folder=tmp_path, **asked)

@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from tests import models
 
+from featherweight.calibration import calibrate
 from featherweight.errors import FeatherweightError, RecipeError
 from featherweight.runtime.litert import THREADS_VARIABLE, default_threads
 from featherweight.runtime.workers import mapped
@@ -16,6 +18,10 @@ from featherweight.runtime.workers import mapped
 
 def _squared(x: int) -> int:
     return x * x
+
+
+def _cubed(x: int) -> int:
+    return x**3
 
 
 def _dying_once(flag: Path, x: int) -> int:
@@ -56,3 +62,17 @@ def test_the_number_of_threads_can_be_said(monkeypatch):
     assert default_threads() == 3
     monkeypatch.setenv(THREADS_VARIABLE, "many")
     assert default_threads() >= 1
+
+
+@pytest.mark.frameworks
+def test_ray_gives_the_same_results_in_order(monkeypatch):
+    ray = pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    try:
+        assert list(mapped(_cubed, range(11), jobs=2, engine="ray")) == [x**3 for x in range(11)]
+        model, samples = models.lowered("convnet"), models.samples("convnet", 24)
+        alone = calibrate(model, samples, progress=False)
+        assert calibrate(model, samples, jobs=2, engine="ray", progress=False) == alone
+    finally:
+        ray.shutdown()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,11 @@ class Bench:
         self._file_bytes: dict[tuple[str, ...], int] = {}
         everything = recipe_of({part.name: "int8" for part in self.parts}, self.parts)
         self.stats = (start and start.stats) or planned(setting, self.graph, everything).stats
+
+    @cached_property
+    def before(self) -> Evaluation | None:
+        """The task's metric of the float model; None without a task."""
+        return None if self.task.data is None else self.task.evaluate(self.model)
 
     def candidate(self, choice: Mapping[str, str]) -> Candidate:
         """Returns the model with a form for each part; float where none is chosen."""

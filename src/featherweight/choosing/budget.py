@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from featherweight.analysis.evaluation import Evaluation
 from featherweight.device_code.vela import NpuFigures
-from featherweight.errors import RecipeError, listed
+from featherweight.errors import DataError, RecipeError, listed
 
 OBJECTIVES = ("bytes", "latency", "cycles", "accuracy")
 
@@ -197,4 +198,26 @@ def check_budget(budget: Budget, objective: str, *, has_metric: bool) -> None:
     if objective != "accuracy" and not any(is_limited[name] for name in _LIMITS if _LIMITS[name].is_accuracy):
         raise RecipeError(
             f"search: the model of least {objective} would be noise. Give max_drop (with labels), or min_sqnr_db."
+        )
+
+
+def check_examples(budget: Budget, before: Evaluation | None) -> None:
+    """Raises DataError where no file could show the asked confidence on so few examples.
+
+    Of scores between 0 and 1, n that do not change leave it open, at c standard errors, that c² / (n + c²) of others do
+    (Wilson's interval, 1927): that must be within the drop. A standard error of 0, which such scores have, says less.
+    """
+    if before is None or budget.max_drop is None or not budget.confidence:
+        return
+    scores, squared = before.scores, budget.confidence**2
+    if len(scores) != before.count or scores.min() < 0 or scores.max() > 1:
+        return
+    asked = f"a drop of {budget.max_drop:g} with confidence {budget.confidence:g}"
+    if not budget.max_drop:
+        raise DataError(f"search: no number of examples shows {asked}. Allow some drop, or leave confidence out.")
+    needed = math.ceil(squared * (1 - budget.max_drop) / budget.max_drop)
+    if before.count < needed:
+        raise DataError(
+            f"search: {before.count} labelled examples can't show {asked}: at least {needed} are needed. Give more, "
+            "allow a larger drop, or ask for less confidence."
         )

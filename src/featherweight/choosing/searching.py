@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from featherweight.choosing.bench import Bench
-from featherweight.choosing.budget import Budget, Tried, check_budget, goal, shortfall
+from featherweight.choosing.budget import Budget, Tried, goal, shortfall
 from featherweight.choosing.parts import FLOAT
 from featherweight.choosing.scores import Scores, scores_in
 from featherweight.choosing.sensitivity import measured
@@ -94,11 +94,9 @@ def searched(
     Raises:
         RecipeError: for a budget that says nothing.
     """
-    check_budget(budget, objective, has_metric=bench.task.data is not None)
     measure = partial(measured, bench, forms, path=scores_in(folder), jobs=jobs, engine=engine)
     scores = measure(only=() if estimate else None)
-    before = None if bench.task.data is None else bench.task.evaluate(bench.model)
-    state = State(bench, scores, budget, objective, folder, before)
+    state = State(bench, scores, budget, objective, folder, bench.before)
     state.resume()
     low = sum(min(forms.values()) for forms in state.noise.values())
     high = sum(max(forms.values()) for forms in state.noise.values())

@@ -91,7 +91,7 @@ def measured(
         return not is_enough or (is_task and row is not None and row.drop is None)
 
     missing = [(part, form) for part, form in wanted if is_missing(part.name, form)]
-    before = task.evaluate(bench.model) if is_task and missing else None
+    before = bench.before if is_task and missing else None
     work = partial(_scored, bench, before, _whole(bench, forms))
     results = mapped(work, missing, jobs=jobs, engine=engine)
     for row in track(results, "measuring", total=len(missing), enabled=setting.progress):

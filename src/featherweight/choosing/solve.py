@@ -64,7 +64,8 @@ def _quiet_stdout() -> Generator[None]:
     except OSError:  # there is none
         yield
         return
-    sys.stdout.flush()
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # none, closed, or a reader that is gone
+        sys.stdout.flush()
     try:
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), _STDOUT)

@@ -24,7 +24,7 @@ from featherweight.arguments import (
 )
 from featherweight.arguments import path as path_of
 from featherweight.choosing.bench import Bench, Task, as_dataset, with_repairs
-from featherweight.choosing.budget import OBJECTIVES, Budget, check_budget
+from featherweight.choosing.budget import OBJECTIVES, Budget, check_budget, check_examples
 from featherweight.choosing.folder import locked
 from featherweight.choosing.parts import check_forms
 from featherweight.choosing.scores import Scores, scores_in
@@ -32,7 +32,6 @@ from featherweight.choosing.searching import Found, searched
 from featherweight.choosing.sensitivity import measured
 from featherweight.device_code.vela import accelerator_of, require_vela
 from featherweight.errors import DataError, RecipeError
-from featherweight.graph import Model
 from featherweight.passes.substitutes import substituted
 from featherweight.repair.candidate import Setting
 from featherweight.repair.improve import AUTO, MOST_EXAMPLES, asked_repairs, check_improvable, divided
@@ -216,10 +215,9 @@ def search(
     )
     check_budget(budget, objective, has_metric=as_dataset(data) is not None)
     repairs = asked_repairs(improve)
-    compiled_for = compiler_of(budget, objective, target, accelerator)
-    bench = bench_of(
-        source, data, calibration, metric, target, limit, input_shapes, io=io, npu=compiled_for, progress=progress
-    )
+    npu = compiler_of(budget, objective, target, accelerator)
+    bench = bench_of(source, data, calibration, metric, target, limit, input_shapes, io=io, npu=npu, progress=progress)
+    check_examples(budget, bench.before)
     with locked(folder) as held:
         if repairs:
             bench = with_repairs(bench, repairs, is_auto=AUTO in (improve or ()))
@@ -275,7 +273,7 @@ def bench_of(
     if len(feeds) + len(held_out) == MOST_EXAMPLES:
         notes.append(f"the first {MOST_EXAMPLES} calibration samples were used; any more were not")
     bench = Bench(setting, model, task, notes, accelerator=npu)
-    _check_repeatable(task, model)
+    _check_repeatable(bench)
     return bench
 
 
@@ -288,13 +286,14 @@ def _labelled(data: Any) -> Any:
     return found
 
 
-def _check_repeatable(task: Task, model: Model) -> None:
+def _check_repeatable(bench: Bench) -> None:
     """Raises DataError for a metric that is not the same twice on the float model."""
-    if task.data is None:
+    first = bench.before
+    if first is None:
         return
-    first, second = task.evaluate(model), task.evaluate(model)
+    second = bench.task.evaluate(bench.model)
     if first.value != second.value:
         raise DataError(
-            f"metric '{task.name}' is {first.value:.6g} and then {second.value:.6g} on the same model and data. "
+            f"metric '{bench.task.name}' is {first.value:.6g} and then {second.value:.6g} on the same model and data. "
             "Make it deterministic: fix its seeds."
         )

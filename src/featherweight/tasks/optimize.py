@@ -11,7 +11,7 @@ from typing import Any
 from featherweight.analysis.evaluation import MetricLike
 from featherweight.arguments import checked, choice, count, stream
 from featherweight.choosing.bench import Bench, as_dataset, with_repairs
-from featherweight.choosing.budget import OBJECTIVES, Budget, Tried, check_budget, goal, shortfall
+from featherweight.choosing.budget import OBJECTIVES, Budget, Tried, check_budget, check_examples, goal, shortfall
 from featherweight.choosing.folder import locked
 from featherweight.choosing.searching import searched
 from featherweight.errors import FeatherweightError, listed
@@ -151,7 +151,7 @@ def optimize(
     check_budget(budget, objective, has_metric=as_dataset(data) is not None)
     npu = compiler_of(budget, objective, target, accelerator)
     bench = bench_of(source, data, calibration, metric, target, limit, input_shapes, io=io, npu=npu, progress=progress)
-    before = None if bench.task.data is None else bench.task.evaluate(bench.model)
+    check_examples(budget, bench.before)
     with locked(folder) as held:
         flow = _Flow(bench, budget, objective, held, estimate, jobs, engine)
         steps: list[Step] = []
@@ -162,7 +162,7 @@ def optimize(
             except FeatherweightError as error:
                 steps.append(Step(name, None, f"not made: {error}"))
                 continue
-            row = bench.measured(made[name][0], before, budget, needs_latency=True)
+            row = bench.measured(made[name][0], bench.before, budget, needs_latency=True)
             ends = row.fits and name not in _CHEAP[:-1]
             said = "it keeps the budget" if row.fits else listed(row.misses)
             steps.append(Step(name, row, said + ("" if ends or name in _CHEAP[:-1] else ": on to the next step")))
