@@ -9,10 +9,10 @@ import pytest
 from tests.analysis.small_models import classifier, features
 from tests.diagnosis.planted import Parts, pictures
 
-from featherweight.analysis.layers import layer_names
 from featherweight.analysis.places import Pair
 from featherweight.graph import Graph, Model, Node, Tensor
 from featherweight.graph.editor import with_constants
+from featherweight.operators.layers import layer_names
 from featherweight.tasks.diagnose import diagnose
 from featherweight.tasks.quantize import quantize
 

@@ -253,6 +253,21 @@ def test_patterns_tell_upper_from_lower_case() -> None:
         resolved(Rule("Head"))
 
 
+def test_a_rule_finds_layers_by_the_names_that_reports_show_and_tensors_first() -> None:
+    model = chain(("CONV_2D", "conv/general"), ("RELU", "conv/relu"), ("FULLY_CONNECTED", "dense/dot"))
+    rules = {name: Rule(name) for name in ("conv", "dense/kernel", "conv/relu")}
+
+    def found(*names: str) -> dict[str, Rule]:
+        return resolve(Recipe("mine", tuple(rules[name] for name in names)), model)
+
+    assert found("conv") == dict.fromkeys(("conv/general", "conv/relu"), rules["conv"])
+    assert found("conv/relu", "conv") == {"conv/general": rules["conv"], "conv/relu": rules["conv/relu"]}
+    assert found("conv/relu") == {"conv/relu": rules["conv/relu"]}
+    # A tensor of that name goes before a layer.
+    named = chain(("CONV_2D", "conv/general"), ("RELU", "conv"))
+    assert resolve(Recipe("mine", (rules["conv"],)), named) == {"conv": rules["conv"]}
+
+
 def test_pattern_and_operator_must_both_match() -> None:
     assert set(resolved(Rule("*e*", op="FULLY_CONNECTED"))) == {"block_1/dense;block_1/relu", "head"}
     with pytest.raises(RecipeError, match=r"rule 1 \(match='head', op='CONV_2D'\) matches no operator"):

@@ -15,6 +15,7 @@ import pytest
 from tests.analysis.small_models import classifier, features
 
 import featherweight as fw
+from featherweight import tflite
 from featherweight.analysis.comparison import TensorError
 from featherweight.calibration import calibrate
 from featherweight.choosing.budget import Miss, Tried
@@ -29,6 +30,7 @@ from featherweight.report.curve_rendering import page as curve_page
 from featherweight.report.distributions import distributions
 from featherweight.report.evidence import with_evidence
 from featherweight.report.found_pages import scores_page, search_page, steps_page
+from featherweight.report.overlay import save_node_data
 from featherweight.report.quantized_page import page as quantized_page
 from featherweight.report.saving import save_page
 from featherweight.report.summary import NodeNote, QuantizedTensor
@@ -69,10 +71,10 @@ def test_a_report_with_evidence_shows_errors_ranges_and_scales(report: Report) -
     assert cards["Operators in integers"].value == "2 of 4"
     parts = section(page, "Where errors come from, worst first").rows[0].parts
     assert sum(parts) == pytest.approx(1)
-    rows = {row[0]: row for row in section(page, "Ranges and scales").rows}
-    scale, zero_point, low, high = rows["hidden"][5:]
+    rows = {row[1]: row for row in section(page, "Ranges and scales").rows}
+    scale, zero_point, low, high = rows["hidden"][6:]
     assert (low, high) == pytest.approx((scale * (-128 - zero_point), scale * (127 - zero_point)))
-    assert rows["one/kernel"][4] > 1  # a scale for each channel
+    assert rows["one/kernel"][5] > 1  # a scale for each channel
     assert [place.name for place in section(page, "Error along the network").places][-1] == "scores"
 
 
@@ -216,3 +218,37 @@ def test_errors_that_are_infinite_or_nothing_are_shown(report: Report) -> None:
     html = quantized_page(replace(report, errors=errors)).html()
     assert "exact" in html
     assert "-inf" in html
+
+
+def test_node_data_are_by_the_names_that_viewers_show(quantized: Any, tmp_path: Path) -> None:
+    path = tmp_path / "q.tflite"
+    quantized.save(path)
+    model = tflite.read(path)
+    errors = fw.compare(classifier(), model, features(), progress=False)
+    made = save_node_data(tmp_path / "overlay", model, errors)
+    assert [p.name for p in made] == ["bits.json", "sparsity.json", "error.json"]
+    found = {p.stem: json.loads(p.read_text("utf-8"), parse_constant=pytest.fail) for p in made}
+    graph = found["bits"][model.main.name]
+    assert [stop["stop"] for stop in graph["gradient"]] == [0, 1]
+    written = {node.outputs[0] for node in model.main.nodes}
+    assert graph["results"].keys() == written
+    assert graph["results"]["hidden"] == {"value": 8}
+    levels = {row.name: row.sqnr_db for row in errors}
+    assert found["error"][model.main.name]["results"]["hidden"]["value"] == pytest.approx(levels["hidden"], abs=1e-3)
+    assert found["sparsity"][model.main.name]["results"].keys() == {
+        node.outputs[0] for node in model.main.nodes if node.op == "FULLY_CONNECTED"
+    }
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(fw.FeatherweightError, match=r"taken' can't be made: .* Name another folder\."):
+        save_node_data(tmp_path / "taken", model)
+
+
+def test_operators_without_names_go_by_their_place(tmp_path: Path) -> None:
+    lean = fw.quantize(classifier(), "int8", calibration=features(), target="tflm", progress=False)
+    lean.save(tmp_path / "lean.tflite")
+    model = tflite.read(tmp_path / "lean.tflite")
+    (bits, *_) = save_node_data(tmp_path, model)
+    results = json.loads(bits.read_text("utf-8"))[model.main.name]["results"]
+    names = {model.main.tensors[n.outputs[0]].file_name for n in model.main.nodes}
+    assert len(results) == len(model.main.nodes)
+    assert ("" in names) == ("0" in results)

@@ -22,7 +22,6 @@ from featherweight.analysis.borders import (
 from featherweight.analysis.channel_errors import ChannelSums
 from featherweight.analysis.engines import Side, find_profiles, opened
 from featherweight.analysis.inspection import arithmetic, op_name
-from featherweight.analysis.layers import layer_names
 from featherweight.analysis.places import Pair
 from featherweight.analysis.tensor_errors import error_sums
 from featherweight.analysis.tensor_rows import Compared, TensorError, TensorSums, tensor_row
@@ -30,6 +29,7 @@ from featherweight.arguments import checked, count, flag, stream
 from featherweight.errors import DataError, FeatherweightError, listed
 from featherweight.graph import Graph, Model, ModelLike, Node, Tensor, io_names, producers, replace_graph
 from featherweight.graph.numerics import INTEGER_BITS, QuantParams
+from featherweight.operators.layers import layer_names
 from featherweight.operators.profiles import Profile
 from featherweight.passes.legalization import densified
 from featherweight.runtime.litert import MOST_THREADS, Session

@@ -14,6 +14,7 @@ from featherweight.arguments import checked, flag
 from featherweight.errors import listed
 from featherweight.graph import Graph, Model, ModelLike, Node, Tensor, io_names
 from featherweight.graph.numerics import INTEGER_BITS, QuantParams
+from featherweight.operators.layers import shown_names
 from featherweight.runtime.sizes import sizes_bytes
 
 ARITHMETICS = ("integer", "hybrid", "float", "conversion", "control", "plain")
@@ -36,7 +37,13 @@ class OperatorRow:
 
 @dataclass(frozen=True)
 class TensorRow:
-    """One tensor. `role` is input, output, constant, variable or activation; `sparsity` is 0..1, for weights."""
+    """One tensor.
+
+    Attributes:
+        role: input, output, constant, variable or activation.
+        sparsity: 0..1, for weights.
+        shown: its name after the user's layers (``layer/kernel``), as far as names tell; else its own.
+    """
 
     name: str
     graph: int
@@ -46,6 +53,7 @@ class TensorRow:
     stored_bytes: int
     quantization: str | None
     sparsity: float | None
+    shown: str = ""
 
 
 @dataclass(frozen=True)
@@ -242,6 +250,7 @@ def _operator_rows(nodes: Iterable[tuple[Node, str]]) -> tuple[OperatorRow, ...]
 
 
 def _tensor_rows(index: int, graph: Graph) -> Iterable[TensorRow]:
+    names = shown_names(graph)
     for name, tensor in graph.tensors.items():
         if name in graph.inputs:
             role = "input"
@@ -253,7 +262,8 @@ def _tensor_rows(index: int, graph: Graph) -> Iterable[TensorRow]:
             role = "variable" if tensor.is_variable else "activation"
         sparsity = zero_count(tensor) / tensor.elements if is_weight(tensor) and tensor.elements else None
         text = quantization_text(tensor.quant)
-        yield TensorRow(name, index, role, tensor.shape, tensor.dtype, tensor.stored_bytes, text, sparsity)
+        shown, size = names.get(name, name), tensor.stored_bytes
+        yield TensorRow(name, index, role, tensor.shape, tensor.dtype, size, text, sparsity, shown)
 
 
 # ------------------------------------------------------------------------------------------------------- file size

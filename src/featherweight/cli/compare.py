@@ -94,7 +94,8 @@ def _print_inspection(name: str, found: Inspection, rows: int) -> None:
     )
     cells = [
         (
-            shortened(t.name),
+            shortened(t.shown, 44),
+            shortened(t.name, 44),
             t.role,
             t.dtype,
             _shape(t.shape),
@@ -104,8 +105,8 @@ def _print_inspection(name: str, found: Inspection, rows: int) -> None:
         )
         for t in found.tensors
     ]
-    headers = ("name", "role", "dtype", "shape", "bytes", "sparsity", "quantization")
-    print_table("Tensors", headers, _shown(cells, rows), right=(4, 5))
+    headers = ("name", "in the file", "role", "dtype", "shape", "bytes", "sparsity", "quantization")
+    print_table("Tensors", headers, _shown(cells, rows), right=(5, 6))
     _say_rest(len(cells), rows)
 
 
@@ -144,6 +145,10 @@ def compare(
     threads: Threads = None,
     rows: Rows = 40,
     report: ReportFile = None,
+    node_data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write error, bits and sparsity of OTHER's operators for Model Explorer."),
+    ] = None,
     input_shape: InputShape = None,
     as_json: Json = False,
 ) -> None:
@@ -164,13 +169,20 @@ def compare(
     if other is None and not profile:
         raise typer.BadParameter("name a second model, or two profiles to run this one in.", param_hint="'OTHER'")
     if profile:
-        refuse_idle(context, "with --profile, which compares two arithmetics and not a float model", "report")
+        refuse_idle(
+            context, "with --profile, which compares two arithmetics and not a float model", "report", "node_data"
+        )
     check_report(report)
     check_outputs(report, sources=[path for path in (first, other) if path])
     before = open_model(first, input_shape, data)
     after = before if other is None else open_model(other, None if _is_ready(other) else input_shape, data)
     dataset = open_data(data, before, preprocess=preprocess)
     found = run(before, after, dataset.samples, profiles=profile or None, limit=samples, threads=threads, progress=True)
+    if node_data is not None:
+        from featherweight.report.overlay import save_node_data
+
+        for path in save_node_data(node_data, after, found):
+            typer.echo(f"Node data for Model Explorer: {path}", err=True)
     if report is not None:
         from featherweight.report.compared_page import compared_page
         from featherweight.report.saving import save_page

@@ -9,12 +9,12 @@ import numpy as np
 
 from featherweight.analysis.borders import dequantized, integer_feeds, matched_names
 from featherweight.analysis.inspection import op_name
-from featherweight.analysis.layers import layer_names
 from featherweight.analysis.places import Pair, Place
 from featherweight.diagnosis.exact import Exact, Runs
 from featherweight.diagnosis.levels import Level
 from featherweight.diagnosis.own_errors import OwnError
 from featherweight.graph import Node
+from featherweight.operators.layers import layer_names
 from featherweight.runtime.litert import Session
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
+from collections.abc import Mapping
 
 from featherweight import operators
 from featherweight.errors import RecipeError, listed
 from featherweight.graph import Graph, Model, Node
+from featherweight.operators.layers import layer_names, shown_names
 from featherweight.recipes.recipe import Recipe, Rule
 from featherweight.recipes.toml import check_known
 from featherweight.tflite.names import OP_CODES
@@ -40,24 +42,14 @@ def matches(rule: Rule, node: Node, graph: Graph) -> bool:
 def resolve(recipe: Recipe, model: Model) -> dict[str, Rule]:
     """Maps every node (by name) to the first rule that matches it; nodes without one are left out.
 
+    A rule that matches no tensor's name is about the layers of that name, as `inspect` and reports show them.
+
     Raises:
         RecipeError: if a rule with a pattern matches no node at all, or names an operator type that does not exist.
     """
-    found: dict[str, Rule] = {}
-    used: set[int] = set()
-    exact: dict[str, list[int]] = {}
-    patterns: list[int] = []
-    for index, rule in enumerate(recipe.rules):
-        name = _only_name(rule.match)
-        (patterns if name is None else exact.setdefault(name, [])).append(index)
-    for graph in model.graphs:
-        for node in graph.nodes:
-            named = {index for name in names_of(node, graph) for index in exact.get(name, ())} if exact else ()
-            hits = [i for i in patterns if matches(recipe.rules[i], node, graph)]
-            hits = sorted([*hits, *(i for i in named if recipe.rules[i].op in (None, node.op))])
-            used.update(hits)
-            if hits:
-                found[node.name] = recipe.rules[hits[0]]
+    found, used = _matched(recipe, model)
+    if any(rule.match != "*" for index, rule in enumerate(recipe.rules) if index not in used):
+        found, used = _matched(recipe, model, frozenset(range(len(recipe.rules))) - used)
     for index, rule in enumerate(recipe.rules):
         if index in used:
             continue
@@ -69,6 +61,33 @@ def resolve(recipe: Recipe, model: Model) -> dict[str, Rule]:
                 f"nearest are {listed(_nearest(rule, model), _NAMES_IN_ERRORS)}; `featherweight inspect` lists them."
             )
     return found
+
+
+def _matched(recipe: Recipe, model: Model, by_layer: frozenset[int] = frozenset()) -> tuple[dict[str, Rule], set[int]]:
+    """Returns the first rule of each node, and the indices of all rules that match one; some find layers, too."""
+    found: dict[str, Rule] = {}
+    used: set[int] = set()
+    exact: dict[str, list[int]] = {}
+    patterns: list[int] = []
+    for index, rule in enumerate(recipe.rules):
+        name = _only_name(rule.match)
+        (patterns if name is None else exact.setdefault(name, [])).append(index)
+    for graph in model.graphs:
+        layers, shown = (layer_names(graph), shown_names(graph)) if by_layer else ({}, {})
+        for node in graph.nodes:
+            named = {index for name in names_of(node, graph) for index in exact.get(name, ())} if exact else ()
+            hits = [i for i in patterns if matches(recipe.rules[i], node, graph)]
+            hits += [i for i in by_layer if _matches_layer(recipe.rules[i], node, layers[node.name], shown)]
+            hits = sorted([*hits, *(i for i in named if recipe.rules[i].op in (None, node.op))])
+            used.update(hits)
+            if hits:
+                found[node.name] = recipe.rules[hits[0]]
+    return found, used
+
+
+def _matches_layer(rule: Rule, node: Node, layer: str, shown: Mapping[str, str]) -> bool:
+    names = (layer, *(shown[name] for name in (*node.inputs, *node.outputs) if shown.get(name, "").startswith(layer)))
+    return rule.op in (None, node.op) and any(fnmatch.fnmatchcase(name, rule.match) for name in names)
 
 
 def _only_name(pattern: str) -> str | None:

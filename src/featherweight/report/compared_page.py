@@ -8,7 +8,7 @@ from featherweight.analysis.comparison import TensorError
 from featherweight.graph import Model
 from featherweight.pages import Card, Page
 from featherweight.pages.formats import amount, decibels, percent
-from featherweight.report.quantized_page import error_sections, error_table, network_order
+from featherweight.report.quantized_page import error_sections, error_table
 from featherweight.report.summary import FileSize, environment
 
 
@@ -30,6 +30,6 @@ def compared_page(first: str, other: str, errors: Sequence[TensorError], before:
         cards.insert(
             0, Card(f"Output {row.name}", f"{level} dB" if level[-1].isdigit() else level, "", "signal to noise", tone)
         )
-    sections = (*error_sections(errors, network_order(before)), error_table(errors))
+    sections = (*error_sections(errors, before), error_table(errors, before))
     said = f"{len(errors)} tensors of {other} against {first}."
     return Page(f"{other} against {first}", said, tuple(cards[:8]), sections, environment())

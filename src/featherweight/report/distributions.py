@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from featherweight.analysis.inspection import op_name
-from featherweight.analysis.layers import layer_names, layer_of
 from featherweight.calibration import Stats
 from featherweight.calibration.stats import TensorStats
 from featherweight.graph import Graph, producers
 from featherweight.graph.numerics import INTEGER_BITS, QuantParams, integer_range
+from featherweight.operators.layers import shown_names
 from featherweight.pages import Distribution
 
 _BINS = 40
@@ -38,7 +38,7 @@ def distributions(graph: Graph, stats: Stats, params: Mapping[str, QuantParams])
         stats: with histograms; tensors without are left out.
         params: tensor → parameters of its integers, as in a plan.
     """
-    written, layers = producers(graph), layer_names(graph)
+    written, names = producers(graph), shown_names(graph)
     order = {name: index for index, name in enumerate([*graph.inputs, *written])}
     found: list[Distribution] = []
     for name, seen in sorted(stats.tensors.items(), key=lambda item: order.get(item[0], len(order))):
@@ -46,17 +46,16 @@ def distributions(graph: Graph, stats: Stats, params: Mapping[str, QuantParams])
         if held is not None and seen.count and seen.histogram is not None and name in graph.tensors:
             node = written.get(name)
             what = "input" if node is None else op_name(node)
-            layer = layer_of(node, layers, name)
-            found.append(_distribution(layer, what, seen, held, max(params[name].scale)))
+            found.append(_distribution(names.get(name, name), what, seen, held, max(params[name].scale)))
     return tuple(sorted(found, key=lambda row: -row.clipped))
 
 
-def _distribution(layer: str, what: str, seen: TensorStats, held: tuple[float, float], step: float) -> Distribution:
+def _distribution(name: str, what: str, seen: TensorStats, held: tuple[float, float], step: float) -> Distribution:
     assert seen.histogram is not None
     low, high = seen.low, seen.high
     left, right, counts = seen.histogram.pieces(low, high)
     total = counts.sum() + seen.histogram.zeros
-    spread = np.maximum(right - left, np.finfo(np.float64).tiny)
+    spread = np.where(right > left, right - left, 1.0)
     # A value within half a step of the range is no further off than rounding makes it.
     inside = np.minimum(right, held[1] + step / 2) - np.maximum(left, held[0] - step / 2)
     is_point = right <= left
@@ -76,4 +75,4 @@ def _distribution(layer: str, what: str, seen: TensorStats, held: tuple[float, f
         if part
     )
     drawn = tuple(round(float(count)) for count in np.atleast_1d(binned))
-    return Distribution(layer, low, high, *held, start=low, width=width, counts=drawn, clipped=clipped, detail=detail)
+    return Distribution(name, low, high, *held, start=low, width=width, counts=drawn, clipped=clipped, detail=detail)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from featherweight.analysis.comparison import TensorError
 from featherweight.graph import Model, io_names, producers
+from featherweight.operators.layers import shown_names
 from featherweight.pages import (
     Bars,
     Card,
@@ -32,8 +33,8 @@ _SPARSE = 0.05
 
 _LEVEL = "Σ signal² / Σ error² in dB: 20 dB is an error of a tenth, 40 dB of a hundredth."
 ERROR_COLUMNS = (
-    Column("layer", "name", "The user's name of the layer, as far as names tell."),
-    Column("tensor", "name"),
+    Column("name", "name", "After the user's layers, as far as names tell."),
+    Column("tensor", "name", "As the file calls it."),
     Column("kind"),
     Column("operator"),
     Column("stored as"),
@@ -88,7 +89,7 @@ def _cards(report: Report, weights: Sequence[WeightRow]) -> Iterable[Card]:
     yield Card(
         "Operators in integers",
         f"{integer} of {total}",
-        detail=f"{kept} stay float" if kept else "none stays float by a decision",
+        detail=f"{kept} stay{'s' if kept == 1 else ''} float" if kept else "none stays float by a decision",
     )
     sparsity = _sparsity(weights)
     if sparsity >= _SPARSE:
@@ -105,7 +106,7 @@ def _sparsity(weights: Sequence[WeightRow]) -> float:
 
 def _sections(report: Report, weights: Sequence[WeightRow]) -> Iterable[Section]:
     yield from _outcome(report)
-    yield from error_sections(report.errors, network_order(report.before.model))
+    yield from error_sections(report.errors, report.before.model)
     yield from _decisions(report)
     if report.histograms:
         yield Distributions(
@@ -115,11 +116,10 @@ def _sections(report: Report, weights: Sequence[WeightRow]) -> Iterable[Section]
             "range that the integers hold; what lies outside is clipped. Most clipped first.",
         )
     if _sparsity(weights) >= _SPARSE:
-        rows = tuple((row.layer, row.sparsity, f"{row.op}, {row.stored_bytes:,} bytes") for row in weights)
+        rows = tuple((row.shown, row.sparsity, f"{row.op}, {row.stored_bytes:,} bytes") for row in weights)
         yield Bars("Zeros per layer", rows, "The fraction of zeros among the weights of each layer, in network order.")
     if report.errors:
-        rows = tuple(_error_row(row) for row in report.errors)
-        yield Table("Errors, worst first", ERROR_COLUMNS, rows)
+        yield error_table(report.errors, report.before.model)
     yield from _tensors(report)
     yield _sizes(report)
 
@@ -187,25 +187,21 @@ def network_order(model: Model) -> dict[str, int]:
     return order | {public: order.get(tensor, len(order)) for public, tensor in io_names(model)[1].items()}
 
 
-def error_sections(errors: Sequence[TensorError], order: Mapping[str, int]) -> Iterable[Section]:
-    """Yields the pictures of errors: along the network, and which are worst, by what they come from.
-
-    Args:
-        errors: worst first.
-        order: tensor → position in the network.
-    """
+def error_sections(errors: Sequence[TensorError], model: Model) -> Iterable[Section]:
+    """Yields the pictures of errors, worst first: along the network of a model, and by what they come from."""
+    order, names = network_order(model), shown_names(model.main)
     computed = [row for row in errors if row.kind != "weight"]
     if len(computed) < 2:
         return
     placed = sorted(computed, key=lambda row: order.get(row.name, len(order)))
     yield Network(
         "Error along the network",
-        tuple(Place(_called(row), row.sqnr_db, row.operator_sqnr_db) for row in placed),
+        tuple(Place(_called(row, names), row.sqnr_db, row.operator_sqnr_db) for row in placed),
         "Signal to noise of each computed tensor, in the order of the network: where bars fall, error is made; where "
         "they stay low, it is handed on.",
     )
     rows = [
-        Share(_called(row), f"{decibels(row.sqnr_db)} dB", parts)
+        Share(_called(row, names), f"{decibels(row.sqnr_db)} dB", parts)
         for row in computed
         if (parts := _parts(row)) is not None
     ]
@@ -230,26 +226,29 @@ def _parts(row: TensorError) -> tuple[float, float, float] | None:
     return own - clipping, clipping, inherited
 
 
-def _called(row: TensorError) -> str:
-    return row.name if row.kind == "output" or not row.layer else row.layer
+def _called(row: TensorError, names: Mapping[str, str]) -> str:
+    return row.name if row.kind == "output" else names.get(row.name, row.layer or row.name)
 
 
-def _error_row(row: TensorError) -> tuple[str | float | None, ...]:
+def _error_row(row: TensorError, names: Mapping[str, str]) -> tuple[str | float | None, ...]:
     levels = (row.sqnr_db, row.own_sqnr_db, row.operator_sqnr_db, row.inherited_sqnr_db, row.worst_channel_db)
     clipping = row.clipping_mse / row.mse if row.mse > 0 and math.isfinite(row.mse) else None
-    return (row.layer, row.name, row.kind, row.op, row.dtype, *levels, clipping, row.max_abs_error)
+    return (_called(row, names), row.name, row.kind, row.op, row.dtype, *levels, clipping, row.max_abs_error)
 
 
-def error_table(errors: Sequence[TensorError]) -> Table:
-    """Returns all errors as a table, in their order."""
-    return Table("Errors, worst first", ERROR_COLUMNS, tuple(map(_error_row, errors)))
+def error_table(errors: Sequence[TensorError], model: Model) -> Table:
+    """Returns all errors of a model as a table, in their order."""
+    names = shown_names(model.main)
+    return Table("Errors, worst first", ERROR_COLUMNS, tuple(_error_row(row, names) for row in errors))
 
 
 def _tensors(report: Report) -> Iterable[Section]:
     if not report.tensors:
         return
+    names = shown_names(report.after.model.main)
     columns = (
-        Column("tensor", "name"),
+        Column("name", "name", "After the user's layers, as far as names tell."),
+        Column("tensor", "name", "As the file calls it."),
         Column("written by"),
         Column("stored as"),
         Column("shape"),
@@ -261,6 +260,7 @@ def _tensors(report: Report) -> Iterable[Section]:
     )
     rows = tuple(
         (
+            names.get(t.name, t.name),
             t.name,
             t.op or "constant",
             t.dtype,

@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from featherweight.analysis.inspection import is_weight, op_name, zero_count
-from featherweight.analysis.layers import layer_names
 from featherweight.graph import Model
+from featherweight.operators.layers import shown_names
 
 
 @dataclass(frozen=True)
 class WeightRow:
-    """One weight: where it is read, what it takes in the file, and the fraction (0..1) of its zeros."""
+    """One weight: where it is read, what it takes in the file, and the fraction (0..1) of its zeros.
+
+    Attributes:
+        shown: its name after the user's layer, as far as names tell.
+    """
 
     name: str
-    layer: str
+    shown: str
     op: str
     shape: tuple[int, ...]
     dtype: str
@@ -26,7 +30,7 @@ def weight_rows(model: Model) -> tuple[WeightRow, ...]:
     """Returns all weights in the order in which they are read first."""
     found: dict[str, WeightRow] = {}
     for graph in model.graphs:
-        layers = layer_names(graph)
+        names = shown_names(graph)
         for node in graph.nodes:
             for name in node.inputs:
                 tensor = graph.tensors.get(name)
@@ -34,7 +38,7 @@ def weight_rows(model: Model) -> tuple[WeightRow, ...]:
                     continue
                 found[name] = WeightRow(
                     name,
-                    layers[node.name],
+                    names.get(name, name),
                     op_name(node),
                     tensor.shape,
                     tensor.dtype,

@@ -1,4 +1,4 @@
-"""The user's names of layers, read off the names of operators and tensors."""
+"""The names that a person knows: of layers, of their weights and outputs, read off those of operators and tensors."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Mapping
 
 from featherweight.graph import Graph, Node
+from featherweight.operators.record import lookup
 
 # What TensorFlow's converter puts behind a layer's name where the operator was named by the reading of its variable.
 _VARIABLE = re.compile(r"/ReadVariableOp(/resource)?\d*$")
 # A step of a path as PyTorch's exporter writes it: the module's class, and what the module is called.
 _MODULE = re.compile(r"^(?:\w+\.)+[A-Z]\w*?_((?:[A-Za-z]\w*|\d+)?)$")
+_NUMBERED = re.compile(r"_\d+$")
 # A scope that this part of all names begins with is the whole model's.
 _MOST_OF_ALL = 0.8
 
@@ -23,9 +25,58 @@ def layer_names(graph: Graph) -> Mapping[str, str]:
     several of these in one, ``activation/Relu;layer/BiasAdd;layer/Conv2D1``, where TensorFlow's converter did, and a
     path of classes, ``net.Block_first/torch.nn.modules.linear.Linear_dense``, where PyTorch's did.
     """
-    parts = {node.name: _last(node.name) for node in graph.nodes}
+    parts = {node.name: _unnumbered(_last(_named_by(node, graph)), graph) for node in graph.nodes}
     scope = _scope(list(parts.values()))
     return {name: _layer(part.removeprefix(scope)) or name for name, part in parts.items()}
+
+
+def shown_names(graph: Graph) -> dict[str, str]:
+    """Maps tensors to the names that a person knows: ``layer/kernel``, ``layer/bias``, and outputs after the layer.
+
+    Of the tensors that one layer computes, the last has its name, and the others that of the operation besides. What is
+    not named here (shapes, constants of no layer) keeps its own name, and so do the model's inputs.
+    """
+    layers = layer_names(graph)
+    found: dict[str, str] = {name: name for name in graph.inputs}
+    taken = set(found)
+
+    def add(tensor: str, wish: str) -> None:
+        if tensor and tensor not in found:
+            name, number = wish, 1
+            while name in taken:
+                name, number = f"{wish}_{number}", number + 1
+            found[tensor] = name
+            taken.add(name)
+
+    for name in graph.outputs:
+        add(name, name)
+    last = {layers[node.name]: node.name for node in graph.nodes}
+    for node in graph.nodes:
+        layer = layers[node.name]
+        for number, role in enumerate(lookup(node.op).weights):
+            for position, what in ((role.weight, "kernel"), (role.bias, "bias")):
+                if position is not None and position < len(node.inputs) and node.inputs[position]:
+                    name = node.inputs[position]
+                    if graph.tensors[name].is_constant:
+                        add(name, f"{layer}/{what}" + (f"_{number}" if number else ""))
+        for name in node.outputs:
+            is_last = last[layer] == node.name
+            add(name, layer if is_last else f"{layer}/{node.op.lower()}")
+    return found
+
+
+def _named_by(node: Node, graph: Graph) -> str:
+    """Returns the name that tells the layer: that of the weight, which is its own; of others the operator's."""
+    position = lookup(node.op).weight
+    weight = node.inputs[position] if position is not None and position < len(node.inputs) else ""
+    is_path = "/" in weight and graph.tensors[weight].is_constant and "/" in node.name and ";" not in node.name
+    return weight if is_path else node.name
+
+
+def _unnumbered(name: str, graph: Graph) -> str:
+    """Cuts the number that tells several tensors of one module apart."""
+    base = _NUMBERED.sub("", name)
+    return base if base in graph.tensors and _MODULE.match(base.rsplit("/", 1)[-1]) else name
 
 
 def layer_of(node: Node | None, names: Mapping[str, str], tensor: str = "") -> str:
