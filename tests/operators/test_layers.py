@@ -61,4 +61,4 @@ def test_shown_names_differ_and_shared_weights_have_one() -> None:
     found = shown_names(net({"x": (4, 4)}, {"dense/kernel": weights(4, 4)}, layers, ["y"]).main)
     assert len(set(found.values())) == len(found)
     assert found["dense/kernel"] == "dense/kernel"
-    assert {found["dense/dot"], found["dense/dot_1"]} == {"dense/fully_connected", "dense/fully_connected_1"}
+    assert {found["dense/dot"], found["dense/dot_1"]} == {"dense/fully_connected", "dense"}
