@@ -8,16 +8,12 @@ target with one scale for a whole weight.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 SIDE, CELL, CLASSES = 64, 8, 2
 GRID = SIDE // CELL
-_THRESHOLDS = np.arange(0.5, 1, 0.05)
-# Scores below this are no detections; boxes that overlap more than this are one object's.
-_LEAST_SCORE, _MOST_OVERLAP = 0.05, 0.5
 
 
 class Scene(NamedTuple):
@@ -112,57 +108,6 @@ def trained(steps: int) -> Any:
     return model
 
 
-def overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Returns intersection over union of a box with others."""
-    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
-    shared = np.clip(sides, 0, None).prod(axis=1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    return shared / ((box[2:] - box[:2]).prod() + areas - shared + 1e-9)
-
-
-def detections(output: np.ndarray) -> list[tuple[int, float, np.ndarray]]:
-    """Returns (class, score, box) of one output, the best first, overlapping ones of a class left out."""
-    boxes = np.concatenate([output[:, :2] - output[:, 2:4] / 2, output[:, :2] + output[:, 2:4] / 2], axis=1)
-    found: list[tuple[int, float, np.ndarray]] = []
-    for kind in range(CLASSES):
-        scores = output[:, 4 + kind]
-        order = [i for i in np.argsort(-scores, kind="stable") if scores[i] > _LEAST_SCORE]
-        while order:
-            first = order.pop(0)
-            found.append((kind, float(scores[first]), boxes[first]))
-            order = [i for i in order if overlap(boxes[first], boxes[i : i + 1])[0] <= _MOST_OVERLAP]
-    return found
-
-
-def average_precision(outputs: Sequence[np.ndarray], made: Sequence[Scene]) -> float:
-    """Returns COCO's mAP in per cent: precision at 101 recalls, over classes and overlaps of .50 to .95."""
-    found = [(index, *one) for index, output in enumerate(outputs) for one in detections(output)]
-    values: list[float] = []
-    for threshold in _THRESHOLDS:
-        for kind in range(CLASSES):
-            ranked = sorted((one for one in found if one[1] == kind), key=lambda one: -one[2])
-            used: dict[int, set[int]] = {}
-            hits = np.array([_is_hit(one, made[one[0]], threshold, used.setdefault(one[0], set())) for one in ranked])
-            total = sum(int((s.classes == kind).sum()) for s in made)
-            recalls = np.cumsum(hits) / max(total, 1)
-            precisions = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-            best = [precisions[recalls >= r].max(initial=0.0) for r in np.linspace(0, 1, 101)]
-            values.append(float(np.mean(best)))
-    return 100 * float(np.mean(values))
-
-
-def _is_hit(one: tuple[int, int, float, np.ndarray], made: Scene, threshold: float, used: set[int]) -> bool:
-    """True where a detection is the first of an object of its class."""
-    _, kind, _, box = one
-    overlaps = overlap(box, made.boxes) if len(made.boxes) else np.zeros(0)
-    overlaps[[i for i in range(len(overlaps)) if made.classes[i] != kind or i in used]] = -1
-    best = int(overlaps.argmax()) if overlaps.size else 0
-    if not overlaps.size or overlaps[best] < threshold:
-        return False
-    used.add(best)
-    return True
-
-
 def rescaled(model: Any) -> Any:
     """Returns a lowered model with channels scaled by 2^[-3, 3], and its function."""
     from featherweight.repair.commuting import freedom
@@ -185,11 +130,18 @@ def main() -> None:
     small, large = trained(asked.steps), network(10.0)
     large.set_weights(small.get_weights())
 
+    images = [s.image for s in made]
+    about = fw.Boxes(layout="joined", unit="pixels", most_overlap=0.5, least_score=0.05)
+    floats: list[fw.Evaluation] = []
+
     def row(name: str, model: Any, factor: float = 1.0) -> None:
-        outputs = [fw.run(model, s.image[np.newaxis])[0] for s in made]
-        for output in outputs:
-            output[:, :4] /= factor
-        print(f"{name:44s} mAP {average_precision(outputs, made):5.1f}", flush=True)
+        truth = [{"boxes": s.boxes, "classes": s.classes} for s in made]
+        found = fw.evaluate(model, (images, truth), about, progress=False)
+        if name.endswith("float"):
+            floats.append(found)
+        lost = fw.paired_difference(found, floats[-1])
+        said = f"{100 * lost.value:+6.2f} ± {100 * lost.standard_error:.2f}"
+        print(f"{name:44s} mAP {100 * found.value:5.1f} ± {100 * found.standard_error:.1f}, {said}", flush=True)
 
     def quantized(model: Any, **more: Any) -> Any:
         return fw.quantize(model, calibration=calibration, io="float32", progress=False, **more)

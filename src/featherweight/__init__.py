@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from featherweight.choosing.budget import Miss, Tried
     from featherweight.choosing.scores import Score, Scores, load_scores
     from featherweight.choosing.searching import Found
+    from featherweight.detections.boxes import Boxes
     from featherweight.device_code.arena import Arena
     from featherweight.device_code.vela import NpuFigures
     from featherweight.diagnosis.cause import Cause
@@ -139,6 +140,7 @@ _HOMES = {
         "Tried",
     ),
     "choosing.searching": ("Found",),
+    "detections.boxes": ("Boxes",),
     "diagnosis.cause": ("Cause",),
     "device_code.arena": ("Arena",),
     "device_code.vela": ("NpuFigures",),
@@ -283,6 +285,7 @@ _OLD_SCHEDULES = ("constant", "cosine", "join", "linear", "polynomial_decay")
 
 __all__ = [
     "Arena",
+    "Boxes",
     "Cause",
     "ChannelGroup",
     "ChannelMoments",

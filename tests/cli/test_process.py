@@ -53,8 +53,9 @@ def test_package_import_does_not_even_import_numpy():
 def test_public_names_are_deliberate():
     assert sorted(featherweight.__all__) == list(featherweight.__all__)
     assert set(featherweight.__all__) == {
-        "Cause",
         "Arena",
+        "Boxes",
+        "Cause",
         "ChannelGroup",
         "ChannelMoments",
         "Clustered",

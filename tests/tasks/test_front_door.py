@@ -19,7 +19,7 @@ import featherweight as fw
 HUGE = 10**30
 # Records that the package makes: their makers are not held to anything.
 RECORDS = {
-    "Arena", "Deployed", "Miss", "Mismatch", "NpuFigures", "ProofSheet", "RuntimeRow",
+    "Arena", "Boxes", "Deployed", "Miss", "Mismatch", "NpuFigures", "ProofSheet", "RuntimeRow",
     "Cause", "ChannelGroup", "ChannelMoments", "Clustered", "ClusteredKernel",
     "Constraint", "Curve", "CurvePoint", "Dataset", "Diagnosis",
     "Difference", "Encoded", "EncodedTensor", "Equalized", "JudgedOutput", "OwnErrorRow",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featherweight.analysis.python_functions import find_function, is_reference
+from featherweight.arguments.python_functions import find_function, is_reference
+from featherweight.detections.truth import is_truth
 from featherweight.errors import DataError, listed
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
@@ -22,10 +23,13 @@ _log = logging.getLogger("featherweight")
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Samples in the forms that `featherweight.calibrate` takes, with one label for each, or None."""
+    """Samples in the forms that `featherweight.calibrate` takes, with one label for each, or None.
+
+    Labels are an array, or say what boxes are on the images in a form that `detections.as_truth` takes.
+    """
 
     samples: Iterable[Any]
-    labels: np.ndarray | None = None
+    labels: Any = None
     source: str = "data"
 
     def __len__(self) -> int:
@@ -93,8 +97,9 @@ def load(
         data: the path of a .npz or .npy file or of a folder of images, or ``pkg.module:function``.
         inputs: public input name → shape with batch; -1 is a free size.
         preprocess: ``"scale,offset"`` for pixels 0..255 of an image folder: ``pixel * scale + offset``.
-        labels: true if labels are needed: the array `y` of a .npz, the names of the image folder's subfolders
-            (in alphabetical order: 0, 1, …), or the second half of the pair that a function returns.
+        labels: true if labels are needed: the array `y` of a .npz (or `boxes` and `classes`), the names of the image
+            folder's subfolders (in alphabetical order: 0, 1, …), or the second half of the pair that a function
+            returns.
 
     Raises:
         DataError: if there is no such data, it has another form, or labels are needed and missing.
@@ -142,6 +147,15 @@ def example(data: str | Path) -> Any:
 def _load_arrays(path: Path, inputs: Mapping[str, tuple[int, ...]]) -> Dataset:
     arrays = _read_arrays(path)
     labels = None if "y" in inputs else arrays.pop("y", None)
+    if labels is None and {"boxes", "classes"} <= set(arrays) - set(inputs):
+        boxes = {name: arrays.pop(name) for name in ("boxes", "classes", "crowd") if name in arrays}
+        return replace(_load_named(path, arrays, None, inputs), labels=boxes)
+    return _load_named(path, arrays, labels, inputs)
+
+
+def _load_named(
+    path: Path, arrays: dict[str, np.ndarray], labels: np.ndarray | None, inputs: Mapping[str, tuple[int, ...]]
+) -> Dataset:
     for name, array in {**arrays, **({} if labels is None else {"y": labels})}.items():
         if array.ndim == 0 or len(array) == 0:
             raise DataError(f"Data '{path}': the array '{name}' holds no samples (shape {list(array.shape)}).")
@@ -264,7 +278,7 @@ def _call(reference: str, labels: bool) -> Dataset:
                 f"Data '{reference}' returned a {type(result).__name__}, but a metric needs labels as well: return the "
                 "pair (samples, labels)."
             )
-        dataset = Dataset(result[0], np.asarray(result[1]), reference)
+        dataset = Dataset(result[0], result[1] if is_truth(result[1]) else np.asarray(result[1]), reference)
     else:
         dataset = Dataset(result, None, reference)
     if labels and dataset.labels is None:

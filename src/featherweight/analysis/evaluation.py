@@ -10,18 +10,19 @@ from typing import Any
 import numpy as np
 
 from featherweight import tflite
-from featherweight.analysis.borders import batch_size, dequantized, integer_feeds, real_feeds
 from featherweight.analysis.datasets import Dataset
-from featherweight.analysis.engines import find_profile, running
 from featherweight.analysis.metrics import METRICS, Metric, standard_error
-from featherweight.analysis.python_functions import find_function, is_reference
+from featherweight.analysis.predicting import found_by, predict
 from featherweight.arguments import checked, count, flag, instance, shown, stream, text
+from featherweight.arguments.python_functions import find_function, is_reference
+from featherweight.detections.boxes import NAME, Boxes, boxes_of, is_boxes
+from featherweight.detections.truth import Truth, as_truth, is_truth
 from featherweight.errors import DataError, listed
-from featherweight.graph import Model, ModelLike, io_names
+from featherweight.graph import Model, ModelLike
 from featherweight.operators.profiles import Profile
 from featherweight.runtime.litert import MOST_THREADS
 
-MetricLike = str | Callable[[Any, Any], float]
+MetricLike = str | Boxes | Callable[[Any, Any], float]
 _JACKKNIFE_GROUPS = 20
 
 
@@ -32,7 +33,8 @@ class Evaluation:
     Attributes:
         standard_error: of the value; NaN where it can't be told (fewer than two examples).
         scores: numbers whose mean is the value, float64: one per example, or, for metrics of one's own, one per
-            group of examples (jackknife pseudo-values). `paired_difference` works on them.
+            group of examples (jackknife pseudo-values), or, for ``map``, one per draw of images with replacement,
+            spread so that their standard error is that of the value. `paired_difference` works on them.
     """
 
     metric: str
@@ -83,9 +85,10 @@ def evaluate(
 
     Args:
         model: what `load` takes.
-        data: a `Dataset`, or the pair (samples, labels).
-        metric: the name of a metric (see `metrics.METRICS`), ``"pkg.module:function"``, or a function
-            (y_true, y_pred) -> number. A function gets every output by name if the model has several.
+        data: a `Dataset`, or the pair (samples, labels); of ``map``, samples alone where the description says the rest.
+        metric: the name of a metric (see `metrics.METRICS`), ``"map"`` or a `Boxes` for detectors,
+            ``"pkg.module:function"``, or a function (y_true, y_pred) -> number. A function gets every output by name if
+            the model has several.
         limit: use at most so many samples.
         output: the output to score, where the model has several.
         profile: run on the reference kernels in this arithmetic instead of on LiteRT: what another chip would score.
@@ -99,12 +102,19 @@ def evaluate(
         UnsupportedOp: if the model can't run in the profile.
     """
     model = tflite.read(model)
-    dataset = data if isinstance(data, Dataset) else _dataset(data)
     chosen = resolve_metric(metric)
+    dataset = data if isinstance(data, Dataset) else _dataset(data, needs_labels=not isinstance(chosen, Boxes))
+    if isinstance(chosen, Boxes):
+        if output is not None:
+            raise DataError("evaluate: output has no effect on map. Name outputs in the description: boxes=, scores=.")
+        how = {"limit": limit, "profile": profile, "threads": threads, "progress": progress}
+        return _boxes_metric(model, dataset, chosen, how)
     if dataset.labels is None:
         raise DataError(f"{dataset.source} has no labels, which a metric needs. Give the pair (samples, labels).")
     predictions = predict(model, dataset.samples, limit=limit, profile=profile, threads=threads, progress=progress)
     count = len(next(iter(predictions.values())))
+    if is_truth(dataset.labels):
+        raise DataError(f"evaluate: the labels are boxes, and {metric} needs one label per sample. Use metric 'map'.")
     labels = np.asarray(dataset.labels)
     if limit is not None:
         labels = labels[:limit]
@@ -123,7 +133,33 @@ def evaluate(
     return _own_metric(name, chosen, labels, y_pred, count)
 
 
-def _dataset(data: Any) -> Dataset:
+def _boxes_metric(model: Model, dataset: Dataset, about: Boxes, how: dict[str, Any]) -> Evaluation:
+    """Returns the mean average precision of the boxes that a description makes of a model's outputs."""
+    samples, labels = dataset.samples, dataset.labels if about.truth is None else about.truth
+    if about.teacher is not None:
+        samples = samples if hasattr(samples, "__len__") else list(samples)
+        labels = teacher_boxes(tflite.read(about.teacher), samples, about, **{**how, "profile": None})
+    if labels is None:
+        raise DataError(
+            f"{dataset.source} does not say what is on the images, which {NAME} needs. Give boxes as labels, or name "
+            "them in the description (truth=annotations.json), or a float model whose boxes are wanted "
+            "(teacher=float.tflite)."
+        )
+    truth = as_truth(labels, order=about.truth_order)
+    found = found_by(model, samples, about, **how)
+    result = found.scored(truth, getattr(samples, "files", None), is_cut=how["limit"] is not None)
+    scores = result.scores
+    return Evaluation(NAME, result.value, standard_error(scores), len(found.found), True, scores)
+
+
+def teacher_boxes(model: Model, samples: Iterable[Any], about: Boxes, **how: Any) -> Truth:
+    """Returns what a model finds on samples, as the truth for other forms of it."""
+    return found_by(model, samples, about, **how).as_truth(about.teacher_score, "the teacher")
+
+
+def _dataset(data: Any, *, needs_labels: bool) -> Dataset:
+    if not needs_labels and not (isinstance(data, tuple) and len(data) == 2):
+        return Dataset(stream(data, "evaluate: data"), None, "evaluate")
     if not isinstance(data, tuple) or len(data) != 2:
         raise DataError(
             f"evaluate: data is {shown(data)} (allowed: the pair (samples, labels), or a Dataset). Give both, for "
@@ -132,7 +168,9 @@ def _dataset(data: Any) -> Dataset:
     return Dataset(stream(data[0], "evaluate: data[0]"), _labels(data[1]), "evaluate")
 
 
-def _labels(given: Any) -> np.ndarray:
+def _labels(given: Any) -> Any:
+    if given is None or is_truth(given):
+        return given
     try:
         labels = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
     except (ValueError, TypeError, RuntimeError) as error:
@@ -161,8 +199,8 @@ def _check_numbers(labels: np.ndarray, metric: str) -> None:
         )
 
 
-def resolve_metric(metric: MetricLike) -> Metric | Callable[[Any, Any], float]:
-    """Returns a known metric's record, or the function itself.
+def resolve_metric(metric: MetricLike) -> Metric | Boxes | Callable[[Any, Any], float]:
+    """Returns a known metric's record, a description of boxes, or the function itself.
 
     Raises:
         DataError: if there is no such metric or function.
@@ -170,6 +208,8 @@ def resolve_metric(metric: MetricLike) -> Metric | Callable[[Any, Any], float]:
     >>> resolve_metric("accuracy").higher_is_better
     True
     """
+    if is_boxes(metric):
+        return boxes_of(metric)  # pyright: ignore[reportArgumentType]
     if not isinstance(metric, str):
         if not callable(metric):
             raise DataError(f"A metric is a name or a function (y_true, y_pred) -> number, not {shown(metric)}.")
@@ -178,38 +218,21 @@ def resolve_metric(metric: MetricLike) -> Metric | Callable[[Any, Any], float]:
         return METRICS[metric]
     if is_reference(metric):
         return find_function(metric, "Metric")
-    raise DataError(f"Unknown metric '{metric}'. Choose one of {listed(METRICS)}, or give 'pkg.module:function'.")
+    raise DataError(
+        f"Unknown metric '{metric}'. Choose one of {listed([*METRICS, NAME])}, or give 'pkg.module:function'."
+    )
 
 
-def predict(
-    model: Model,
-    samples: Iterable[Any],
-    *,
-    limit: int | None = None,
-    profile: str | Profile | None = None,
-    threads: int | None = None,
-    progress: bool = False,
-) -> dict[str, np.ndarray]:
-    """Returns the model's outputs for all samples by public name, (n, ...), as real numbers.
+def needs_labels(metric: MetricLike) -> bool:
+    """Returns whether a metric needs labels beside the samples.
 
     Raises:
-        DataError: if samples do not fit the model.
-        RecipeError, UnsupportedOp: as `evaluate`.
+        DataError: as `resolve_metric`.
+
+    >>> needs_labels("accuracy"), needs_labels("map:teacher=float.tflite")
+    (True, False)
     """
-    chosen = None if profile is None else find_profile(profile, (model,), threads)
-    outputs = io_names(model)[1]
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
-    size = batch_size(model, outputs.values())
-    with running(model, chosen, threads) as run:
-        for feeds in real_feeds(samples, model, limit=limit, batch=size, label="Evaluating", progress=progress):
-            for name, values in run(integer_feeds(feeds, model)).items():
-                parts[name].append(dequantized(values, model.main.tensors[outputs[name]]))
-    for name, values in parts.items():
-        if not values[0].ndim:
-            raise DataError(
-                f"output '{name}' is a single number for any batch: no example has one. Choose another output."
-            )
-    return {name: np.concatenate(values) for name, values in parts.items()}
+    return not isinstance(resolve_metric(metric), Boxes)
 
 
 def _one_output(predictions: dict[str, np.ndarray], output: str | None, metric: str) -> np.ndarray:

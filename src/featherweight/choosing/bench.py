@@ -11,11 +11,20 @@ from typing import Any
 import numpy as np
 
 from featherweight.analysis.datasets import Dataset
-from featherweight.analysis.evaluation import Evaluation, MetricLike, evaluate, paired_difference
+from featherweight.analysis.evaluation import (
+    Evaluation,
+    MetricLike,
+    evaluate,
+    paired_difference,
+    resolve_metric,
+    teacher_boxes,
+)
 from featherweight.choosing.budget import Budget, Tried, misses
 from featherweight.choosing.parts import parts_of, recipe_of
+from featherweight.detections.boxes import Boxes, is_boxes
+from featherweight.detections.truth import Truth, as_truth, is_truth
 from featherweight.device_code.vela import npu_figures
-from featherweight.errors import RecipeError
+from featherweight.errors import DataError, RecipeError
 from featherweight.graph import Model
 from featherweight.ptq.plan import Plan
 from featherweight.recipes.recipe import Recipe
@@ -27,6 +36,7 @@ from featherweight.repair.wide_places import WIDE_PLACES
 from featherweight.runtime.benchmark import benchmark
 from featherweight.runtime.sizes import sizes_bytes
 from featherweight.targets.target import for_device
+from featherweight.tflite import read
 
 _LATENCY_RUNS = 20
 
@@ -48,7 +58,10 @@ class Task:
     @property
     def name(self) -> str:
         """What the metric is called, or "" where there is none."""
-        return "" if self.data is None else str(getattr(self.metric, "__name__", self.metric))
+        if self.data is None:
+            return ""
+        labels = f" of {self.data.labels.digest}" if isinstance(self.data.labels, Truth) else ""
+        return str(getattr(self.metric, "__name__", self.metric)) + labels
 
     def evaluate(self, model: Model) -> Evaluation:
         """Returns the metric of a model."""
@@ -208,8 +221,47 @@ def as_dataset(data: Any) -> Dataset | None:
     if isinstance(data, Dataset):
         return None if data.labels is None else replace(data, samples=_held(data.samples))
     if isinstance(data, tuple) and len(data) == 2:
-        return Dataset(_held(data[0]), np.asarray(data[1]), "data")
+        return Dataset(_held(data[0]), data[1] if is_truth(data[1]) else np.asarray(data[1]), "data")
     return None
+
+
+def has_metric(data: Any, metric: MetricLike) -> bool:
+    """Returns whether data and metric say what a model is for; boxes can be the float model's own."""
+    return as_dataset(data) is not None or (data is not None and is_boxes(metric))
+
+
+def task_of(data: Any, metric: MetricLike, limit: int | None, model: Model) -> Task:
+    """Returns what a model is for: a metric on labelled data, or, for boxes without labels, its own boxes on it.
+
+    Args:
+        data: the pair (samples, labels), a data set, or for a metric about boxes samples alone; None: the outputs.
+        metric: as `evaluate` takes it.
+        limit: of the number of samples.
+        model: the float model, whose boxes other forms are to find where nothing else is wanted.
+
+    Raises:
+        DataError: for data without labels, where the metric needs them.
+    """
+    if data is None:
+        return Task(None, metric, limit)
+    found = as_dataset(data)
+    about = resolve_metric(metric)
+    if not isinstance(about, Boxes) and found is None:
+        raise DataError(
+            "search: data has no labels. Give the pair (samples, labels), or leave data out and judge by the outputs."
+        )
+    if isinstance(about, Boxes):
+        samples = found.samples if found else _held(data.samples if isinstance(data, Dataset) else data)
+        given = about.truth
+        if given is None and about.teacher is None and found is not None and is_truth(found.labels):
+            given = found.labels
+        if given is None:
+            teacher = model if about.teacher is None else read(about.teacher)
+            labels = teacher_boxes(teacher, samples, about, limit=limit)
+        else:
+            labels = as_truth(given, order=about.truth_order)
+        return Task(Dataset(samples, labels, "data"), replace(about, truth=None, teacher=None), limit)
+    return Task(found, metric, limit)
 
 
 def _held(samples: Any) -> Any:

@@ -92,6 +92,8 @@ def asked(context: typer.Context) -> dict[str, Any]:
     Raises:
         typer.BadParameter: for options about a metric without labelled data.
     """
+    from featherweight.analysis.evaluation import needs_labels
+
     same = (
         *("metric", "max_drop", "confidence", "max_bytes", "max_compressed_bytes", "max_latency", "max_flash_bytes"),
         *("max_sram_bytes", "max_cycles", "accelerator", "target", "jobs", "improve", "epochs", "estimate"),
@@ -106,7 +108,7 @@ def asked(context: typer.Context) -> dict[str, Any]:
     data = given["data"]
     found: dict[str, Any] = {
         "source": lowered,
-        "data": None if data is None else open_data(data, lowered.model, labels=True),
+        "data": None if data is None else open_data(data, lowered.model, labels=needs_labels(given["metric"])),
         "calibration": open_data(given["calibration"], lowered.model).samples,
     }
     found |= {name: given[name] for name in same if name in given}

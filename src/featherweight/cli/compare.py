@@ -254,7 +254,10 @@ def evaluate(
     data: Data,
     metric: Annotated[
         str,
-        typer.Option(help="accuracy, top5, auc, mse, mae, or pkg.module:function (y_true, y_pred) -> number."),
+        typer.Option(
+            help="accuracy, top5, auc, mse, mae, map (detectors; map:FILE.toml or map:key=value,… says how outputs "
+            "become boxes), or pkg.module:function (y_true, y_pred) -> number."
+        ),
     ] = "accuracy",
     preprocess: Preprocess = None,
     samples: Samples = None,
@@ -271,11 +274,11 @@ def evaluate(
     With --profile, in the arithmetic of another chip.
     """
     from featherweight.analysis import evaluate as run
-    from featherweight.analysis.evaluation import resolve_metric
+    from featherweight.analysis.evaluation import needs_labels
 
-    resolve_metric(metric)
+    is_labelled = needs_labels(metric)
     graph = open_model(model, input_shape, data)
-    dataset = open_data(data, graph, preprocess=preprocess, labels=True)
+    dataset = open_data(data, graph, preprocess=preprocess, labels=is_labelled)
     found = run(graph, dataset, metric, limit=samples, output=output, profile=profile, threads=threads, progress=True)
     if as_json:
         print_json(found)

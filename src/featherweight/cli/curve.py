@@ -73,6 +73,7 @@ def curve(
 
     The model is pruned to several sparsities; every file is evaluated on LiteRT beside the dense one.
     """
+    from featherweight.analysis.evaluation import needs_labels
     from featherweight.tasks.sparsity_curve import sparsity_curve
 
     wanted = _numbers(sparsities)
@@ -83,6 +84,7 @@ def curve(
         refuse_idle(context, "with --retrain, which takes all processors by itself", "jobs", "engine")
     else:
         refuse_idle(context, "without --retrain", "learning_rate", "seed")
+    is_labelled = needs_labels(metric)
     if method == "magnitude":
         refuse_idle(context, "on --method magnitude, which looks at weights alone", "calibration")
     if report is not None and report.suffix not in _FORMS:
@@ -90,7 +92,7 @@ def curve(
     check_outputs(report, sources=[model])
     lowered = open_lowered(model, input_shape, data)
     graph = lowered.model
-    tested = open_data(data, graph, preprocess=preprocess, labels=True)
+    tested = open_data(data, graph, preprocess=preprocess, labels=is_labelled)
     fed = None if calibration is None else open_data(calibration, graph, preprocess=preprocess).samples
     result = sparsity_curve(
         lowered if train is None else _live(model),

@@ -23,7 +23,7 @@ from featherweight.arguments import (
     text,
 )
 from featherweight.arguments import path as path_of
-from featherweight.choosing.bench import Bench, Task, as_dataset, with_repairs
+from featherweight.choosing.bench import Bench, has_metric, task_of, with_repairs
 from featherweight.choosing.budget import OBJECTIVES, Budget, check_budget, check_examples
 from featherweight.choosing.folder import locked
 from featherweight.choosing.parts import check_forms
@@ -213,7 +213,7 @@ def search(
         max_sram_bytes,
         max_cycles,
     )
-    check_budget(budget, objective, has_metric=as_dataset(data) is not None)
+    check_budget(budget, objective, has_metric=has_metric(data, metric))
     repairs = asked_repairs(improve)
     npu = compiler_of(budget, objective, target, accelerator)
     bench = bench_of(source, data, calibration, metric, target, limit, input_shapes, io=io, npu=npu, progress=progress)
@@ -267,7 +267,7 @@ def bench_of(
     model, substitutes = substituted(lowered.model, target)
     check_improvable(model)
     feeds, held_out = divided(() if samples is None else samples, model, None, is_auto=True)
-    task = Task(None if data is None else _labelled(data), metric, limit)
+    task = task_of(data, metric, limit, model)
     setting = Setting(target, feeds, held_out, io=io, integers=True, progress=progress)
     notes = [*lowered.notes, *substitutes]
     if len(feeds) + len(held_out) == MOST_EXAMPLES:
@@ -275,15 +275,6 @@ def bench_of(
     bench = Bench(setting, model, task, notes, accelerator=npu)
     _check_repeatable(bench)
     return bench
-
-
-def _labelled(data: Any) -> Any:
-    found = as_dataset(data)
-    if found is None:
-        raise DataError(
-            "search: data has no labels. Give the pair (samples, labels), or leave data out and judge by the outputs."
-        )
-    return found
 
 
 def _check_repeatable(bench: Bench) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from featherweight.analysis.evaluation import MetricLike
 from featherweight.arguments import checked, choice, count, stream
-from featherweight.choosing.bench import Bench, as_dataset, with_repairs
+from featherweight.choosing.bench import Bench, has_metric, with_repairs
 from featherweight.choosing.budget import OBJECTIVES, Budget, Tried, check_budget, check_examples, goal, shortfall
 from featherweight.choosing.folder import locked
 from featherweight.choosing.searching import searched
@@ -148,7 +148,7 @@ def optimize(
         max_sram_bytes,
         max_cycles,
     )
-    check_budget(budget, objective, has_metric=as_dataset(data) is not None)
+    check_budget(budget, objective, has_metric=has_metric(data, metric))
     npu = compiler_of(budget, objective, target, accelerator)
     bench = bench_of(source, data, calibration, metric, target, limit, input_shapes, io=io, npu=npu, progress=progress)
     check_examples(budget, bench.before)

@@ -126,7 +126,7 @@ def sparsity_curve(
         prune_to = partial(
             _retrained, source, train, input_shapes, epochs=epochs, learning_rate=learning_rate, seed=seed
         )
-    made = mapped(partial(_point, prune_to, data, dense), missing, jobs=jobs, engine=engine)
+    made = mapped(partial(_point, prune_to, data, metric, dense), missing, jobs=jobs, engine=engine)
     for point, pruned in track(made, "Pruning", total=len(missing), enabled=progress):
         kept.add(point, pruned)
     points = [CurvePoint("", 0.0, 0.0, dense.value, 0.0, 0.0, raw, compressed or 0)]
@@ -147,14 +147,14 @@ def _retrained(
 
 
 def _point(
-    prune_to: Callable[[str, float], Model], data: Any, dense: Evaluation, wanted: tuple[str, float]
+    prune_to: Callable[[str, float], Model], data: Any, metric: str, dense: Evaluation, wanted: tuple[str, float]
 ) -> tuple[CurvePoint, Model]:
     pruned = prune_to(*wanted)
-    return _measured(pruned, *wanted, data, dense), pruned
+    return _measured(pruned, *wanted, data, metric, dense), pruned
 
 
-def _measured(pruned: Model, pattern: str, sparsity: float, data: Any, dense: Evaluation) -> CurvePoint:
-    found = evaluate(pruned, data, dense.metric, progress=False)
+def _measured(pruned: Model, pattern: str, sparsity: float, data: Any, metric: str, dense: Evaluation) -> CurvePoint:
+    found = evaluate(pruned, data, metric, progress=False)
     difference = paired_difference(found, dense)
     raw, compressed = sizes_bytes(pruned)
     kernels = [t.array for t in pruned.tensors.values() if t.is_constant and len(t.shape) > 1]

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from tests.operators import networks
+from typer.testing import CliRunner
+
+import featherweight as fw
+from featherweight.cli import app
+
+
+def pictures(count=24):
+    return np.random.default_rng(0).normal(size=(count, 24, 24, 3)).astype(np.float32)
+
+
+def boxes_of(model, images):
+    """What the model's own post-processing finds, as labels."""
+    labels = []
+    for image in images:
+        boxes, classes, scores, _ = fw.run(model, image[np.newaxis])
+        is_one = scores[0] > 0.4
+        labels.append({"boxes": boxes[0][is_one], "classes": classes[0][is_one].astype(int)})
+    return labels
+
+
+@pytest.fixture(scope="module")
+def quantized():
+    return fw.quantize(networks.detector(), calibration=list(pictures()), progress=False)
+
+
+def test_post_processing_stays_float_and_runs_in_an_int8_file(quantized):
+    node = next(n for n in quantized.model.main.nodes if n.custom_code)
+    assert {quantized.model.main.tensors[n].dtype for n in (*node.inputs, *node.outputs)} == {"float32"}
+    assert all(np.isfinite(output).all() for output in fw.run(quantized.model, pictures(1)))
+
+
+def test_the_outputs_of_post_processing_are_known_by_their_operator(quantized):
+    images = list(pictures())
+    model = networks.detector()
+    truth = boxes_of(model, images)
+    assert any(len(one["boxes"]) for one in truth)
+    about = fw.Boxes(truth_order="yxyx")
+    whole = fw.evaluate(model, (images, truth), about, progress=False)
+    after = fw.evaluate(quantized.model, (images, truth), about, progress=False)
+    assert whole.value == pytest.approx(1, abs=1e-6)
+    assert 0 < after.value <= 1
+    assert fw.paired_difference(after, whole).value == pytest.approx(after.value - 1)
+
+
+def test_a_detector_without_labels_is_measured_by_its_own_boxes(tmp_path):
+    fw.save(networks.detector(), tmp_path / "float.tflite")
+    np.savez(tmp_path / "x.npz", x=pictures(8))
+    metric = f"map:teacher={tmp_path / 'float.tflite'},teacher_score=0.4"
+    arguments = ["evaluate", str(tmp_path / "float.tflite"), "--data", str(tmp_path / "x.npz"), "--metric", metric]
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["value"] == pytest.approx(1)
+
+
+def test_boxes_in_a_file_of_arrays(tmp_path):
+    fw.save(networks.detector(), tmp_path / "float.tflite")
+    images = pictures(8)
+    found = boxes_of(networks.detector(), images)
+    most = max(len(one["boxes"]) for one in found)
+    boxes, classes = np.zeros((8, most, 4)), np.full((8, most), -1)
+    for index, one in enumerate(found):
+        boxes[index, : len(one["boxes"])] = one["boxes"]
+        classes[index, : len(one["boxes"])] = one["classes"]
+    np.savez(tmp_path / "data.npz", x=images, boxes=boxes[..., [1, 0, 3, 2]], classes=classes)
+    arguments = ["evaluate", str(tmp_path / "float.tflite"), "--data", str(tmp_path / "data.npz"), "--metric", "map"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("map 1 ± 0 (8 examples)")
+
+
+def test_sensitivity_by_the_float_models_own_boxes():
+    images = list(pictures())
+    about = fw.Boxes(teacher_score=0.4)
+    scores = fw.sensitivity(
+        networks.detector(), images[:6], calibration=images, metric=about, forms=("int8",), progress=False
+    )
+    assert all(row.drop is not None and row.drop_error is not None and -0.001 <= row.drop <= 1 for row in scores.rows)
+    assert scores.metric.startswith("map:teacher_score=0.4 of ")
