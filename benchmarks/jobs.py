@@ -310,12 +310,19 @@ def latency(files: dict[str, str], runs: int) -> Result:
     return {row.name: [row.median_ms, row.low_ms, row.high_ms, row.ratio] for row in rows}
 
 
-def remove_channels(model: str, out: str, macs: float) -> Result:
+def measured_packs() -> Result:
+    """Measures how many channels kernels compute together here, by type."""
+    from featherweight.channels.packs import measured_pack
+
+    return {dtype: measured_pack(dtype) for dtype in ("int8", "float32")}
+
+
+def remove_channels(model: str, out: str, macs: float, multiple: int | str | None = None) -> Result:
     """Removes channels from a float file until that share of its multiply-accumulates is gone."""
     import featherweight as fw
 
     start = time.perf_counter()
-    removed = fw.remove_channels(model, macs=macs)
+    removed = fw.remove_channels(model, macs=macs, multiple=multiple)
     seconds = time.perf_counter() - start
     removed.save(out)
     return {"seconds": seconds, "macs": removed.macs, "weight_bytes": removed.weight_bytes}

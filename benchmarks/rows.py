@@ -46,7 +46,7 @@ from benchmarks.pruning_rows import (
 )
 from benchmarks.ranges_rows import ranges
 from benchmarks.recovery_rows import recovery
-from benchmarks.structured_rows import channels
+from benchmarks.structured_rows import channels, packs
 from benchmarks.training_rows import training_accuracy, training_exact, training_step
 from benchmarks.wide_rows import float_activations, sentence_encoder
 
@@ -397,6 +397,7 @@ ROWS: Mapping[str, Callable[[Options], list[Figure]]] = {
     "lowering": lowering,
     "startup": startup,
     "channels": channels,
+    "packs": packs,
     "training_exact": training_exact,
     "training_step": training_step,
     "training_accuracy": training_accuracy,

@@ -54,3 +54,25 @@ def channels(options: Options) -> list[Figure]:
         what = f"{name}, int8 after: accepted by Vela, on the NPU"
         figures.append(Figure(what, 100 * made.npu_fraction, "%", at_least=100, note=note))
     return figures
+
+
+def packs(options: Options) -> list[Figure]:
+    """Packs of channels that are measured here, and int8 latency before / after at half the MACs by what groups keep."""
+    found = run_job("measured_packs")
+    figures = [Figure(f"pack of {dtype}, measured", pack, "channels") for dtype, pack in found.items()]
+    for name, runs in _RUNS.items():
+        say(name)
+        files = {"before": FILES / f"{name}_whole_int8.tflite"}
+        quantize_job("featherweight", float_file(name), files["before"], 20)
+        for multiple in (8, None, "measured"):
+            label = {None: "the target's", "measured": "measured"}.get(multiple, str(multiple))
+            smaller = FILES / f"{name}_packs.tflite"
+            run_job("remove_channels", model=float_file(name), out=smaller, macs=_SHARE, multiple=multiple)
+            files[label] = FILES / f"{name}_packs_{len(files)}_int8.tflite"
+            quantize_job("featherweight", smaller, files[label], 20)
+        rows = [run_job("latency", files=files, runs=runs) for _ in range(options.rounds)]
+        for label in list(files)[1:]:
+            ratios = [row["before"][0] / row[label][0] for row in rows]
+            bound = {"at_least": 1.6} if label == "measured" else {}
+            figures.append(figure_of(f"{name}, int8, {label}: before / after", ratios, "x", **bound))
+    return figures

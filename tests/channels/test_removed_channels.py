@@ -376,7 +376,7 @@ def _only(tensors: object, *names: str) -> dict[str, Tensor]:
         ({"sparsity": 1.0}, r"sparsity is 1\.0 \(allowed: a finite number from 0 to 1, without 1\)"),
         ({"macs": -0.5}, r"macs is -0\.5 \(allowed: a finite number from 0 to 1, without 1\)"),
         ({"macs": 0.99}, r"macs=0.99 can't be removed; 0\.\d+ is the most"),
-        ({"sparsity": 0.5, "multiple": 0}, r"multiple is 0 \(allowed: a whole number from 1 on\)"),
+        ({"sparsity": 0.5, "multiple": 0}, r"multiple is 0 \(allowed: a whole number from 1 on, or 'measured'\)"),
         ({"sparsity": 0.5, "method": "movement"}, "method 'movement' is unknown"),
         ({"sparsity": 0.5, "method": "taylor"}, r"pass data=\(inputs, labels\)"),
         ({"sparsity": 0.5, "loss": "mse"}, "data= and loss= are for method='taylor'"),

@@ -35,7 +35,7 @@ from featherweight.repair.weights.repairs import WEIGHT_REPAIRS
 from featherweight.repair.wide_places import WIDE_PLACES
 from featherweight.runtime.benchmark import benchmark
 from featherweight.runtime.sizes import sizes_bytes
-from featherweight.targets.target import for_device
+from featherweight.targets.delivery import for_device
 from featherweight.tflite import read
 
 _LATENCY_RUNS = 20

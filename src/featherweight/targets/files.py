@@ -23,6 +23,7 @@ _KEYS = (
     "name",
     "ops",
     "ordered",
+    "packs",
     "per_channel",
     "power_of_two",
     "profile",
@@ -94,3 +95,11 @@ def times(rows: Table) -> dict[str, float]:
         if not 0 <= found[op] < math.inf:
             raise rows.error(op, "a number from 0 on")
     return found
+
+
+def packs(rows: Table) -> dict[str, int]:
+    """Returns type → channels that kernels compute together."""
+    for dtype in rows.values:
+        check_known(dtype, ("int8", "float32"), "type", rows.where)
+        rows.count(dtype)
+    return dict(rows.values)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,7 @@ import numpy as np
 
 from featherweight import operators
 from featherweight.errors import FormatError, listed
-from featherweight.graph import Graph, Model, ModelLike, Node
-from featherweight.memory.ordering import ordered
+from featherweight.graph import Graph, ModelLike, Node
 from featherweight.operators import profiles
 from featherweight.operators.call import Call, tensors_of
 from featherweight.recipes.toml import Table, read_chain, shipped
@@ -28,7 +27,6 @@ from featherweight.targets.constraints import Constraint
 from featherweight.targets.form import converts, form_of, plain_form_of
 from featherweight.tflite import read
 from featherweight.tflite.decode_operator import codings_of, is_decode, with_plain_weights
-from featherweight.tflite.lean import NAMES
 
 # The checks that importing these modules registers.
 CHECKS = (conditions, operand_limits, shape_limits)
@@ -52,6 +50,7 @@ class Target:
         slower_ns: operator → what an element of its output costs in int8 beyond float between two conversions, in
             nanoseconds; operators that are faster in int8 are not there.
         unread: what its files need not hold, of `tflite.lean.UNREAD`.
+        packs: type → output channels that its kernels compute together.
         is_ordered: whether operators are put in the order that keeps least memory alive: its runtime takes a file's.
         codings: of weights, which its runtime decodes while it runs, of `tflite.codings.CODINGS`.
         unoptimized: operator → how many times as long as in float it takes with int16 activations.
@@ -74,6 +73,7 @@ class Target:
     is_complete: bool = False
     unread: tuple[str, ...] = ()
     is_ordered: bool = False
+    packs: Mapping[str, int] = field(default_factory=dict[str, int])
     codings: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -139,12 +139,14 @@ def load(target: str | Path | Target) -> Target:
     sparsity: dict[str, str] = {}
     times: dict[str, dict[str, float]] = {"slower_ns": {}, "unoptimized": {}}
     limits: list[Constraint] = []
+    packs: dict[str, int] = {}
     for table in reversed(tables):
         settings |= files.settings(table)
         forms |= files.forms(table.table("ops"))
         sparsity |= files.sparsity(table.table("sparsity"))
         for key, found in times.items():
             found |= files.times(table.table(key))
+        packs |= files.packs(table.table("packs"))
         limits += [constraints.parse(row) for row in table.rows("constraint")]
     merged = Table(settings, tables[0].where, tables[0].remedy)
     merged.get("ops", dict)
@@ -166,6 +168,7 @@ def load(target: str | Path | Target) -> Target:
         is_complete=merged.get("complete", bool, False),
         unread=merged.several("unread", str) if "unread" in merged else (),
         is_ordered=merged.get("ordered", bool, False),
+        packs=packs,
         codings=merged.several("codings", str) if "codings" in merged else (),
     )
 
@@ -287,23 +290,3 @@ def _check_form(node: Node, form: str, target: Target) -> Iterator[Violation]:
         f"{node.op} '{node.name}' computes in {form}, which target '{target.name}' does not run (allowed: {allowed})."
     )
     yield Violation(node.name, node.op, "forms", message)
-
-
-def for_device(
-    model: Model, target: Target, *, keep_names: bool = False, keep_order: bool = False
-) -> tuple[Model, tuple[str, ...]]:
-    """Returns the model as the target's runtime wants it, and what is to be said about that.
-
-    Its file will lack what the runtime never reads, and its operators are in the order that keeps least memory alive.
-    """
-    unread = tuple(what for what in target.unread if not (keep_names and what == NAMES))
-    model = replace(model, extras={**model.extras, "unread": unread}) if unread else model
-    if keep_order or not target.is_ordered:
-        return model, ()
-    found = ordered(model)
-    better = [peak for peak in found.peaks if peak.after < peak.before]
-    where = [f" in graph '{peak.graph}'" if len(found.peaks) > 1 else "" for peak in better]
-    return found.model, tuple(
-        f"operators are in another order, which needs less memory{place}: {peak}"
-        for place, peak in zip(where, better, strict=True)
-    )

@@ -18,6 +18,7 @@ from featherweight.ptq import plan as plans
 from featherweight.ptq.rewrite import rewrite
 from featherweight.report import make_report
 from featherweight.targets import target as targets
+from featherweight.targets.delivery import for_device
 from featherweight.tasks.load import as_fed, peeked
 from featherweight.tasks.quantize import Quantized, measured
 from featherweight.tasks.requirements import DECODE, DENSE, STORES, stored_as
@@ -63,7 +64,7 @@ def finalize(model: QuantizedModel, *, samples: Iterable[Any] | None = None, sto
     integers = model.integers()
     result, rounded, bounded = _with_large_biases(rewrite(trained, plan), integers, model.bias_limits())
     _check_integers(result.main, integers)
-    result, order = targets.for_device(result, target)
+    result, order = for_device(result, target)
     notes = [*order, *_moved_between_kernels(model)]
     if rounded:
         where = listed(map(repr, rounded))

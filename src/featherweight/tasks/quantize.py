@@ -32,6 +32,7 @@ from featherweight.repair.repairs import REPAIRS
 from featherweight.report import Report, make_report
 from featherweight.runtime.samples import feeds
 from featherweight.targets import target as targets
+from featherweight.targets.delivery import for_device
 from featherweight.tasks.against_extremes import notes_against_extremes
 from featherweight.tasks.load import load, load_with_notes, peeked, peeked_parts
 from featherweight.tasks.requirements import (
@@ -205,7 +206,7 @@ def quantize(
         notes = [f"Recurrent layers: {listed(lowered.recurrent)}; {style.reason}."] if lowered.recurrent else []
         decided = replace(decided, notes=(*lowered.notes, *substitutes, *notes, *left_out, *decided.notes))
         require_change(decided)
-    result, order = targets.for_device(rewrite(model, decided), target, keep_names=keep_names, keep_order=keep_order)
+    result, order = for_device(rewrite(model, decided), target, keep_names=keep_names, keep_order=keep_order)
     decided = replace(decided, notes=tuple(dict.fromkeys((*decided.notes, *order))))
     if strict:
         require_integer(result, decided)

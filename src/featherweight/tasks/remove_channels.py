@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,22 +10,25 @@ from typing import Any
 import numpy as np
 
 from featherweight import tflite
-from featherweight.arguments import checked, count, flag, number, several, shapes, stream, text
+from featherweight.arguments import checked, choice, count, either, flag, number, several, shapes, stream, text
 from featherweight.channels.always_zero import zero_channels
 from featherweight.channels.cut import constant_bytes, total_macs, without_channels
 from featherweight.channels.groups import Group, find_groups, magnitudes, taylor
 from featherweight.channels.labeling import label
 from featherweight.channels.labels import Labeled
+from featherweight.channels.packs import measured_pack, multiple_of
+from featherweight.channels.steps import Step, fraction_of, steps_of
 from featherweight.errors import RecipeError, listed
 from featherweight.graph import Model
+from featherweight.operators import profiles
 from featherweight.pruning.prunable import check_float, matches
+from featherweight.targets import target as targets
 from featherweight.tasks.load import load
 
 METHODS = ("magnitude", "taylor")
-
-# XNNPACK's int8 kernels make 16 channels at a time with AVX-512 (8 elsewhere, as its float kernels on ARM): 250 of 256
-# channels cost what 256 do.
-_WIDTH = 16
+MEASURED = "measured"
+# Channels that kernels compute together, where a target does not say.
+_PACK = 16
 
 
 @dataclass(frozen=True)
@@ -75,21 +77,14 @@ class Removed:
         return tflite.save(self.model, path)
 
 
-@dataclass(frozen=True)
-class _Step:
-    """The next channels of a group to go, and their mean score."""
-
-    score: float
-    labels: tuple[int, ...]
-
-
 @checked(
     {"fraction": "sparsity", "criterion": "method"},
     sparsity=number(0, 1, open_at="high", way="It is the fraction of each group's channels to remove."),
     macs=number(0, 1, open_at="high", way="It is the fraction of all multiply-accumulates to remove."),
     only_zero=flag,
     method=text,
-    multiple=count(),
+    multiple=either(count(), choice(MEASURED), allowed="a whole number from 1 on, or 'measured'"),
+    form=choice("int8", "float32"),
     exclude=several(text),
     samples=stream,
     input_shapes=shapes,
@@ -103,7 +98,9 @@ def remove_channels(
     method: str = "magnitude",
     data: Any = None,
     loss: Any = None,
-    multiple: int | None = None,
+    multiple: int | str | None = None,
+    target: str | Path | targets.Target = "litert",
+    form: str = "int8",
     exclude: str | Sequence[str] = (),
     samples: Iterable[Any] | None = None,
     input_shapes: Any = None,
@@ -124,8 +121,11 @@ def remove_channels(
             first order (Molchanov et al., 1906.10771, section 3.1).
         data: for ``taylor``: (inputs, labels) from the training split; inputs are an array, or a dict by public name.
         loss: for ``taylor``: a Keras loss, or its name.
-        multiple: groups keep a multiple of so many channels, which runtimes compute together, and not none; by default
-            16, or 8 where a group has 16 or less. `only_zero` does not heed it.
+        multiple: groups keep a multiple of so many channels, and not none; by default as many as the target's kernels
+            compute together, or half of that in groups that have no more. ``measured`` times LiteRT's on this machine.
+            `only_zero` does not heed it.
+        target: the device that the model will run on, by name, TOML file or value.
+        form: the type that it will compute in there, ``int8`` or ``float32``.
         exclude: shell patterns of weights or operators, matching their name or a part of it, whose outputs all stay.
         samples: inputs to verify a lowered model with; a PyTorch module or JAX function needs at least one.
         input_shapes: as in `load`.
@@ -138,6 +138,7 @@ def remove_channels(
     """
     model = load(source, samples=samples, input_shapes=input_shapes)
     check_float(model, "remove_channels")
+    pack, multiple = _pack(targets.load(target), form, multiple)
     _check(sparsity, macs, only_zero)
     _check_method(method, data, loss, only_zero=only_zero)
     labels = label(model.main)
@@ -146,18 +147,32 @@ def remove_channels(
         removed = _with_one_left(groups, zero_channels(model.main, labels, groups))
     else:
         scores = _scores(model, labels, groups, method, data, loss)
-        steps = [_steps(group, own, multiple_of(group, multiple)) for group, own in zip(groups, scores, strict=True)]
+        least = [multiple_of(group, pack, multiple) for group in groups]
+        steps = [steps_of(*each) for each in zip(groups, scores, least, strict=True)]
         if not any(steps):
-            raise RecipeError(_nothing(groups, multiple))
+            raise RecipeError(_nothing(groups, pack, multiple))
         if sparsity is not None:
-            removed = {v for group, own in zip(groups, steps, strict=True) for v in _fraction_of(group, own, sparsity)}
+            removed = {v for group, own in zip(groups, steps, strict=True) for v in fraction_of(group, own, sparsity)}
         else:
             assert macs is not None
             removed = _macs_of(model, labels, [step for own in steps for step in own], macs)
     smaller = without_channels(model, labels, removed)
-    rows = tuple(_row(group, removed, multiple, only_zero=only_zero) for group in groups)
+    rows = tuple(_row(group, removed, pack, multiple, only_zero=only_zero) for group in groups)
     sizes = (constant_bytes(model), constant_bytes(smaller))
     return Removed(smaller, rows, (total_macs(model), total_macs(smaller)), sizes)
+
+
+def _pack(target: targets.Target, form: str, multiple: int | str | None) -> tuple[int, int | None]:
+    """Returns how many channels kernels compute together, and what was asked for instead."""
+    if multiple == MEASURED:
+        if not profiles.find(target.profile).is_delegate:
+            raise RecipeError(
+                f"remove_channels: multiple='measured' times LiteRT, which target '{target.name}' does not run. Leave "
+                "it out for what the target says, or give a number."
+            )
+        return measured_pack(form), None
+    assert not isinstance(multiple, str)
+    return target.packs.get(form, _PACK), multiple
 
 
 def _check(sparsity: float | None, macs: float | None, only_zero: bool) -> None:
@@ -203,13 +218,6 @@ def _excluded(groups: Sequence[Group], patterns: Sequence[str]) -> list[Group]:
     return found
 
 
-def multiple_of(group: Group, multiple: int | None) -> int:
-    """Returns what a group's channels stay a multiple of: what is asked for, or 16, and 8 of groups that have 16."""
-    if multiple is not None:
-        return multiple
-    return _WIDTH if group.channels > _WIDTH else _WIDTH // 2
-
-
 def _scores(
     model: Model, labels: Labeled, groups: Sequence[Group], method: str, data: Any, loss: Any
 ) -> list[np.ndarray]:
@@ -221,33 +229,7 @@ def _scores(
     return taylor(model.main, labels, groups, contributions(model, data, loss))
 
 
-def _steps(group: Group, scores: np.ndarray, multiple: int) -> list[_Step]:
-    """Returns what goes first, second, and so on: after each step, a multiple of channels is left, and not nothing."""
-    if group.reason:
-        return []
-    order = np.argsort(scores, kind="stable")
-    stride = math.lcm(multiple, group.rows) // group.rows
-    count, start = len(order), 0
-    ends = [count - left for left in range((count - 1) // stride * stride, 0, -stride)]
-    steps: list[_Step] = []
-    for end in ends:
-        chosen = order[start:end]
-        steps.append(_Step(float(scores[chosen].mean()), tuple(group.labels[i] for i in chosen)))
-        start = end
-    return steps
-
-
-def _fraction_of(group: Group, steps: Sequence[_Step], fraction: float) -> set[int]:
-    """Returns what goes of one group: as many steps as stay within the fraction."""
-    removed: set[int] = set()
-    for step in steps:
-        if len(removed) + len(step.labels) > fraction * len(group.labels) + 1e-9:
-            break
-        removed |= set(step.labels)
-    return removed
-
-
-def _macs_of(model: Model, labels: Labeled, steps: Sequence[_Step], share: float) -> set[int]:
+def _macs_of(model: Model, labels: Labeled, steps: Sequence[Step], share: float) -> set[int]:
     """Returns what goes so that at least this share of the multiply-accumulates does: the lowest scores first.
 
     Raises:
@@ -281,22 +263,22 @@ def _with_one_left(groups: Sequence[Group], zeros: set[int]) -> set[int]:
     return zeros - full
 
 
-def _row(group: Group, removed: set[int], multiple: int | None, *, only_zero: bool) -> ChannelGroup:
+def _row(group: Group, removed: set[int], pack: int, multiple: int | None, *, only_zero: bool) -> ChannelGroup:
     left = sum(value not in removed for value in group.labels) * group.rows
     reason = group.reason
     if not reason and left == group.channels:
         if only_zero:
             reason = "none of them is zero for every input"
-        elif group.channels <= (least := multiple_of(group, multiple)):
+        elif group.channels <= (least := multiple_of(group, pack, multiple)):
             reason = f"at least {least} channels stay"
         else:
             reason = "others go first"
     return ChannelGroup(group.members, group.operators, group.channels, left, reason)
 
 
-def _nothing(groups: Sequence[Group], multiple: int | None) -> str:
+def _nothing(groups: Sequence[Group], pack: int, multiple: int | None) -> str:
     if not groups:
         return "remove_channels: the model has no weights whose outputs are channels, so there is nothing to remove."
-    few = [f"{g.channels} channels; at least {multiple_of(g, multiple)} stay" for g in groups]
+    few = [f"{g.channels} channels; at least {multiple_of(g, pack, multiple)} stay" for g in groups]
     rows = [f"'{g.operators[0]}' ({g.reason or why})" for g, why in zip(groups, few, strict=True)]
     return f"remove_channels: there is nothing to remove: {listed(rows)}."
