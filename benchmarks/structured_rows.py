@@ -57,9 +57,13 @@ def channels(options: Options) -> list[Figure]:
 
 
 def packs(options: Options) -> list[Figure]:
-    """Packs of channels that are measured here, and int8 latency before / after at half the MACs by what groups keep."""
+    """Packs of channels measured here, and int8 latency before / after at half the MACs, by what groups keep."""
     found = run_job("measured_packs")
-    figures = [Figure(f"pack of {dtype}, measured", pack, "channels") for dtype, pack in found.items()]
+    figures = [
+        Figure(f"pack of {dtype}, measured", pack, "channels")
+        for dtype, pack in found.items()
+        if dtype in ("int8", "float32")
+    ]
     for name, runs in _RUNS.items():
         say(name)
         files = {"before": FILES / f"{name}_whole_int8.tflite"}
