@@ -10,7 +10,7 @@ import numpy as np
 from featherweight.channels.groups import Group
 from featherweight.graph import Graph, Model, Node, Tensor, constant
 from featherweight.graph.numerics import QuantParams
-from featherweight.operators import lookup
+from featherweight.operators import registered
 from featherweight.runtime.litert import Session
 
 _WIDTHS = (4, 8, 16, 32)
@@ -85,6 +85,7 @@ def _convolution(channels: int, dtype: str) -> Model:
         "y": Tensor("y", written, dtype, quant=real),
     }
     attrs = {"padding": "SAME", "stride_w": 1, "stride_h": 1, "dilation_w_factor": 1, "dilation_h_factor": 1}
-    version = lookup("CONV_2D").versions.get("int8*int8", 1) if real else 1
-    node = Node("CONV_2D", ("x", "w", "b"), ("y",), attrs, version)
+    convolution = next(op for op in registered() if op.weight_kind == "conv")
+    version = convolution.versions.get("int8*int8", 1) if real else 1
+    node = Node(convolution.name, ("x", "w", "b"), ("y",), attrs, version)
     return Model((Graph("main", ("x",), ("y",), (node,), tensors),))
