@@ -364,6 +364,7 @@ def _job(name: str) -> Callable[..., Result]:
         choosing_jobs,
         equality_jobs,
         fashion_jobs,
+        media_jobs,
         pruning_jobs,
         ranges_jobs,
         recovery_jobs,
@@ -381,6 +382,7 @@ def _job(name: str) -> Callable[..., Result]:
         ranges_jobs,
         recovery_jobs,
         choosing_jobs,
+        media_jobs,
     )
     for home in (sys.modules[__name__], *homes):
         if hasattr(home, name):

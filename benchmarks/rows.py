@@ -35,6 +35,7 @@ from benchmarks.measuring import (
     say,
     wait_until_calm,
 )
+from benchmarks.media_rows import media
 from benchmarks.memory_rows import operator_order
 from benchmarks.pruning_rows import (
     oneshot,
@@ -394,6 +395,7 @@ ROWS: Mapping[str, Callable[[Options], list[Figure]]] = {
     "float_activations": float_activations,
     "recovery": recovery,
     "sentence_encoder": sentence_encoder,
+    "media": media,
     "lowering": lowering,
     "startup": startup,
     "channels": channels,

@@ -78,6 +78,20 @@ def test_what_leads_to_the_compression_is_float(compressed: list[Layer]) -> None
     assert sqnr_db(real, np.concatenate([fw.run(whole.model, x) for x in sounds()])) < 20
 
 
+def test_a_magnitude_of_real_and_imaginary_parts_leads_to_its_root() -> None:
+    halves = [
+        layer("RESHAPE", ("p", "pairs"), {"h": (1, BANDS // 2, 2)}),
+        layer("SUM", ("h", "parts"), {"m": (1, BANDS // 2)}, keep_dims=False),
+        unary("SQRT", "m", "l", (1, BANDS // 2)),
+    ]
+    shapes = {"pairs": np.int32([1, BANDS // 2, 2]), "parts": np.int32([2]), "u": weights(8, BANDS // 2, seed=3)}
+    model = spectral(*halves, **shapes)
+    made = producers(model.main)
+    assert {node.name for node in front_end(made["l"], model.main, made)} == {"a", "s", "p", "h", "m", "l"}
+    quantized = fw.quantize(model, calibration=sounds(), progress=False)
+    assert {"a", "s", "p", "m", "l"} <= set(quantized.plan.kept_float)
+
+
 def test_a_rule_that_names_an_operator_stands() -> None:
     named = Rule("s", activation=Scheme("int8"))
     recipe = Recipe("named", (named, Rule(weight=Scheme("int8"), activation=Scheme("int8"))))

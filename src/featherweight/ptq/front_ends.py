@@ -19,8 +19,10 @@ from featherweight.operators.call import fused_activation
 from featherweight.ptq.factors import LEAST_DB
 from featherweight.ptq.forms.decisions import Forms
 
-# Front ends of audio have some twenty operators.
-_MOST_OPERATORS = 64
+# Front ends of audio have some twenty operators; a constant-Q transform of eight octaves has 170.
+_MOST_OPERATORS = 512
+# A magnitude is the root of a sum over so many parts at most: real and imaginary.
+_MOST_PARTS = 2
 _KINDS = ("conv", "depthwise", "dense", "transposed")
 
 
@@ -62,7 +64,8 @@ def _is_steep(node: Node, graph: Graph) -> bool:
 def front_end(node: Node, graph: Graph, made: Mapping[str, Node]) -> list[Node]:
     """Returns a node with all that it is computed from, if that is linear or a power, back to inputs; else none.
 
-    On the way to an input, one path at least has no reduction: the reciprocal root of a normalization has none such.
+    On the way to an input, one path at least has no reduction, but for that of real and imaginary parts: the reciprocal
+    root of a normalization has none such.
     """
     found: dict[str, Node] = {node.name: node}
     waiting, reached = [(name, True) for name in _computed(node, graph)], False
@@ -79,9 +82,16 @@ def front_end(node: Node, graph: Graph, made: Mapping[str, Node]) -> list[Node]:
             return []
         else:
             found[maker.name] = maker
-            is_whole = is_whole and not operators.lookup(maker.op).is_reduction
+            is_whole = is_whole and _keeps_rows(maker, graph)
             waiting += [(source, is_whole) for source in _computed(maker, graph)]
     return list(found.values()) if reached and len(found) > 1 else []
+
+
+def _keeps_rows(node: Node, graph: Graph) -> bool:
+    """True but for reductions of more than a few values to one."""
+    if not operators.lookup(node.op).is_reduction:
+        return True
+    return graph.tensors[node.inputs[0]].elements <= _MOST_PARTS * graph.tensors[node.outputs[0]].elements
 
 
 def _computed(node: Node, graph: Graph) -> list[str]:
