@@ -65,6 +65,7 @@ def _source_of_dropout(value: Any, where: str) -> Any:
     approximate=flag,
     dropout=_source_of_dropout,
     keep_zeros=flag,
+    keep_clusters=flag,
     strict=flag,
     limit=count(way="Data go to calibration=."),
     verify=flag,
@@ -86,6 +87,7 @@ def quantize_aware(
     teacher: Any = None,
     dropout: Any = True,
     keep_zeros: bool = True,
+    keep_clusters: bool = True,
     strict: bool = False,
     limit: int | None = None,
     verify: bool = True,
@@ -118,6 +120,7 @@ def quantize_aware(
         dropout: True puts the dropout and noise layers of a Keras `source` back into training steps; a Keras model (or
             its path) puts in its own, where `source` is a graph that was lowered from it; False leaves them out.
         keep_zeros: weights that are zero now stay zero (a pruned model stays pruned).
+        keep_clusters: weights of few values (`cluster`) keep as many: those of one value move together.
         strict: raise if any operator but the border conversions computes in float.
         limit: use at most so many samples.
         verify: warn of outputs that are noise before training, measured on some of the calibration samples.
@@ -169,6 +172,7 @@ def quantize_aware(
         Origin(target, named),
         ranges=moving,
         keep_zeros=keep_zeros,
+        keep_clusters=keep_clusters,
         approximate=approximate,
         oscillations=steadied,
         noises=noise.noises,

@@ -95,6 +95,7 @@ def _model(exposed: Exposed, integer: Model, plan: str, target: Target) -> Quant
         Origin(target),
         ranges=RangeTraining("learned"),  # of which nothing is trained: scales stay as they are
         keep_zeros=False,
+        keep_clusters=False,
         approximate=False,
         oscillations=None,
         noises=(),

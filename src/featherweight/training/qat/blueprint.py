@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import numpy as np
 
 from featherweight.graph import Graph, Model, Node, Tensor
 from featherweight.graph.editor import with_zeros
 from featherweight.operators import lookup
 from featherweight.operators.profiles import Profile, find
+from featherweight.training.clustered.tied import clusters_of
 from featherweight.training.graph.exposed import Exposed, exposed_from_config, packed, unpacked
 from featherweight.training.integer.exact_sums import chunks_of
 from featherweight.training.qat.dropout import Noise
@@ -29,6 +32,7 @@ class Blueprint:
         sources: constant of the integer graph → constant of the float graph that it was made of.
         chunks: node → into how many parts its input channels are cut so that sums stay exact, where more than one.
         sparse: constants of the float graph whose zeros stay zeros.
+        clustered: weight of the integer graph whose values stay few → how many clusters it has.
         ranges: how activation ranges move. Weight scales stay at their ratio to the largest weight, or are learned too.
         approximate: train by classic fake quantization, which is not what the file computes.
         oscillations: what to do about weights that jump to and fro.
@@ -48,6 +52,7 @@ class Blueprint:
     oscillations: Oscillations | None
     noises: tuple[Noise, ...]
     teacher: Exposed | None
+    clustered: Mapping[str, int] = field(default_factory=dict[str, int])
 
     @property
     def profile(self) -> Profile:
@@ -64,6 +69,7 @@ class Blueprint:
             "sources": dict(self.sources),
             "chunks": dict(self.chunks),
             "sparse": list(self.sparse),
+            "clustered": dict(self.clustered),
             "ranges": self.ranges.to_json(),
             "approximate": self.approximate,
             "oscillations": None if self.oscillations is None else asdict(self.oscillations),
@@ -81,6 +87,7 @@ def draw_blueprint(
     *,
     ranges: RangeTraining,
     keep_zeros: bool,
+    keep_clusters: bool,
     approximate: bool,
     oscillations: Oscillations | None,
     noises: tuple[Noise, ...],
@@ -88,16 +95,33 @@ def draw_blueprint(
 ) -> Blueprint:
     """Returns the blueprint of a model that begins with the weights that both graphs hold.
 
-    The arguments are fields of `Blueprint`; with `keep_zeros`, zeros of weights stay zeros.
+    The arguments are fields of `Blueprint`; with `keep_zeros`, zeros of weights stay zeros; with `keep_clusters`,
+    weights of few values keep as many.
     """
     sources = _sources(exposed.model.main, integer.main)
     chunks = chunks_of(integer, zero_points_move=ranges.observes)
     weights = {sources[tensor.name] for _, tensor, role in weights_and_biases(integer) if role == "weight"}
     trained = sorted(weights & exposed.trained) if keep_zeros else []
     sparse = tuple(name for name in trained if not exposed.real(name).all())
-    return Blueprint(
-        exposed, integer, plan, origin, sources, chunks, sparse, ranges, approximate, oscillations, noises, teacher
-    )
+    found = {
+        tensor.name: clusters(exposed, tensor, sources[tensor.name])
+        for _, tensor, role in weights_and_biases(integer)
+        if role == "weight" and keep_clusters and sources[tensor.name] in exposed.trained
+    }
+    clustered = {name: int(members.max()) + 1 for name, members in found.items() if members is not None}
+    settings = sparse, ranges, approximate, oscillations, noises, teacher, clustered
+    return Blueprint(exposed, integer, plan, origin, sources, chunks, *settings)
+
+
+def clusters(exposed: Exposed, weight: Tensor, source: str) -> np.ndarray | None:
+    """Returns the cluster of each element of an int8 weight that has few values, or None."""
+    quant = weight.quant
+    if weight.dtype != "int8" or quant is None or quant.block_size is not None:
+        return None
+    scale = np.asarray(quant.scale, np.float64)
+    if quant.axis is not None:
+        scale = scale.reshape([-1 if axis == quant.axis else 1 for axis in range(len(weight.shape))])
+    return clusters_of(exposed.real(source).reshape(weight.shape), scale)
 
 
 def blueprint_from_config(config: Mapping[str, Any]) -> tuple[Blueprint, dict[str, Any]]:
@@ -110,6 +134,7 @@ def blueprint_from_config(config: Mapping[str, Any]) -> tuple[Blueprint, dict[st
     origin, others = loaded(config)
     exposed, others = exposed_from_config(others)
     oscillations, teacher = others.pop("oscillations"), others.pop("teacher")
+    clustered = others.pop("clustered", {})
     blueprint = Blueprint(
         exposed,
         unpacked(others.pop("integer")),
@@ -123,6 +148,7 @@ def blueprint_from_config(config: Mapping[str, Any]) -> tuple[Blueprint, dict[st
         None if oscillations is None else Oscillations(**oscillations),
         tuple(Noise.from_json(noise) for noise in others.pop("noises")),
         None if teacher is None else exposed_from_config(teacher)[0],
+        clustered,
     )
     return blueprint, others
 

@@ -16,13 +16,14 @@ import numpy as np
 from featherweight.graph import Model, Node, Tensor, io_names
 from featherweight.keras_internals import is_symbolic, own_variables
 from featherweight.operators import lookup
+from featherweight.training.clustered.tied import Tied, made_tied
 from featherweight.training.graph.graph_model import GraphModel
 from featherweight.training.graph.program import Program
 from featherweight.training.graph.registry import Array, Function, ops
 from featherweight.training.integer.channels import at_hand
 from featherweight.training.integer.step import bias_limit, quantized_bias, quantized_weight, spread
 from featherweight.training.integer.straight_through import joined
-from featherweight.training.qat.blueprint import Blueprint, blueprint_from_config, weights_and_biases
+from featherweight.training.qat.blueprint import Blueprint, blueprint_from_config, clusters, weights_and_biases
 from featherweight.training.qat.program import Parameters, integer_functions, left_by_delegate
 from featherweight.training.qat.scales import Scales, made_scales
 
@@ -40,6 +41,7 @@ class IntegerModel(GraphModel):
         self._scales = Opaque(made_scales(blueprint, self._variable))
         self._zero = Opaque(self._variable("zero", np.zeros((), np.float32), False))
         self._masks = Opaque(self._made_masks())
+        self._tied = Opaque(self._made_tied())
         self._left = Opaque(left_by_delegate(self.integer.main, blueprint.profile))
         outputs = io_names(self.integer)[1]
         self._held = replace(self._held, program=self._integer_program(moves=False), outputs=outputs)
@@ -169,6 +171,21 @@ class IntegerModel(GraphModel):
             value = self.blueprint.exposed.real(source) if value is None else value
             mask = self._masks.value.get(source)
             found[name] = value if mask is None else ops.where(ops.convert_to_tensor(mask), value, 0.0)
+        for name, tied in self._tied.value.items():
+            tensor = self.integer.main.tensors[name]
+            value = ops.reshape(found[name], tensor.shape)
+            found[name] = ops.reshape(
+                tied.held(value, spread(self.scales.affine(tensor)[0], tensor)), found[name].shape
+            )
+        return found
+
+    def current_values(self) -> dict[str, np.ndarray]:
+        """Returns what the float graph's trained constants have become, by name; clusters as they are tied."""
+        found = super().current_values()
+        values = self.constants_of_program() if self._tied.value else {}
+        for name in self._tied.value:
+            source = self.blueprint.sources[name]
+            found[source] = np.asarray(ops.convert_to_numpy(values[name])).reshape(found[source].shape)
         return found
 
     def _integer_program(self, *, moves: bool) -> Program:
@@ -189,6 +206,16 @@ class IntegerModel(GraphModel):
             name: self._variable(f"mask_{number}", self.blueprint.exposed.real(name) != 0, False)
             for number, name in enumerate(self.blueprint.sparse)
         }
+
+    def _made_tied(self) -> dict[str, Tied]:
+        """Makes the clusters of each weight whose values stay few; where Keras loads them, the numbers come with it."""
+        tensors, found = self.integer.main.tensors, dict[str, Tied]()
+        for number, (name, count) in enumerate(self.blueprint.clustered.items()):
+            members = clusters(self.blueprint.exposed, tensors[name], self.blueprint.sources[name])
+            if members is None or int(members.max()) + 1 != count:  # of a saved model, whose weights come afterwards
+                members = np.zeros(tensors[name].shape, np.int32)
+            found[name] = made_tied(number, members, count, self._variable)
+        return found
 
     def load_own_variables(self, store: Any) -> None:
         """Loads what `save` stored; version 0.1 stored a scale and a ratio of each weight by turns."""

@@ -1,0 +1,1 @@
+"""Weights on few values in training: clusters move as one."""
