@@ -19,6 +19,7 @@ import numpy as np
 from featherweight import tflite
 from featherweight.errors import DataError, FeatherweightError, RecipeError, UnsupportedOp, listed
 from featherweight.graph import Model, Tensor, io_names
+from featherweight.graph.numerics import storage_dtype
 from featherweight.operators import lookup
 from featherweight.runtime.batches import split
 from featherweight.runtime.samples import checked_arrays, input_tensors
@@ -236,6 +237,16 @@ def with_outputs(model: Model, outputs: Sequence[str]) -> Model:
     kept = tuple(replace(s, inputs=inputs, outputs=()) for s in model.signatures if s.graph == 0)[:1]
     graphs = (replace(graph, outputs=tuple(outputs)), *model.graphs[1:])
     return replace(model, graphs=graphs, signatures=kept)
+
+
+def runs(model: Model) -> bool:
+    """Says whether LiteRT loads a model, and runs it on zeros."""
+    try:
+        with Session(model) as session:
+            session.run({name: np.zeros(t.shape, storage_dtype(t.dtype)) for name, t in session.inputs.items()})
+    except FeatherweightError:
+        return False
+    return True
 
 
 def _create(model: Model | bytes | str | Path, threads: int, resolver: str) -> Any:

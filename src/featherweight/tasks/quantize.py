@@ -15,7 +15,7 @@ from featherweight.arguments import checked, choice, count, either, flag, instan
 from featherweight.calibration import Stats, calibrate, load_stats, needs_histogram
 from featherweight.diagnosis.finding import first_cause
 from featherweight.encoded_files.store import Encoded, check_decodes
-from featherweight.errors import FeatherweightError, RecipeError, listed
+from featherweight.errors import FeatherweightError, RecipeError, TargetViolation, listed
 from featherweight.graph import Model
 from featherweight.operators.entries import entries, with_main
 from featherweight.passes.substitutes import substituted
@@ -30,6 +30,7 @@ from featherweight.repair.improve import AUTO, asked_repairs, repaired
 from featherweight.repair.ranges import MINMAX, RANGES
 from featherweight.repair.repairs import REPAIRS
 from featherweight.report import Report, make_report
+from featherweight.runtime.litert import runs
 from featherweight.runtime.samples import feeds
 from featherweight.targets import target as targets
 from featherweight.targets.delivery import for_device
@@ -249,6 +250,9 @@ def measured(
         plan: what it was made by.
         seen: index of a signature's graph → samples of it.
         limit: use at most so many examples.
+
+    Raises:
+        TargetViolation: if LiteRT runs the float model, but not the quantized one.
     """
     found: list[OutputError] = []
     notes: list[str] = []
@@ -262,6 +266,11 @@ def measured(
             cause = functools.partial(first_cause, *pair, samples)
             noise = notes_on_noise(*pair, samples, errors, plan.recipe, cause)
         except FeatherweightError as error:  # a file whose batch is not as free as it says
+            if runs(pair[0]) and not runs(pair[1]):
+                raise TargetViolation(
+                    f"The integer file would not run in LiteRT, which runs the float one: {error} Keep that operator "
+                    "float by a rule of the recipe, and please report it: plans are not to end like this."
+                ) from error
             notes.append(f"{where}the outputs could not be compared with the float model's: {error}")
             continue
         found += [replace(error, name=f"{where}{error.name}") for error in errors]
