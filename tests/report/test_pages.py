@@ -252,3 +252,12 @@ def test_operators_without_names_go_by_their_place(tmp_path: Path) -> None:
     names = {model.main.tensors[n.outputs[0]].file_name for n in model.main.nodes}
     assert len(results) == len(model.main.nodes)
     assert ("" in names) == ("0" in results)
+
+
+def test_names_that_are_no_text_are_shown_as_question_marks(report: Report, tmp_path: Path) -> None:
+    odd = "caf\udce9"  # as the reader keeps bytes that are no UTF-8
+    errors = tuple(replace(row, name=odd, layer=odd) for row in report.errors)
+    for suffix in (".html", ".json", ".txt"):
+        path = tmp_path / f"r{suffix}"
+        replace(report, errors=errors, notes=(odd,)).save(path)
+        assert "caf?" in path.read_text("utf-8")

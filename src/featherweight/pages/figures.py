@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 
 from featherweight.pages.content import Distribution, Network, Place, Point, Scatter
@@ -40,7 +41,8 @@ class _Axis:
 
 def scatter(picture: Scatter) -> str:
     """Returns a picture of things by two quantities."""
-    points = [p for p in picture.points if math.isfinite(p.x) and math.isfinite(p.y)]
+    known = [p for p in picture.points if math.isfinite(p.x) and math.isfinite(p.y)]
+    points = [p if math.isfinite(p.y_error) else replace(p, y_error=0.0) for p in known]
     if not points:
         return ""
     x = _Axis([p.x for p in points], _LEFT, _WIDTH - _RIGHT)
@@ -62,7 +64,8 @@ def scatter(picture: Scatter) -> str:
 
 def has_line(picture: Scatter) -> bool:
     """True where a line along the front is drawn: where it has more than one point."""
-    return picture.has_front and len(front(picture.points, picture.better)) > 1
+    points = [p for p in picture.points if math.isfinite(p.x) and math.isfinite(p.y)]
+    return picture.has_front and len(front(points, picture.better)) > 1
 
 
 def front(points: Sequence[Point], better: str) -> list[Point]:
@@ -163,7 +166,7 @@ def _scatter_text(picture: Scatter, points: Sequence[Point]) -> str:
 
 def network(picture: Network) -> str:
     """Returns the levels along a network as bars; low ones are worse."""
-    groups = grouped(picture.places, MOST_PLACES)
+    groups = grouped([place for place in picture.places if not math.isnan(place.total_db)], MOST_PLACES)
     if not groups:
         return ""
     places = [min(group, key=lambda place: place.total_db) for group in groups]
@@ -173,7 +176,7 @@ def network(picture: Network) -> str:
     floor, ceiling = 240.0, float(_TOP)
 
     def level(value: float) -> float:
-        return floor - (min(value, top) - low) / (top - low) * (floor - ceiling)
+        return floor - (min(max(value, low), top) - low) / (top - low) * (floor - ceiling)
 
     step = (_WIDTH - _LEFT - _RIGHT) / len(places)
     parts: list[str] = []
@@ -187,7 +190,7 @@ def network(picture: Network) -> str:
         at = _LEFT + (index + 0.5) * step
         said = f"{shortened(place.name, 48)}: {decibels(place.total_db)} dB"
         own = ""
-        if place.own_db is not None:
+        if place.own_db is not None and not math.isnan(place.own_db):
             said += f", its operator alone {decibels(place.own_db)} dB"
             half = max(step * 0.42, 1.0)
             own = f'<path class="own" d="M{at - half:.1f} {level(place.own_db):.0f}h{2 * half:.1f}"/>'

@@ -48,7 +48,11 @@ def row_counts(tables: Sequence[Table]) -> dict[str, int]:
 
 
 def _size(cell: Cell, column: Column) -> int:
-    return len(shown(cell, column).encode()) + len(_full_name(cell, column).encode())
+    return len(_bytes(shown(cell, column))) + len(_bytes(_full_name(cell, column)))
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "replace")  # names of models may be no text
 
 
 @functools.cache

@@ -129,18 +129,18 @@ class Diagnosis:
 
     def text(self, path: str | Path) -> None:
         """Writes it as plain text."""
-        write_atomically(path, [f"{self}\n".encode()])
+        write_atomically(path, [f"{self}\n".encode("utf-8", "replace")])
 
     def json(self, path: str | Path) -> None:
         """Writes it as JSON."""
         content = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
-        write_atomically(path, [f"{content}\n".encode()])
+        write_atomically(path, [f"{content}\n".encode("utf-8", "replace")])
 
     def html(self, path: str | Path) -> None:
         """Writes it as one HTML file that needs nothing else."""
         from featherweight.report.diagnosis_rendering import page
 
-        write_atomically(path, [page(self).html().encode()])
+        write_atomically(path, [page(self).html().encode("utf-8", "replace")])
 
     def save(self, path: str | Path) -> None:
         """Writes it in the form that the path's suffix says: .json, .txt or .html.

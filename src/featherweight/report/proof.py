@@ -96,7 +96,7 @@ class ProofSheet:
             content = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         else:
             content = page(self).html() if suffix == ".html" else f"{self}\n"
-        write_atomically(path, [content.encode()])
+        write_atomically(path, [content.encode("utf-8", "replace")])
 
 
 def text(sheet: ProofSheet) -> str:

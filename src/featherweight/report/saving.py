@@ -23,4 +23,4 @@ def save_page(page: Page, path: str | Path) -> None:
             content = json.dumps(page.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
         case _:
             content = page.text()
-    write_atomically(path, [f"{content.rstrip()}\n".encode()])
+    write_atomically(path, [f"{content.rstrip()}\n".encode("utf-8", "replace")])

@@ -160,7 +160,7 @@ class Report:
         Raises:
             FeatherweightError: if the file can't be written; one that was there stays.
         """
-        write_atomically(path, [f"{self}\n".encode()])
+        write_atomically(path, [f"{self}\n".encode("utf-8", "replace")])
 
     def json(self, path: str | Path) -> None:
         """Writes the report as JSON.
@@ -169,7 +169,7 @@ class Report:
             FeatherweightError: if the file can't be written; one that was there stays.
         """
         content = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
-        write_atomically(path, [f"{content}\n".encode()])
+        write_atomically(path, [f"{content}\n".encode("utf-8", "replace")])
 
     def html(self, path: str | Path) -> None:
         """Writes the report as one HTML file that needs nothing else.
@@ -179,7 +179,7 @@ class Report:
         """
         from featherweight.report.quantized_page import page
 
-        write_atomically(path, [page(self).html().encode()])
+        write_atomically(path, [page(self).html().encode("utf-8", "replace")])
 
     def save(self, path: str | Path) -> None:
         """Writes the report in the form that the path's suffix says: .json, .txt or .html.
