@@ -367,3 +367,16 @@ def test_a_metric_that_fails_is_named_whenever_it_does(model, labelled, fails_at
     asked = {"calibration": models.samples("convnet", 8), "forms": ["int8"], "progress": False}
     with pytest.raises(fw.DataError, match=match):
         fw.search(model, labelled, metric=metric, max_drop=0.1, folder=tmp_path, **asked)
+
+
+@pytest.mark.parametrize(("forms", "target"), [(["float32"], "litert"), (["dynamic"], "ethos-u55")])
+def test_forms_that_nothing_takes_are_an_error(model, forms, target):
+    with pytest.raises(fw.RecipeError, match="no part of the model takes any of the forms"):
+        fw.search(
+            model, calibration=models.samples("convnet", 8), min_sqnr_db=5, forms=forms, target=target, progress=False
+        )
+
+
+def test_too_few_samples_to_judge_by_are_an_error(model):
+    with pytest.raises(fw.DataError, match="calibration: 4 samples are too few"):
+        fw.search(model, calibration=models.samples("convnet", 4), min_sqnr_db=5, progress=False)

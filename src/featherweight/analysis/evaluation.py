@@ -286,7 +286,12 @@ def paired_difference(after: Evaluation, before: Evaluation) -> Difference:
     >>> paired_difference(a, b)
     Difference(value=-0.25, standard_error=0.25, changed=0.25, is_significant=False)
     """
-    if after.metric != before.metric or after.count != before.count or len(after.scores) != len(before.scores):
+    if after.metric == before.metric and after.count == before.count and len(after.scores) != len(before.scores):
+        raise DataError(
+            f"Metric '{after.metric}' fails on some of the groups of examples that its standard error is taken from, "
+            "with one of the models. Make it work on any part of the examples."
+        )
+    if after.metric != before.metric or after.count != before.count:
         raise DataError(
             f"A paired difference needs one metric over the same examples; got {after.metric} over {after.count} and "
             f"{before.metric} over {before.count}."

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from featherweight.analysis.evaluation import Evaluation
-from featherweight.device_code.vela import NpuFigures
+from featherweight.device_code.vela import NpuFigures, accelerator_of, require_vela
 from featherweight.errors import DataError, RecipeError, listed
 
 OBJECTIVES = ("bytes", "latency", "cycles", "accuracy")
@@ -221,3 +221,22 @@ def check_examples(budget: Budget, before: Evaluation | None) -> None:
             f"search: {before.count} labelled examples can't show {asked}: at least {needed} are needed. Give more, "
             "allow a larger drop, or ask for less confidence."
         )
+
+
+def compiler_of(budget: Budget, objective: str, target: str, accelerator: str | None) -> str:
+    """Returns what Vela is to compile files for, or "" where nothing is asked of it.
+
+    Raises:
+        RecipeError: for an accelerator that there is not, or that nothing asks for.
+        FeatherweightError: if Vela is needed, and not installed.
+    """
+    if not budget.needs_npu and objective != "cycles":
+        if accelerator is not None:
+            raise RecipeError(
+                "search: accelerator has no effect without limits of flash, SRAM or cycles, or the objective cycles. "
+                "Leave it out."
+            )
+        return ""
+    found = accelerator_of(target, accelerator)
+    require_vela()
+    return found

@@ -18,9 +18,11 @@ from featherweight.choosing.parts import FLOAT
 from featherweight.choosing.scores import Scores, scores_in
 from featherweight.choosing.sensitivity import measured
 from featherweight.choosing.state import State
+from featherweight.errors import RecipeError, listed
 from featherweight.graph import Model
 from featherweight.ptq.plan import Plan
 from featherweight.runtime.progress import track
+from featherweight.targets.target import Violation, check
 
 # Points of the front between the least and the most noise; and rounds of refinement around the best of
 # them, which end after some that brought nothing.
@@ -39,6 +41,7 @@ class Found:
     Attributes:
         best: what fits the budget and is best in the objective; else what misses it by least.
         tried: every file that was measured, in order.
+        violations: what the target does not run of the model.
     """
 
     best: Tried
@@ -46,11 +49,17 @@ class Found:
     plan: Plan
     tried: tuple[Tried, ...]
     scores: Scores
+    violations: tuple[Violation, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Returns best, front and all that were tried as plain values."""
+        """Returns best, front, all that were tried, and violations as plain values."""
         front, tried = ([asdict(row) for row in rows] for rows in (self.front, self.tried))
-        return {"best": asdict(self.best), "front": front, "tried": tried}
+        return {
+            "best": asdict(self.best),
+            "front": front,
+            "tried": tried,
+            "violations": [asdict(each) for each in self.violations],
+        }
 
     @property
     def front(self) -> tuple[Tried, ...]:
@@ -95,7 +104,14 @@ def searched(
         RecipeError: for a budget that says nothing.
     """
     measure = partial(measured, bench, forms, path=scores_in(folder), jobs=jobs, engine=engine)
-    scores = measure(only=() if estimate else None)
+    scores, target = measure(only=() if estimate else None), bench.setting.target
+    if not any(row.is_possible for row in scores.rows):
+        reasons = dict.fromkeys(row.kept_float for row in scores.rows if row.kept_float)
+        why = f": {listed(reasons, 2)}" if reasons else ""
+        raise RecipeError(
+            f"search: no part of the model takes any of the forms {listed(forms)} on target '{target.name}'{why}. Give "
+            "other forms, or another target."
+        )
     state = State(bench, scores, budget, objective, folder, bench.before)
     state.resume()
     low = sum(min(forms.values()) for forms in state.noise.values())
@@ -120,7 +136,7 @@ def searched(
     model, plan = state.best_made()
     state.keep_best(model, plan)
     state.keep_results()
-    return Found(state.best, model, plan, tuple(state.tried.values()), state.scores)
+    return Found(state.best, model, plan, tuple(state.tried.values()), state.scores, tuple(check(model, target)))
 
 
 def _borders(state: State, front: list[tuple[float, Tried]]) -> tuple[tuple[float, Tried], tuple[float, Tried]] | None:

@@ -100,11 +100,12 @@ class Encoded(TypedDict):
 
 
 class Search(TypedDict):
-    """The best file, the files that no other beats, and all that were measured."""
+    """The best file, the files that no other beats, all that were measured, and what the target does not run."""
 
     best: Tried
     front: list[Tried]
     tried: list[Tried]
+    violations: list[Violation]
 
 
 class Flow(TypedDict):

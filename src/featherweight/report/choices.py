@@ -83,6 +83,8 @@ def summary(found: Found) -> str:
     share = 100 * best.file_bytes / found.scores.float_bytes
     said = f"{best.file_bytes:,} bytes, {share:.0f} % of the float file's; {best.sqnr_db:.1f} dB at the outputs"
     said += f"; drop {_with_error(best.drop, best.drop_error)}" if best.drop is not None else ""
+    if found.violations:
+        said += f"; {len(found.violations)} operators break the target's rules, as `featherweight check` says"
     return said + (f". It misses the budget: {listed(best.misses)}." if best.misses else ".")
 
 

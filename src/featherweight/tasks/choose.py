@@ -24,17 +24,16 @@ from featherweight.arguments import (
 )
 from featherweight.arguments import path as path_of
 from featherweight.choosing.bench import Bench, has_metric, task_of, with_repairs
-from featherweight.choosing.budget import OBJECTIVES, Budget, check_budget, check_examples
+from featherweight.choosing.budget import OBJECTIVES, Budget, check_budget, check_examples, compiler_of
 from featherweight.choosing.folder import locked
 from featherweight.choosing.parts import check_forms
 from featherweight.choosing.scores import Scores, scores_in
 from featherweight.choosing.searching import Found, searched
 from featherweight.choosing.sensitivity import measured
-from featherweight.device_code.vela import accelerator_of, require_vela
-from featherweight.errors import DataError, RecipeError
+from featherweight.errors import DataError
 from featherweight.passes.substitutes import substituted
 from featherweight.repair.candidate import Setting
-from featherweight.repair.improve import AUTO, MOST_EXAMPLES, asked_repairs, check_improvable, divided
+from featherweight.repair.improve import AUTO, LEAST_EXAMPLES, MOST_EXAMPLES, asked_repairs, check_improvable, divided
 from featherweight.runtime.workers import ENGINES, MOST_JOBS
 from featherweight.targets import target as targets
 from featherweight.tasks.load import load_with_notes, peeked
@@ -215,32 +214,13 @@ def search(
     )
     check_budget(budget, objective, has_metric=has_metric(data, metric))
     repairs = asked_repairs(improve)
-    npu = compiler_of(budget, objective, target, accelerator)
+    npu = compiler_of(budget, objective, targets.load(target).name, accelerator)
     bench = bench_of(source, data, calibration, metric, target, limit, input_shapes, io=io, npu=npu, progress=progress)
     check_examples(budget, bench.before)
     with locked(folder) as held:
         if repairs:
             bench = with_repairs(bench, repairs, is_auto=AUTO in (improve or ()))
         return searched(bench, forms, budget, objective, held, estimate=estimate, jobs=jobs, engine=engine)
-
-
-def compiler_of(budget: Budget, objective: str, target: str | Path | targets.Target, accelerator: str | None) -> str:
-    """Returns what Vela is to compile files for, or "" where nothing is asked of it.
-
-    Raises:
-        RecipeError: for an accelerator that there is not, or that nothing asks for.
-        FeatherweightError: if Vela is needed, and not installed.
-    """
-    if not budget.needs_npu and objective != "cycles":
-        if accelerator is not None:
-            raise RecipeError(
-                "search: accelerator has no effect without limits of flash, SRAM or cycles, or the objective cycles. "
-                "Leave it out."
-            )
-        return ""
-    found = accelerator_of(targets.load(target).name, accelerator)
-    require_vela()
-    return found
 
 
 def bench_of(
@@ -266,7 +246,12 @@ def bench_of(
     lowered = load_with_notes(source, unroll=True, samples=first, input_shapes=input_shapes)
     model, substitutes = substituted(lowered.model, target)
     check_improvable(model)
-    feeds, held_out = divided(() if samples is None else samples, model, None, is_auto=True)
+    feeds, held_out = divided(() if samples is None else samples, model, None, is_auto=False)
+    if not held_out:
+        raise DataError(
+            f"calibration: {len(feeds)} samples are too few (at least {LEAST_EXAMPLES}; a hundred are better): a "
+            "quarter of them judges. Pass more."
+        )
     task = task_of(data, metric, limit, model)
     setting = Setting(target, feeds, held_out, io=io, integers=True, progress=progress)
     notes = [*lowered.notes, *substitutes]

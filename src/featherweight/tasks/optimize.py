@@ -11,7 +11,16 @@ from typing import Any
 from featherweight.analysis.evaluation import MetricLike
 from featherweight.arguments import checked, choice, count, stream
 from featherweight.choosing.bench import Bench, has_metric, with_repairs
-from featherweight.choosing.budget import OBJECTIVES, Budget, Tried, check_budget, check_examples, goal, shortfall
+from featherweight.choosing.budget import (
+    OBJECTIVES,
+    Budget,
+    Tried,
+    check_budget,
+    check_examples,
+    compiler_of,
+    goal,
+    shortfall,
+)
 from featherweight.choosing.folder import locked
 from featherweight.choosing.searching import searched
 from featherweight.errors import FeatherweightError, listed
@@ -20,7 +29,7 @@ from featherweight.ptq.plan import Plan
 from featherweight.recipes import recipe as recipes
 from featherweight.repair.improve import AUTO, asked_repairs
 from featherweight.targets import target as targets
-from featherweight.tasks.choose import FORMS, OF_FILES, ON_SAMPLES, bench_of, compiler_of
+from featherweight.tasks.choose import FORMS, OF_FILES, ON_SAMPLES, bench_of
 from featherweight.tasks.requirements import require_change
 
 _CHEAP = ("float16", "dynamic", "int8")
@@ -149,7 +158,7 @@ def optimize(
         max_cycles,
     )
     check_budget(budget, objective, has_metric=has_metric(data, metric))
-    npu = compiler_of(budget, objective, target, accelerator)
+    npu = compiler_of(budget, objective, targets.load(target).name, accelerator)
     bench = bench_of(source, data, calibration, metric, target, limit, input_shapes, io=io, npu=npu, progress=progress)
     check_examples(budget, bench.before)
     with locked(folder) as held:
