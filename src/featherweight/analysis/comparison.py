@@ -173,14 +173,22 @@ def _pairs(before: Model, after: Model) -> tuple[list[Compared], list[Compared]]
     ]
     for name, node in written.items():
         is_output = name in outputs.values()
-        if not is_output and name in readable and _is_real(first.tensors[name]) and _is_real(second.tensors[name]):
+        if not is_output and name in readable and _is_one(first.tensors[name], second.tensors[name]):
             computed.append(pair(name, "activation", op_name(node), name, name))
     weights = [
         pair(name, "weight", op_name(node), name, name, node.name)
         for name, node in _read_weights(first)
-        if name in second.tensors and _source(other_written, second, name).is_constant
+        if name in second.tensors
+        and _source(other_written, second, name).is_constant
+        and first.tensors[name].shape == second.tensors[name].shape
     ]
     return computed, weights
+
+
+def _is_one(tensor: Tensor, other: Tensor) -> bool:
+    """True for real numbers of one shape but for the batch: recurrent layers in other forms have names in common."""
+    is_like = len(tensor.shape) == len(other.shape) and tensor.shape[1:] == other.shape[1:]
+    return is_like and _is_real(tensor) and _is_real(other)
 
 
 def _is_real(tensor: Tensor) -> bool:

@@ -15,6 +15,7 @@ from featherweight.cli.harness import (
     check_report,
     command,
     open_data,
+    open_lowered,
     open_model,
     print_json,
     print_table,
@@ -165,6 +166,7 @@ def compare(
     steps of the integers.
     """
     from featherweight.analysis import compare as run
+    from featherweight.tasks.load import nearest_form
 
     if other is None and not profile:
         raise typer.BadParameter("name a second model, or two profiles to run this one in.", param_hint="'OTHER'")
@@ -177,6 +179,10 @@ def compare(
     before = open_model(first, input_shape, data)
     after = before if other is None else open_model(other, None if _is_ready(other) else input_shape, data)
     dataset = open_data(data, before, preprocess=preprocess)
+    if not _is_ready(first):
+        before = nearest_form(
+            before, after, lambda fuse: open_lowered(first, input_shape, data, unroll=True, fuse=fuse).model
+        )
     found = run(before, after, dataset.samples, profiles=profile or None, limit=samples, threads=threads, progress=True)
     if node_data is not None:
         from featherweight.report.overlay import save_node_data

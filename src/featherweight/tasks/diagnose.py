@@ -30,7 +30,7 @@ from featherweight.recipes import recipe as recipes
 from featherweight.report.diagnosis import Diagnosis, JudgedOutput, OwnErrorRow
 from featherweight.runtime.samples import by_signature, known_length
 from featherweight.targets import target as targets
-from featherweight.tasks.load import as_fed, load, opened, peeked
+from featherweight.tasks.load import as_fed, load, lowered_anew, nearest_form, opened, peeked
 from featherweight.tasks.quantize import methods, quantize
 
 # Halves of the calibration data are held against each other from so many samples on.
@@ -97,6 +97,7 @@ def diagnose(
         lowered = getattr(quantized, "float_model", None)  # recurrent layers may be written in another way in it
         others = [lowered] if isinstance(lowered, Model) else []
         model = _nearer(other, model, tflite.read(opened(float_model, "diagnose: float_model", first)), *others)
+        model = nearest_form(model, other, lowered_anew(float_model, model, first, input_shapes))
     maker = None
     if other is None:
         recipe = recipes.load(recipe)

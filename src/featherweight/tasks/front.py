@@ -15,7 +15,7 @@ from featherweight.ptq import planning
 from featherweight.ptq import rewrite as rewriting
 from featherweight.sparse_files import store
 from featherweight.targets import target as targets
-from featherweight.tasks.load import opened, peeked
+from featherweight.tasks.load import lowered_anew, nearest_form, opened, peeked
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,6 +47,21 @@ def opening(function: F, /, *, as_files: bool = False, **sources: str | None) ->
     return read  # pyright: ignore[reportReturnType]
 
 
+def _beside(compare: F, /) -> F:
+    """Returns `compare` with the float model in the form that the other was made from, where there is one."""
+    signature = python_inspect.signature(compare)
+
+    @functools.wraps(compare)
+    def nearest(*args: Any, **given: Any) -> Any:
+        found = bound(signature, "compare", args, given, {}).arguments
+        source, first = found["float_model"], _first(found, "samples")
+        before, after = (tflite.read(opened(found[n], f"compare: {n}", first)) for n in ("float_model", "other"))
+        lower = lowered_anew(source, before, first)
+        return compare(**{**found, "float_model": nearest_form(before, after, lower), "other": after})
+
+    return nearest  # pyright: ignore[reportReturnType]
+
+
 def _first(arguments: dict[str, Any], fed: str) -> Sequence[Any] | None:
     """Returns samples to lower with, and leaves the argument that holds them whole."""
     given = arguments[fed]
@@ -73,7 +88,7 @@ def _several(models: Any, where: str) -> dict[str, Any]:
 benchmark = opening(runtime.benchmark, as_files=True, models=None)
 calibrate = opening(calibration.calibrate, model="samples")
 check = opening(targets.check, model=None)
-compare = opening(analysis.compare, float_model="samples", other="samples")
+compare = _beside(opening(analysis.compare, float_model="samples", other="samples"))
 evaluate = opening(analysis.evaluate, model="data")
 inspect = opening(analysis.inspect, as_files=True, source=None)
 plan = opening(planning.plan, model=None)

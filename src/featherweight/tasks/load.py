@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from featherweight import tflite
+from featherweight.analysis.places import Pair
 from featherweight.arguments import can_iterate, checked, flag, shapes, shown, stream
 from featherweight.errors import FormatError, LoweringError, listed
 from featherweight.graph import Graph, Model
@@ -101,6 +102,34 @@ def opened(source: Any, where: str, samples: Iterable[Any] | None = None) -> Mod
             "fw.load(source, samples=[example]), and pass what that returns."
         )
     return load_with_notes(source, samples=samples).model
+
+
+def nearest_form(model: Model, other: Model, lower: Callable[[bool], Model]) -> Model:
+    """Returns the form of a float model that another was made from: the one in which most of what that rounds is found.
+
+    Recurrent layers may be loops in one, and written out or one operator each in the other.
+
+    Args:
+        model: as it was loaded.
+        other: what was made of it.
+        lower: returns it with recurrent layers written out, or (True) as one operator each where that can be.
+    """
+    forms = [model]
+    if len(model.graphs) > len(other.graphs):
+        forms += [lower(False), lower(True)]
+    return max(forms, key=lambda form: len(Pair(form, other).places))
+
+
+def lowered_anew(source: Any, model: Model, samples: Any = None, input_shapes: Any = None) -> Callable[[bool], Model]:
+    """Returns what `nearest_form` lowers with: a Keras model in another form, and any other source as it was loaded."""
+    is_keras = keras.is_keras_model(source) or (isinstance(source, (str, Path)) and _is_framework_file(source))
+
+    def lower(fuse: bool) -> Model:
+        if not is_keras:
+            return model
+        return load_with_notes(source, unroll=True, fuse=fuse, samples=samples, input_shapes=input_shapes).model
+
+    return lower
 
 
 def _held(source: Any, where: str) -> Any:
