@@ -45,7 +45,6 @@ _LEAST_DB, _MOST_DB = 15.0, 30.0
 _TIMES, _BYTES = (1.0, 1.5, 4.0, 4.0), 3.0
 # What an output need not exceed, whatever it could have.
 _GOOD_ENOUGH_DB = 40.0
-_WIDTHS = ("in integers", "on the fly", "with weights read as floats", "in float")
 
 
 def wide_places(setting: Setting, candidate: Candidate) -> Candidate | str:
@@ -82,18 +81,13 @@ def wide_places(setting: Setting, candidate: Candidate) -> Candidate | str:
         )
     kept = search.narrowed(free, least, usual) if most is usual else search.climbed(free, usual)
     best = search.level(kept)
-    how = "" if most is usual else " (on the fly)"
     note = (
-        f"wide places: {least.db:.1f} dB with all in integers, {usual.db:.1f} dB with all wide{how}, {best.db:.1f} dB "
+        f"wide places: {least.db:.1f} dB with all in integers, {usual.db:.1f} dB with all wide, {best.db:.1f} dB "
         f"with {sum(len(group.nodes) for group in kept)} of {len(integer)} operators wide ("
-        + listed((f"{len(group.nodes)} {group.role}{_said(rung, most is usual)}" for group, rung in kept.items()), 12)
+        + listed((f"{len(group.nodes)} {group.role}{search.said(group, rung)}" for group, rung in kept.items()), 12)
         + f"): {best.bytes - least.bytes:+,} bytes"
     )
     return replace(best.candidate, notes=base.notes, chosen=None).with_note(note)
-
-
-def _said(rung: int, is_usual: bool) -> str:
-    return "" if is_usual or rung == 1 else f" {_WIDTHS[rung]}"
 
 
 WIDE_PLACES = Repair(
@@ -134,6 +128,13 @@ class _Search:
     def height(self, group: Group) -> int:
         """Returns the widest rung of a group."""
         return max(len(self.widths[node.name]) for node in group.nodes)
+
+    def said(self, group: Group, rung: int) -> str:
+        """Returns in which form a group is, where it is not the least wide one."""
+        rule = max((self.widths[node.name] for node in group.nodes), key=len)[rung - 1]
+        if rung == 1:
+            return ""
+        return " with weights read as floats" if rule.weight_only else " in float"
 
     def measured(self, candidate: Candidate) -> _Level:
         """Returns a candidate with what it loses."""
