@@ -122,6 +122,7 @@ def test_floats_are_compared_for_information():
     sheet = fw.prove(models.lowered("convnet"), vectors=1, runtimes=["builtin"])
     assert not row(sheet, "builtin").is_claimed
     assert any("floats are computed by" in note for note in sheet.notes)
+    assert "of 1 runtimes computed the reference kernels' outputs, for information" in sheet.verdict
     assert sheet.is_equal
 
 
