@@ -47,6 +47,7 @@ from benchmarks.pruning_rows import (
 )
 from benchmarks.ranges_rows import ranges
 from benchmarks.recovery_rows import recovery
+from benchmarks.report_rows import report
 from benchmarks.structured_rows import channels, packs
 from benchmarks.training_rows import training_accuracy, training_exact, training_step
 from benchmarks.wide_rows import float_activations, sentence_encoder
@@ -410,4 +411,5 @@ ROWS: Mapping[str, Callable[[Options], list[Figure]]] = {
     "oneshot_transformer": oneshot_transformer,
     "sparse_stack": sparse_stack,
     "operator_order": operator_order,
+    "report": report,
 }
