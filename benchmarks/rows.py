@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks.architectures.row import architectures
 from benchmarks.choosing_rows import mixed_forms
+from benchmarks.flash_rows import flash
 from benchmarks.kernel_rows import kernel_speed, kernels
 from benchmarks.measuring import (
     FILES,
@@ -393,6 +394,7 @@ ROWS: Mapping[str, Callable[[Options], list[Figure]]] = {
     "accuracy": accuracy,
     "ranges": ranges,
     "mixed_forms": mixed_forms,
+    "flash": flash,
     "float_activations": float_activations,
     "recovery": recovery,
     "sentence_encoder": sentence_encoder,

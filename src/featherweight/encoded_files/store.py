@@ -27,6 +27,8 @@ _KINDS = ("conv", "depthwise", "transposed", "dense")
 _DRAWS = 4
 # A weight is encoded if that makes the file smaller by such a fraction of the weight's bytes: decoding takes time.
 _WORTH = 1 / 16
+# So many weights in one Huffman code are tried one after the other, of more every so manieth.
+_EACH = 12
 
 
 @dataclass(frozen=True)
@@ -180,12 +182,10 @@ def _with_shared_tables(
     plain: Model, candidates: Sequence[_Candidate], chosen: Mapping[str, Coded], size: int
 ) -> tuple[Mapping[str, Coded], int]:
     """Returns what is chosen, and the bytes of the file, with weights in one Huffman code where that is smaller."""
-    best, joined = dict(chosen), list[_Candidate]()
-    for one in candidates:
-        if one.tensor.dtype != candidates[0].tensor.dtype:
-            continue
-        joined.append(one)
-        trial = dict(chosen)
+    alike = [one for one in candidates if one.tensor.dtype == candidates[0].tensor.dtype]
+    best = dict(chosen)
+    for count in (count for count in range(1, len(alike) + 1) if count <= _EACH or count % _EACH == 0):
+        joined, trial = alike[:count], dict(chosen)
         for other, coded in zip(joined, huffman_together([other.tensor for other in joined]), strict=False):
             trial |= dict.fromkeys(other.names, coded)
         bytes_now = _bytes(_with_encoded(plain, trial))
