@@ -47,6 +47,7 @@ def test_one_rounding(x: int, real: float) -> None:
     multiplier, shift = fixed_point.quantize_multiplier(real)
     exact = Fraction(x * int(multiplier)) * Fraction(2) ** (int(shift) - 31)
     assert fixed_point.rescale_once(np.array([x]), multiplier, shift).tolist() == [half_up(exact)]
+    assert fixed_point.rescale_once_even(np.array([x]), multiplier, shift).tolist() == [round(exact)]
 
 
 @given(INTEGERS, REALS)
@@ -62,6 +63,7 @@ def test_two_roundings(x: int, real: float) -> None:
 
 def test_profiles_are_found_by_name() -> None:
     names = ["tflite_ref", "tflm", "tflite_opt", "xnnpack", "integer_multiplier", "power_of_two"]
+    names += ["power_of_two_even"]
     assert list(profiles.PROFILES) == names
     with pytest.raises(
         RecipeError, match=r"profile 'neon' is unknown \(allowed: tflite_ref, tflm, tflite_opt, xnnpack, "

@@ -40,6 +40,7 @@ def halves(profile: str) -> list[int]:
 def test_profiles_differ_in_ties() -> None:
     assert halves("xnnpack") == [-2, -1, 0, 0, 0, 1, 2]  # half to even
     assert halves("tflite_ref") == [-2, -1, -1, 0, 1, 1, 2]  # half away from zero
+    assert halves("power_of_two_even") == [-2, -1, 0, 0, 0, 1, 2]
     assert halves("integer_multiplier") == halves("power_of_two") == [-1, -1, 0, 0, 1, 1, 2]  # half up
 
 

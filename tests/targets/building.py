@@ -11,7 +11,18 @@ import numpy as np
 from featherweight.graph import Model, Tensor, constant
 from featherweight.graph.numerics import QuantParams
 
-NAMES = ("ethos-u55", "ethos-u65", "ethos-u85", "int8-per-tensor", "litert", "litert-arm", "power-of-two", "tflm")
+NAMES = (
+    "esp32-p4",
+    "esp32-s3",
+    "ethos-u55",
+    "ethos-u65",
+    "ethos-u85",
+    "int8-per-tensor",
+    "litert",
+    "litert-arm",
+    "power-of-two",
+    "tflm",
+)
 VALID = 'name = "mine"\ndescription = "x"\nprofile = "tflite_ref"\n'
 HALF = QuantParams("int8", (0.5,), (0,))
 

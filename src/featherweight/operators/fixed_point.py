@@ -134,6 +134,22 @@ def rescale_once(x: Array, multiplier: Array, shift: Array, xp: Any = on_numpy) 
     return xp.right_shift(whole(x, xp) * multiplier + _half(total, xp), total)
 
 
+def rescale_once_even(x: Array, multiplier: Array, shift: Array, xp: Any = on_numpy) -> Array:
+    """Rescales with one rounding, ties to even: with a power of two, an accumulator that is shifted.
+
+    (ESP-DL's shift_and_round_half_even in dl_tool.cpp.)
+
+    >>> rescale_once_even(np.array([-3, -1, 1, 3, 5]), np.int64(1 << 30), np.int64(0)).tolist()
+    [-2, 0, 0, 2, 2]
+    """
+    total = xp.maximum(31 - shift, np.int64(1))
+    product = whole(x, xp) * multiplier
+    floor = xp.right_shift(product, total)
+    # One less than half, and one more where what lies below is odd: ties go to the even one.
+    odd = xp.bitwise_and(floor, np.int64(1))
+    return xp.right_shift(product + _half(total, xp) - 1 + odd, total)
+
+
 def rescale_short(x: Array, multiplier: Array, shift: Array, xp: Any = on_numpy) -> Array:
     """Rescales 64-bit accumulators with a multiplier of 16 bits and one rounding, ties toward positive infinity."""
     rounded = xp.right_shift(multiplier + (1 << 15), np.int64(16))

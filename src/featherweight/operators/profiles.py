@@ -13,6 +13,7 @@ from featherweight.errors import RecipeError, listed
 from featherweight.operators.fixed_point import (
     Rescale,
     rescale_once,
+    rescale_once_even,
     rescale_short,
     rescale_twice,
     rescale_twice_up,
@@ -101,6 +102,15 @@ PROFILES: dict[str, Profile] = {
             "chips that shift only: every scale is a power of two",
             rescale=rescale_once,
             rescale_products=rescale_once,
+            rescale_wide=rescale_short,
+            is_reference=True,
+            only_shifts=True,
+        ),
+        Profile(
+            "power_of_two_even",
+            "chips that shift only, and round halves to even",
+            rescale=rescale_once_even,
+            rescale_products=rescale_once_even,
             rescale_wide=rescale_short,
             is_reference=True,
             only_shifts=True,

@@ -229,13 +229,17 @@ class ParameterPlanner:
         return self.forms.activation(node) == "int16" and operators.lookup(node.op).is_curved
 
     def wants_symmetric(self, name: str) -> bool:
-        """True for a tensor that takes a zero point of 0 only: before operators of the delegate, and as weights do."""
-        return name in self.symmetric or (
-            profiles.find(self.target.profile).is_delegate
-            and any(
-                node.inputs[position] == name
-                for node in self.read.get(name, ())
-                for position in operators.lookup(node.op).wants_symmetric
+        """True for a tensor that takes a zero point of 0 only: of the target, of the delegate, and as weights do."""
+        return (
+            self.target.is_symmetric
+            or name in self.symmetric
+            or (
+                profiles.find(self.target.profile).is_delegate
+                and any(
+                    node.inputs[position] == name
+                    for node in self.read.get(name, ())
+                    for position in operators.lookup(node.op).wants_symmetric
+                )
             )
         )
 

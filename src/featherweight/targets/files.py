@@ -13,7 +13,10 @@ from featherweight.tflite.codings import CODINGS
 from featherweight.tflite.lean import UNREAD
 from featherweight.tflite.names import OP_CODES
 
-TEXTS, _FLAGS = ("name", "description", "profile"), ("complete", "float", "ordered", "per_channel", "power_of_two")
+TEXTS, _FLAGS = (
+    ("name", "description", "profile"),
+    ("complete", "float", "ordered", "per_channel", "power_of_two", "symmetric"),
+)
 _KEYS = (
     "complete",
     "constraint",
@@ -26,6 +29,7 @@ _KEYS = (
     "packs",
     "per_channel",
     "power_of_two",
+    "symmetric",
     "profile",
     "softmax_limit",
     "codings",

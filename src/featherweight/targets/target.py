@@ -42,6 +42,7 @@ class Target:
         is_float_allowed: whether operators may stay float.
         is_per_channel: whether weights may have a scale per channel.
         is_power_of_two: whether every scale must be a power of two.
+        is_symmetric: whether every zero point must be 0, but of what its kernels prescribe.
         weight_only: types of stored weights that it turns into float ones, right for a scale per channel too.
         softmax_limit: the number of classes from which on an int8 SOFTMAX can't be run, or None.
         forms: operator → forms that run on it.
@@ -75,6 +76,7 @@ class Target:
     is_ordered: bool = False
     packs: Mapping[str, int] = field(default_factory=dict[str, int])
     codings: tuple[str, ...] = ()
+    is_symmetric: bool = False
 
     def __repr__(self) -> str:
         return (
@@ -170,6 +172,7 @@ def load(target: str | Path | Target) -> Target:
         is_ordered=merged.get("ordered", bool, False),
         packs=packs,
         codings=merged.several("codings", str) if "codings" in merged else (),
+        is_symmetric=merged.get("symmetric", bool, False),
     )
 
 
@@ -260,6 +263,10 @@ def _check(node: Node, graph: Graph, target: Target) -> Iterator[Violation]:
         if target.is_power_of_two and any(float(s) != 2.0 ** round(np.log2(s)) for s in quant.scale):
             message = f"{node.op} '{node.name}': the scale of '{name}' is no power of two, which '{target.name}' wants."
             yield Violation(node.name, node.op, "power_of_two", message)
+        prescribed = {zero for _, zero in operators.lookup(node.op).fixed_output.values()}
+        if target.is_symmetric and any(zero not in prescribed | {0} for zero in quant.zero_point or ()):
+            message = f"{node.op} '{node.name}': the zero point of '{name}' is not 0, as '{target.name}' wants."
+            yield Violation(node.name, node.op, "symmetric", message)
     if target.has_float_kernels and (reason := operators.refusal(_call(node, graph, target))):
         message = f"{node.op} '{node.name}' can't be computed by target '{target.name}': {reason}."
         yield Violation(node.name, node.op, "kernels", message)

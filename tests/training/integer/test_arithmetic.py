@@ -75,7 +75,7 @@ def test_learned_step_sizes_get_the_gradient_of_lsq() -> None:
     np.testing.assert_allclose(jax.grad(quantized)(np.float32(0.5)), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["rescale_twice", "rescale_twice_up", "rescale_once", "rescale_short"])
+@pytest.mark.parametrize("name", NAMES)
 def test_fixed_point_is_the_profile_s(name: str) -> None:
     rescale = getattr(reference, name)
     x = RANDOM.integers(-(2**24), 2**24, (200, 500)).astype(np.float32)

@@ -15,7 +15,7 @@ from tests.backends import on_backend
 from featherweight.operators import fixed_point
 from featherweight.training.integer.int64_scope import INT64, wide
 
-NAMES = ["rescale_twice", "rescale_twice_up", "rescale_once", "rescale_short"]
+NAMES = ["rescale_twice", "rescale_twice_up", "rescale_once", "rescale_once_even", "rescale_short"]
 SHIFTS = np.arange(-31, 32)[:, None]
 ENDS = [-(2**31), -(2**31) + 1, -(2**30), -1, 0, 1, 2**30 - 1, 2**30, 2**31 - 1]
 ACCUMULATORS = arrays.arrays(np.int32, 40, elements=st.integers(-(2**31), 2**31 - 1) | st.sampled_from(ENDS))
@@ -53,7 +53,7 @@ shifts = np.arange(-31, 32)[:, None]
 factors = np.concatenate([np.exp(rng.normal(0, 8, 500)), -np.exp(rng.normal(0, 8, 50)), 2.0 ** np.arange(-40, 31)])
 with wide():
     for multiplier in (*rng.integers(2**30, 2**31, 20), 2**30, 0x7FFEFFFF, 0x7FFF0000, 2**31 - 1):
-        for name in ("rescale_twice", "rescale_twice_up", "rescale_once", "rescale_short"):
+        for name in NAMES:
             rescale = getattr(fixed_point, name)
             given = (fixed_point.whole(value, INT64) for value in (x, multiplier, shifts))
             np.testing.assert_array_equal(ops.convert_to_numpy(rescale(*given, INT64)), rescale(x, multiplier, shifts))

@@ -41,6 +41,7 @@ CASES = [
     ("multi_input", "int16x8", "litert", "fixed"),
     ("depthwise", "int8", "int8-per-tensor", "fixed"),
     ("convnet", "int8", "power-of-two", "learned"),
+    ("convnet", "int8", "esp32-p4", "fixed"),
 ]
 
 

@@ -118,6 +118,7 @@ def made_ranges(
     make: Callable[[str, np.ndarray, bool], keras.Variable],
     *,
     is_power_of_two: bool,
+    is_symmetric: bool = False,
 ) -> MovingRanges:
     """Makes the variables.
 
@@ -128,6 +129,7 @@ def made_ranges(
         options: how ranges move.
         make: makes a variable from (name, value, trainable).
         is_power_of_two: scales must be powers of two.
+        is_symmetric: zero points must be 0.
     """
     first: dict[int, Tensor] = {}
     for name, group in groups.items():
@@ -136,7 +138,7 @@ def made_ranges(
     planned = np.array([quant.scale[0] for quant, _ in quants if quant], np.float32)
     zero_points = np.array([quant.zero_point[0] if quant.zero_point else 0 for quant, _ in quants if quant], np.float32)
     # int16 is symmetric: its range has no -32768.
-    limits = [integer_range(dtype, narrow=dtype == "int16") for _, dtype in quants]
+    limits = [integer_range(dtype, narrow=is_symmetric or dtype == "int16") for _, dtype in quants]
     qmin, qmax = (np.array(ends, np.float32) for ends in zip(*limits, strict=True))
     return MovingRanges(
         groups,

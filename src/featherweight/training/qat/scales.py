@@ -225,7 +225,10 @@ def made_scales(blueprint: Blueprint, make: Maker) -> Scales:
     if options.moves_by_rule and (moved := scale_groups(integer.main)):
         only_shifts = profile.only_shifts
         graph = blueprint.exposed.model.main
-        moving = made_ranges(integer.main, graph, moved, options, make, is_power_of_two=only_shifts)
+        is_symmetric = blueprint.origin.target.is_symmetric
+        moving = made_ranges(
+            integer.main, graph, moved, options, make, is_power_of_two=only_shifts, is_symmetric=is_symmetric
+        )
     tables = {
         node.name: tuple(
             make(f"table_{number}_{index}", value, False)
