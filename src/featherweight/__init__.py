@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from featherweight.tasks.unfold import Unfolded, unfold
     from featherweight.tflite import read
     from featherweight.training import schedules
+    from featherweight.training.courses.several import SeveralTargets
     from featherweight.training.courses.trial import RateTrial, TriedRate, try_learning_rates
     from featherweight.training.graph.graph_model import GraphModel
     from featherweight.training.keras_models.batch_norms import reestimate_batch_norm
@@ -261,6 +262,7 @@ _HOMES = {
         "unfold",
     ),
     "tflite": ("read",),
+    "training.courses.several": ("SeveralTargets",),
     "training.courses.trial": ("RateTrial", "TriedRate", "try_learning_rates"),
     "training.graph.graph_model": ("GraphModel",),
     "training.keras_models.batch_norms": ("reestimate_batch_norm",),
@@ -352,6 +354,7 @@ __all__ = [
     "Scheme",
     "Score",
     "Scores",
+    "SeveralTargets",
     "Signature",
     "SparseOptimizer",
     "SparsityLog",

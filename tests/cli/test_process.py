@@ -121,6 +121,7 @@ def test_public_names_are_deliberate():
         "Scheme",
         "Score",
         "Scores",
+        "SeveralTargets",
         "Signature",
         "SparseOptimizer",
         "SparsityLog",

@@ -28,7 +28,7 @@ RECORDS = {
     "Magnitudes", "Model", "Node", "NodeNote", "OutputError", "OperatorRow", "Plan", "PortRow", "Profile", "Pruned",
     "PrunedKernel",
     "QuantParams", "Quantized", "QuantizedModel", "QuantizedTensor", "RateTrial", "Removed", "Report", "Schedule",
-    "Score", "Scores", "Signature", "Step", "Optimized",
+    "Score", "Scores", "SeveralTargets", "Signature", "Step", "Optimized",
     "Stats", "Stored", "StoredTensor", "Target", "Tensor", "TensorError", "TensorRow", "TensorStats", "Tried",
     "TriedRate", "Unfolded", "UnfoldedWeight", "Violation",
 }  # fmt: skip

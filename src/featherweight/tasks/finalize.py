@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -24,12 +24,25 @@ from featherweight.tasks.quantize import Quantized, measured
 from featherweight.tasks.requirements import DECODE, DENSE, STORES, stored_as
 
 if TYPE_CHECKING:
+    from featherweight.training.courses.several import SeveralTargets
     from featherweight.training.qat.quantized_model import QuantizedModel
 
 
+@overload
+def finalize(  # pyright: ignore[reportOverlappingOverload]
+    model: QuantizedModel, *, samples: Iterable[Any] | None = None, store: str = DENSE
+) -> Quantized: ...
+
+
+@overload
+def finalize(
+    model: SeveralTargets, *, samples: Iterable[Any] | None = None, store: str = DENSE
+) -> dict[str, Quantized]: ...
+
+
 @checked(samples=stream, store=choice(*STORES))
-def finalize(model: QuantizedModel, *, samples: Iterable[Any] | None = None, store: str = DENSE) -> Quantized:
-    """Returns what was trained as an integer model, with its plan and report.
+def finalize(model: Any, *, samples: Iterable[Any] | None = None, store: str = DENSE) -> Any:
+    """Returns what was trained as an integer model, with its plan and report; of several targets, one for each by name.
 
     The plan notes where weights grew so much that sums in training may have left what float32 holds exactly, and where
     scales moved into or out of what XNNPACK takes.
@@ -44,11 +57,15 @@ def finalize(model: QuantizedModel, *, samples: Iterable[Any] | None = None, sto
         DataError: if a weight or range is not finite, or samples don't fit.
         UnsupportedOp: if the file would not compute the model's integers.
     """
+    from featherweight.training.courses.several import SeveralTargets
     from featherweight.training.graph.writeback import float_graph
     from featherweight.training.integer.exact_sums import doubtful_sums
     from featherweight.training.qat.finite_checks import require_finite
     from featherweight.training.qat.quantized_model import QuantizedModel
 
+    if isinstance(model, SeveralTargets):
+        fed = None if samples is None else list(samples)
+        return {name: finalize(one, samples=fed, store=store) for name, one in model.models.items()}
     if not isinstance(model, QuantizedModel):
         raise RecipeError(
             f"finalize: model is {shown(model)} (allowed: a model that quantize_aware made). Load a saved one with "

@@ -36,7 +36,7 @@ from featherweight.ptq.rewrite import rewrite
 from featherweight.recipes import recipe as recipes
 from featherweight.runtime.benchmark import random_inputs
 from featherweight.runtime.samples import as_feeds, input_tensors
-from featherweight.targets import target as targets
+from featherweight.targets import target as device
 from featherweight.tasks.load import as_fed, load, peeked
 from featherweight.tasks.quantize import measured, methods
 from featherweight.tasks.requirements import require_integer
@@ -57,9 +57,19 @@ def _source_of_dropout(value: Any, where: str) -> Any:
     raise wrong(value, where, "True, False, a Keras model, or the path of a .keras or .h5 file")
 
 
+def _several(value: Any, where: str) -> tuple[Any, ...]:
+    """At least one target, each once."""
+    if isinstance(value, (list, tuple)) and value:
+        loaded = [device.load(one) for one in value]
+        if len({one.name for one in loaded}) == len(loaded):
+            return tuple(value)
+    raise wrong(value, where, "a list of targets (names, TOML files or values), each once")
+
+
 @checked(
     {"samples": "limit"},
     calibration=stream,
+    targets=_several,
     ranges=text,
     plan=either(instance(Plan), path, allowed="a Plan, or the path of its JSON file"),
     approximate=flag,
@@ -78,7 +88,8 @@ def quantize_aware(
     recipe: str | Path | recipes.Recipe = "int8",
     *,
     calibration: Iterable[Any] | None = None,
-    target: str | Path | targets.Target = "litert",
+    target: str | Path | device.Target = "litert",
+    targets: Sequence[str | Path | device.Target] | None = None,
     ranges: str = "minmax",
     train_ranges: str | RangeTraining = "fixed",
     oscillations: str | Oscillations | None = None,
@@ -107,6 +118,8 @@ def quantize_aware(
         recipe: a recipe's name, TOML file or value.
         calibration: samples from the training split, any iterable.
         target: the device, by name, TOML file or value.
+        targets: several devices, for all of which one set of weights is trained: a `SeveralTargets` is returned, which
+            is compiled, fitted and finalized as a model is. Not with `plan` or learned ranges.
         ranges: how calibration chooses the ranges that training starts from, as in `quantize`.
         train_ranges: how activation ranges move: ``fixed``, ``learned`` (weight scales too; LSQ: Esser et al.,
             1902.08153), ``moving_average`` or ``minmax`` of the batches, or a `RangeTraining` with freezing, narrowing
@@ -140,12 +153,21 @@ def quantize_aware(
     from featherweight.training.qat.quantized_model import QuantizedModel
     from featherweight.training.qat.settings import Oscillations, RangeTraining
 
+    if targets is not None:
+        if plan is not None or target != "litert":
+            raise RecipeError("quantize_aware: targets= goes without target= and plan=. Leave them out.")
+        options = {
+            "ranges": ranges, "train_ranges": train_ranges, "oscillations": oscillations, "approximate": approximate,
+            "teacher": teacher, "dropout": dropout, "keep_zeros": keep_zeros, "strict": strict, "limit": limit,
+            "verify": verify, "input_shapes": input_shapes, "progress": progress,
+        }  # fmt: skip
+        return _for_several(source, recipe, calibration, targets, name, options)
     given = plan if plan is None or isinstance(plan, Plan) else load_plan(plan)
     if given is not None:
         target = _check_given(given, target)
         source = getattr(source, "float_model", None) or source
     named = str(target) if isinstance(target, (str, Path)) else None
-    recipe, target = recipes.load(recipe), targets.load(target)
+    recipe, target = recipes.load(recipe), device.load(target)
     moving, steadied = RangeTraining.of(train_ranges), Oscillations.of(oscillations)
     first, calibration = peeked(calibration)
     model, substitutes = load(source, unroll=True, samples=first, input_shapes=input_shapes), ()
@@ -181,6 +203,21 @@ def quantize_aware(
     return QuantizedModel(blueprint, name=name)
 
 
+def _for_several(
+    source: Any, recipe: Any, calibration: Any, chosen: Sequence[Any], name: str | None, options: dict[str, Any]
+) -> Any:
+    """Returns models of one set of weights, by target."""
+    from featherweight.training.courses.several import SeveralTargets
+
+    samples = calibration if calibration is None or hasattr(calibration, "__len__") else list(calibration)
+    found: dict[str, QuantizedModel] = {}
+    for one in chosen:
+        own = device.load(one).name
+        named = None if name is None else f"{name}_{own.replace('-', '_')}"
+        found[own] = quantize_aware(source, recipe, calibration=samples, target=one, name=named, **options)
+    return SeveralTargets(found)
+
+
 def _measured(
     model: Model, recipe: recipes.Recipe, calibration: Any, ranges: str, limit: int | None, *, progress: bool
 ) -> Stats | None:
@@ -198,7 +235,7 @@ def _planned(
     model: Model,
     stats: Stats | None,
     recipe: recipes.Recipe,
-    target: targets.Target,
+    target: device.Target,
     ranges: str,
     *,
     strict: bool,
@@ -226,7 +263,7 @@ def _planned(
     return plan, integer
 
 
-def _check_given(plan: Plan, target: str | Path | targets.Target) -> str | Path | targets.Target:
+def _check_given(plan: Plan, target: str | Path | device.Target) -> str | Path | device.Target:
     """Returns the target of a plan: the one that is given, where it is that, else the shipped one of its name.
 
     Raises:
@@ -234,13 +271,13 @@ def _check_given(plan: Plan, target: str | Path | targets.Target) -> str | Path 
     """
     if isinstance(target, str) and target == "litert":
         return plan.target
-    if targets.load(target).name != plan.target:
-        raise RecipeError(f"quantize_aware: the plan is for target '{plan.target}', not '{targets.load(target).name}'.")
+    if device.load(target).name != plan.target:
+        raise RecipeError(f"quantize_aware: the plan is for target '{plan.target}', not '{device.load(target).name}'.")
     return target
 
 
 def _carried_out(
-    model: Model, plan: Plan, target: targets.Target, *, strict: bool, approximate: bool
+    model: Model, plan: Plan, target: device.Target, *, strict: bool, approximate: bool
 ) -> tuple[Plan, Model]:
     """Returns a plan with float borders, as training has them, and the model with it carried out.
 

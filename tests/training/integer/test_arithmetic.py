@@ -75,6 +75,9 @@ def test_learned_step_sizes_get_the_gradient_of_lsq() -> None:
     np.testing.assert_allclose(jax.grad(quantized)(np.float32(0.5)), expected, rtol=1e-5)
 
 
+NAMES = ["rescale_twice", "rescale_twice_up", "rescale_once", "rescale_once_even", "rescale_short"]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_fixed_point_is_the_profile_s(name: str) -> None:
     rescale = getattr(reference, name)
