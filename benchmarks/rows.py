@@ -50,7 +50,7 @@ from benchmarks.ranges_rows import ranges
 from benchmarks.recovery_rows import recovery
 from benchmarks.report_rows import report
 from benchmarks.structured_rows import channels, packs
-from benchmarks.training_rows import training_accuracy, training_exact, training_step
+from benchmarks.training_rows import chips, training_accuracy, training_exact, training_step
 from benchmarks.wide_rows import float_activations, sentence_encoder
 
 _OURS_INTEGER = "featherweight, int8 inputs and outputs"
@@ -406,6 +406,7 @@ ROWS: Mapping[str, Callable[[Options], list[Figure]]] = {
     "training_exact": training_exact,
     "training_step": training_step,
     "training_accuracy": training_accuracy,
+    "chips": chips,
     "pruning_step": pruning_step,
     "pruning_accuracy": pruning_accuracy,
     "pruning_zip": pruning_zip,

@@ -17,6 +17,16 @@ SEEDS = range(5)
 FLOAT_STEPS, _STEPS = 1500, 900
 _FOUR_BITS = {"steps": 1500, "learning_rate": 5e-4, "labels": True}
 
+_CHIP_STEPS = 150
+# Target → the profile that its files are scored in.
+_CHIPS = {
+    "litert": "",
+    "tflm": "tflm",
+    "int8-per-tensor": "integer_multiplier",
+    "esp32-s3": "power_of_two",
+    "esp32-p4": "power_of_two_even",
+}
+
 
 def training_exact(options: Options) -> list[Figure]:
     """Integers of the trained model against LiteRT, all tensors; before the first step, outputs against `quantize`."""
@@ -141,6 +151,29 @@ def _trained(seed: int) -> dict[str, Any]:
     profiles = {f"pot_{end}": "power_of_two" for end in ("post", "start", "trained")}
     scores = run_job("fashion_scores", files=files, profiles=profiles)
     return {name: scores[name] for name in files}
+
+
+def chips(options: Options) -> list[Figure]:
+    """Fashion-MNIST, a depthwise net: one set of weights for five chips against weights trained for each alone."""
+    scores: list[dict[str, Any]] = []
+    for seed in range(max(options.rounds, 2)):
+        name = float_net(seed)
+        say(f"seed {seed}: five chips")
+        arguments = {"seed": seed, "steps": _CHIP_STEPS, "learning_rate": 1e-4, "chips": list(_CHIPS)}
+        run_job("train_for_chips", source=f"{name}.keras", out=f"{name}_chips", **arguments)
+        kinds = [f"{chip}_{kind}" for chip in _CHIPS for kind in ("alone", "shared")]
+        files = {"float": f"{name}.tflite"} | {kind: f"{name}_chips_{kind}.tflite" for kind in kinds}
+        profiles = {f"{chip}_{kind}": _CHIPS[chip] for chip in _CHIPS for kind in ("alone", "shared")}
+        found = run_job("fashion_scores", files=files, profiles=profiles)
+        scores.append({key: found[key] for key in files})
+    correct = {name: np.array([score[name] for score in scores], float) for name in scores[0]}
+    figures = [Figure("float, accuracy", 100 * correct["float"].mean(), "%", note=f"{len(scores)} seeds")]
+    for chip in _CHIPS:
+        figures.append(_difference(f"{chip}_shared", correct, "float"))
+        mean, error = paired_over_seeds(correct[f"{chip}_shared"], correct[f"{chip}_alone"])
+        what = f"{chip}: shared weights minus its own"
+        figures.append(Figure(what, mean, "points", at_least=-0.2, note=f"± {error:.2f} over {len(scores)} seeds"))
+    return figures
 
 
 def _difference(name: str, correct: dict[str, np.ndarray], baseline: str) -> Figure:
