@@ -129,7 +129,7 @@ class SeveralTargets:
 
 def _copy(source: Any, target: Any) -> None:
     for one, other in zip(source, target, strict=True):
-        other.assign(ops.convert_to_tensor(one))
+        other.assign(ops.copy(ops.convert_to_tensor(one)))  # JAX's steps consume the buffers of what they train
 
 
 def _units_like(first: QuantizedModel, model: QuantizedModel) -> dict[int, np.ndarray]:

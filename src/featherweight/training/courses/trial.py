@@ -115,7 +115,7 @@ def try_learning_rates(
 
     def restore() -> None:
         for variable, value in zip(variables, kept, strict=True):
-            variable.assign(value)
+            variable.assign(value.copy())  # JAX may take over the memory of an array
         model.refresh()
 
     def loss() -> float:
