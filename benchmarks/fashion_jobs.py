@@ -95,7 +95,7 @@ def train_integers(
     fw.finalize(model).save(f"{out}_start.tflite")
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     loss = "sparse_categorical_crossentropy" if labels else None
-    model.compile(keras.optimizers.Adam(schedule), loss=loss)
+    model.compile(keras.optimizers.Adam(schedule), loss=loss, scaled=False)  # the rates are chosen for real numbers
     model.fit(fashion.batches(data, steps, seed), steps_per_epoch=steps, verbose=0)
     fw.finalize(model).save(f"{out}_trained.tflite")
     return {}

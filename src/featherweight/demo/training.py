@@ -69,7 +69,9 @@ def train_on(model: keras.Model, dataset: Dataset, seed: int, *, steps: int, pro
     keras = import_keras()
     schedule = keras.optimizers.schedules.CosineDecay(PEAK_LEARNING_RATE / 40, steps)
     label = "Training in integers"
-    _fit(model, keras.optimizers.Adam(schedule), dataset, label, steps, seed, loss=None, progress=progress)
+    _fit(
+        model, keras.optimizers.Adam(schedule), dataset, label, steps, seed, loss=None, progress=progress, scaled=False
+    )
 
 
 def _fit(
@@ -82,8 +84,9 @@ def _fit(
     *,
     loss: str | None = "sparse_categorical_crossentropy",
     progress: bool,
+    **options: Any,
 ) -> None:
-    model.compile(optimizer=optimizer, loss=loss)
+    model.compile(optimizer=optimizer, loss=loss, **options)
     batches = track(_batches(dataset, steps, seed), label, total=steps, enabled=progress)
     model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)
 

@@ -74,7 +74,8 @@ def _deviations(weight: np.ndarray, axis: int) -> np.ndarray:
 
 def _magnitude(tensors: Mapping[str, Tensor], node: Node | None, op: Op) -> float:
     """Returns about how large an operator's inputs are: an eighth of their range, 1 where integers do not tell it."""
-    tensor = None if node is None else tensors[node.inputs[op.activation]]
+    name = "" if node is None or op.activation >= len(node.inputs) else node.inputs[op.activation]
+    tensor = tensors.get(name)
     if tensor is None or tensor.is_constant or tensor.quant is None or len(tensor.quant.scale) != 1:
         return 1.0
     qmin, qmax = integer_range(tensor.dtype)
