@@ -18,6 +18,7 @@ import numpy as np
 from featherweight import operators
 from featherweight.errors import FormatError, listed
 from featherweight.graph import Graph, ModelLike, Node
+from featherweight.graph.numerics import QuantParams
 from featherweight.operators import profiles
 from featherweight.operators.call import Call, tensors_of
 from featherweight.recipes.toml import Table, read_chain, shipped
@@ -263,8 +264,7 @@ def _check(node: Node, graph: Graph, target: Target) -> Iterator[Violation]:
         if target.is_power_of_two and any(float(s) != 2.0 ** round(np.log2(s)) for s in quant.scale):
             message = f"{node.op} '{node.name}': the scale of '{name}' is no power of two, which '{target.name}' wants."
             yield Violation(node.name, node.op, "power_of_two", message)
-        prescribed = {zero for _, zero in operators.lookup(node.op).fixed_output.values()}
-        if target.is_symmetric and any(zero not in prescribed | {0} for zero in quant.zero_point or ()):
+        if target.is_symmetric and any(quant.zero_point or ()) and not _is_prescribed(quant, graph):
             message = f"{node.op} '{node.name}': the zero point of '{name}' is not 0, as '{target.name}' wants."
             yield Violation(node.name, node.op, "symmetric", message)
     if target.has_float_kernels and (reason := operators.refusal(_call(node, graph, target))):
@@ -273,6 +273,12 @@ def _check(node: Node, graph: Graph, target: Target) -> Iterator[Violation]:
     for constraint, found in broken(node, graph, target):
         message = f"{node.op} '{node.name}': {found}. {constraint.text} (target '{target.name}')"
         yield Violation(node.name, node.op, constraint.text, message)
+
+
+def _is_prescribed(quant: QuantParams, graph: Graph) -> bool:
+    """True for parameters that the kernels of some operator of a graph prescribe for what they write."""
+    pairs = tuple(zip(quant.scale, quant.zero_point or (), strict=False))
+    return any(pair in operators.lookup(node.op).fixed_output.values() for node in graph.nodes for pair in pairs)
 
 
 def broken(node: Node, graph: Graph, target: Target) -> Iterator[tuple[Constraint, str]]:
