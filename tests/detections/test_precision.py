@@ -178,6 +178,15 @@ def test_swapped_axes_on_a_square_image_are_named(caplog):
     assert "would be 1.000 if x and y changed places" in caplog.text
 
 
+def test_axes_that_changed_places_are_named_for_images_that_are_not_square(caplog):
+    model, inputs, truth = detector()
+    swapped = [{**one, "boxes_in": (one["boxes_in"] / np.float32([16, 8, 16, 8]))[:, [1, 0, 3, 2]]} for one in inputs]
+    assert (
+        evaluated(model, (swapped, coco(truth, size=(40, 200))), SPLIT + ",most_overlap=none,unit=fraction").value < 0.1
+    )
+    assert "would be 1.000 if x and y changed places" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [

@@ -64,12 +64,14 @@ class Detections:
         objects = matched(truth, len(self.found), files, is_cut=is_cut)
         if not any((~one.crowd).any() for one in objects):
             raise DataError(f"map: {truth.source}: there is not one box on these {len(objects)} images. Use more.")
-        placed = self.found
+        numbered, frames = self.found, [(np.ones(2), np.zeros(2))] * len(objects)
         if not truth.is_of_model:
-            frames = self._frames(objects)
-            placed = [_placed(one, frame) for one, frame in zip(self._numbered(truth), frames, strict=True)]
+            numbered, frames = self._numbered(truth), self._frames(objects)
+        placed = [_placed(one, frame) for one, frame in zip(numbered, frames, strict=True)]
         result = mean_average_precision(placed, objects, most=self.about.most_detections)
-        self._warn(result, placed, objects)
+        swapped = [one._replace(boxes=one.boxes[:, [1, 0, 3, 2]]) for one in numbered]
+        swapped = [_placed(one, frame) for one, frame in zip(swapped, frames, strict=True)]
+        self._warn(result, placed, swapped, objects)
         return result
 
     def as_truth(self, least_score: float, source: str) -> Truth:
@@ -148,7 +150,9 @@ class Detections:
                 frames.append((size / (own if unit == "pixels" else 1.0), np.zeros(2)))
         return frames
 
-    def _warn(self, result: Precision, placed: Sequence[Found], objects: Sequence[Objects]) -> None:
+    def _warn(
+        self, result: Precision, placed: Sequence[Found], swapped: Sequence[Found], objects: Sequence[Objects]
+    ) -> None:
         count = sum(len(one.scores) for one in placed)
         if self.lost:
             _log.warning("map: %d scores whose number or box is not finite were left out.", self.lost)
@@ -165,7 +169,7 @@ class Detections:
             _log.warning("map: %d of %d boxes end before they begin: is order=%s right?", flat, count, order)
         if result.value < _LITTLE:
             most = self.about.most_detections
-            for said, other in _readings(placed, is_numbered=self.class_count is None):
+            for said, other in _readings(placed, swapped, is_numbered=self.class_count is None):
                 value = mean_average_precision(other, objects, most=most).value
                 if value > result.value + _MORE:
                     _log.warning("map: it is %.3f, and would be %.3f if %s.", result.value, value, said)
@@ -186,10 +190,11 @@ def _placed(one: Found, frame: tuple[np.ndarray, np.ndarray]) -> Found:
     return one._replace(boxes=one.boxes * scale + offset)
 
 
-def _readings(placed: Sequence[Found], *, is_numbered: bool) -> list[tuple[str, list[Found]]]:
+def _readings(
+    placed: Sequence[Found], swapped: Sequence[Found], *, is_numbered: bool
+) -> list[tuple[str, Sequence[Found]]]:
     """Returns other ways to read the same numbers, and how to say them."""
-    swapped = [one._replace(boxes=one.boxes[:, [1, 0, 3, 2]]) for one in placed]
-    found = [("x and y changed places (order)", swapped)]
+    found: list[tuple[str, Sequence[Found]]] = [("x and y changed places (order)", swapped)]
     if is_numbered:
         found += [(f"class numbers were one {w} (first_class)", _shifted(placed, by)) for w, by in _SHIFTS]
     return found
