@@ -135,7 +135,7 @@ def main() -> None:
     floats: list[fw.Evaluation] = []
 
     def row(name: str, model: Any, factor: float = 1.0) -> None:
-        truth = [{"boxes": s.boxes, "classes": s.classes} for s in made]
+        truth = [{"boxes": s.boxes * factor, "classes": s.classes} for s in made]
         found = fw.evaluate(model, (images, truth), about, progress=False)
         if name.endswith("float"):
             floats.append(found)
