@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks.architectures.row import architectures
 from benchmarks.choosing_rows import mixed_forms
 from benchmarks.flash_rows import flash
+from benchmarks.flow_rows import flow, recorder, workers
 from benchmarks.kernel_rows import kernel_speed, kernels
 from benchmarks.measuring import (
     FILES,
@@ -397,6 +398,9 @@ ROWS: Mapping[str, Callable[[Options], list[Figure]]] = {
     "flash": flash,
     "float_activations": float_activations,
     "recovery": recovery,
+    "workers": workers,
+    "recorder": recorder,
+    "flow": flow,
     "sentence_encoder": sentence_encoder,
     "media": media,
     "lowering": lowering,

@@ -1,0 +1,104 @@
+"""Workers, the recorder and the whole flow, each held against what is had without it; run as jobs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.jobs import random_samples
+
+
+def scores_by(model: str, out: str, workers: int, engine: str, samples: int = 16) -> dict[str, Any]:
+    """Measures what each part costs in int8, on random inputs, with so many workers; writes the scores."""
+    import featherweight as fw
+
+    fed = list(random_samples(model, samples))
+    start = time.perf_counter()
+    scores = fw.sensitivity(model, calibration=fed, forms=["int8"], jobs=workers, engine=engine, progress=False)
+    seconds = time.perf_counter() - start
+    scores.save(out)
+    return {"seconds": seconds, "parts": len(scores.parts)}
+
+
+def recorded(model: str, seconds: float, rounds: int) -> dict[str, Any]:
+    """Runs a model plainly and through a recorder, in turns; returns the ratios of time, and how recording ended."""
+    import featherweight as fw
+    from featherweight.runtime.litert import Session
+
+    fed = list(random_samples(model, 64, distinct=64))
+    ratios: list[float] = []
+    with fw.Recorder(model, overhead=0.02, threads=1) as recorder, Session(model, threads=1) as session:
+        name = next(iter(session.inputs))
+
+        def plain(x: np.ndarray) -> None:
+            session.run({name: x})
+
+        count = max(64, int(seconds / _time(plain, fed, 64) * 64))
+        _time(recorder.run, fed, 64)  # the first inference is recorded in any case
+        for _ in range(rounds):
+            first, second = _time(plain, fed, count), _time(recorder.run, fed, count)
+            third, fourth = _time(recorder.run, fed, count), _time(plain, fed, count)
+            ratios.append((second + third) / (first + fourth))
+    return {"ratios": ratios, "count": count, "recorded": recorder.recorded, "converged": recorder.has_converged}
+
+
+def _time(run: Any, fed: list[np.ndarray], count: int) -> float:
+    start = time.perf_counter()
+    for index in range(count):
+        run(fed[index % len(fed)])
+    return time.perf_counter() - start
+
+
+def flow(kind: str, seed: int, max_drop: float, folder: str) -> dict[str, Any]:
+    """Trains a small net on Fashion-MNIST, lets `optimize` choose, and makes every recipe besides.
+
+    Returns, for each file, bytes and the drop on the data that decided, and the name of the step that was chosen.
+    """
+    import featherweight as fw
+    from featherweight.demo import dataset, training
+
+    images = dataset.load(full=False)
+    if kind == "lstm":
+        network, shape = _reader(images, seed), (28, 28)
+    else:
+        network, shape = training.train(images, seed, steps=800, progress=False), (28, 28, 1)
+    x, y = images.x_test.reshape(-1, *shape), images.y_test
+    samples = list(images.x_train[:200].reshape(-1, 1, *shape))
+    start = time.perf_counter()
+    found = fw.optimize(
+        network, (x, y), calibration=samples, max_drop=max_drop, folder=Path(folder, "steps"), progress=False
+    )
+    seconds = time.perf_counter() - start
+    before = fw.evaluate(network, (x, y))
+    table: dict[str, Any] = {}
+    for recipe in ("float16", "dynamic", "int8", "w4a8", "int16x8"):
+        given = None if recipe in ("float16", "dynamic") else samples
+        made = fw.quantize(network, recipe, calibration=given, verify=False, progress=False)
+        drop = -fw.paired_difference(fw.evaluate(made, (x, y)), before).value
+        table[recipe] = {"bytes": made.report.after.file_bytes, "drop": drop}
+    best = found.best
+    return {
+        "chosen": found.name,
+        "fits": found.fits,
+        "bytes": best.file_bytes,
+        "drop": best.drop,
+        "seconds": seconds,
+        "table": table,
+        "steps": [(step.name, step.reason) for step in found.steps],
+    }
+
+
+def _reader(images: Any, seed: int) -> Any:
+    """An LSTM that reads an image row by row, trained."""
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    rows = keras.Input((28, 28), name="rows")
+    states = keras.layers.LSTM(64, name="reader")(rows)
+    network = keras.Model(rows, keras.layers.Dense(10, "softmax", name="classes")(states))
+    network.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy")
+    network.fit(images.x_train[..., 0], images.y_train, batch_size=64, epochs=5, verbose=0)
+    return network
