@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from featherweight.graph.model import Graph, Model, ModelLike, Node, Signature, Tensor
     from featherweight.graph.numerics import QuantParams
     from featherweight.operators.profiles import Profile
+    from featherweight.pages.content import Distribution
     from featherweight.proof.rows import Mismatch, RuntimeRow
     from featherweight.ptq.plan import Plan
     from featherweight.recipes.recipe import Recipe, Rule, Scheme
@@ -159,6 +160,7 @@ _HOMES = {
     ),
     "graph.numerics": ("QuantParams",),
     "operators.profiles": ("Profile",),
+    "pages.content": ("Distribution",),
     "repair.equalize": (
         "Equalized",
         "EqualizedTensor",
@@ -301,6 +303,7 @@ __all__ = [
     "Deployed",
     "Diagnosis",
     "Difference",
+    "Distribution",
     "Encoded",
     "EncodedTensor",
     "Equalized",

@@ -68,6 +68,7 @@ def test_public_names_are_deliberate():
         "Diagnosis",
         "Deployed",
         "Difference",
+        "Distribution",
         "Encoded",
         "EncodedTensor",
         "Equalized",

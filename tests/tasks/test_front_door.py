@@ -24,7 +24,7 @@ RECORDS = {
     "Constraint", "Curve", "CurvePoint", "Dataset", "Diagnosis",
     "Difference", "Encoded", "EncodedTensor", "Equalized", "JudgedOutput", "OwnErrorRow",
     "EqualizedTensor", "Evaluation", "FileSize", "Found", "Graph", "GraphModel", "Histogram", "Inspection",
-    "Latency",
+    "Distribution", "Latency",
     "Magnitudes", "Model", "Node", "NodeNote", "OutputError", "OperatorRow", "Plan", "PortRow", "Profile", "Pruned",
     "PrunedKernel",
     "QuantParams", "Quantized", "QuantizedModel", "QuantizedTensor", "RateTrial", "Removed", "Report", "Schedule",

@@ -212,7 +212,10 @@ def resolve_metric(metric: MetricLike) -> Metric | Boxes | Callable[[Any, Any], 
         return boxes_of(metric)  # pyright: ignore[reportArgumentType]
     if not isinstance(metric, str):
         if not callable(metric):
-            raise DataError(f"A metric is a name or a function (y_true, y_pred) -> number, not {shown(metric)}.")
+            raise DataError(
+                f"A metric is a name or a function (y_true, y_pred) -> number, not {shown(metric)}. Labels go to data: "
+                "the pair (samples, labels)."
+            )
         return metric
     if metric in METRICS:
         return METRICS[metric]

@@ -40,7 +40,9 @@ def test_every_shift_rescales_the_same_compiled(x: np.ndarray, multiplier: int) 
         np.testing.assert_array_equal(found, expected, err_msg=name)
 
 
-_SCRIPT = """
+_SCRIPT = (
+    f"NAMES = {NAMES}"
+    + """
 import numpy as np
 from keras import ops
 from featherweight.operators import fixed_point, on_numpy
@@ -63,6 +65,7 @@ with wide():
         for found, expected in zip(function(INT64.convert_to_tensor(values), INT64), function(values), strict=True):
             np.testing.assert_array_equal(ops.convert_to_numpy(found), expected)
 """
+)
 
 
 @pytest.mark.parametrize("backend", ["jax", "numpy"])

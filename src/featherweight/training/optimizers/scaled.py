@@ -59,7 +59,7 @@ class ScaledOptimizer(WrappingOptimizer):
         super().build(variables)
         measured = self.measure() if self.measure is not None else {}
         units = tuple(self._made_units(variable, measured.get(id(variable))) for variable in variables)
-        kept = list(self.inner_optimizer._trainable_variables) if self.inner_optimizer.built else []
+        kept = keras_internals.own_trainable_variables(self.inner_optimizer) if self.inner_optimizer.built else []
         if [tuple(variable.shape) for variable in kept] == [tuple(variable.shape) for variable in variables]:
             seen = tuple(kept)  # the model is compiled with it a second time
         else:
