@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests import models
 
-from featherweight.calibration import calibrate
+import featherweight as fw
 from featherweight.errors import FeatherweightError, RecipeError
 from featherweight.runtime.litert import THREADS_VARIABLE, default_threads
 from featherweight.runtime.workers import mapped
@@ -18,10 +21,6 @@ from featherweight.runtime.workers import mapped
 
 def _squared(x: int) -> int:
     return x * x
-
-
-def _cubed(x: int) -> int:
-    return x**3
 
 
 def _dying_once(flag: Path, x: int) -> int:
@@ -64,15 +63,35 @@ def test_the_number_of_threads_can_be_said(monkeypatch):
     assert default_threads() >= 1
 
 
+_ON_RAY = """
+import sys
+
+import numpy as np
+import ray
+
+import featherweight as fw
+from featherweight.runtime.workers import mapped
+
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+assert list(mapped(lambda x: x**3, range(11), jobs=2, engine="ray")) == [x**3 for x in range(11)]
+samples = list(np.load(sys.argv[2]))
+alone = fw.calibrate(sys.argv[1], samples, progress=False)
+assert fw.calibrate(sys.argv[1], samples, jobs=2, engine="ray", progress=False) == alone
+ray.shutdown()
+"""
+
+
 @pytest.mark.frameworks
-def test_ray_gives_the_same_results_in_order(monkeypatch):
-    ray = pytest.importorskip("ray")
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    try:
-        assert list(mapped(_cubed, range(11), jobs=2, engine="ray")) == [x**3 for x in range(11)]
-        model, samples = models.lowered("convnet"), models.samples("convnet", 24)
-        alone = calibrate(model, samples, progress=False)
-        assert calibrate(model, samples, jobs=2, engine="ray", progress=False) == alone
-    finally:
-        ray.shutdown()
+def test_ray_gives_the_same_results_in_order(tmp_path):
+    # In a process of its own: Ray forks, which JAX, loaded for other tests, warns of.
+    pytest.importorskip("ray")
+    fw.save(models.lowered("convnet"), tmp_path / "model.tflite")
+    np.save(tmp_path / "samples.npy", np.stack([sample["image"] for sample in models.samples("convnet", 24)]))
+    done = subprocess.run(
+        [sys.executable, "-c", _ON_RAY, tmp_path / "model.tflite", tmp_path / "samples.npy"],
+        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
