@@ -11,13 +11,13 @@ import numpy as np
 from benchmarks.jobs import random_samples
 
 
-def scores_by(model: str, out: str, workers: int, engine: str, samples: int = 16) -> dict[str, Any]:
-    """Measures what each part costs in int8, on random inputs, with so many workers; writes the scores."""
+def scores_by(model: str, out: str, workers: int, engine: str, samples: int = 256) -> dict[str, Any]:
+    """Measures what each part costs in int8 and w4a8, on random inputs, with so many workers; writes the scores."""
     import featherweight as fw
 
     fed = list(random_samples(model, samples))
     start = time.perf_counter()
-    scores = fw.sensitivity(model, calibration=fed, forms=["int8"], jobs=workers, engine=engine, progress=False)
+    scores = fw.sensitivity(model, calibration=fed, forms=["int8", "w4a8"], jobs=workers, engine=engine, progress=False)
     seconds = time.perf_counter() - start
     scores.save(out)
     return {"seconds": seconds, "parts": len(scores.parts)}

@@ -8,7 +8,7 @@ from benchmarks.measuring import FILES, Figure, Options, figure_of, float_file, 
 
 
 def workers(options: Options) -> list[Figure]:
-    """What each part of EfficientNet-Lite0 costs in int8: one worker against two."""
+    """What each part of EfficientNet-Lite0 costs in int8 and w4a8: one worker against two."""
     source = float_file("efficientnet_lite0")
     ratios, files = [], [FILES / f"scores_{count}.json" for count in (1, 2)]
     for number in range(min(options.rounds, 2)):

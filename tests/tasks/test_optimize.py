@@ -42,3 +42,11 @@ def test_steps_that_a_target_does_not_run_are_said(model):
 def test_a_budget_without_accuracy_is_an_error(model):
     with pytest.raises(fw.RecipeError, match="would be noise"):
         fw.optimize(model, calibration=models.samples("convnet", 12), max_bytes=1000, progress=False)
+
+
+def test_recurrent_layers_take_the_style_of_each_recipe() -> None:
+    network, samples = models.build("lstm"), models.samples("lstm", 16)
+    found = fw.optimize(network, calibration=samples, min_sqnr_db=10, progress=False)
+    (row,) = [step.measured for step in found.steps if step.name == "dynamic"]
+    assert row is not None
+    assert row.file_bytes == fw.quantize(network, "dynamic", progress=False).report.after.file_bytes

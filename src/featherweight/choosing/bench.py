@@ -88,6 +88,7 @@ class Bench:
         repairs: of weights, to make on files that are nearly within a budget.
         is_auto: keep of these only what measurably helps.
         accelerator: what Vela compiles files for, if it is to.
+        is_unrolled: recurrent layers of the source are written out in `model`, as no recipe alone may want them.
     """
 
     def __init__(
@@ -101,9 +102,11 @@ class Bench:
         repairs: Sequence[Repair] = (),
         is_auto: bool = True,
         accelerator: str = "",
+        is_unrolled: bool = False,
     ) -> None:
         self.setting, self.model, self.task, self.notes = setting, model, task, tuple(notes)
         self.repairs, self.is_auto, self.accelerator = tuple(repairs), is_auto, accelerator
+        self.is_unrolled = is_unrolled
         self.graph = model if start is None else start.model
         self.methods = {} if start is None else start.methods
         self.parts = parts_of(self.graph)

@@ -257,7 +257,7 @@ def bench_of(
     notes = [*lowered.notes, *substitutes]
     if len(feeds) + len(held_out) == MOST_EXAMPLES:
         notes.append(f"the first {MOST_EXAMPLES} calibration samples were used; any more were not")
-    bench = Bench(setting, model, task, notes, accelerator=npu)
+    bench = Bench(setting, model, task, notes, accelerator=npu, is_unrolled=bool(lowered.recurrent))
     _check_repeatable(bench)
     return bench
 

@@ -30,6 +30,7 @@ from featherweight.recipes import recipe as recipes
 from featherweight.repair.improve import AUTO, asked_repairs
 from featherweight.targets import target as targets
 from featherweight.tasks.choose import FORMS, OF_FILES, ON_SAMPLES, bench_of
+from featherweight.tasks.quantize import quantize
 from featherweight.tasks.requirements import require_change
 
 _CHEAP = ("float16", "dynamic", "int8")
@@ -162,7 +163,7 @@ def optimize(
     bench = bench_of(source, data, calibration, metric, target, limit, input_shapes, io=io, npu=npu, progress=progress)
     check_examples(budget, bench.before)
     with locked(folder) as held:
-        flow = _Flow(bench, budget, objective, held, estimate, jobs, engine)
+        flow = _Flow(source, bench, budget, objective, held, estimate, jobs, engine)
         steps: list[Step] = []
         made: dict[str, tuple[Model, Plan]] = {}
         for name, make in _makers(flow, train, epochs):
@@ -184,6 +185,7 @@ def optimize(
 class _Flow:
     """What steps share; `repaired` is what repairs made of the model, once that step has run."""
 
+    source: Any
     bench: Bench
     budget: Budget
     objective: str
@@ -199,15 +201,24 @@ def _makers(
 ) -> Iterator[tuple[str, Callable[[], tuple[Model, Plan]]]]:
     """Yields the name of each step, and what makes its model and plan."""
     for name in _CHEAP:
-        yield name, lambda name=name: _by_recipe(flow.bench, name)
+        yield name, lambda name=name: _by_recipe(flow, name)
     yield "int8 repaired", lambda: _repaired(flow)
     yield "mixed", lambda: _mixed(flow)
     if train is not None:
         yield "trained", lambda: _trained(flow.bench, train, epochs)
 
 
-def _by_recipe(bench: Bench, name: str) -> tuple[Model, Plan]:
-    candidate = bench.planned(recipes.load(name))
+def _by_recipe(flow: _Flow, name: str) -> tuple[Model, Plan]:
+    """Makes what `quantize` writes; of a source with recurrent layers from the source, in the style of the recipe."""
+    bench, recipe = flow.bench, recipes.load(name)
+    if bench.is_unrolled:
+        fed = list(bench.setting.samples) if recipe.needs_ranges else None
+        setting = bench.setting
+        made = quantize(
+            flow.source, recipe, calibration=fed, target=setting.target, io=setting.io, verify=False, progress=False
+        )
+        return made.model, made.plan
+    candidate = bench.planned(recipe)
     require_change(candidate.plan)
     return bench.file(candidate), candidate.plan
 
