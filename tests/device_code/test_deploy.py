@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pytest
-from tests import branched, clients, models
+from tests import branched, building, clients, models
 from tests.device_code import cortex_m
 
 import featherweight as fw
@@ -274,6 +276,48 @@ def test_the_arena_is_what_the_interpreter_uses(folder):
     assert tensors >= 24 * 24 * 3
     assert structures > 0
     assert 0 <= total - tensors - structures < 16
+
+
+LOADS = """
+import sys
+from tflite_micro.python.tflite_micro import runtime
+runtime.Interpreter.from_file(sys.argv[1], arena_size=int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("layers", [1, 9])
+def test_the_model_loads_in_the_arena_and_in_no_smaller_one(tmp_path, layers):
+    """Many small tensors need more while their places are planned than the interpreter uses afterwards."""
+    names = ["x", *(f"h{number}" for number in range(layers))]
+    nodes = [building.dense(x, "w", "b", y, (1, 8)) for x, y in itertools.pairwise(names)]
+    given = {"w": building.weights(8, 8), "b": building.weights(8)}
+    model = building.net({"x": (1, 8)}, given, nodes, (names[-1],))
+    arena = fw.deploy(model, tmp_path, tests=1).arena
+    assert arena.tensors == 2 * 32
+    assert arena.total % 16 == 0
+    for size in (arena.total, arena.total - 16):
+        command = [sys.executable, "-c", LOADS, str(tmp_path / "model.tflite"), str(size)]
+        done = subprocess.run(command, capture_output=True, check=False)
+        assert (done.returncode == 0) is (size == arena.total)
+
+
+def test_state_is_counted_for_the_interpreter(folder, tmp_path):
+    handles = {name: fw.Tensor(name, (), "resource") for name in ("h", "g", "again")}
+    named = {"h": b"s", "g": b"t", "again": b"s"}
+    layers = [
+        building.layer("VAR_HANDLE", (), {name: tensor}, container=b"", shared_name=named[name])
+        for name, tensor in handles.items()
+    ]
+    model = building.net({"x": (1, 4)}, {}, [*layers, building.unary("RELU", "x", "y", (1, 4))], ("y",))
+    assert "#define NET_RESOURCE_VARIABLES 2" in model_header("net", model, Arena(0, 0), 1, ((), ()))
+    assert "RESOURCE_VARIABLES" not in (folder / "net.h").read_text()
+
+
+@pytest.mark.parametrize("target", ["litert", "ethos-u55", "esp32-s3"])
+def test_targets_of_another_runtime_are_refused(model, tmp_path, target):
+    with pytest.raises(fw.RecipeError, match=rf"'{target}' runs something else \(allowed: tflm\)"):
+        fw.deploy(model, tmp_path, target=target)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["2net", "net-1", "int", "naïve", "a b", "nullptr", "main", "x\n"])

@@ -18,7 +18,9 @@ from featherweight.errors import FeatherweightError
 _TIMEOUT_S = 600
 # More than any microcontroller has; the run says how much of it was used.
 _ARENA_BYTES = 256 << 20
+_ALIGNMENT = 16
 _USED = re.compile(r"Arena allocation (head|tail) (\d+) bytes")
+_TRIED = re.compile(r"^(\d+) (tried|loaded)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,9 @@ class Arena:
 
     Attributes:
         tensors: of activations: what lies in the arena's head while operators run. It is the same on every device.
-        structures: of the interpreter's own records, on a 64-bit host; about half of it with pointers of 32 bits.
+        structures: all else in the smallest arena that the interpreter loads the file in: its own records, variables,
+            and what it takes for a while as it prepares operators and plans memory, which its own count of used bytes
+            leaves out. On a 64-bit host; about half of it with pointers of 32 bits.
     """
 
     tensors: int
@@ -89,10 +93,49 @@ def micro_run(path: Path, feeds: Sequence[Sequence[np.ndarray]], outputs: int) -
             "`featherweight check MODEL --target tflm` says which operators it lacks."
         )
     used = {part: int(size) for part, size in _USED.findall(said)}
+    size = _least(path, used["head"] + used["tail"])
     with np.load(taken) as arrays:
         found = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
     rows = tuple(tuple(found[i : i + outputs]) for i in range(0, len(found), outputs))
-    return MicroRun(Arena(used["head"], used["tail"]), rows)
+    return MicroRun(Arena(used["head"], size - used["head"]), rows)
+
+
+def _least(path: Path, used: int) -> int:
+    """Returns the smallest arena, in steps of 16 bytes, that the interpreter loads a file in; `used` is what it counts.
+
+    Where too little is left, it says no or ends its process: what was tried and not loaded was too small.
+    """
+    low, high = used // _ALIGNMENT * _ALIGNMENT - _ALIGNMENT, _ARENA_BYTES
+    while high - low > _ALIGNMENT:
+        command = [sys.executable, __file__, str(path), str(low), str(high)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S, check=False
+        )
+        found = [(int(size), verdict) for size, verdict in _TRIED.findall(done.stdout)]
+        if not found:
+            raise FeatherweightError(f"TFLite Micro does not load '{path.name}' again: {done.stderr.strip()[-500:]}")
+        high = min([high, *(size for size, verdict in found if verdict == "loaded")])
+        low = max([low, *(size for size, verdict in found if verdict == "tried" and size < high)])
+    return high
+
+
+def _probe(path: str, least: str, most: str) -> None:
+    """Prints the sizes of arenas that are tried between two, and which of them the file is loaded in."""
+    from tflite_micro.python.tflite_micro import runtime
+
+    low, high = int(least), int(most)
+    size = low + _ALIGNMENT
+    while low < size < high:
+        print(size, "tried", flush=True)
+        try:
+            runtime.Interpreter.from_file(path, arena_size=size)
+        except RuntimeError:
+            # Far off at first, ever nearer: nearly always what is counted is nearly enough.
+            low, size = size, size + (size - int(least)) if high == int(most) else (size + high) // 2
+        else:
+            print(size, "loaded", flush=True)
+            high, size = size, (low + size) // 2
+        size = min(size // _ALIGNMENT * _ALIGNMENT, high)
 
 
 def _main(path: str, given: str, taken: str, shape: str) -> None:
@@ -114,4 +157,7 @@ def _main(path: str, given: str, taken: str, shape: str) -> None:
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    if len(sys.argv) == 4:
+        _probe(*sys.argv[1:])
+    else:
+        _main(*sys.argv[1:])

@@ -7,6 +7,7 @@ from featherweight.device_code.borders import Border, Borders
 from featherweight.device_code.c_text import comment, number
 from featherweight.errors import UnsupportedOp
 from featherweight.graph import Model
+from featherweight.operators.families.control import HANDLE, name_of
 from featherweight.tflite.decode_operator import is_decode
 
 # Where MicroMutableOpResolver's method is not the operator's name in camel case (tflite-micro,
@@ -47,6 +48,12 @@ def resolver_calls(model: Model) -> tuple[str, ...]:
     return tuple(found)
 
 
+def variables_of(model: Model) -> tuple[str, ...]:
+    """Returns the variables that the model keeps from run to run, which the interpreter is to be given room for."""
+    handles = (node for graph in model.graphs for node in graph.nodes if node.op == HANDLE)
+    return tuple(dict.fromkeys(name_of(node) for node in handles))
+
+
 def model_header(name: str, model: Model, arena: Arena, size: int, borders: Borders) -> str:
     """Returns the header: the array, the arena, and what inputs and outputs mean."""
     upper = name.upper()
@@ -61,12 +68,14 @@ def model_header(name: str, model: Model, arena: Arena, size: int, borders: Bord
         "#endif",
         "",
         f"#define {upper}_BYTES {size}",
-        "/* Measured in TFLite Micro's interpreter on a 64-bit host: tensors are the same on every device; structures",
-        "   hold pointers, and take about half of this with 32 bits. */",
+        "/* The smallest arena that TFLite Micro's interpreter loads the model in on a 64-bit host, with its reference",
+        "   kernels: tensors are the same on every device; structures hold pointers, and take about half of this with",
+        "   32 bits; optimized kernels may want some more. */",
         f"#define {upper}_ARENA_TENSOR_BYTES {arena.tensors}",
         f"#define {upper}_ARENA_STRUCTURE_BYTES {arena.structures}",
         f"#define {upper}_ARENA_BYTES {-(-arena.total // 16) * 16}",
         f"#define {upper}_OPERATORS {len(resolver_calls(model))}",
+        *_variable_lines(upper, len(variables_of(model))),
         "",
         f"extern const unsigned char {name}_data[{upper}_BYTES];",
         "",
@@ -76,6 +85,16 @@ def model_header(name: str, model: Model, arena: Arena, size: int, borders: Bord
             lines += _border_lines(name, kind, index, border)
     lines += ["#ifdef __cplusplus", "}", "#endif", f"#endif /* {upper}_H_ */", ""]
     return "\n".join(lines)
+
+
+def _variable_lines(upper: str, count: int) -> list[str]:
+    if not count:
+        return []
+    return [
+        "/* State that is kept from run to run, and begins anew with MicroInterpreter::Reset. The interpreter wants",
+        "   MicroResourceVariables::Create(MicroAllocator::Create(arena, size), this number) at its construction. */",
+        f"#define {upper}_RESOURCE_VARIABLES {count}",
+    ]
 
 
 def _border_lines(name: str, kind: str, index: int, border: Border) -> list[str]:

@@ -19,11 +19,14 @@ from featherweight.device_code.arena import Arena, MicroRun, micro_run
 from featherweight.device_code.borders import borders_of
 from featherweight.device_code.c_text import check_identifier
 from featherweight.device_code.selftest import selftest_sources
-from featherweight.errors import FeatherweightError, TargetViolation, listed
+from featherweight.errors import FeatherweightError, RecipeError, TargetViolation, listed
 from featherweight.graph import Model, io_names
 from featherweight.memory.ordering import ordered
 from featherweight.targets import target as targets
 from featherweight.tasks.load import opened
+
+# The arithmetic of LiteRT for Microcontrollers, whose interpreter gives the golden outputs.
+_PROFILE = "tflm"
 
 
 @dataclass(frozen=True)
@@ -77,11 +80,18 @@ def deploy(
 
     Raises:
         TargetViolation: for a model that the target does not run.
-        RecipeError: for a name that C can't use.
+        RecipeError: for a name that C can't use, or a target of another runtime.
         FeatherweightError: if the arena is too large, the interpreter is not installed, or files can't be written.
     """
     check_identifier(name)
     target, folder = targets.load(target), Path(folder)
+    if target.profile != _PROFILE:
+        able = [one for one in targets.available() if targets.load(one).profile == _PROFILE]
+        raise RecipeError(
+            f"deploy: the sources are for LiteRT for Microcontrollers, and target '{target.name}' runs something else "
+            f"(allowed: {listed(able)}). Where its board runs the model on the processor, give one of these; other "
+            "runtimes and compilers take the .tflite file as it is."
+        )
     graph = tflite.read(opened(model, "deploy: model", None))
     if violations := targets.check(graph, target):
         found = listed((f"{row.op} '{row.node}': {row.message}" for row in violations), 5)
