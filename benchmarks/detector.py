@@ -110,8 +110,8 @@ def trained(steps: int) -> Any:
 
 def rescaled(model: Any) -> Any:
     """Returns a lowered model with channels scaled by 2^[-3, 3], and its function."""
-    from featherweight.repair.commuting import freedom
-    from featherweight.repair.scaling import scaled
+    from featherweight.repair.factors.commuting import freedom
+    from featherweight.repair.factors.scaling import scaled
 
     free = freedom(model.main)
     factors = np.where(free.is_free, 2.0 ** np.random.default_rng(0).uniform(-3, 3, free.count), 1.0)

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from featherweight.proof.rows import Mismatch, RuntimeRow
     from featherweight.ptq.plan import Plan
     from featherweight.recipes.recipe import Recipe, Rule, Scheme
-    from featherweight.repair.equalize import Equalized, EqualizedTensor
+    from featherweight.repair.factors.equalize import Equalized, EqualizedTensor
     from featherweight.report.curve import Curve, CurvePoint
     from featherweight.report.diagnosis import Diagnosis, JudgedOutput, OwnErrorRow
     from featherweight.report.proof import ProofSheet
@@ -161,7 +161,7 @@ _HOMES = {
     "graph.numerics": ("QuantParams",),
     "operators.profiles": ("Profile",),
     "pages.content": ("Distribution",),
-    "repair.equalize": (
+    "repair.factors.equalize": (
         "Equalized",
         "EqualizedTensor",
     ),

@@ -198,7 +198,7 @@ def test_a_folder_in_use_is_refused(model, tmp_path):
 
     with (tmp_path / ".lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(fw.RecipeError, match="in use by another search"):
+        with pytest.raises(fw.RecipeError, match="in use by another process"):
             fw.sensitivity(model, calibration=models.samples("convnet", 8), folder=tmp_path, progress=False)
 
 

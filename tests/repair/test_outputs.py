@@ -149,7 +149,7 @@ def test_classes_that_no_sample_is_of_keep_the_range_of_the_others() -> None:
     model = head(layer("MEAN", ("h", "axes"), {"y": (1, 6)}, keep_dims=False), axes=ints(1, 2))
     classes = np.where(np.arange(6) == 0, 8.0, 0.5) * random.normal(0, 1, (40, 6))
     deviation, low, high = classes.std(axis=0), classes.min(axis=0), classes.max(axis=0)
-    from featherweight.repair.commuting import freedom
+    from featherweight.repair.factors.commuting import freedom
     from featherweight.repair.outputs import _chosen
 
     row = _chosen(freedom(model.main, {"y": frozenset({"y"})}), "y", frozenset({"y"}), low, high, deviation)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,9 @@ from featherweight.graph import Model
 from featherweight.ptq.plan import Plan
 from featherweight.recipes.recipe import Recipe
 from featherweight.repair.candidate import Candidate, Repair, Setting, integer_model, planned
+from featherweight.repair.fingerprints import fingerprints
 from featherweight.repair.improve import improved
+from featherweight.repair.journal import Journal, attempts_said
 from featherweight.repair.judge import Judge
 from featherweight.repair.weights.repairs import WEIGHT_REPAIRS
 from featherweight.repair.wide_places import WIDE_PLACES
@@ -159,7 +162,7 @@ class Bench:
     def repaired(self, candidate: Candidate) -> tuple[Candidate, tuple[str, ...]]:
         """Returns a candidate with repairs of its weights, and the names of those that it has."""
         found, attempts = improved(self.setting, candidate, self.model, self.repairs, is_auto=self.is_auto)
-        notes = (*found.plan.notes, *found.notes, *(f"improve: {attempt}" for attempt in attempts))
+        notes = (*found.plan.notes, *found.notes, *attempts_said(attempts))
         kept = tuple(attempt.name for attempt in attempts if attempt.is_kept)
         return replace(found, plan=replace(found.plan, notes=notes)), kept
 
@@ -189,13 +192,14 @@ def decibels(noise: float) -> float:
     return -10 * math.log10(max(noise, 1e-12))
 
 
-def with_repairs(bench: Bench, repairs: Sequence[Repair], *, is_auto: bool) -> Bench:
+def with_repairs(bench: Bench, repairs: Sequence[Repair], *, is_auto: bool, folder: Path | None = None) -> Bench:
     """Returns a bench whose float graph and ranges are repaired for integers of 8 bits, and that repairs weights later.
 
     Args:
         bench: of the model as it is.
         repairs: to make, in their order: of the graph and of ranges now, of weights on files near the budget.
         is_auto: keep only what measurably helps.
+        folder: where what came of each repair is kept, as `repair.improve.repaired` does.
 
     Raises:
         RecipeError: for a repair that chooses forms, by name: that is what is searched for.
@@ -205,8 +209,12 @@ def with_repairs(bench: Bench, repairs: Sequence[Repair], *, is_auto: bool) -> B
     late = tuple(repair for repair in repairs if repair in WEIGHT_REPAIRS)
     early = tuple(repair for repair in repairs if repair not in (*WEIGHT_REPAIRS, WIDE_PLACES))
     everything = bench.candidate({part.name: "int8" for part in bench.parts})
-    start, attempts = improved(bench.setting, everything, bench.model, early, is_auto=is_auto)
-    notes = (*bench.notes, *start.notes, *(f"improve: {attempt}" for attempt in attempts))
+    setting, journal = bench.setting, None
+    if folder is not None:
+        wished = (setting.io, setting.ranges, setting.integers, [repair.name for repair in early], is_auto)
+        journal = Journal(folder, fingerprints(setting, (bench.model,), wished), "repairs")
+    start, attempts = improved(setting, everything, bench.model, early, is_auto=is_auto, journal=journal)
+    notes = (*bench.notes, *start.notes, *attempts_said(attempts))
     return Bench(
         bench.setting,
         bench.model,

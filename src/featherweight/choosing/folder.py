@@ -1,4 +1,4 @@
-"""The folder that a search keeps its measurements in: one process at a time uses it."""
+"""The folder that measurements are kept in: one process at a time uses it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from featherweight.errors import RecipeError
 
 
 @contextlib.contextmanager
-def locked(folder: str | Path | None) -> Generator[Path | None]:
-    """Gives the folder, made where it is missing, which no other process uses meanwhile."""
+def locked(folder: str | Path | None, what: str = "a search") -> Generator[Path | None]:
+    """Gives the folder to keep something in, made where it is missing, which no other process uses meanwhile."""
     if folder is None:
         yield None
         return
@@ -21,10 +21,10 @@ def locked(folder: str | Path | None) -> Generator[Path | None]:
         held.mkdir(parents=True, exist_ok=True)
         lock = (held / ".lock").open("w")
     except OSError as error:
-        raise RecipeError(f"'{held}' is no folder to keep a search in: {error.strerror}. Name another one.") from error
+        raise RecipeError(f"'{held}' is no folder to keep {what} in: {error.strerror}. Name another one.") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise RecipeError(f"'{held}' is in use by another search. Wait for it, or name another folder.") from error
+            raise RecipeError(f"'{held}' is in use by another process. Wait for it, or name another folder.") from error
         yield held

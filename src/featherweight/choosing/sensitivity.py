@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,31 +15,17 @@ from featherweight.choosing.estimates import estimated
 from featherweight.choosing.parts import FLOAT, Part, allowed_forms
 from featherweight.choosing.scores import IMPOSSIBLE, Score, Scores, resumed
 from featherweight.errors import FeatherweightError
+from featherweight.repair.fingerprints import fingerprints
 from featherweight.runtime.progress import track
 from featherweight.runtime.workers import mapped
-from featherweight.tflite import write
-from featherweight.version import package_version
 
 
 def about(bench: Bench, forms: Sequence[str]) -> dict[str, str]:
     """Returns what scores depend on, each as a short text that changes when it does."""
     setting = bench.setting
-    samples = hashlib.sha256()
-    for feed in (*setting.samples, *setting.held_out):
-        for name, values in feed.items():
-            samples.update(name.encode() + str(values.shape).encode() + np.ascontiguousarray(values).tobytes())
     repairs = [repair.name for repair in bench.repairs]
     settings = (setting.io, setting.ranges, setting.integers, tuple(forms), sorted(bench.methods.items()), repairs)
-    model = hashlib.sha256(write(bench.model))
-    if bench.graph is not bench.model:
-        model.update(write(bench.graph))
-    return {
-        "model": model.hexdigest(),
-        "samples": samples.hexdigest(),
-        "target": hashlib.sha256(repr(setting.target).encode()).hexdigest() + f" {setting.target.name}",
-        "settings": repr((*settings, bench.is_auto)),
-        "version": package_version(),
-    }
+    return fingerprints(setting, (bench.model, bench.graph), (*settings, bench.is_auto))
 
 
 def measured(

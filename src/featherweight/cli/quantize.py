@@ -152,6 +152,10 @@ def quantize(
             help="Repairs to make, with commas between; auto keeps what helps on a part of the samples.",
         ),
     ] = "none",
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="With --improve: keep what comes of each repair here, and go on from there."),
+    ] = None,
     io: Annotated[Io | None, typer.Option(help="Type of inputs and outputs; default: the target's habit.")] = None,
     recurrent: Annotated[
         Recurrent, typer.Option(help="Style of a Keras model's recurrent layers; auto: by recipe and target.")
@@ -202,6 +206,8 @@ def quantize(
     check_outputs(output, plan_out, report, sources=[path for path in (model, plan_in) if path])
     wish, device = recipes.load(recipe), targets.load(target)
     plan = None if plan_in is None else plans.load(plan_in)
+    if improve == "none" and ranges != "auto":
+        refuse_idle(context, "without --improve", "resume")
     if not wish.needs_ranges:
         refuse_idle(context, f"on recipe '{wish.name}', which measures none", "ranges")
     if plan is None and wish.needs_ranges and not calibration and stats is None:
@@ -224,6 +230,7 @@ def quantize(
         verify=verify,
         ranges=ranges,
         improve=improve,
+        folder=resume,
         keep_names=keep_names,
         keep_order=keep_order,
         store=store.value,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,9 @@ from featherweight.operators.entries import entries
 from featherweight.ptq.plan import Plan
 from featherweight.recipes.recipe import Recipe
 from featherweight.repair.candidate import Arrays, Candidate, Repair, Setting, digest, integer_model, planned
-from featherweight.repair.judge import Gain, Judge, gain
+from featherweight.repair.fingerprints import fingerprints
+from featherweight.repair.journal import Attempt, Improvement, Journal, attempts_said
+from featherweight.repair.judge import Judge, gain
 from featherweight.repair.ranges import RANGES, with_all_samples
 from featherweight.repair.repairs import REPAIRS
 from featherweight.repair.weights.repairs import WEIGHT_REPAIRS
@@ -40,29 +42,6 @@ _BESIDE_WIDE_PLACES = ("bias-correction", "gptq")
 _LEAST_GAIN_DB = 0.05
 # A difference between the samples that were calibrated with and those held out that says something about them.
 _LEAST_DIFFERENCE_DB = 3.0
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One repair that was tried.
-
-    Attributes:
-        gain: what it brought on held-out samples; None where it was not measured.
-        seconds: what it took, measuring included.
-        is_kept: whether the model has it.
-        reason: why not, or what else there is to say.
-    """
-
-    name: str
-    gain: Gain | None
-    seconds: float
-    is_kept: bool
-    reason: str = ""
-
-    def __str__(self) -> str:
-        verdict = "kept" if self.is_kept else "not kept"
-        measured = f"{self.gain} at the output, " if self.gain else ""
-        return f"{self.name}: {measured}{self.seconds:.0f} s, {verdict}" + (f" ({self.reason})" if self.reason else "")
 
 
 def asked_repairs(improve: str | Sequence[str] | None) -> tuple[Repair, ...]:
@@ -123,51 +102,84 @@ def check_improvable(model: Model) -> None:
 
 
 def improved(
-    setting: Setting, candidate: Candidate, reference: Model, repairs: Sequence[Repair], *, is_auto: bool
+    setting: Setting,
+    candidate: Candidate | Callable[[], Candidate],
+    reference: Model,
+    repairs: Sequence[Repair],
+    *,
+    is_auto: bool,
+    journal: Journal | None = None,
 ) -> tuple[Candidate, tuple[Attempt, ...]]:
     """Returns what repairs made of a candidate, and what each brought.
 
     Args:
         setting: has held-out samples, or none: then nothing is measured, and everything kept.
-        candidate: what to start from.
+        candidate: what to start from, or what makes it.
         reference: the float model whose outputs are wanted.
         repairs: in the order to try them.
         is_auto: keep only what is measurably better; else what was asked for is kept, and said to be worse where it is.
+        journal: what is known of an earlier run, and is kept of this one after each repair.
 
     Raises:
         DataError: for samples that no repair could use.
+        RecipeError: for a journal of other repairs.
     """
+    known = {repair.name: repair for repair in repairs}
     judge = Judge(reference, setting.held_out) if setting.held_out else None
-    levels = judge.levels(integer_model(candidate)) if judge else np.zeros(0)
-    attempts: list[Attempt] = []
-    waiting = deque(repairs)
-    for _ in track(range(2 * len(repairs)), "improving", total=len(repairs), enabled=setting.progress):
-        if not waiting:
+    now = journal.read() if journal else None
+    if now is None:
+        start = candidate() if callable(candidate) else candidate
+        now = Improvement(start, judge.levels(integer_model(start)) if judge else np.zeros(0), (), tuple(known))
+        if journal:
+            journal.keep(now)
+    elif now.attempts:
+        _log.info("improve: %s tried before: %s", len(now.attempts), listed(each.name for each in now.attempts))
+    for _ in track(range(2 * len(repairs)), "improving", total=len(now.waiting), enabled=setting.progress):
+        if not now.waiting:
             break
-        repair = waiting.popleft()
-        start = time.monotonic()
         try:
-            found = repair.apply(setting, candidate)
-        except DataError:
-            raise
-        except FeatherweightError as error:
-            found = f"it can't be applied: {error}"
-        if isinstance(found, str):
-            attempts.append(Attempt(repair.name, None, time.monotonic() - start, False, found))
-        else:
-            after = judge.levels(integer_model(found)) if judge else levels
-            brought = gain(levels, after) if judge else None
-            is_better = brought is None or (brought.is_sure and brought.db >= _LEAST_GAIN_DB)
-            reason = "" if is_better else "no sure gain on held-out samples"
-            reason = reason if judge else f"not measured: less than {LEAST_EXAMPLES} samples"
-            attempts.append(Attempt(repair.name, brought, time.monotonic() - start, is_better or not is_auto, reason))
-            if attempts[-1].is_kept:
-                if repair is WIDE_PLACES:
-                    kept = {attempt.name for attempt in attempts if attempt.is_kept and candidate.chosen is not None}
-                    waiting += [each for each in repairs if _is_due_again(each, kept, is_auto=is_auto)]
-                candidate, levels = found, after
-        _log.info("improve: %s", attempts[-1])
-    return candidate, tuple(attempts)
+            now = _tried(setting, now, known[now.waiting[0]], judge, repairs, is_auto=is_auto)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted. {_how_to_go_on(journal)}") from None
+        _log.info("improve: %s", now.attempts[-1])
+        if journal:
+            journal.keep(now)
+    return now.candidate, now.attempts
+
+
+def _how_to_go_on(journal: Journal | None) -> str:
+    if journal is None:
+        return "No file was left half-written; with a folder (--resume DIR), repairs would go on from where they were."
+    return f"What came of the repairs before is in '{journal.folder}'; run the same again to go on."
+
+
+def _tried(
+    setting: Setting, now: Improvement, repair: Repair, judge: Judge | None, repairs: Sequence[Repair], *, is_auto: bool
+) -> Improvement:
+    """Returns where the trying stands after one more repair."""
+    start, waiting = time.monotonic(), now.waiting[1:]
+    try:
+        found = repair.apply(setting, now.candidate)
+    except DataError:
+        raise
+    except FeatherweightError as error:
+        found = f"it can't be applied: {error}"
+    if isinstance(found, str):
+        attempt = Attempt(repair.name, None, time.monotonic() - start, False, found)
+        return replace(now, attempts=(*now.attempts, attempt), waiting=waiting)
+    after = judge.levels(integer_model(found)) if judge else now.levels
+    brought = gain(now.levels, after) if judge else None
+    is_better = brought is None or (brought.is_sure and brought.db >= _LEAST_GAIN_DB)
+    reason = "" if is_better else "no sure gain on held-out samples"
+    reason = reason if judge else f"not measured: less than {LEAST_EXAMPLES} samples"
+    attempt = Attempt(repair.name, brought, time.monotonic() - start, is_better or not is_auto, reason)
+    attempts = (*now.attempts, attempt)
+    if not attempt.is_kept:
+        return replace(now, attempts=attempts, waiting=waiting)
+    if repair is WIDE_PLACES:
+        kept = {each.name for each in attempts if each.is_kept and now.candidate.chosen is not None}
+        waiting += tuple(each.name for each in repairs if _is_due_again(each, kept, is_auto=is_auto))
+    return Improvement(found, after, attempts, waiting)
 
 
 def _is_due_again(repair: Repair, kept: Container[str], *, is_auto: bool) -> bool:
@@ -177,7 +189,7 @@ def _is_due_again(repair: Repair, kept: Container[str], *, is_auto: bool) -> boo
 
 def with_notes(setting: Setting, candidate: Candidate, reference: Model, attempts: Sequence[Attempt]) -> Candidate:
     """Returns the candidate with notes on what repairs brought, and on samples that disagree with those held out."""
-    notes = [f"improve: {attempt}" for attempt in attempts]
+    notes = attempts_said(attempts)
     if len(setting.samples) + len(setting.held_out) == MOST_EXAMPLES:
         notes.append(f"improve: worked with the first {MOST_EXAMPLES} samples, ranges included; any more were not used")
     if setting.held_out:
@@ -205,6 +217,7 @@ def repaired(
     *,
     is_auto: bool,
     check: Callable[[Plan], None],
+    folder: Path | None = None,
 ) -> tuple[Model, Plan, Sequence[Any]]:
     """Returns the repaired float graph with its plan, and the samples that judged it.
 
@@ -218,9 +231,11 @@ def repaired(
         limit: of the number of samples.
         is_auto: keep only what helps.
         check: raises for a plan that repairs could not mend.
+        folder: where what came of each repair is kept, and read again; no other process uses it.
 
     Raises:
-        RecipeError: if repairs are to be judged without samples, or the model has several signatures.
+        RecipeError: if repairs are to be judged without samples, the model has several signatures, or the folder keeps
+            repairs of something else.
         DataError: if samples are too few.
     """
     check_improvable(model)
@@ -232,9 +247,17 @@ def repaired(
     if parts:
         samples, held_out = divided(parts[0][1], model, limit, is_auto=is_auto)
         setting = replace(setting, samples=samples, held_out=held_out)
-    candidate = planned(setting, model, recipe)
-    check(candidate.plan)
-    candidate, attempts = improved(setting, candidate, reference, repairs, is_auto=is_auto)
+
+    def start() -> Candidate:
+        candidate = planned(setting, model, recipe)
+        check(candidate.plan)
+        return candidate
+
+    journal = None
+    if folder is not None:
+        wished = (recipe, setting.io, setting.ranges, setting.integers, [repair.name for repair in repairs], is_auto)
+        journal = Journal(folder, fingerprints(setting, (model, reference), wished))
+    candidate, attempts = improved(setting, start, reference, repairs, is_auto=is_auto, journal=journal)
     noted = with_notes(setting, candidate, reference, attempts)
     if setting.held_out and tuple(repairs) == (RANGES,):
         whole, said = with_all_samples(setting, candidate), noted.plan.notes[len(candidate.plan.notes) :]

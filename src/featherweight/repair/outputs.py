@@ -21,9 +21,9 @@ from featherweight.operators import lookup
 from featherweight.operators.call import fused_activation
 from featherweight.recipes.recipe import Recipe, Rule
 from featherweight.repair.candidate import Arrays, Candidate, Repair, Setting, planned
-from featherweight.repair.commuting import freedom
-from featherweight.repair.freedom import Freedom, Weight
-from featherweight.repair.scaling import scaled
+from featherweight.repair.factors.commuting import freedom
+from featherweight.repair.factors.freedom import Freedom, Weight
+from featherweight.repair.factors.scaling import scaled
 from featherweight.runtime.litert import Session
 
 # Columns of an output that are told apart: features of an embedding are many, and alike.

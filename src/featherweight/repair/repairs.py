@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from featherweight.repair.candidate import Repair
-from featherweight.repair.equalize import EQUALIZE
+from featherweight.repair.factors.equalize import EQUALIZE
+from featherweight.repair.factors.smooth import SMOOTH
 from featherweight.repair.outputs import SPLIT_OUTPUTS
 from featherweight.repair.ranges import RANGES
-from featherweight.repair.smooth import SMOOTH
 from featherweight.repair.weights.repairs import WEIGHT_REPAIRS
 from featherweight.repair.wide_places import WIDE_PLACES
 

@@ -219,7 +219,7 @@ def search(
     check_examples(budget, bench.before)
     with locked(folder) as held:
         if repairs:
-            bench = with_repairs(bench, repairs, is_auto=AUTO in (improve or ()))
+            bench = with_repairs(bench, repairs, is_auto=AUTO in (improve or ()), folder=held)
         return searched(bench, forms, budget, objective, held, estimate=estimate, jobs=jobs, engine=engine)
 
 

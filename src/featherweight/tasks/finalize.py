@@ -20,8 +20,9 @@ from featherweight.report import make_report
 from featherweight.targets import target as targets
 from featherweight.targets.delivery import for_device
 from featherweight.tasks.load import as_fed, peeked
-from featherweight.tasks.quantize import Quantized, measured
+from featherweight.tasks.quantize import Quantized
 from featherweight.tasks.requirements import DECODE, DENSE, STORES, stored_as
+from featherweight.tasks.verification import measured
 
 if TYPE_CHECKING:
     from featherweight.training.courses.several import SeveralTargets

@@ -224,7 +224,7 @@ def _by_recipe(flow: _Flow, name: str) -> tuple[Model, Plan]:
 
 
 def _repaired(flow: _Flow) -> tuple[Model, Plan]:
-    flow.repaired = with_repairs(flow.bench, asked_repairs(AUTO), is_auto=True)
+    flow.repaired = with_repairs(flow.bench, asked_repairs(AUTO), is_auto=True, folder=flow.folder)
     candidate, _ = flow.repaired.repaired(flow.repaired.planned(recipes.load("int8")))
     return flow.repaired.file(candidate), candidate.plan
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from featherweight import tflite
-from featherweight.analysis.noise import OutputError, notes_on_noise, output_errors
 from featherweight.arguments import checked, choice, count, either, flag, instance, path, several, shapes, stream, text
 from featherweight.calibration import Stats, calibrate, load_stats, needs_histogram
-from featherweight.diagnosis.finding import first_cause
+from featherweight.choosing.folder import locked
 from featherweight.encoded_files.store import Encoded, check_decodes
-from featherweight.errors import FeatherweightError, RecipeError, TargetViolation, listed
+from featherweight.errors import RecipeError, listed
 from featherweight.graph import Model
-from featherweight.operators.entries import entries, with_main
+from featherweight.operators.entries import entries
 from featherweight.passes.substitutes import substituted
 from featherweight.ptq import plan as plans
 from featherweight.ptq import planning
@@ -25,16 +23,14 @@ from featherweight.ptq.recurrent import choose_style
 from featherweight.ptq.rewrite import rewrite
 from featherweight.recipes import recipe as recipes
 from featherweight.repair.candidate import AUTO_RANGES, Setting, without_auto
-from featherweight.repair.equalize import Caps, Equalized, equalize_graph
+from featherweight.repair.factors.equalize import Caps, Equalized, equalize_graph
 from featherweight.repair.improve import AUTO, asked_repairs, repaired
 from featherweight.repair.ranges import MINMAX, RANGES
 from featherweight.repair.repairs import REPAIRS
 from featherweight.report import Report, make_report
-from featherweight.runtime.litert import runs
 from featherweight.runtime.samples import feeds
 from featherweight.targets import target as targets
 from featherweight.targets.delivery import for_device
-from featherweight.tasks.against_extremes import notes_against_extremes
 from featherweight.tasks.load import load, load_with_notes, peeked, peeked_parts
 from featherweight.tasks.requirements import (
     DECODE,
@@ -43,9 +39,11 @@ from featherweight.tasks.requirements import (
     require_change,
     require_effect,
     require_integer,
+    require_repairs,
     require_undecided,
     stored_as,
 )
+from featherweight.tasks.verification import measured, notes_against_extremes
 
 _log = logging.getLogger("featherweight")
 # Examples that show how far channels reach.
@@ -89,6 +87,7 @@ class Quantized:
     integers=flag,
     verify=flag,
     improve=either(text, several(text), allowed="'auto', 'none', a repair, or several"),
+    folder=path,
     keep_names=flag,
     keep_order=flag,
     store=choice(*STORES),
@@ -111,6 +110,7 @@ def quantize(
     integers: bool = False,
     verify: bool = True,
     improve: str | Sequence[str] | None = None,
+    folder: str | Path | None = None,
     keep_names: bool = False,
     keep_order: bool = False,
     store: str = DENSE,
@@ -146,6 +146,8 @@ def quantize(
         improve: repairs to make (`featherweight.repair`): a name, several, or ``auto`` for those that measurably
             help on a quarter of the calibration samples, which calibration then leaves out. The plan's notes say what
             each brought.
+        folder: where what came of each repair is kept (``improve.json`` and the model so far): the same call goes on
+            from there, and loses no more than the repair that was in progress when it was ended.
         keep_names: write the names of all tensors, on targets too whose runtimes don't read them.
         keep_order: leave the operators in their order, on targets too where another needs less memory.
         store: ``decode``: weights encoded where that makes the file smaller, for targets that decode (`store_encoded`).
@@ -153,7 +155,8 @@ def quantize(
         progress: show progress on a terminal.
 
     Raises:
-        RecipeError: for an unknown name or option, missing samples, or a recipe that changes nothing on the target.
+        RecipeError: for an unknown name or option, missing samples, a recipe that changes nothing on the target, or a
+            folder that keeps the repairs of another model, other samples or options, or that is in use.
         DataError: for samples or weights that can't be used.
         TargetViolation: if `strict` is broken, with every operator that stands in the way.
     """
@@ -195,10 +198,12 @@ def quantize(
             left_out.append("ranges 'auto' are chosen for models of one signature: this one takes the extremes")
         else:
             repairs = tuple(repair for repair in REPAIRS if repair in (*repairs, RANGES))
+    require_repairs(folder, repairs)
     if decided is None and repairs:
-        model, decided, held_out = repaired(
-            wish, model, exact, recipe, repairs, parts, limit, is_auto=is_auto, check=require_change
-        )
+        with locked(folder, "repairs") as held:
+            model, decided, held_out = repaired(
+                wish, model, exact, recipe, repairs, parts, limit, is_auto=is_auto, check=require_change, folder=held
+            )
         seen = {0: held_out or seen[0]} if seen else {}
     elif decided is None:
         stats = stats or _measured(model, recipe, wish, parts, limit)
@@ -237,54 +242,11 @@ def _measured(
     )
 
 
-def measured(
-    before: Model, after: Model, plan: plans.Plan, seen: Mapping[int, Sequence[Any] | None], limit: int | None = None
-) -> tuple[plans.Plan, tuple[OutputError, ...]]:
-    """Returns the errors of a quantized model's outputs on samples, and the plan with a note where they are noise.
-
-    The note is logged as a warning, too. Without quantized operators, there is nothing to measure.
-
-    Args:
-        before: the float model.
-        after: the quantized one.
-        plan: what it was made by.
-        seen: index of a signature's graph → samples of it.
-        limit: use at most so many examples.
-
-    Raises:
-        TargetViolation: if LiteRT runs the float model, but not the quantized one.
-    """
-    found: list[OutputError] = []
-    notes: list[str] = []
-    for index, samples in seen.items() if plan.forms else ():
-        if not samples:
-            continue
-        pair = with_main(before, index), with_main(after, index)
-        where = f"signature '{entries(before)[index]}': " if len(seen) > 1 else ""
-        try:
-            errors = output_errors(*pair, samples, limit)
-            cause = functools.partial(first_cause, *pair, samples)
-            noise = notes_on_noise(*pair, samples, errors, plan.recipe, cause)
-        except FeatherweightError as error:  # a file whose batch is not as free as it says
-            if runs(pair[0]) and not runs(pair[1]):
-                raise TargetViolation(
-                    f"The integer file would not run in LiteRT, which runs the float one: {error} Keep that operator "
-                    "float by a rule of the recipe, and please report it: plans are not to end like this."
-                ) from error
-            notes.append(f"{where}the outputs could not be compared with the float model's: {error}")
-            continue
-        found += [replace(error, name=f"{where}{error.name}") for error in errors]
-        notes += [f"{where}{note}" for note in noise]
-    for note in notes:
-        _log.warning(note)
-    return replace(plan, notes=(*plan.notes, *notes)), tuple(found)
-
-
 @checked(samples=stream, caps=choice("fixed", "kept", "minimum"), input_shapes=shapes)
 def equalize(
     source: Any, *, samples: Iterable[Any] | None = None, caps: Caps | None = None, input_shapes: Any = None
 ) -> Equalized:
-    """Gives the channels of neighbouring weights like ranges, without changing the function (`repair.equalize`).
+    """Gives the channels of neighbouring weights like ranges, without changing the function (`factors.equalize`).
 
     It serves targets with one scale for a whole weight, where channels with small weights get few integers: pass the
     `model` of what it returns to `quantize` or `quantize_aware`.

@@ -38,8 +38,9 @@ from featherweight.runtime.benchmark import random_inputs
 from featherweight.runtime.samples import as_feeds, input_tensors
 from featherweight.targets import target as device
 from featherweight.tasks.load import as_fed, load, peeked
-from featherweight.tasks.quantize import measured, methods
+from featherweight.tasks.quantize import methods
 from featherweight.tasks.requirements import require_integer
+from featherweight.tasks.verification import measured
 
 if TYPE_CHECKING:
     from featherweight.training.graph.exposed import Exposed

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featherweight.encoded_files.store import store_encoded
@@ -86,3 +88,12 @@ def require_effect(recipe: recipes.Recipe, *, is_planned: bool, is_repaired: boo
     )
     if why := [reason for holds, reason in reasons if holds]:
         raise RecipeError(f"quantize: stats have no effect beside {why[0]}. Leave them out.")
+
+
+def require_repairs(folder: str | Path | None, repairs: Sequence[object]) -> None:
+    """Raises RecipeError for a folder to keep repairs in where none are to be made."""
+    if folder is not None and not repairs:
+        raise RecipeError(
+            "quantize: folder keeps what comes of repairs, and none are asked for. Name some (improve='auto'), or "
+            "leave it out."
+        )

@@ -13,7 +13,7 @@ from tests.building import CONV, POOL, Layer, add, ints, layer, net, unary, weig
 import featherweight as fw
 from featherweight.graph import Model
 from featherweight.graph.editor import with_constants
-from featherweight.repair.equalize import equalize_graph
+from featherweight.repair.factors.equalize import equalize_graph
 
 IMAGES = np.random.default_rng(0).normal(size=(8, 12, 12, 3)).astype(np.float32)
 

@@ -10,7 +10,7 @@ from featherweight.channels.labels import Labeling
 from featherweight.graph import Graph, Node, Tensor, consumers
 from featherweight.operators import lookup
 from featherweight.operators.call import FUSED_BOUNDS, fused_activation
-from featherweight.repair.freedom import Books, Cap, Freedom, Offset, Weight
+from featherweight.repair.factors.freedom import Books, Cap, Freedom, Offset, Weight
 
 # From a node to the labels of its outputs' channels; None where factors do not go through.
 Rule = Callable[[Books, Node], list[np.ndarray] | None]

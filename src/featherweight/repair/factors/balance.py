@@ -18,7 +18,7 @@ import numpy as np
 from featherweight.errors import DataError
 from featherweight.graph import Model
 from featherweight.repair.candidate import Arrays
-from featherweight.repair.freedom import Freedom, Weight
+from featherweight.repair.factors.freedom import Freedom, Weight
 from featherweight.runtime.litert import Session
 
 _PASSES = 20

@@ -1,23 +1,29 @@
-"""Says where a range method makes a model worse than the extremes of its tensors would."""
+"""Says what quantization has cost on samples: errors of outputs, and ranges that do worse than extremes would."""
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from featherweight.analysis.noise import most_examples
+from featherweight.analysis.noise import OutputError, most_examples, notes_on_noise, output_errors
 from featherweight.calibration import Stats
-from featherweight.errors import FeatherweightError, listed
+from featherweight.diagnosis.finding import first_cause
+from featherweight.errors import FeatherweightError, TargetViolation, listed
 from featherweight.graph import Model
 from featherweight.operators.entries import entries, with_main
+from featherweight.ptq import plan as plans
 from featherweight.ptq import planning
 from featherweight.ptq.rewrite import rewrite
 from featherweight.recipes.recipe import Recipe
 from featherweight.repair.candidate import Setting
 from featherweight.repair.judge import Gain, Judge, gain
+from featherweight.runtime.litert import runs
 from featherweight.runtime.samples import feeds, input_tensors
 
+_log = logging.getLogger("featherweight")
 EXTREMES = "minmax"
 # A loss that is worth a word: in dB, and in standard errors; of a single example, in dB alone.
 _LEAST_LOSS_DB, _SURE, _LEAST_LOSS_OF_ONE_DB = 0.5, 2.0, 1.0
@@ -60,8 +66,8 @@ def notes_against_extremes(
         first, second, third = (with_main(each, index) for each in (model, unclipped, result))
         most = 2 * most_examples(first)  # as many runs as there are of both models elsewhere
         try:
-            runs = feeds(samples, first, limit=min(limit or most, most), batch=1 if input_tensors(first) else None)
-            judge = Judge(first, [feed.arrays for feed in runs])
+            fed = feeds(samples, first, limit=min(limit or most, most), batch=1 if input_tensors(first) else None)
+            judge = Judge(first, [feed.arrays for feed in fed])
             found = gain(judge.levels(second), judge.levels(third))
         except FeatherweightError:  # what can't be compared is said where outputs are measured
             continue
@@ -83,3 +89,46 @@ def _is_loss(found: Gain) -> bool:
     if found.examples < 2:
         return found.db <= -_LEAST_LOSS_OF_ONE_DB
     return found.db <= -max(_LEAST_LOSS_DB, _SURE * found.error_db)
+
+
+def measured(
+    before: Model, after: Model, plan: plans.Plan, seen: Mapping[int, Sequence[Any] | None], limit: int | None = None
+) -> tuple[plans.Plan, tuple[OutputError, ...]]:
+    """Returns the errors of a quantized model's outputs on samples, and the plan with a note where they are noise.
+
+    The note is logged as a warning, too. Without quantized operators, there is nothing to measure.
+
+    Args:
+        before: the float model.
+        after: the quantized one.
+        plan: what it was made by.
+        seen: index of a signature's graph → samples of it.
+        limit: use at most so many examples.
+
+    Raises:
+        TargetViolation: if LiteRT runs the float model, but not the quantized one.
+    """
+    found: list[OutputError] = []
+    notes: list[str] = []
+    for index, samples in seen.items() if plan.forms else ():
+        if not samples:
+            continue
+        pair = with_main(before, index), with_main(after, index)
+        where = f"signature '{entries(before)[index]}': " if len(seen) > 1 else ""
+        try:
+            errors = output_errors(*pair, samples, limit)
+            cause = functools.partial(first_cause, *pair, samples)
+            noise = notes_on_noise(*pair, samples, errors, plan.recipe, cause)
+        except FeatherweightError as error:  # a file whose batch is not as free as it says
+            if runs(pair[0]) and not runs(pair[1]):
+                raise TargetViolation(
+                    f"The integer file would not run in LiteRT, which runs the float one: {error} Keep that operator "
+                    "float by a rule of the recipe, and please report it: plans are not to end like this."
+                ) from error
+            notes.append(f"{where}the outputs could not be compared with the float model's: {error}")
+            continue
+        found += [replace(error, name=f"{where}{error.name}") for error in errors]
+        notes += [f"{where}{note}" for note in noise]
+    for note in notes:
+        _log.warning(note)
+    return replace(plan, notes=(*plan.notes, *notes)), tuple(found)

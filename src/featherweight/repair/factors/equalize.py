@@ -2,7 +2,7 @@
 
 Where one scale serves a whole tensor, a channel with small weights gets few integers. Channel i of one layer may be
 divided by s_i and the weights that read it multiplied by it, through everything that commutes with such factors:
-sums whose members agree, rectifiers, poolings, paddings (`repair.commuting`); `repair.balance` chooses s.
+sums whose members agree, rectifiers, poolings, paddings (`factors.commuting`); `factors.balance` chooses s.
 
 A ReLU6 has one bound for all channels. It stays where samples do not come near it after the scaling, or a MINIMUM with
 a bound for each channel takes its place.
@@ -20,12 +20,12 @@ from featherweight.errors import FormatError
 from featherweight.graph import Graph, Model
 from featherweight.operators import lookup
 from featherweight.operators.call import FUSED_BOUNDS, fused_activation
-from featherweight.repair.balance import MOST_OF_CAP, Exponents, Matrix, Problem, balanced, largest_magnitudes
 from featherweight.repair.candidate import Arrays, Candidate, Repair, Setting, integer_model, planned
-from featherweight.repair.commuting import KINDS, freedom
-from featherweight.repair.freedom import Freedom, Weight
+from featherweight.repair.factors.balance import MOST_OF_CAP, Exponents, Matrix, Problem, balanced, largest_magnitudes
+from featherweight.repair.factors.commuting import KINDS, freedom
+from featherweight.repair.factors.freedom import Freedom, Weight
+from featherweight.repair.factors.scaling import scaled
 from featherweight.repair.judge import Judge
-from featherweight.repair.scaling import scaled
 
 Caps = Literal["fixed", "kept", "minimum"]
 """What becomes of bounds above zero: their channels are left alone, they stay one number, or become one for each."""

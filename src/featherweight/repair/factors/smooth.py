@@ -14,10 +14,10 @@ from dataclasses import replace
 from featherweight.graph import Graph, Model, Node, consumers, producers, replace_graph
 from featherweight.graph.editor import Editor, is_plain
 from featherweight.operators import lookup
-from featherweight.repair.balance import Exponents
 from featherweight.repair.candidate import Arrays, Candidate, Repair, Setting, integer_model, planned
-from featherweight.repair.commuting import freedom
-from featherweight.repair.equalize import Equalized, equalize_graph
+from featherweight.repair.factors.balance import Exponents
+from featherweight.repair.factors.commuting import freedom
+from featherweight.repair.factors.equalize import Equalized, equalize_graph
 from featherweight.repair.judge import Judge
 
 # α of the paper: one half, and what it takes for models with larger outliers.

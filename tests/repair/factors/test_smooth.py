@@ -11,7 +11,7 @@ from tests.ptq.nets import operators
 
 import featherweight as fw
 from featherweight.graph import Model
-from featherweight.repair.smooth import smooth_graph
+from featherweight.repair.factors.smooth import smooth_graph
 
 WIDTH, X = 24, (1, 6, 24)
 SAMPLES = np.random.default_rng(0).normal(size=(24, *X)).astype(np.float32)

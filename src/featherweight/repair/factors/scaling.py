@@ -10,7 +10,7 @@ import numpy as np
 from featherweight.graph import Model, Node, constant, consumers, replace_graph
 from featherweight.graph.editor import Editor, without_unused
 from featherweight.operators.call import FUSED_BOUNDS
-from featherweight.repair.freedom import Freedom
+from featherweight.repair.factors.freedom import Freedom
 
 # What an operator with a bound above zero becomes where the bound is a number for each channel.
 OPEN, MINIMUM = "RELU", "MINIMUM"
