@@ -19,6 +19,8 @@ from featherweight.runtime.litert import Session
 _LOWEST_DB, _HIGHEST_DB = -20.0, 100.0
 # Outputs with so few columns have a meaning for each: they are judged column by column.
 _MOST_COLUMNS = 64
+# The step of probabilities in 8 bits: what is smaller is as good as none.
+_LEAST_PROBABILITY = 1 / 256
 
 
 @dataclass(frozen=True)
@@ -56,23 +58,25 @@ class Judge:
         self.model, self.held_out = model, held_out
         graph, made = model.main, producers(model.main)
         self.outputs = {n: t for n, t in io_names(model)[1].items() if graph.tensors[t].is_float}
-        is_probability = {n: t in made and lookup(made[t].op).probability for n, t in self.outputs.items()}
+        self.probabilities = {n: lookup(made[t].op).probability if t in made else "" for n, t in self.outputs.items()}
         with Session(model) as session:
             runs = [{n: y for n, y in session.run(feed).items() if n in self.outputs} for feed in held_out]
         self.wanted = runs
         self.spread = {
             name: _variances([run[name] for run in runs])
             for name in self.outputs
-            if not is_probability[name] and 1 < runs[0][name].shape[-1] <= _MOST_COLUMNS and runs[0][name].ndim > 1
+            if not self.probabilities[name] and 1 < runs[0][name].shape[-1] <= _MOST_COLUMNS and runs[0][name].ndim > 1
         }
 
     def levels(self, model: Model) -> np.ndarray:
         """Returns the ratio of the float outputs to a model's error for each held-out run, dB, float64 (runs,).
 
         It is the mean over the outputs. Where an output has up to 64 columns, each of them counts in units of its own
-        spread, so that a column of small numbers beside large ones is not hidden; not those of probabilities.
+        spread, so that a column of small numbers beside large ones is not hidden. Of probabilities, their scores are
+        compared: those near 0 or 1 hardly move, whatever the error before them, so that a few undecided runs would
+        judge for all.
         """
-        powers = self._powers(model)
+        powers = self._powers(model, as_scores=True)
         if not powers.shape[1]:
             return np.full(len(powers), _HIGHEST_DB)
         return np.array([np.mean([_level(power, error) for power, error in run]) for run in powers])
@@ -99,8 +103,9 @@ class Judge:
         ]
         return 2 * 10 / math.log(10) * np.sqrt(2 / np.array(counts, np.float64))
 
-    def _powers(self, model: Model) -> np.ndarray:
+    def _powers(self, model: Model, *, as_scores: bool = False) -> np.ndarray:
         """Returns the power of each float output, and that of its error, in each run, (runs, outputs, 2)."""
+        kinds = self.probabilities if as_scores else dict.fromkeys(self.outputs, "")
         names = matched_names(self.model, model)
         found = list(io_names(model)[1])
         rows: list[list[tuple[float, float]]] = []
@@ -110,7 +115,8 @@ class Judge:
             for feed, wanted in zip(self.held_out, self.wanted, strict=True):
                 given = session.run(integer_feeds({names[n]: values for n, values in feed.items()}, model))
                 pairs = {n: (x, dequantized(given[others[n]], session.outputs[others[n]])) for n, x in wanted.items()}
-                rows.append([_power(x, y, self.spread.get(n)) for n, (x, y) in pairs.items()])
+                scored = {n: (_scores(x, kinds[n]), _scores(y, kinds[n])) for n, (x, y) in pairs.items()}
+                rows.append([_power(x, y, self.spread.get(n)) for n, (x, y) in scored.items()])
         return np.array(rows, np.float64).reshape(len(rows), -1, 2)
 
 
@@ -124,6 +130,17 @@ def gain(before: np.ndarray, after: np.ndarray) -> Gain:
     count = len(differences)
     error = float(differences.std(ddof=1)) / math.sqrt(count) if count > 1 else math.inf
     return Gain(float(differences.mean()), error, count)
+
+
+def _scores(values: np.ndarray, kind: str) -> np.ndarray:
+    """Returns what probabilities are made of, as far as 8 bits hold them: logits about their mean, or log odds."""
+    if not kind:
+        return values
+    values = values.astype(np.float64)
+    logarithms = np.log(np.maximum(values, 0) + _LEAST_PROBABILITY)
+    if kind == "sigmoid" or values.shape[-1:] == (1,):
+        return logarithms - np.log(np.maximum(1 - values, 0) + _LEAST_PROBABILITY)
+    return logarithms - logarithms.mean(axis=-1, keepdims=True)
 
 
 def _variances(runs: Sequence[np.ndarray]) -> np.ndarray:
