@@ -16,6 +16,8 @@ pytest = python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 INPUTS := pyproject.toml constraints.txt
 READY := .venv/.ready
 READY_ALL := .venv-all/.ready
+# Peers in environments of their own.
+PEERS := tfmot mct nncf qwix
 
 # Everything runs on CPUs, and quietly; tools of the environment (vela, ruff ...) are found by their names.
 export KERAS_BACKEND ?= jax
@@ -24,7 +26,7 @@ export CUDA_VISIBLE_DEVICES ?= -1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 run_in = PATH="$(CURDIR)/$(1)/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/$(1)"
 
-.PHONY: help setup setup-all setup-tfmot setup-architectures demo dist docs notebooks test test-all fuzz lint format bench conformance devices clean
+.PHONY: help setup setup-all setup-tfmot setup-mct setup-nncf setup-qwix setup-architectures demo dist docs notebooks test test-all fuzz lint format bench leaderboard conformance devices clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,9 +57,20 @@ $(READY_ALL): $(INPUTS)
 
 setup-tfmot: .venv-tfmot/.ready  ## create .venv-tfmot, with the peer of training and pruning, which needs Keras 2
 
-.venv-tfmot/.ready: constraints-tfmot.txt
-	@$(PYTHON) -m venv .venv-tfmot
-	@.venv-tfmot/bin/python -m pip install -qq --disable-pip-version-check -r constraints-tfmot.txt
+setup-mct: .venv-mct/.ready  ## create .venv-mct, with a peer of quantization, which needs TensorFlow 2.15
+
+setup-nncf: .venv-nncf/.ready  ## create .venv-nncf, with NNCF and OpenVINO
+
+setup-qwix: .venv-qwix/.ready  ## create .venv-qwix, with the peer for JAX
+
+# A peer that can't be installed leaves pip's reason for the leaderboard.
+$(PEERS:%=.venv-%/.ready): .venv-%/.ready: constraints-%.txt
+	@rm -rf .venv-$*
+	@$(PYTHON) -m venv .venv-$*
+	@.venv-$*/bin/python -m pip install -qq --disable-pip-version-check -r constraints-$*.txt 2> .venv-$*.failed || { \
+		reason=$$(grep ERROR .venv-$*.failed | tail -1); echo "$${reason:-pip failed}" | tee .venv-$*.failed; \
+		rm -rf .venv-$*; exit 1; }
+	@rm .venv-$*.failed
 	@touch $@
 
 setup-architectures: .venv-all/.architectures  ## add the packages whose architectures are measured to .venv-all
@@ -110,6 +123,10 @@ format: $(READY)  ## let ruff format and fix what it can
 bench: $(READY_ALL) setup-tfmot setup-architectures  ## measure side by side with the peers
 	$(call run_in,.venv-all) python -m benchmarks $(BENCH_ARGS)
 
+leaderboard: $(READY_ALL)  ## every peer on every network: MODELS=folder of MLPerf Tiny, LEADERBOARD_ARGS='--seconds 480'
+	@for peer in $(PEERS); do $(MAKE) setup-$$peer || echo "without $$peer"; done
+	$(call run_in,.venv-all) python -m benchmarks.leaderboard $(if $(MODELS),--models $(MODELS)) $(LEADERBOARD_ARGS)
+
 conformance: $(READY)  ## hold every operator against LiteRT at length, and write docs/conformance.md: KINDS='ADD CONV_2D'
 	$(call run_in,.venv) python -m tests.operators.conformance $(KINDS)
 
@@ -117,5 +134,5 @@ devices: $(READY)  ## hold `check` against TFLite Micro and Vela over all operat
 	$(call run_in,.venv) python -m tests.devices.conformance $(OPS)
 
 clean:  ## remove environments, caches and outputs
-	rm -rf .venv .venv-all build dist $(OUT) .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-all $(PEERS:%=.venv-%) build dist $(OUT) .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

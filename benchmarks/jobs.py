@@ -361,6 +361,7 @@ def load_parts(name: str, arguments: str, taken: str) -> None:
 def _job(name: str) -> Callable[..., Result]:
     from benchmarks import (
         accuracy_jobs,
+        board_jobs,
         choosing_jobs,
         equality_jobs,
         fashion_jobs,
@@ -377,6 +378,7 @@ def _job(name: str) -> Callable[..., Result]:
     homes = (
         equality_jobs,
         accuracy_jobs,
+        board_jobs,
         training_jobs,
         fashion_jobs,
         flash_jobs,

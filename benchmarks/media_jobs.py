@@ -50,7 +50,7 @@ def improved_media(model: str, kind: str, lowest: float, calibration: int, unsee
     graph = source.main
     shape = graph.tensors[graph.inputs[0]].shape
     fed, tested = (
-        _images(shape, lowest, calibration, unseen) if kind == "image" else _sounds(shape, calibration, unseen)
+        images_of(shape, lowest, calibration, unseen) if kind == "image" else _sounds(shape, calibration, unseen)
     )
     examples = np.concatenate(tested)
     wanted = predict(source, examples)
@@ -76,7 +76,7 @@ def _decibels(wanted: np.ndarray, got: np.ndarray) -> float:
     return 10 * np.log10(float(np.square(wanted.astype(np.float64)).sum()) / error) if error else 100.0
 
 
-def _images(shape: tuple[int, ...], lowest: float, count: int, unseen: int) -> tuple[list[Any], list[Any]]:
+def images_of(shape: tuple[int, ...], lowest: float, count: int, unseen: int) -> tuple[list[Any], list[Any]]:
     """Returns crops of ten photographs, and of ten others."""
     from PIL import Image
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from benchmarks.measuring import FILES, Figure, Options, run_job, say
 
 # The wheels that hold the files: both Apache-2.0.
-_MEDIAPIPE, _PITCH = "mediapipe==0.10.14", "basic-pitch==0.4.0"
+MEDIAPIPE, _PITCH = "mediapipe==0.10.14", "basic-pitch==0.4.0"
 # File in the wheel, kind of its input, what black is (-1 or 0 where white is 1).
-_NETS: dict[str, tuple[str, str, str, float]] = {
-    "face detector": (_MEDIAPIPE, "mediapipe/modules/face_detection/face_detection_short_range.tflite", "image", -1.0),
-    "palm detector": (_MEDIAPIPE, "mediapipe/modules/palm_detection/palm_detection_lite.tflite", "image", 0.0),
-    "selfie mask": (_MEDIAPIPE, "mediapipe/modules/selfie_segmentation/selfie_segmentation.tflite", "image", 0.0),
-    "hand landmarks": (_MEDIAPIPE, "mediapipe/modules/hand_landmark/hand_landmark_lite.tflite", "image", 0.0),
-    "pose landmarks": (_MEDIAPIPE, "mediapipe/modules/pose_landmark/pose_landmark_full.tflite", "image", 0.0),
+NETS: dict[str, tuple[str, str, str, float]] = {
+    "face detector": (MEDIAPIPE, "mediapipe/modules/face_detection/face_detection_short_range.tflite", "image", -1.0),
+    "palm detector": (MEDIAPIPE, "mediapipe/modules/palm_detection/palm_detection_lite.tflite", "image", 0.0),
+    "selfie mask": (MEDIAPIPE, "mediapipe/modules/selfie_segmentation/selfie_segmentation.tflite", "image", 0.0),
+    "hand landmarks": (MEDIAPIPE, "mediapipe/modules/hand_landmark/hand_landmark_lite.tflite", "image", 0.0),
+    "pose landmarks": (MEDIAPIPE, "mediapipe/modules/pose_landmark/pose_landmark_full.tflite", "image", 0.0),
     "pitch tracker": (_PITCH, "basic_pitch/saved_models/icassp_2022/nmp.tflite", "sound", 0.0),
 }
 _LEAST_DB = 15.0
@@ -23,10 +23,10 @@ def media(options: Options) -> list[Figure]:
     folder = FILES / "media"
     folder.mkdir(parents=True, exist_ok=True)
     figures: list[Figure] = []
-    for wheel in (_MEDIAPIPE, _PITCH):
-        files = [file for of, file, _, _ in _NETS.values() if of == wheel]
+    for wheel in (MEDIAPIPE, _PITCH):
+        files = [file for of, file, _, _ in NETS.values() if of == wheel]
         run_job("wheel_files", wheel=wheel, files=files, out=folder)
-    for name, (_, file, kind, lowest) in _NETS.items():
+    for name, (_, file, kind, lowest) in NETS.items():
         say(name)
         path = folder / file.rpartition("/")[2]
         found = run_job("improved_media", model=path, kind=kind, lowest=lowest, calibration=48, unseen=32)

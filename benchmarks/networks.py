@@ -35,6 +35,14 @@ def build(name: str) -> Any:
     return network
 
 
+def with_weights(name: str, weights: str) -> Any:
+    """Returns a Keras model by name with the weights of a file, in Keras's order; Keras 2 has the same one."""
+    network = _lite0_layers() if name == "efficientnet_lite0" else NETWORKS[name]()
+    with np.load(weights) as file:
+        network.set_weights([file[key] for key in file.files])
+    return network
+
+
 def _plausible_norms(network: Any) -> None:
     """Gives batch norms and biases values as after training, so that folding them does something."""
     random = np.random.default_rng(0)
@@ -174,6 +182,12 @@ def _autoencoder() -> Any:
 
 
 def _efficientnet_lite0() -> Any:
+    network = _lite0_layers()
+    _load_lite0(network)
+    return network
+
+
+def _lite0_layers() -> Any:
     import keras
     from keras import layers
 
@@ -202,9 +216,7 @@ def _efficientnet_lite0() -> Any:
             number += 1
     x = activated(conv(x, 1280, 1, 1, "conv_head"), "bn1")
     x = layers.GlobalAveragePooling2D()(x)
-    network = keras.Model(inputs, layers.Dense(1000, name="fc")(x))
-    _load_lite0(network)
-    return network
+    return keras.Model(inputs, layers.Dense(1000, name="fc")(x))
 
 
 def _load_lite0(network: Any) -> None:

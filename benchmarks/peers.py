@@ -34,7 +34,7 @@ def tensorflow_convert(keras_file: str, samples: Iterable[np.ndarray] | int, *, 
     Needs Keras on the TensorFlow backend. Models saved by Keras 2 load too. A number of samples are random ones.
     """
     tf = import_tensorflow()
-    network = _keras_model(keras_file)
+    network = keras_model(keras_file)
     if isinstance(samples, int):
         random, shape = np.random.default_rng(0), (1, *network.inputs[0].shape[1:])
         samples = [random.uniform(-1, 1, shape).astype(np.float32) for _ in range(samples)]
@@ -50,12 +50,13 @@ def tensorflow_convert(keras_file: str, samples: Iterable[np.ndarray] | int, *, 
 def tensorflow_dynamic(keras_file: str) -> bytes:
     """Returns what TFLiteConverter makes of a Keras model without samples: int8 weights beside float activations."""
     tf = import_tensorflow()
-    converter = tf.lite.TFLiteConverter.from_keras_model(_keras_model(keras_file))
+    converter = tf.lite.TFLiteConverter.from_keras_model(keras_model(keras_file))
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     return converter.convert()
 
 
-def _keras_model(file: str) -> Any:
+def keras_model(file: str) -> Any:
+    """Returns the model of a `.keras` file, or of an `.h5` file of Keras 2."""
     import keras
 
     class OldDepthwiseConv2D(keras.layers.DepthwiseConv2D):

@@ -27,15 +27,15 @@ def _network(name: str) -> Any:
     return networks.build(name)
 
 
-def _trained(name: str, weights: str) -> Any:
+def trained(name: str, weights: str) -> Any:
     """Returns a network with the weights of a file."""
-    network = _network(name)
-    with np.load(weights) as file:
-        network.set_weights([file[name] for name in file.files])
-    return network
+    _keras()
+    from benchmarks import networks
+
+    return networks.with_weights(name, weights)
 
 
-def _fit(model: Any, seed: int, steps: int, learning_rate: float, callbacks: list[Any] | None = None) -> None:
+def fit(model: Any, seed: int, steps: int, learning_rate: float, callbacks: list[Any] | None = None) -> None:
     """Trains on the benchmark's batches, with Adam and a cosine."""
     from benchmarks import fashion
 
@@ -46,7 +46,7 @@ def _fit(model: Any, seed: int, steps: int, learning_rate: float, callbacks: lis
     model.fit(batches, steps_per_epoch=steps, verbose=0, callbacks=callbacks)
 
 
-def _save(model: Any, out: str, *, is_quantized: bool = False) -> None:
+def save(model: Any, out: str, *, is_quantized: bool = False) -> None:
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
@@ -90,9 +90,9 @@ def tfmot_train_quantized(weights: str, out: str, seed: int, steps: int, learnin
     """Trains the benchmark's net for Fashion-MNIST with the toolkit, from float weights, and writes its int8 file."""
     import tensorflow_model_optimization as tfmot
 
-    model = tfmot.quantization.keras.quantize_model(_trained("fashion", weights))
-    _fit(model, seed, steps, learning_rate)
-    _save(model, out, is_quantized=True)
+    model = tfmot.quantization.keras.quantize_model(trained("fashion", weights))
+    fit(model, seed, steps, learning_rate)
+    save(model, out, is_quantized=True)
     return {}
 
 
@@ -104,7 +104,7 @@ def tfmot_prune(
 
     keras, pruning = _keras(), tfmot.sparsity.keras
     for sparsity in sparsities:
-        network = _trained("fashion", weights)
+        network = trained("fashion", weights)
         schedule = pruning.PolynomialDecay(0.0, sparsity, 0, 6 * steps // 10, frequency=10)
 
         def wrapped(layer: Any, schedule: Any = schedule) -> Any:
@@ -115,8 +115,8 @@ def tfmot_prune(
         for layer, source in zip(model.layers, network.layers, strict=True):
             inner = getattr(layer, "layer", layer)
             inner.set_weights(source.get_weights())
-        _fit(model, seed, steps, learning_rate, [pruning.UpdatePruningStep()])
-        _save(pruning.strip_pruning(model), f"{out}_{sparsity}.tflite")
+        fit(model, seed, steps, learning_rate, [pruning.UpdatePruningStep()])
+        save(pruning.strip_pruning(model), f"{out}_{sparsity}.tflite")
     return {}
 
 
@@ -128,13 +128,13 @@ def tfmot_prune_quantize(
 
     pruning, quantization = tfmot.sparsity.keras, tfmot.quantization.keras
     schedule = pruning.PolynomialDecay(0.0, sparsity, 0, 6 * steps // 10, frequency=10)
-    model = pruning.prune_low_magnitude(_trained("fashion_cnn", weights), schedule)
-    _fit(model, seed, steps, learning_rates[0], [pruning.UpdatePruningStep()])
+    model = pruning.prune_low_magnitude(trained("fashion_cnn", weights), schedule)
+    fit(model, seed, steps, learning_rates[0], [pruning.UpdatePruningStep()])
     annotated = quantization.quantize_annotate_model(pruning.strip_pruning(model))
     scheme = tfmot.experimental.combine.Default8BitPrunePreserveQuantizeScheme()
     model = quantization.quantize_apply(annotated, scheme)
-    _fit(model, seed, steps, learning_rates[1])
-    _save(model, out, is_quantized=True)
+    fit(model, seed, steps, learning_rates[1])
+    save(model, out, is_quantized=True)
     return {}
 
 

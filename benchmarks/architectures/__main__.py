@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.architectures import page, trial
-from benchmarks.architectures.processes import Limits
 from benchmarks.architectures.roster import ROSTER, chosen
+from benchmarks.processes import Limits
 
 
 def main() -> int:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.architectures import page, trial
-from benchmarks.architectures.processes import run_step
 from benchmarks.architectures.roster import ROSTER
 from benchmarks.architectures.sense_nets import ZERO_TOKENS
 from benchmarks.measuring import RESULTS, ROOT, Figure, Options, say, wait_until_calm
+from benchmarks.processes import run_step
 
 PAGE = ROOT / "docs" / "architectures.md"
 # Lowered files are kept beside the other results; rows too, so that the page can be written again.

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.architectures.processes import Limits, run_step
 from benchmarks.architectures.record import INSTALL
 from benchmarks.architectures.roster import ROSTER
 from benchmarks.architectures.steps import FLOAT_FILE
+from benchmarks.processes import Limits, run_step
 
 RECIPES = ("float16", "dynamic", "int8", "int16x8")
 _LOWERED = "lowered.json"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,28 +26,44 @@ class Limits:
 
 
 def run_step(step: str, limits: Limits, **arguments: Any) -> dict[str, Any]:
-    """Returns a step's result with its ``status``: ``ok``, ``error``, ``abort``, ``time`` or ``memory``."""
-    environment = {
+    """Runs a step of `benchmarks.architectures.steps`; its result and status, as `run_limited`."""
+    command = [sys.executable, "-m", "benchmarks.architectures.steps", step, json.dumps(arguments)]
+    return run_limited(command, limits, {"HF_HUB_OFFLINE": "1"})
+
+
+def run_limited(command: Sequence[str], limits: Limits, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Runs a command that writes its result as JSON into the file that it is given as its last argument.
+
+    Returns:
+        The result with its ``status``: ``ok``, ``error`` (the result names one), ``abort``, ``time`` or ``memory``; in
+        what went wrong ``said`` is the end of what was written. No process is left behind, whatever ends this one but
+        a kill.
+    """
+    quiet = {
         **os.environ,
         "KERAS_BACKEND": "jax",
         "JAX_PLATFORMS": "cpu",
         "CUDA_VISIBLE_DEVICES": "-1",
-        "HF_HUB_OFFLINE": "1",
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "PYTHONWARNINGS": "ignore",
+        **(environment or {}),
     }
     with tempfile.TemporaryDirectory() as folder:
         taken, said = Path(folder, "result.json"), Path(folder, "said")
-        command = [sys.executable, "-m", "benchmarks.architectures.steps", step, json.dumps(arguments), str(taken)]
         with said.open("wb") as output:
             process = subprocess.Popen(
-                command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+                [*command, str(taken)], stdout=output, stderr=subprocess.STDOUT, env=quiet, start_new_session=True
             )
-        exceeded = _wait(process, limits)
+        try:
+            exceeded = _wait(process, limits)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
         result: dict[str, Any] = json.loads(taken.read_text()) if taken.is_file() else {}
         text = said.read_text(errors="replace")[-3000:]
     if exceeded:
-        return result | {"status": exceeded}
+        return result | {"status": exceeded, "said": text}
     if process.returncode != 0:
         code = process.returncode
         ended = signal.Signals(-code).name if code < 0 else f"exit status {code}"
