@@ -370,7 +370,6 @@ def _job(name: str) -> Callable[..., Result]:
         media_jobs,
         pruning_jobs,
         ranges_jobs,
-        recovery_jobs,
         training_jobs,
         wide_jobs,
     )
@@ -386,7 +385,6 @@ def _job(name: str) -> Callable[..., Result]:
         pruning_jobs,
         wide_jobs,
         ranges_jobs,
-        recovery_jobs,
         choosing_jobs,
         media_jobs,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 _POLL_S = 0.2
+_PARENT_DEATH_SIGNAL = 1  # prctl's PR_SET_PDEATHSIG
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,7 @@ def run_limited(command: Sequence[str], limits: Limits, environment: Mapping[str
 
     Returns:
         The result with its ``status``: ``ok``, ``error`` (the result names one), ``abort``, ``time`` or ``memory``; in
-        what went wrong ``said`` is the end of what was written. No process is left behind, whatever ends this one but
-        a kill.
+        what went wrong ``said`` is the end of what was written. No process is left behind, whatever ends this one.
     """
     quiet = {
         **os.environ,
@@ -52,7 +53,12 @@ def run_limited(command: Sequence[str], limits: Limits, environment: Mapping[str
         taken, said = Path(folder, "result.json"), Path(folder, "said")
         with said.open("wb") as output:
             process = subprocess.Popen(
-                [*command, str(taken)], stdout=output, stderr=subprocess.STDOUT, env=quiet, start_new_session=True
+                [*command, str(taken)],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=quiet,
+                start_new_session=True,
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
             )
         try:
             exceeded = _wait(process, limits)
@@ -69,6 +75,11 @@ def run_limited(command: Sequence[str], limits: Limits, environment: Mapping[str
         ended = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         return result | {"status": "abort", "error": f"{ended}: {_last_line(text)}", "said": text}
     return result | ({"status": "error", "said": text} if "error" in result else {"status": "ok"})
+
+
+def _end_with_parent() -> None:
+    """Lets the kernel end this process when its parent is killed: nobody would wait for it any more."""
+    ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def _wait(process: subprocess.Popen[bytes], limits: Limits) -> str:

@@ -15,7 +15,7 @@ from benchmarks.measuring import FOLDER, RESULTS, ROOT, say
 
 CELLS = FOLDER / "leaderboard.json"
 MARKDOWN, HTML = ROOT / "docs" / "leaderboard.md", RESULTS / "leaderboard.html"
-PICTURE, PICTURED = ROOT / "docs" / "leaderboard.svg", "EfficientNet-Lite0: signal over error by size"
+PICTURE, PICTURED = ROOT / "docs" / "leaderboard.svg", "EfficientNet-Lite0"
 
 
 def main() -> int:

@@ -109,8 +109,7 @@ def _picture(net: Net, rows: Sequence[Row]) -> Scatter:
         for row in rows
         if row.way.name != FLOAT
     )
-    title = f"{net.title}: signal over error by size"
-    return Scatter(title, "kB", "dB", points, note=f"{net.about}.")
+    return Scatter(net.title, "kB", "dB", points, note=f"Signal over error at the worst output by size. {net.about}.")
 
 
 def _label(way: Way) -> str:
@@ -148,7 +147,7 @@ def _table(net: Net, rows: Sequence[Row]) -> Table:
         )
         for row in chosen
     )
-    return Table(f"{net.title}: all figures", columns, found)
+    return Table(f"{net.title}, all figures", columns, found)
 
 
 def _points(row: Row) -> str:

@@ -25,6 +25,8 @@ class Row:
 
     Attributes:
         sqnr_db: mean over draws, of the worst output; None where nothing was measured.
+        draws_db: of each draw.
+        outputs_db: of each output, in the first draw.
         points, points_error: classes right minus the float network's, paired, with its standard error, in points.
         agrees: fraction of examples with the float network's class.
         size_bytes: of the file, the first draw's.
@@ -40,7 +42,7 @@ class Row:
     way: Way
     draws: int = 0
     sqnr_db: float | None = None
-    spread_db: tuple[float, float] | None = None
+    draws_db: tuple[float, ...] = ()
     outputs_db: tuple[float, ...] = ()
     points: float | None = None
     points_error: float | None = None
@@ -73,7 +75,7 @@ def _row(net: Net, way: Way, table: Cells) -> Row:
         way,
         draws=len(found),
         sqnr_db=float(np.mean(worst)),
-        spread_db=(min(worst), max(worst)),
+        draws_db=tuple(worst),
         outputs_db=tuple(_levels(found[0])),
         points=points[0] if points else None,
         points_error=points[1] if points else None,

@@ -38,7 +38,7 @@ def test_differences_are_paired_and_an_example_of_two_draws_counts_once(
     by_example = np.array([0, -0.5, -1, 0.5])  # means over draws
     assert own.points == pytest.approx(100 * by_example.mean())
     assert own.points_error == pytest.approx(100 * by_example.std(ddof=1) / 2)
-    assert (own.draws, own.sqnr_db, own.spread_db) == (2, 20.5, (20.0, 21.0))
+    assert (own.draws, own.sqnr_db, own.draws_db) == (2, 20.5, (20.0, 21.0))
     assert own.exact == {"what": "integers", "differing": 2, "of": 24, "largest": 3}
 
 
@@ -76,7 +76,7 @@ def test_the_page_says_what_the_cells_say(cells: list[Cell], net: Net, ways: dic
 
 def test_the_picture_is_a_file_of_its_own(cells: list[Cell], net: Net, ways: dict[str, Way]) -> None:
     made = page.page_of(cells, {"tiny": net}, ways)
-    drawn = ElementTree.fromstring(page.picture(made, "Tiny net: signal over error by size"))
+    drawn = ElementTree.fromstring(page.picture(made, "Tiny net"))
     assert drawn.tag.endswith("svg")
     assert "featherweight" in "".join(drawn.itertext())
     with pytest.raises(KeyError, match="Other"):

@@ -19,14 +19,22 @@ def make(
     out: Path,
     recipe: str,
     improve: str | None = None,
+    target: str = "litert",
     train: dict[str, Any] | None = None,
 ) -> Made:
-    """Writes a file by a recipe; `train` has steps, learning rate and options of `quantize_aware`."""
+    """Writes a file by a recipe for a target; `train` has steps, learning rate and options of `quantize_aware`."""
     if train is not None:
         return _trained(inputs, samples, out, recipe, **train)
     fed = None if recipe in ("dynamic", "float16") else list(samples)
     made = fw.quantize(
-        inputs.model, recipe, calibration=fed, improve=improve, io="float32", verify=False, progress=False
+        inputs.model,
+        recipe,
+        calibration=fed,
+        target=target,
+        improve=improve,
+        io="float32",
+        verify=False,
+        progress=False,
     )
     made.save(out)
 
@@ -35,7 +43,7 @@ def make(
         return np.concatenate([_first(fw.run(out, part, runtime="reference")) for part in parts])
 
     notes = tuple(note for note in made.plan.notes if note.startswith("improve") or " dB above" in note)
-    return Made(None if fed is None else simulate, notes=notes)
+    return Made(simulate if fed and target == "litert" else None, notes=notes)  # its kernels are LiteRT's
 
 
 def _trained(
