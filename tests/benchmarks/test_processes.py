@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from benchmarks.processes import Limits, run_limited
 
 LIMITS = Limits(seconds=30, memory_mb=2000)
@@ -31,7 +30,7 @@ def test_a_result_comes_back_with_its_status() -> None:
         ("print('so it is'); sys.exit(3)", LIMITS, "abort", "exit status 3: so it is"),
         ("json.dump({'error': 'no'}, open(result, 'w'))", LIMITS, "error", "no"),
         ("time.sleep(60)", Limits(0.3, 2000), "time", None),
-        ("x = bytes(500_000_000); time.sleep(60)", Limits(30, 200), "memory", None),
+        ("x = bytearray(b'x') * 400_000_000; time.sleep(60)", Limits(30, 200), "memory", None),
     ],
 )
 def test_what_went_wrong_is_named(text: str, limits: Limits, status: str, error: str | None) -> None:
@@ -41,11 +40,10 @@ def test_what_went_wrong_is_named(text: str, limits: Limits, status: str, error:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends orphans on Linux only")
 def test_a_killed_parent_leaves_no_process_behind(tmp_path: Path) -> None:
-    pid = tmp_path / "pid"
-    child = (
-        f"[sys.executable, '-c', 'import os, time; open({str(pid)!r}, \"w\").write(str(os.getpid())); time.sleep(60)']"
-    )
-    text = f"from benchmarks.processes import *\nrun_limited({child}, Limits(60, 2000))"
+    pid, child = tmp_path / "pid", tmp_path / "child.py"
+    child.write_text(f"import os, time\nopen({str(pid)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)")
+    command = [sys.executable, str(child)]
+    text = f"from benchmarks.processes import *\nrun_limited({command!r}, Limits(60, 2000))"
     parent = subprocess.Popen(python(text), cwd=Path(__file__).parents[2])
     for _ in range(200):
         if pid.is_file() and pid.read_text():
