@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from featherweight.calibration.stats import ChannelMoments, Stats, TensorStats
     from featherweight.calibration.stats_file import load_stats
     from featherweight.choosing.budget import Miss, Tried
+    from featherweight.choosing.flow import Optimized, Step
     from featherweight.choosing.scores import Score, Scores, load_scores
     from featherweight.choosing.searching import Found
     from featherweight.detections.boxes import Boxes
@@ -82,7 +83,7 @@ if TYPE_CHECKING:
         write,
     )
     from featherweight.tasks.load import load
-    from featherweight.tasks.optimize import Optimized, Step, optimize
+    from featherweight.tasks.optimize import optimize
     from featherweight.tasks.prune import Pruned, PrunedKernel, prune
     from featherweight.tasks.quantize import Quantized, equalize, quantize
     from featherweight.tasks.quantize_aware import quantize_aware
@@ -140,6 +141,10 @@ _HOMES = {
     "choosing.budget": (
         "Miss",
         "Tried",
+    ),
+    "choosing.flow": (
+        "Optimized",
+        "Step",
     ),
     "choosing.searching": ("Found",),
     "detections.boxes": ("Boxes",),
@@ -234,11 +239,7 @@ _HOMES = {
         "write",
     ),
     "tasks.load": ("load",),
-    "tasks.optimize": (
-        "Optimized",
-        "Step",
-        "optimize",
-    ),
+    "tasks.optimize": ("optimize",),
     "tasks.prune": (
         "Pruned",
         "PrunedKernel",

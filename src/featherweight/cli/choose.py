@@ -24,8 +24,8 @@ from featherweight.cli.harness import (
 from featherweight.cli.quantize import Output, Source
 
 if TYPE_CHECKING:
+    from featherweight.choosing.flow import Optimized
     from featherweight.choosing.searching import Found
-    from featherweight.tasks.optimize import Optimized
 
 # ------------------------------------------------------------------------------- options that several of them have
 Calibration = Annotated[str, typer.Option(metavar="DATA", help="Samples of the training split, at least 8.")]
@@ -72,6 +72,13 @@ class Engine(StrEnum):
     ray = "ray"
 
 
+class Stop(StrEnum):
+    """When the flow ends."""
+
+    first = "first"
+    best = "best"
+
+
 class Objective(StrEnum):
     """What a search makes least, or best."""
 
@@ -113,7 +120,9 @@ def asked(context: typer.Context) -> dict[str, Any]:
     }
     found |= {name: given[name] for name in same if name in given}
     found |= {to: given[name] for name, to in renamed.items() if name in given}
-    found |= {name: given[name] and given[name].value for name in ("objective", "io", "engine") if name in given}
+    found |= {
+        name: given[name] and given[name].value for name in ("objective", "io", "engine", "stop") if name in given
+    }
     if "forms" in given:
         found["forms"] = [part.strip() for part in given["forms"].split(",") if part.strip()]
     if given.get("train") is not None:
@@ -242,6 +251,9 @@ def optimize(
     target: Target = "litert",
     io: IoOption = None,
     samples: Limit = None,
+    stop: Annotated[
+        Stop, typer.Option(help="first: with the first step behind the recipes that keeps the budget; best: go on.")
+    ] = Stop.first,
     train: Annotated[
         str | None, typer.Option(metavar="DATA", help="Samples to train on as the last resort, by distillation.")
     ] = None,
@@ -255,9 +267,10 @@ def optimize(
     input_shape: InputShape = None,
     as_json: AsJson = False,
 ) -> None:
-    """Go from float16 to trained integers, measured.
+    """Make recipes, repairs, mixed forms, and train: measured.
 
-    It stops where the budget is kept. Where nothing keeps it, the nearest file is written, and the exit status is 1.
+    It stops where the budget is kept, or with --stop best where nothing can be better. Where
+    nothing keeps it, the nearest file is written, and the exit status is 1.
     """
     from featherweight.tasks.optimize import optimize as run
 

@@ -12,6 +12,7 @@ from typing import Any, NotRequired, TypedDict, Union, get_args, get_origin, get
 from featherweight.analysis.inspection import Inspection
 from featherweight.analysis.tensor_rows import TensorError
 from featherweight.choosing.budget import Tried
+from featherweight.choosing.flow import Step
 from featherweight.choosing.scores import Scores
 from featherweight.cli.harness import JSON_VERSION, schema_name
 from featherweight.device_code.arena import Arena
@@ -23,7 +24,6 @@ from featherweight.runtime.benchmark import Latency
 from featherweight.sparse_files.store import StoredTensor
 from featherweight.targets.target import Violation
 from featherweight.tasks.cluster import ClusteredKernel
-from featherweight.tasks.optimize import Step
 from featherweight.tasks.prune import PrunedKernel
 from featherweight.tasks.remove_channels import ChannelGroup
 

@@ -147,7 +147,7 @@ def _save(function: Callable[[Any], Any], folder: Path) -> None:
     (folder / _FUNCTION).write_bytes(pickle.dumps((places, content)))
 
 
-def _in_worker(held: _InFile | _InRay, item: Any, threads: int) -> Any:
+def _in_worker(held: _InFolder | _InRay, item: Any, threads: int) -> Any:
     os.environ.setdefault(THREADS_VARIABLE, str(threads))
     return held.read()(item)
 

@@ -1,29 +1,20 @@
-"""The flow as one call: float16, dynamic, int8, repaired int8, mixed forms, a short training; each step measured."""
+"""The flow as one call: every recipe, then repaired int8, mixed forms, a short training; each step measured."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from featherweight.analysis.evaluation import MetricLike
 from featherweight.arguments import checked, choice, count, stream
 from featherweight.choosing.bench import Bench, has_metric, with_repairs
-from featherweight.choosing.budget import (
-    OBJECTIVES,
-    Budget,
-    Tried,
-    check_budget,
-    check_examples,
-    compiler_of,
-    goal,
-    shortfall,
-)
+from featherweight.choosing.budget import OBJECTIVES, Budget, check_budget, check_examples, compiler_of
+from featherweight.choosing.flow import STOPS, Flow, Optimized, chosen, take
 from featherweight.choosing.folder import locked
 from featherweight.choosing.searching import searched
-from featherweight.errors import FeatherweightError, listed
 from featherweight.graph import Model
 from featherweight.ptq.plan import Plan
 from featherweight.recipes import recipe as recipes
@@ -33,53 +24,15 @@ from featherweight.tasks.choose import FORMS, OF_FILES, ON_SAMPLES, bench_of
 from featherweight.tasks.quantize import quantize
 from featherweight.tasks.requirements import require_change
 
-_CHEAP = ("float16", "dynamic", "int8")
+# Made and measured in any case: which of them is smallest or fastest depends on the model.
+_RECIPES = ("float16", "dynamic", "weights4", "int8", "w4a8", "int16x8")
+# Smaller only once it is compressed, in a zip or by Vela.
+_COMPRESSIBLE = "grid4"
 
 
-@dataclass(frozen=True)
-class Step:
-    """One step of the flow.
-
-    Attributes:
-        measured: the file that it made; None where it made none.
-        reason: why the flow went on after it, or ended; or why there is no file.
-    """
-
-    name: str
-    measured: Tried | None
-    reason: str
-
-
-@dataclass(frozen=True, eq=False)
-class Optimized:
-    """The best file of the flow, and its steps.
-
-    Attributes:
-        name: of the step that made it.
-        fits: whether it keeps the budget.
-    """
-
-    name: str
-    model: Model
-    plan: Plan
-    steps: tuple[Step, ...]
-
-    @property
-    def best(self) -> Tried:
-        """What was measured of it."""
-        return next(s.measured for s in self.steps if s.name == self.name and s.measured is not None)
-
-    @property
-    def fits(self) -> bool:
-        """Whether it keeps the budget."""
-        return self.best.fits
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns all steps as plain values."""
-        return {"chosen": self.name, "fits": self.fits, "steps": [asdict(step) for step in self.steps]}
-
-
-@checked(**ON_SAMPLES, **OF_FILES, objective=choice(*OBJECTIVES[:-1]), train=stream, epochs=count())
+@checked(
+    **ON_SAMPLES, **OF_FILES, objective=choice(*OBJECTIVES[:-1]), stop=choice(*STOPS), train=stream, epochs=count()
+)
 def optimize(
     source: Any,
     data: Any = None,
@@ -100,6 +53,7 @@ def optimize(
     io: str | None = None,
     accelerator: str | None = None,
     limit: int | None = None,
+    stop: str = "first",
     train: Iterable[Any] | None = None,
     epochs: int = 3,
     estimate: bool = False,
@@ -109,11 +63,13 @@ def optimize(
     input_shapes: Any = None,
     progress: bool = True,
 ) -> Optimized:
-    """Goes from float16 to trained integers, and stops where the budget is kept; every step is measured.
+    """Makes every recipe, then repairs, mixed forms and a short training, until the budget is kept; all is measured.
 
-    ``float16``, ``dynamic`` and ``int8`` are made in any case: which of them is smallest and fastest is measured. Where
-    int8 keeps the budget, the best of those that do is it. Else come repairs (``improve="auto"``), a search over forms
-    of parts, and with `train` a short exact training by distillation.
+    ``float16``, ``dynamic``, ``weights4``, ``int8``, ``w4a8`` and ``int16x8`` are made in any case (``grid4`` too,
+    where compressed bytes or Vela's figures count): which is smallest or fastest is measured. Where one keeps the
+    budget, the best of those that do is it. Else come repairs of int8 (``improve="auto"``), a search over forms of
+    parts, and with `train` a short exact training by distillation, of int8 or where that is too large of w4a8. A step
+    that can't bring what is missing is not run; all steps are in the result, with their reasons.
 
     Args:
         source: what `load` takes.
@@ -134,6 +90,8 @@ def optimize(
         io: inputs and outputs of integer files, as in `quantize`: None takes the target's habit.
         accelerator: what Vela compiles for, as in `search`.
         limit: use at most so many labelled samples.
+        stop: ``first``: end with the first step after the recipes that keeps the budget; ``best``: go on with those
+            that may still be better in the objective.
         train: unlabelled samples to train on, as the last resort.
         epochs: of that training.
         estimate: of the search, as there.
@@ -163,52 +121,18 @@ def optimize(
     bench = bench_of(source, data, calibration, metric, target, limit, input_shapes, io=io, npu=npu, progress=progress)
     check_examples(budget, bench.before)
     with locked(folder) as held:
-        flow = _Flow(source, bench, budget, objective, held, estimate, jobs, engine)
-        steps: list[Step] = []
-        made: dict[str, tuple[Model, Plan]] = {}
-        for name, make in _makers(flow, train, epochs):
-            try:
-                made[name] = make()
-            except FeatherweightError as error:
-                steps.append(Step(name, None, f"not made: {error}"))
-                continue
-            row = bench.measured(made[name][0], bench.before, budget, needs_latency=True)
-            ends = row.fits and name not in _CHEAP[:-1]
-            said = "it keeps the budget" if row.fits else listed(row.misses)
-            steps.append(Step(name, row, said + ("" if ends or name in _CHEAP[:-1] else ": on to the next step")))
-            if ends:
-                break
-    return _chosen(steps, made, objective)
+        flow = Flow(source, bench, budget, objective, stop, held, estimate, jobs, engine)
+        for name in (*_RECIPES, *([_COMPRESSIBLE] if npu or max_compressed_bytes is not None else [])):
+            take(flow, name, partial(_by_recipe, flow, name))
+        take(flow, "int8 repaired", partial(_repaired, flow), is_last_resort=True)
+        take(flow, "mixed", partial(_mixed, flow), is_last_resort=True)
+        if train is not None:
+            recipe = _trainable(flow)
+            take(flow, f"trained {recipe}", partial(_trained, bench, recipe, train, epochs), is_last_resort=True)
+    return chosen(flow)
 
 
-@dataclass(eq=False)
-class _Flow:
-    """What steps share; `repaired` is what repairs made of the model, once that step has run."""
-
-    source: Any
-    bench: Bench
-    budget: Budget
-    objective: str
-    folder: Path | None
-    estimate: bool
-    jobs: int
-    engine: str
-    repaired: Bench | None = None
-
-
-def _makers(
-    flow: _Flow, train: Iterable[Any] | None, epochs: int
-) -> Iterator[tuple[str, Callable[[], tuple[Model, Plan]]]]:
-    """Yields the name of each step, and what makes its model and plan."""
-    for name in _CHEAP:
-        yield name, lambda name=name: _by_recipe(flow, name)
-    yield "int8 repaired", lambda: _repaired(flow)
-    yield "mixed", lambda: _mixed(flow)
-    if train is not None:
-        yield "trained", lambda: _trained(flow.bench, train, epochs)
-
-
-def _by_recipe(flow: _Flow, name: str) -> tuple[Model, Plan]:
+def _by_recipe(flow: Flow, name: str) -> tuple[Model, Plan]:
     """Makes what `quantize` writes; of a source with recurrent layers from the source, in the style of the recipe."""
     bench, recipe = flow.bench, recipes.load(name)
     if bench.is_unrolled:
@@ -223,16 +147,24 @@ def _by_recipe(flow: _Flow, name: str) -> tuple[Model, Plan]:
     return bench.file(candidate), candidate.plan
 
 
-def _repaired(flow: _Flow) -> tuple[Model, Plan]:
-    flow.repaired = with_repairs(flow.bench, asked_repairs(AUTO), is_auto=True, folder=flow.folder)
-    candidate, _ = flow.repaired.repaired(flow.repaired.planned(recipes.load("int8")))
-    return flow.repaired.file(candidate), candidate.plan
+def _improved(flow: Flow) -> Bench:
+    """Returns the model with the repairs of its float graph and ranges, made once."""
+    if flow.improved is None:
+        flow.improved = flow.bench  # (for the search, where repairs can't be made: that step says why)
+        flow.improved = with_repairs(flow.bench, asked_repairs(AUTO), is_auto=True, folder=flow.folder)
+    return flow.improved
 
 
-def _mixed(flow: _Flow) -> tuple[Model, Plan]:
+def _repaired(flow: Flow) -> tuple[Model, Plan]:
+    bench = _improved(flow)
+    candidate, _ = bench.repaired(bench.planned(recipes.load("int8")))
+    return bench.file(candidate), candidate.plan
+
+
+def _mixed(flow: Flow) -> tuple[Model, Plan]:
     """Mixes forms on the graph and with the ranges that repairs have made, and repairs weights of what comes near."""
     found = searched(
-        flow.repaired or flow.bench,
+        _improved(flow),
         FORMS,
         flow.budget,
         flow.objective,
@@ -244,7 +176,14 @@ def _mixed(flow: _Flow) -> tuple[Model, Plan]:
     return found.model, found.plan
 
 
-def _trained(bench: Bench, samples: Iterable[Any], epochs: int) -> tuple[Model, Plan]:
+def _trainable(flow: Flow) -> str:
+    """Returns the recipe to train: int8, unless its file keeps the accuracy, or is too large, and w4a8 is smaller."""
+    whole, narrow = flow.rows.get("int8"), flow.rows.get("w4a8")
+    is_enough = whole is None or (whole.is_small and not whole.fits)
+    return "int8" if is_enough or narrow is None else "w4a8"
+
+
+def _trained(bench: Bench, recipe: str, samples: Iterable[Any], epochs: int) -> tuple[Model, Plan]:
     from featherweight.tasks.finalize import finalize
     from featherweight.tasks.quantize_aware import quantize_aware
     from featherweight.training.courses import loop
@@ -253,7 +192,7 @@ def _trained(bench: Bench, samples: Iterable[Any], epochs: int) -> tuple[Model, 
     course = loop.Course(epochs)
     model = quantize_aware(
         bench.model,
-        "int8",
+        recipe,
         calibration=bench.setting.samples,
         target=bench.setting.target,
         teacher=True,
@@ -267,15 +206,3 @@ def _trained(bench: Bench, samples: Iterable[Any], epochs: int) -> tuple[Model, 
         loop.train(model, inputs, None, course, checkpoints, 0)
     result = finalize(model)
     return result.model, result.plan
-
-
-def _chosen(steps: list[Step], made: dict[str, tuple[Model, Plan]], objective: str) -> Optimized:
-    rows = {step.name: step.measured for step in steps if step.measured is not None}
-    if not rows:
-        raise FeatherweightError(f"optimize: no step made a model: {listed((s.reason for s in steps), 6)}.")
-
-    def rank(name: str) -> tuple[float, float]:
-        return shortfall(rows[name]), goal(rows[name], objective)
-
-    name = min(rows, key=rank)
-    return Optimized(name, *made[name], tuple(steps))
