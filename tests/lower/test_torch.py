@@ -331,3 +331,27 @@ class Bags(nn.Module):
 def test_what_has_no_operator_says_the_way_out(module: Any, sample: Any, message: str) -> None:
     with pytest.raises(LoweringError, match=message):
         lower_with_notes(module, samples=[sample])
+
+
+class Grids(nn.Module):
+    """A head of YOLO's: boxes of three anchors in each cell, whose sizes are squares of five axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.anchors = nn.Conv2d(3, 3 * 7, 1), nn.Parameter(torch.rand(1, 3, 1, 1, 2))
+
+    def forward(self, x: Any) -> Any:
+        x = self.conv(x)
+        y = x.view(x.shape[0], 3, 7, *x.shape[2:]).permute(0, 1, 3, 4, 2).contiguous().sigmoid()
+        xy, wh, scores = y.split((2, 2, 3), 4)
+        parts = xy * 2 - 0.5, (wh * 2) ** 2 * self.anchors, scores**1.5, wh.square() + 2**wh
+        return torch.cat(parts, 4).view(x.shape[0], -1, 9)
+
+
+def test_powers_of_five_axes() -> None:
+    module, x = Grids().eval(), torch.rand(2, 3, 4, 4)
+    lowered = fw.load(module, samples=[x[:1].numpy()])
+    wanted = module(x).detach().numpy()
+    np.testing.assert_allclose(run(lowered, x.numpy()), wanted, rtol=1e-5, atol=1e-6)
+    powers = [node for node in lowered.main.nodes if node.op == "POW"]
+    assert len(powers) == 2  # squares are products

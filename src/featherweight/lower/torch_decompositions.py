@@ -10,10 +10,12 @@ import contextlib
 import math
 import operator
 from collections.abc import Callable, Collection, Generator, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 from featherweight.errors import LoweringError
+
+_MOST_AXES_OF_POWERS, _LARGEST_PRODUCT = 4, 4
 
 
 def decomposed(program: Any) -> Any:
@@ -99,6 +101,8 @@ def _table() -> dict[Any, Callable[..., Any]]:
         aten.sort.default: _sort,
         aten.sort.stable: _stable_sort,
         aten.median.dim: _median,
+        aten.pow.Tensor_Scalar: _power,
+        aten.pow.Scalar: _power_of_constant,
     }
 
 
@@ -199,6 +203,19 @@ def _median(x: Any, dim: int, keepdim: bool = False) -> Any:
     values, places = torch.topk(x, (size + 1) // 2, dim, largest=False)
     values, places = values.narrow(dim, -1, 1), places.narrow(dim, -1, 1)
     return (values, places) if keepdim else (values.squeeze(dim), places.squeeze(dim))
+
+
+def _power(x: Any, exponent: float) -> Any:
+    """Powers of more than four axes, which the converter has no operator for: products, or a power of one axis."""
+    if x.ndim <= _MOST_AXES_OF_POWERS:
+        return NotImplemented
+    if exponent == int(exponent) and 1 <= exponent <= _LARGEST_PRODUCT:
+        return reduce(operator.mul, [x] * int(exponent))
+    return (x.reshape(-1) ** exponent).reshape(x.shape)
+
+
+def _power_of_constant(base: float, x: Any) -> Any:
+    return NotImplemented if x.ndim <= _MOST_AXES_OF_POWERS else (base ** x.reshape(-1)).reshape(x.shape)
 
 
 def _embedding_bag_of(original: Callable[..., Any]) -> Callable[..., Any]:
