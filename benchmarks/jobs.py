@@ -363,6 +363,7 @@ def _job(name: str) -> Callable[..., Result]:
         accuracy_jobs,
         board_jobs,
         choosing_jobs,
+        detector_jobs,
         equality_jobs,
         fashion_jobs,
         flash_jobs,
@@ -387,6 +388,7 @@ def _job(name: str) -> Callable[..., Result]:
         ranges_jobs,
         choosing_jobs,
         media_jobs,
+        detector_jobs,
     )
     for home in (sys.modules[__name__], *homes):
         if hasattr(home, name):

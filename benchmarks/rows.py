@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks.architectures.row import architectures
 from benchmarks.choosing_rows import mixed_forms
+from benchmarks.detector_rows import detectors
 from benchmarks.flash_rows import flash
 from benchmarks.flow_rows import flow, recorder, workers
 from benchmarks.kernel_rows import kernel_speed, kernels
@@ -398,6 +399,7 @@ ROWS: Mapping[str, Callable[[Options], list[Figure]]] = {
     "flash": flash,
     "float_activations": float_activations,
     "recovery": recovery,
+    "detectors": detectors,
     "workers": workers,
     "recorder": recorder,
     "flow": flow,
