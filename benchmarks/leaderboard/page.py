@@ -14,6 +14,7 @@ from featherweight.pages import Card, Column, Listing, Page, Point, Scatter, Tab
 from featherweight.pages import figures as drawing
 
 _LONGEST = 260
+_LEGEND_LEFT, _LEGEND_GAP, _LETTER = 70, 26, 6.9
 _FORMS = ("int8", "w4a8", "dynamic")
 _STYLE = """
 svg { font-family: system-ui, "Segoe UI", Roboto, sans-serif; background: #ffffff; }
@@ -21,7 +22,7 @@ text { fill: #1b2430; } .tick { font-size: 12px; fill: #536072; } .axis, .label 
 .grid { stroke: #d5dce4; fill: none; } .front { fill: none; stroke: #4a5a6b; stroke-dasharray: 5 4; }
 .ring { fill: none; stroke-width: 2.5; } .error { stroke-width: 1.5; }
 """
-_COLOURS = ("#1f6aa5", "#c2611f", "#2b8a57", "#8246af", "#a8842c", "#4a5a6b")
+_COLOURS = ("#1f6aa5", "#c2611f", "#2b8a57", "#8246af", "#a8842c", "#4a5a6b", "#0f7f86", "#a33a6b")
 _READING = (
     "One cell is one network, one tool with its settings, and one draw of calibration samples; every tool is given the "
     "same samples and is judged on the same examples. Tools run with their defaults, and with the best that their "
@@ -113,7 +114,7 @@ def _picture(net: Net, rows: Sequence[Row]) -> Scatter:
 
 
 def _label(way: Way) -> str:
-    settings = "" if way.settings == "defaults" else way.settings.split(",")[0]
+    settings = "" if way.settings.startswith("defaults") else way.settings.split(",")[0]
     return " ".join(part for part in (way.form, settings) if part)
 
 
@@ -275,11 +276,11 @@ def picture(page: Page, title: str) -> str:
         f".dot.g{i} {{ fill: {c}; }} .ring.g{i}, .error.g{i} {{ stroke: {c}; }} " for i, c in enumerate(_COLOURS)
     )
     svg = drawing.scatter(section)
-    legend = "".join(
-        f'<circle class="dot g{i % len(_COLOURS)}" cx="{70 + 150 * i}" cy="356" r="5"/>'
-        f'<text class="label" x="{80 + 150 * i}" y="360">{group}</text>'
-        for i, group in enumerate(groups)
-    )
+    legend, at = "", _LEGEND_LEFT
+    for index, group in enumerate(groups):
+        legend += f'<circle class="dot g{index % len(_COLOURS)}" cx="{at}" cy="356" r="5"/>'
+        legend += f'<text class="label" x="{at + 10}" y="360">{group}</text>'
+        at += _LEGEND_GAP + round(_LETTER * len(group))
     body = re.sub(r"^<svg[^>]*>", "", svg).removesuffix("</svg>")
     head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 900 374" role="img">'
     return f"{head}<style>{_STYLE}{rules}</style>{body}{legend}</svg>\n"

@@ -16,7 +16,7 @@ _LOW_DB = 20.0
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 900, 340, 64, 20, 14, 44
 # A quantity that spans more than this factor has a logarithmic axis.
 _WIDE_SPAN = 30.0
-_GROUPS = 6
+_GROUPS = 8
 _LETTER, _LINE = 7.2, 14
 
 
