@@ -197,6 +197,7 @@ def test_axes_that_changed_places_are_named_for_images_that_are_not_square(caplo
         ([{"boxes": [[0, 0, 1, 1]], "classes": [0.5]}], "classes are .0.5."),
         ([{"boxes": [], "classes": []}] * 6, "not one box on 6 images"),
         ([{"boxes": [[0, 0, 1, 1]], "classes": [0]}], r"6 samples, and the labels describe\(s\) 1 images"),
+        ({"boxes": np.zeros((6, 1, 4)), "classes": np.full((6, 1), np.nan)}, "classes hold NaN or infinity"),
         ({"annotations": []}, "no COCO description of boxes"),
         ({"boxes": np.zeros((6, 4)), "classes": np.zeros(6)}, r"boxes have the shape \[6, 4\]"),
         ("missing.json", "missing.json' can't be read"),
@@ -242,3 +243,44 @@ def test_pycocotools_that_is_missing_is_named(monkeypatch):
     model, inputs, truth = detector()
     with pytest.raises(DataError, match=r"pip install 'featherweight\[detection\]'"):
         evaluated(model, (inputs, truth))
+
+
+def test_one_image_has_no_standard_error():
+    model, inputs, truth = detector()
+    found = evaluated(model, (inputs[:1], {name: values[:1] for name, values in truth.items()}))
+    assert found.value == 1
+    assert np.isnan(found.standard_error)
+
+
+def test_draws_without_an_object_are_drawn_anew():
+    model, inputs, truth = detector()
+    empty = [{"boxes": [], "classes": []}] * 5
+    labels = [{"boxes": truth["boxes"][0], "classes": truth["classes"][0]}, *empty]
+    found = evaluated(model, (inputs, labels))
+    assert found.standard_error < 0.2
+
+
+def test_another_layout_is_named_where_class_numbers_do_not_fit():
+    rows = np.zeros((6, 7, 5))
+    with pytest.raises(DataError, match=r"background=last\), or whether it has another layout than joined"):
+        evaluated(passing(o=(7, 5)), (samples(o=rows), detector()[2]), "map:layout=joined")
+
+
+def test_the_last_column_can_be_that_of_no_object():
+    model, inputs, truth = detector()
+    scores = np.stack([one["scores_in"] for one in inputs])
+    more = np.concatenate([scores, np.full((*scores.shape[:2], 1), 0.99)], axis=2)
+    boxes = np.stack([one["boxes_in"] for one in inputs])
+    last = passing(boxes=boxes.shape[1:], scores=more.shape[1:])
+    found = evaluated(last, (samples(boxes=boxes, scores=more), truth), SPLIT + ",most_overlap=none,background=last")
+    assert found.value == evaluated(model, (inputs, truth)).value
+
+
+@pytest.mark.parametrize("order", ["cxcywh", "cycxhw"])
+def test_labels_of_centre_and_size(order):
+    model, inputs, truth = detector()
+    first, second = truth["boxes"][..., :2], truth["boxes"][..., 2:]
+    centred = np.concatenate([(first + second) / 2, second - first], axis=-1)
+    given = centred if order == "cxcywh" else centred[..., [1, 0, 3, 2]]
+    metric = f"{SPLIT},most_overlap=none,truth_order={order}"
+    assert evaluated(model, (inputs, truth | {"boxes": given}), metric).value == pytest.approx(1)

@@ -28,7 +28,8 @@ from featherweight.errors import DataError, FeatherweightError, listed
 
 NAME = "map"
 LAYOUTS = ("auto", "postprocess", "split", "joined", "joined-objectness", "transposed", "rows")
-ORDERS = ("auto", "xyxy", "yxyx", "cxcywh", "cycxhw", "xywh")
+ORDERS = ("auto", "xyxy", "yxyx", "cxcywh", "cycxhw", "xywh", "ltrb")
+SIZES = ("exponential", "linear", "yolov3", "yolov5")
 _names = several(text, at_least=1)
 
 
@@ -43,16 +44,19 @@ _KINDS: Mapping[str, Kind] = MappingProxyType(
         "count": text,
         "anchors": as_given,
         "anchor_scales": several(number(0, open_at="low")),
-        "sizes": choice("exponential", "linear"),
+        "sizes": choice(*SIZES),
+        "strides": several(number(0, open_at="low"), at_least=1),
+        "anchor_sizes": as_given,
+        "per_cell": several(count(), at_least=1),
         "activation": choice("none", "sigmoid", "softmax"),
-        "background": flag,
+        "background": either(flag, choice("first", "last"), allowed="True, False, 'first' or 'last'"),
         "first_class": count(0),
         "least_score": number(),
         "most_overlap": either(number(0, 1), allowed="'auto', None, or a number from 0 to 1"),
         "most_detections": count(),
         "letterbox": flag,
         "truth": as_given,
-        "truth_order": choice("xyxy", "yxyx", "xywh"),
+        "truth_order": choice("xyxy", "yxyx", "xywh", "cxcywh", "cycxhw"),
         "teacher": as_given,
         "teacher_score": number(),
     }
@@ -70,7 +74,8 @@ class Boxes:
             scores (n, B, C), or (n, B) with classes (n, B). ``joined``: one output (n, B, 4 + C) of box and scores.
             ``joined-objectness``: (n, B, 5 + C), with an objectness between them, which scores are multiplied by.
             ``transposed``: (n, 4 + C, B). ``rows``: (n, B, 6) of box, score, class number.
-        order: of a box's numbers: two corners, centre and size, or the first corner and the size; x first or y first.
+        order: of a box's numbers: two corners, centre and size, or the first corner and the size; x first or y first;
+            ``ltrb``: the distances of the sides from the middle of a cell, or bins of each.
         unit: of coordinates: fractions of the input's sides, or pixels of it.
         boxes: the output with boxes, or several (one for each level), joined in this order.
         scores: the outputs with scores, level for level.
@@ -79,9 +84,13 @@ class Boxes:
         anchors: (B, 4), centre and size of each box in the numbers' order and in fractions (an array, or a .npy file):
             boxes are relative to them, ``centre = raw / scale · size + centre``.
         anchor_scales: what raw numbers are divided by, in their order.
-        sizes: with anchors: ``size · exp(raw / scale)``, or ``size · raw / scale``.
+        sizes: with anchors: ``size · exp(raw / scale)``, or ``size · raw / scale``; with strides also ``yolov3`` and
+            ``yolov5`` (see `featherweight.detections.cells`).
+        strides: of the levels, in pixels: boxes are relative to their cells, instead of to anchors.
+        anchor_sizes: with strides: width and height in pixels of each anchor of a cell, level by level.
+        per_cell: with strides, without anchor_sizes: how many boxes a cell has; one number, or one for each level.
         activation: what raw scores go through.
-        background: the first column of scores is that of no object.
+        background: the first column of scores (True, ``first``), or the ``last``, is that of no object.
         first_class: the number that the truth has for the model's class 0; None: classes are the truth's categories in
             the order of their numbers (COCO), or these numbers themselves (arrays).
         least_score: lower scores are no detections.
@@ -112,8 +121,11 @@ class Boxes:
     anchors: Any = None
     anchor_scales: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
     sizes: str = "exponential"
+    strides: Any = None
+    anchor_sizes: Any = None
+    per_cell: tuple[int, ...] = (1,)
     activation: str = "none"
-    background: bool = False
+    background: bool | str = False
     first_class: int | None = None
     least_score: float = 0.001
     most_overlap: float | str | None = "auto"
@@ -131,6 +143,7 @@ class Boxes:
                 object.__setattr__(self, field.name, _KINDS[field.name](value, f"Boxes: {field.name}"))
         if self.anchors is not None:
             object.__setattr__(self, "anchors", _anchors(self.anchors))
+        _check_cells(self)
         if len(self.anchor_scales) != 4:
             raise DataError(f"anchor_scales has {len(self.anchor_scales)} numbers (allowed: 4, in the order of a box).")
         if self.truth is not None and self.teacher is not None:
@@ -143,6 +156,36 @@ class Boxes:
             if isinstance(value := getattr(self, field.name), np.ndarray) or value != field.default
         ]
         return f"{NAME}:{','.join(said)}" if said else NAME
+
+
+def _check_cells(about: Boxes) -> None:
+    """Raises where strides, anchors and what goes with either are not of one kind."""
+    if about.strides is None:
+        for key in ("anchor_sizes", "per_cell"):
+            if getattr(about, key) not in (None, (1,)):
+                raise DataError(f"Boxes: {key} goes with strides. Say the strides of the levels, too.")
+        if about.sizes.startswith("yolo") or about.order == "ltrb":
+            said = f"order={about.order}" if about.order == "ltrb" else f"sizes={about.sizes}"
+            raise DataError(f"Boxes: {said} is relative to cells. Say the strides of the levels (strides=8+16+32).")
+        return
+    if about.anchors is not None:
+        raise DataError("Boxes: boxes are relative to anchors, or to cells. Give anchors, or strides.")
+    if about.order not in ("auto", "cxcywh", "cycxhw", "ltrb"):
+        raise DataError(f"Boxes: order is {about.order}, and boxes relative to cells are cxcywh, cycxhw or ltrb.")
+    levels = len(about.strides)
+    if len(about.per_cell) not in (1, levels):
+        raise DataError(f"Boxes: per_cell has {len(about.per_cell)} numbers, and there are {levels} strides.")
+    if about.anchor_sizes is not None:
+        try:
+            sizes = np.asarray(about.anchor_sizes, np.float64)
+        except (ValueError, TypeError):
+            sizes = np.zeros(0)
+        if not sizes.size or sizes.size % (2 * levels) or not (np.isfinite(sizes).all() and (sizes > 0).all()):
+            raise DataError(
+                f"Boxes: anchor_sizes are {shown(about.anchor_sizes)} (allowed: width and height in pixels of each "
+                f"anchor, as many for each of {levels} levels)."
+            )
+        object.__setattr__(about, "anchor_sizes", sizes)
 
 
 def is_boxes(metric: object) -> bool:

@@ -9,12 +9,14 @@ from typing import NamedTuple
 import numpy as np
 
 from featherweight.detections.boxes import Boxes
+from featherweight.detections.cells import cells_of, in_pixels, laid_out, together
+from featherweight.detections.coordinates import corners, from_anchors
 from featherweight.errors import DataError, listed
 
 Outputs = Mapping[str, np.ndarray]
 # Which of a batch's outputs are what, and what is usual in that layout.
 _JOINED = ("joined", "joined-objectness", "transposed")
-_SINGLE = (*_JOINED, "rows")
+SINGLE = (*_JOINED, "rows")
 _ORDERS = {"postprocess": "yxyx", "rows": "xyxy", **dict.fromkeys(_JOINED, "cxcywh")}
 _USUAL_OVERLAP = 0.6
 # Of an image, so many of the best candidates are gone through for boxes that overlap.
@@ -64,9 +66,12 @@ def roles_of(shapes: Mapping[str, Sequence[int]], about: Boxes, made: Sequence[s
     if layout == "auto":
         layout = "postprocess" if len(made) == 4 or about.count else "split"
         if len(shapes) == 1:
-            raise _unclear(shapes, "one output can hold boxes in several ways", "layout=" + " or ".join(_SINGLE))
-    if layout in _SINGLE:
-        names = about.boxes or (tuple(shapes) if len(shapes) == 1 else ())
+            raise _unclear(shapes, "one output can hold boxes in several ways", "layout=" + " or ".join(SINGLE))
+    if layout in SINGLE:
+        is_level = about.strides is not None and layout.startswith("joined")
+        names = about.boxes or (tuple(shapes) if len(shapes) == 1 or is_level else ())
+        if is_level:
+            return Roles(layout, names)
         if len(names) != 1:
             raise _unclear(shapes, f"layout '{layout}' is one output", "boxes=NAME")
         if len(shapes[names[0]]) != 3:
@@ -120,6 +125,8 @@ def order_of(roles: Roles, about: Boxes) -> str:
     Raises:
         DataError: if only the user can know it.
     """
+    if about.order == "auto" and about.strides is not None:
+        return "cxcywh"
     if about.order != "auto":
         if about.anchors is not None and not about.order.startswith("c"):
             raise DataError(f"map: order is {about.order}, and boxes relative to anchors are cxcywh or cycxhw.")
@@ -146,17 +153,32 @@ class Batch(NamedTuple):
     class_count: int | None
 
 
-def decoded(outputs: Outputs, roles: Roles, about: Boxes) -> Batch:
+def decoded(outputs: Outputs, roles: Roles, about: Boxes, size: tuple[int, int] | None = None) -> Batch:
     """Returns what is found on each image of a batch.
+
+    Args:
+        outputs: of a run.
+        roles: which are what.
+        about: how they become boxes.
+        size: width and height of the model's image, which strides need.
 
     Raises:
         DataError: if the outputs do not fit the description.
     """
-    boxes, scores, classes = _raw(outputs, roles, about)
     order = order_of(roles, about)
-    if about.anchors is not None:
-        boxes = _from_anchors(boxes, about, roles)
-    boxes = _corners(boxes, order)
+    if about.strides is not None:
+        if size is None:
+            raise DataError(
+                "map: the size of the model's image is not fixed, and strides need it. Fix it when loading "
+                "(input_shapes=, --input-shape)."
+            )
+        outputs = laid_out(outputs, (*roles.boxes, *roles.scores), about, size)
+    boxes, scores, classes = _raw(outputs, roles, about)
+    if about.strides is not None and size is not None:
+        boxes = in_pixels(boxes, about, order, cells_of(about, size, boxes.shape[1], roles.boxes))
+    elif about.anchors is not None:
+        boxes = from_anchors(boxes, about, roles.boxes)
+    boxes = corners(boxes, order)
     overlap = about.most_overlap
     if overlap == "auto":
         overlap = None if roles.layout in ("postprocess", "rows") else _USUAL_OVERLAP
@@ -178,8 +200,8 @@ def _number(count: float, most: int) -> int:
 
 def _raw(outputs: Outputs, roles: Roles, about: Boxes) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Returns boxes (n, B, 4), scores (n, B, C), and class numbers (n, B) where scores are (n, B, 1)."""
-    first = outputs[roles.boxes[0]].astype(np.float64)
-    if roles.layout in _SINGLE:
+    if roles.layout in SINGLE:
+        first = together([outputs[name].astype(np.float64) for name in roles.boxes], roles.boxes)
         rows = first.transpose(0, 2, 1) if roles.layout == "transposed" else first
         least = {"rows": 6, "joined-objectness": 6}.get(roles.layout, 5)
         if rows.shape[2] < least or (roles.layout == "rows" and rows.shape[2] != 6):
@@ -197,12 +219,15 @@ def _raw(outputs: Outputs, roles: Roles, about: Boxes) -> tuple[np.ndarray, np.n
     levels = [outputs[name].astype(np.float64) for name in roles.boxes]
     widths = [level.shape[2] if level.ndim == 3 else 4 for level in levels]
     for name, level, width in zip(roles.boxes, levels, widths, strict=True):
-        if level.ndim not in (3, 4) or level.size % (len(level) * 4) or (width != 4 and about.anchors is None):
+        is_own = width != 4 and about.anchors is None and about.strides is None
+        if level.ndim not in (3, 4) or level.size % (len(level) * 4) or is_own:
             raise DataError(
                 f"map: output '{name}' has the shape {list(level.shape)}, and boxes are (n, B, 4), or (n, h, w, "
                 "4 · k); those relative to anchors may have more columns. Name another output: boxes=NAME."
             )
-    parts = [level.reshape(len(level), -1, width)[..., :4] for level, width in zip(levels, widths, strict=True)]
+    parts = [level.reshape(len(level), -1, width) for level, width in zip(levels, widths, strict=True)]
+    if about.order != "ltrb":  # else each distance can have bins
+        parts = [part[..., :4] for part in parts]
     scores_of: list[np.ndarray] = []
     for name, part in zip(roles.scores, parts, strict=True):
         values = outputs[name].astype(np.float64)
@@ -227,31 +252,9 @@ def _activated(scores: np.ndarray, about: Boxes) -> np.ndarray:
         elif about.activation == "softmax":
             powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
             scores = powers / powers.sum(axis=-1, keepdims=True)
+    if about.background == "last":
+        return scores[..., :-1]
     return scores[..., 1:] if about.background else scores
-
-
-def _from_anchors(boxes: np.ndarray, about: Boxes, roles: Roles) -> np.ndarray:
-    """Returns centres and sizes (n, B, 4), in fractions, in the order of the numbers."""
-    anchors = np.asarray(about.anchors, np.float64)
-    if len(anchors) != boxes.shape[1]:
-        raise DataError(
-            f"map: there are {len(anchors)} anchors, and {boxes.shape[1]} boxes in {listed(roles.boxes)}. Give one "
-            "anchor for each box, in their order."
-        )
-    raw = boxes / np.asarray(about.anchor_scales)
-    with np.errstate(all="ignore"):
-        sizes = np.exp(raw[..., 2:]) if about.sizes == "exponential" else raw[..., 2:]
-        return np.concatenate([raw[..., :2] * anchors[:, 2:] + anchors[:, :2], sizes * anchors[:, 2:]], axis=-1)
-
-
-def _corners(boxes: np.ndarray, order: str) -> np.ndarray:
-    """Returns x0, y0, x1, y1."""
-    if order in ("yxyx", "cycxhw"):
-        boxes = boxes[..., [1, 0, 3, 2]]
-    first, second = boxes[..., :2], boxes[..., 2:]
-    if order.startswith("c"):
-        return np.concatenate([first - second / 2, first + second / 2], axis=-1)
-    return np.concatenate([first, first + second], axis=-1) if order == "xywh" else boxes
 
 
 def _image(

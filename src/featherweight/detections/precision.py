@@ -23,7 +23,8 @@ class Precision:
     """Mean average precision (0..1) over classes and overlaps of .50 to .95.
 
     Attributes:
-        replicates: the same over `REPLICATES` draws of images with replacement, the same draws for every model.
+        replicates: the same over `REPLICATES` draws of images with replacement, the same draws for every model; none
+            of one image.
     """
 
     value: float
@@ -35,6 +36,8 @@ class Precision:
 
         The same holds for differences of two models' scores, since the draws are the same.
         """
+        if not len(self.replicates):
+            return np.full(1, self.value)
         spread = self.replicates - self.replicates.mean()
         return self.value + spread * np.sqrt(len(spread))
 
@@ -52,12 +55,22 @@ def mean_average_precision(found: Sequence[Found], objects: Sequence[Objects], *
     """
     judged = _judged(found, objects, most)
     ranked = _ranked(judged, len(objects))
-    random, count = np.random.default_rng(0), len(objects)
-    draws = [np.bincount(random.integers(0, count, count), minlength=count) for _ in range(REPLICATES)]
-    replicates = np.array([_average(ranked, draw, judged.params.recThrs) for draw in draws])
+    replicates = np.array([_average(ranked, draw, judged.params.recThrs) for draw in _draws(objects)])
     precision = judged.eval["precision"]
     value = float(precision[precision > -1].mean()) if (precision > -1).any() else 0.0
     return Precision(value, replicates)
+
+
+def _draws(objects: Sequence[Objects]) -> list[np.ndarray]:
+    """Returns how often each image occurs in draws with replacement that have an object at all; of one image: none."""
+    random, count = np.random.default_rng(0), len(objects)
+    has_object = np.array([bool((~one.crowd).any()) for one in objects])
+    found: list[np.ndarray] = []
+    while count > 1 and len(found) < REPLICATES:
+        draw = np.bincount(random.integers(0, count, count), minlength=count)
+        if has_object @ draw or not has_object.any():
+            found.append(draw)
+    return found
 
 
 def _judged(found: Sequence[Found], objects: Sequence[Objects], most: int) -> Any:

@@ -10,7 +10,7 @@ from pathlib import PurePath
 import numpy as np
 
 from featherweight.detections.boxes import Boxes
-from featherweight.detections.decoding import Found, Roles, decoded, order_of, roles_of
+from featherweight.detections.decoding import SINGLE, Found, Roles, decoded, order_of, roles_of
 from featherweight.detections.precision import Precision, mean_average_precision
 from featherweight.detections.truth import Objects, Truth, matched
 from featherweight.errors import DataError
@@ -50,7 +50,7 @@ class Detections:
         if self.roles is None:
             self.roles = roles_of({name: values.shape for name, values in outputs.items()}, self.about, self.made)
             order_of(self.roles, self.about)
-        batch = decoded(outputs, self.roles, self.about)
+        batch = decoded(outputs, self.roles, self.about, self.input_size)
         self.found += batch.found
         self.lost += batch.lost
         self.class_count = batch.class_count
@@ -104,10 +104,21 @@ class Detections:
         if count is not None and own[-1] >= first + count:
             raise DataError(
                 f"map: {truth.source} hold(s) class {own[-1]}, and the model's {count} classes are {first} to "
-                f"{first + count - 1}. Say which number its first class has (first_class={own[0]}), or whether its "
-                "first column is that of no object (background=true)."
+                f"{first + count - 1}. {self._way(own[0], first)}"
             )
         return [one._replace(classes=one.classes + first) for one in self.found]
+
+    def _way(self, least: int, first: int | None) -> str:
+        """Returns what can be said where the numbers of classes do not fit."""
+        ways = [] if least == first else [f"which number the model's first class has (first_class={least})"]
+        if self.about.background is False:
+            ways.append("whether its first or last column is that of no object (background=first, background=last)")
+        layout = self._known.layout
+        if layout in SINGLE:
+            ways.append(
+                f"whether it has another layout than {layout} ({' or '.join(o for o in SINGLE if o != layout)})"
+            )
+        return f"Say {', or '.join(ways)}."
 
     def _listed(self, numbers: tuple[int, ...]) -> list[Found]:
         count, span = self.class_count, f"{len(numbers)} categories, numbered {numbers[0]} to {numbers[-1]}"
@@ -115,16 +126,15 @@ class Detections:
         is_gapless = numbers[-1] - numbers[0] + 1 == len(numbers) and numbers[0] in (0, 1)
         if (count is not None and count != len(numbers)) or most >= len(numbers) or (count is None and not is_gapless):
             has = f"has scores for {count} classes" if count is not None else f"names classes by number, up to {most}"
-            raise DataError(
-                f"map: the model {has}, and the truth lists {span}. Say which number the model's first class has "
-                f"(first_class={numbers[0]}), or whether its first column is that of no object (background=true)."
-            )
+            raise DataError(f"map: the model {has}, and the truth lists {span}. {self._way(numbers[0], None)}")
         order = np.asarray(numbers)
         return [one._replace(classes=order[one.classes]) for one in self.found]
 
     def _frames(self, objects: Sequence[Objects]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Returns for each image what coordinates are multiplied by, and what is added then, (2,) each."""
         unit = self.about.unit
+        if self.about.strides is not None:
+            unit = "pixels"
         if unit == "auto":
             is_fraction = self.about.anchors is not None or _is_fraction(self.found)
             unit = "fraction" if is_fraction else "pixels"

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from featherweight.arguments import shown
+from featherweight.detections.coordinates import corners
 from featherweight.errors import DataError, listed
 
 _FORMS = (
@@ -81,7 +82,7 @@ def as_truth(given: Any, *, order: str = "xyxy", source: str = "the labels") -> 
         given: a COCO dict or the path of such a .json file; a dict or .npz file of arrays ``boxes`` (n, k, 4),
             ``classes`` (n, k; -1: no box) and perhaps ``crowd`` (n, k); or for each image a dict of ``boxes`` (k, 4),
             ``classes`` (k,) and perhaps ``crowd`` (k,).
-        order: of the numbers of boxes in arrays: ``xyxy``, ``yxyx`` or ``xywh``.
+        order: of the numbers of boxes in arrays: ``xyxy``, ``yxyx``, ``xywh``, ``cxcywh`` or ``cycxhw``.
         source: what messages call it.
 
     Raises:
@@ -124,6 +125,8 @@ def _padded(given: Mapping[str, Any], source: str) -> list[dict[str, Any]]:
             f"{f', crowd {list(crowd.shape)}' if 'crowd' in given else ''} (allowed: boxes (n, k, 4), the others (n, "
             "k); k is the most of an image, and class -1 stands where there is none)."
         )
+    if classes.dtype.kind == "f" and not np.isfinite(classes).all():
+        raise DataError(f"map: {source}: classes hold NaN or infinity (allowed: numbers from 0 on; -1 for no box).")
     is_one = classes >= 0
     return [
         {"boxes": b[m], "classes": c[m], "crowd": g[m]}
@@ -146,11 +149,7 @@ def _objects(one: Mapping[str, Any], where: str, order: str) -> Objects:
         raise DataError(f"map: {where} has {len(boxes)} boxes and {len(classes)} classes. Give one for each.")
     if (classes != np.rint(classes)).any() or (classes < 0).any():
         raise DataError(f"map: {where}: classes are {classes.tolist()[:4]} (allowed: whole numbers from 0 on).")
-    if order == "yxyx":
-        boxes = boxes[:, [1, 0, 3, 2]]
-    elif order == "xywh":
-        boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-    return Objects(boxes, classes.astype(np.int64), crowd)
+    return Objects(corners(boxes, order), classes.astype(np.int64), crowd)
 
 
 def _coco(given: Mapping[str, Any], source: str) -> Truth:
@@ -197,7 +196,7 @@ def _checked(truth: Truth) -> Truth:
             raise DataError(
                 f"map: {truth.source}: a box of image {index} is {one.boxes[wrong][0].tolist()} as x0, y0, x1, y1: the "
                 "second corner comes before the first, or is no number. Give finite corners, or say their order "
-                "(truth_order=xywh or yxyx)."
+                "(truth_order=xywh, cxcywh or yxyx)."
             )
     if not any(len(one.boxes) for one in truth.images):
         raise DataError(f"map: {truth.source}: there is not one box on {len(truth)} images, so nothing can be found.")
