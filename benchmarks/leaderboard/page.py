@@ -14,6 +14,8 @@ from featherweight.pages import Card, Column, Listing, Page, Point, Scatter, Tab
 from featherweight.pages import figures as drawing
 
 _LONGEST = 260
+# Where in a graph a compiler found an error: of no use without the graph.
+_PLACES = re.compile(r"(<unknown>:0: )?error: loc\(callsite\(.*?\)\)\): | <unknown>:0: note: .*")
 _LEGEND_LEFT, _LEGEND_GAP, _LETTER = 70, 26, 6.9
 _FORMS = ("int8", "w4a8", "dynamic")
 _STYLE = """
@@ -196,7 +198,8 @@ def _absent(rows: Sequence[Row], nets: Sequence[Net]) -> Table:
     reasons: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:
         if row.status not in ("measured", "missing") and row.net in nets:
-            reason = row.reason if len(row.reason) <= _LONGEST else row.reason[:_LONGEST].rstrip() + " …"
+            said = _PLACES.sub("", row.reason)
+            reason = said if len(said) <= _LONGEST else said[:_LONGEST].rstrip() + " …"
             reasons.setdefault((_name(row.way), row.way.form, reason), []).append(row.net.title)
     columns = (Column("tool"), Column("form"), Column("networks"), Column("reason"))
     found = tuple((tool, form, ", ".join(titles), reason) for (tool, form, reason), titles in reasons.items())

@@ -82,7 +82,7 @@ _LIST = (
         "qwix-int8",
         "qwix",
         "int8",
-        "static ranges, exported by litert-converter",
+        "static ranges of all samples, exported by litert-converter",
         "flax_qwix",
         needs="flax",
         environment="qwix",

@@ -22,6 +22,8 @@ from benchmarks.processes import Limits, run_limited
 FOLDER = RESULTS / "leaderboard"
 # So many examples are simulated: the peers' simulations and the reference kernels take longer than LiteRT.
 _EXACT = 100
+# What Python says where a module of ours is not there.
+_NOT_BEGUN = "Error while finding module specification for 'benchmarks."
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ def measured(task: Task, wish: Wish) -> Cell:
     busy = busy_fraction(0.5)
     made = made_file(task, wish, out)
     if made["status"] != "ok":
-        return head | {"status": "failed", "reason": reason_of(made, wish.cell_seconds, "making it")}
+        return head | _failure(made, wish, "making it")
     reference = wish.folder / "files" / f"float.{digest(task.inputs.model)}.{digest(task.inputs.test)}.npz"
     arguments = {
         "model": task.inputs.model,
@@ -168,9 +170,16 @@ def measured(task: Task, wish: Wish) -> Cell:
     for suffix in (RAN, SIMULATED):
         Path(str(out) + suffix).unlink(missing_ok=True)
     if found.pop("status") != "ok":
-        return head | {"status": "failed", "reason": reason_of(found, wish.cell_seconds, "running its file")}
+        return head | _failure(found, wish, "running its file")
     figures = {name: value for name, value in (made | found).items() if name != "status"}
     return head | {"status": "measured", "busy": round(busy, 2), "file": digest(out), **figures}
+
+
+def _failure(result: Mapping[str, Any], wish: Wish, what: str) -> Cell:
+    """Returns status and reason of a process without a result: what is no tool's fault is tried again."""
+    if _NOT_BEGUN in result.get("said", ""):
+        return {"status": "absent", "reason": f"{what} could not begin: the files of this repository were changing"}
+    return {"status": "failed", "reason": reason_of(result, wish.cell_seconds, what)}
 
 
 def made_file(task: Task, wish: Wish, out: Path) -> dict[str, Any]:

@@ -124,6 +124,12 @@ def test_what_takes_too_long_is_ended_and_says_so(wish: Wish) -> None:
     assert (cell["status"], cell["reason"]) == ("failed", "making it took more than 0 s")
 
 
+def test_what_is_no_fault_of_the_tool_is_tried_again(wish: Wish, monkeypatch) -> None:
+    monkeypatch.setattr(running.environments, "variables", lambda _: {"PYTHONPATH": "", "PYTHONSAFEPATH": "1"})
+    task = next(task for task in running.all_tasks(wish, []) if task.way.name == "own")
+    assert running.measured(task, wish)["status"] == "absent"
+
+
 def test_an_absent_tool_is_tried_again_when_it_is_there(wish: Wish, ways: dict[str, Way], make: Callable) -> None:
     away = replace(ways["own"], environment="nowhere")
     fill(replace(wish, ways={"own": away}))

@@ -50,18 +50,25 @@ class _Network(nn.Module):
 
 
 def make(inputs: Inputs, samples: np.ndarray, out: Path) -> Made:
-    """Calibrates, as its documentation says, by running the module for training once a batch; converts statically."""
+    """Calibrates by one run of the module for training over all samples, and converts with static ranges."""
     network = _Network(_LAYERS[inputs.network])
-    params = _folded(network, inputs.weights)
+    params = jax.tree.map(jnp.asarray, _folded(network, inputs.weights))
     rules = [qwix.QuantizationRule(module_path=".*", weight_qtype="int8", act_qtype="int8", act_static_scale=True)]
     training = qwix.quantize_model(network, qwix.OdmlQatProvider(rules, strict=False))
-    _, state = training.apply({"params": params}, samples[0], mutable="quant_stats")
-    for sample in samples[1:]:
-        _, state = training.apply({"params": params, **state}, sample, mutable="quant_stats")
+    _, state = training.apply({"params": params}, samples[:, 0], mutable="quant_stats")
     provider = qwix.OdmlConversionProvider(rules, params, state["quant_stats"], strict=False)
     converted = qwix.quantize_model(network, provider)
-    out.write_bytes(_tflite(lambda x: converted.apply({"params": params}, x), samples[0]))
-    return Made(lambda x: np.concatenate([np.asarray(converted.apply({"params": params}, one[None])) for one in x]))
+
+    def compute(values: Any, x: Any) -> Any:
+        return converted.apply({"params": values}, x)
+
+    # Weights are found where they are arguments, and integers in the file where they are constants: first the one.
+    traced = jax.make_jaxpr(compute)(params, samples[0])
+    leaves = jax.tree.leaves(params)
+    file = _tflite(lambda x: jax.core.eval_jaxpr(traced.jaxpr, traced.consts, *leaves, x)[0], samples[0])
+    out.write_bytes(file)
+    simulate = jax.jit(compute)
+    return Made(lambda x: np.concatenate([np.asarray(simulate(params, example[np.newaxis])) for example in x]))
 
 
 def _folded(network: _Network, file: str) -> dict[str, Any]:
