@@ -104,10 +104,7 @@ def train_integers(
 def train_for_chips(
     source: str, out: str, seed: int, steps: int, learning_rate: float, chips: list[str]
 ) -> dict[str, Any]:
-    """Writes `OUT_CHIP_alone.tflite`, trained for that chip alone, and `OUT_CHIP_shared.tflite`: one set of weights.
-
-    By distillation; the shared weights take as many steps in each arithmetic as those of one chip.
-    """
+    """Writes `OUT_CHIP.tflite` for each chip: one set of weights, trained by distillation, so many steps for each."""
     import keras
 
     data = fashion.data()
@@ -115,20 +112,11 @@ def train_for_chips(
     count = steps * fashion.BATCH
     images = data.x_train[np.random.default_rng(seed).permutation(len(data.x_train))[:count]]
     epochs = max(round(count / len(images)), 1)
-
-    def made(targets: list[str]) -> Any:
-        model = fw.quantize_aware(network, calibration=calibration, targets=targets, teacher=True, progress=False)
-        model.compile(keras.optimizers.Adam(learning_rate))
-        return model
-
-    for chip in chips:
-        alone: Any = made([chip])
-        alone.fit(images, epochs=epochs, batch_size=fashion.BATCH, seed=seed)
-        fw.finalize(alone)[chip].save(f"{out}_{chip}_alone.tflite")
-    shared: Any = made(chips)
-    shared.fit(images, epochs=epochs * len(chips), batch_size=fashion.BATCH, seed=seed)
-    for chip, result in fw.finalize(shared).items():
-        result.save(f"{out}_{chip}_shared.tflite")
+    model: Any = fw.quantize_aware(network, calibration=calibration, targets=chips, teacher=True, progress=False)
+    model.compile(keras.optimizers.Adam(learning_rate))
+    model.fit(images, epochs=epochs * len(chips), batch_size=fashion.BATCH, seed=seed)
+    for chip, result in fw.finalize(model).items():
+        result.save(f"{out}_{chip}.tflite")
     return {}
 
 

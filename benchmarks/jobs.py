@@ -363,6 +363,7 @@ def _job(name: str) -> Callable[..., Result]:
         accuracy_jobs,
         board_jobs,
         choosing_jobs,
+        cluster_jobs,
         detector_jobs,
         equality_jobs,
         fashion_jobs,
@@ -371,6 +372,8 @@ def _job(name: str) -> Callable[..., Result]:
         media_jobs,
         pruning_jobs,
         ranges_jobs,
+        recovery_jobs,
+        smaller_jobs,
         training_jobs,
         wide_jobs,
     )
@@ -386,7 +389,10 @@ def _job(name: str) -> Callable[..., Result]:
         pruning_jobs,
         wide_jobs,
         ranges_jobs,
+        smaller_jobs,
+        recovery_jobs,
         choosing_jobs,
+        cluster_jobs,
         media_jobs,
         detector_jobs,
     )

@@ -120,6 +120,23 @@ def run_job(name: str, /, *, backend: str = "jax", tfmot: bool = False, **argume
         return json.loads(taken.read_text())
 
 
+def cell(name: str, make: Callable[[], Any]) -> Any:
+    """Returns what `make` returns, kept under a name: a row of many trainings goes on where it was stopped.
+
+    What is kept does not know which code has made it: delete ``benchmarks/results/cells`` after a change.
+    """
+    path = RESULTS / "cells" / f"{name}.json"
+    if not path.is_file():
+        say(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        FILES.mkdir(parents=True, exist_ok=True)
+        made = json.dumps(make())
+        partial = path.with_suffix(".partial")
+        partial.write_text(made)
+        partial.replace(path)
+    return json.loads(path.read_text())
+
+
 def interleaved(jobs: Mapping[str, Callable[[], dict[str, Any]]], rounds: int) -> dict[str, list[dict[str, Any]]]:
     """Runs every job once per round, in an order that changes from round to round; returns name → results."""
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in jobs}

@@ -91,14 +91,16 @@ def _resnet8() -> Any:
     return keras.Model(inputs, layers.Dense(10, activation="softmax")(x))
 
 
-def _ds_cnn() -> Any:
+def ds_cnn(depthwise: Any = None) -> Any:
+    """The network of keyword spotting; `depthwise`: the class of its depthwise layers."""
     import keras
     from keras import layers
 
+    depthwise = depthwise or layers.DepthwiseConv2D
     inputs = keras.Input((49, 10, 1))
     x = layers.ReLU()(_conv_norm(inputs, 64, (10, 4), (2, 2)))
     for _ in range(4):
-        x = layers.DepthwiseConv2D(3, padding="same")(x)
+        x = depthwise(3, padding="same")(x)
         x = layers.ReLU()(layers.BatchNormalization()(x))
         x = layers.ReLU()(_conv_norm(x, 64, 1))
     x = layers.Flatten()(layers.AveragePooling2D((25, 5))(x))
@@ -133,6 +135,22 @@ def fashion(depthwise: Any = None) -> Any:
         x = layers.ReLU()(layers.BatchNormalization()(x))
         x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(filters, 1, use_bias=False)(x)))
     x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(10, activation="softmax")(x))
+
+
+def _inverted() -> Any:
+    """A small net of inverted residuals, as MobileNetV2 has them, for 28 x 28 pixels."""
+    import keras
+    from keras import layers
+
+    inputs = keras.Input((28, 28, 1))
+    x = layers.ReLU(6.0)(_conv_norm(inputs, 16, 3, 2))
+    for filters, stride in ((24, 2), (24, 1), (40, 1), (40, 1)):
+        y = layers.ReLU(6.0)(_conv_norm(x, 4 * x.shape[-1], 1))
+        y = layers.DepthwiseConv2D(3, stride, padding="same", use_bias=False)(y)
+        y = _conv_norm(layers.ReLU(6.0)(layers.BatchNormalization()(y)), filters, 1)
+        x = layers.Add()([x, y]) if x.shape == y.shape else y
+    x = layers.GlobalAveragePooling2D()(layers.ReLU(6.0)(_conv_norm(x, 128, 1)))
     return keras.Model(inputs, layers.Dense(10, activation="softmax")(x))
 
 
@@ -248,10 +266,11 @@ NETWORKS: Mapping[str, Callable[[], Any]] = {
     "mobilenet_v2": _mobilenet_v2,
     "mobilenet_v2_035": _mobilenet_v2_035,
     "resnet8": _resnet8,
-    "ds_cnn": _ds_cnn,
+    "ds_cnn": ds_cnn,
     "mobilenet_v1_025": _mobilenet_v1_025,
     "autoencoder": _autoencoder,
     "fashion": fashion,
     "fashion_cnn": _fashion_cnn,
+    "inverted": _inverted,
     "efficientnet_lite0": _efficientnet_lite0,
 }

@@ -49,9 +49,18 @@ def prune_in_training(
 
 
 def prune_quantize(
-    source: str, out: str, seed: int, steps: int, learning_rates: tuple[float, float], sparsity: float
+    source: str,
+    out: str,
+    seed: int,
+    steps: int,
+    learning_rates: tuple[float, float],
+    sparsity: float,
+    clusters: int | None = None,
 ) -> dict[str, Any]:
-    """Prunes all kernels of a net for Fashion-MNIST, then trains it in integers with its zeros kept; the int8 file."""
+    """Prunes all kernels of a net for Fashion-MNIST, then trains it in integers with its zeros kept; the int8 file.
+
+    With `clusters`, kernels get so many values in the same training, behind the schedule of pruning, and keep them.
+    """
     import keras
 
     data, network = fashion.data(), keras.models.load_model(source)
@@ -61,8 +70,14 @@ def prune_quantize(
         model.fit(fashion.batches(data, steps, seed), steps_per_epoch=steps, verbose=0)
 
     rates = [keras.optimizers.schedules.CosineDecay(rate, steps) for rate in learning_rates]
-    schedule = fw.schedules.polynomial_decay(0.0, sparsity, begin=0, end=6 * steps // 10)
-    fit(network, fw.SparseOptimizer(keras.optimizers.Adam(rates[0]), schedule, frequency=10, keep=()))
+    pruned = 6 * steps // 10
+    optimizer: Any = keras.optimizers.Adam(rates[0])
+    if sparsity:
+        schedule = fw.schedules.polynomial_decay(0.0, sparsity, begin=0, end=pruned)
+        optimizer = fw.SparseOptimizer(optimizer, schedule, frequency=10, keep=())
+    if clusters is not None:
+        optimizer = fw.ClusterOptimizer(optimizer, clusters, begin=pruned + 1, keep=())
+    fit(network, optimizer)
     model = fw.quantize_aware(network, calibration=fashion.calibration(data, seed), progress=False)
     fit(model, keras.optimizers.Adam(rates[1]))
     fw.finalize(model).save(out)

@@ -108,7 +108,7 @@ def pruning_zip(options: Options) -> list[Figure]:
         found = run_job("fashion_scores", files=files)
         scores.append({name: found[name] for name in files})
         for tool in sizes:
-            sizes[tool].append(_zip_bytes(files[tool]) / 1000)
+            sizes[tool].append(zip_bytes(files[tool]) / 1000)
             zeros[tool].append(run_job("kernel_zeros", model=files[tool])["fraction"])
     correct = {name: np.array([score[name] for score in scores], float) for name in scores[0]}
     figures = [Figure("float, accuracy", 100 * correct["float"].mean(), "%", note=f"{len(scores)} seeds")]
@@ -125,7 +125,7 @@ def pruning_zip(options: Options) -> list[Figure]:
     return [*figures, Figure(what, mean, "points", at_least=min(0.0, -2 * error), note=note)]
 
 
-def _zip_bytes(path: str) -> int:
+def zip_bytes(path: str) -> int:
     """Returns the size of a zip archive (deflate) that holds the file."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as made:

@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks.architectures.row import architectures
 from benchmarks.choosing_rows import mixed_forms
+from benchmarks.cluster_rows import cluster_zip, clusters
 from benchmarks.detector_rows import detectors
 from benchmarks.flash_rows import flash
 from benchmarks.flow_rows import flow, recorder, workers
@@ -51,7 +52,7 @@ from benchmarks.pruning_rows import (
 from benchmarks.ranges_rows import ranges
 from benchmarks.recovery_rows import recovery
 from benchmarks.report_rows import report
-from benchmarks.structured_rows import channels, packs
+from benchmarks.structured_rows import channels, packs, smaller
 from benchmarks.training_rows import chips, training_accuracy, training_exact, training_step
 from benchmarks.wide_rows import float_activations, sentence_encoder
 
@@ -397,6 +398,8 @@ ROWS: Mapping[str, Callable[[Options], list[Figure]]] = {
     "ranges": ranges,
     "mixed_forms": mixed_forms,
     "flash": flash,
+    "clusters": clusters,
+    "cluster_zip": cluster_zip,
     "float_activations": float_activations,
     "recovery": recovery,
     "detectors": detectors,
@@ -409,6 +412,7 @@ ROWS: Mapping[str, Callable[[Options], list[Figure]]] = {
     "startup": startup,
     "channels": channels,
     "packs": packs,
+    "smaller": smaller,
     "training_exact": training_exact,
     "training_step": training_step,
     "training_accuracy": training_accuracy,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from benchmarks.measuring import (
     FILES,
     Figure,
     Options,
+    cell,
     figure_of,
     float_file,
     quantize_job,
@@ -13,8 +18,11 @@ from benchmarks.measuring import (
     say,
     wait_until_calm,
 )
+from benchmarks.training_rows import SEEDS, paired_over_seeds
 
 _SHARE = 0.5
+# Network → steps of the training of the whole one, and of the smaller one.
+_STEPS = {"resnet8": (600, 300), "inverted": (1000, 400)}
 _RUNS = {"mobilenet_v2": 100, "resnet8": 400}
 
 
@@ -54,6 +62,33 @@ def channels(options: Options) -> list[Figure]:
         what = f"{name}, int8 after: accepted by Vela, on the NPU"
         figures.append(Figure(what, 100 * made.npu_fraction, "%", at_least=100, note=note))
     return figures
+
+
+def smaller(options: Options) -> list[Figure]:
+    """Fashion-MNIST, half of the multiply-accumulates removed with channels, then trained on: accuracy of int8."""
+    figures: list[Figure] = []
+    for name, (whole_steps, steps) in _STEPS.items():
+        scores = [_smaller(name, seed, whole_steps, steps) for seed in SEEDS]
+        correct = {kind: np.array([row[kind] for row in scores], float) for kind in ("whole", "cut", "trained on")}
+        whole, left = (sum(row["macs"][side] for row in scores) for side in (0, 1))
+        figures.append(Figure(f"{name}: MACs removed", 1 - left / whole, at_least=_SHARE))
+        note = f"{len(scores)} seeds, {scores[0]['whole bytes']:,} bytes"
+        figures.append(Figure(f"{name}, whole: accuracy of int8", 100 * correct["whole"].mean(), "%", note=note))
+        for kind in ("cut", "trained on"):
+            mean, error = paired_over_seeds(correct[kind], correct["whole"])
+            note = f"± {error:.2f}; {scores[0][f'{kind} bytes']:,} bytes"
+            figures.append(Figure(f"{name}, {kind}: int8 against the whole one", mean, "points", note=note))
+    return figures
+
+
+def _smaller(name: str, seed: int, whole_steps: int, steps: int) -> dict[str, Any]:
+    source = FILES / f"smaller_{name}_{seed}.keras"
+    cell(
+        f"smaller_{name}_{seed}_whole",
+        lambda: run_job("train_whole", name=name, out=source, seed=seed, steps=whole_steps),
+    )
+    arguments = {"seed": seed, "steps": steps, "learning_rate": 1e-3, "macs": _SHARE}
+    return cell(f"smaller_{name}_{seed}", lambda: run_job("train_smaller", source=source, **arguments))
 
 
 def packs(options: Options) -> list[Figure]:

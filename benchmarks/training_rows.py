@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measuring import FILES, Figure, JobError, Options, figure_of, run_job, say, wait_until_calm
+from benchmarks.measuring import FILES, Figure, JobError, Options, cell, figure_of, run_job, say, wait_until_calm
 
 _BACKENDS = ("jax", "tensorflow", "torch")
 _EXACT = ("mobilenet_v2_035", "efficientnet_lite0", "resnet8", "ds_cnn", "lstm", "transformer")
@@ -155,17 +155,7 @@ def _trained(seed: int) -> dict[str, Any]:
 
 def chips(options: Options) -> list[Figure]:
     """Fashion-MNIST, a depthwise net: one set of weights for five chips against weights trained for each alone."""
-    scores: list[dict[str, Any]] = []
-    for seed in range(max(options.rounds, 2)):
-        name = float_net(seed)
-        say(f"seed {seed}: five chips")
-        arguments = {"seed": seed, "steps": _CHIP_STEPS, "learning_rate": 1e-4, "chips": list(_CHIPS)}
-        run_job("train_for_chips", source=f"{name}.keras", out=f"{name}_chips", **arguments)
-        kinds = [f"{chip}_{kind}" for chip in _CHIPS for kind in ("alone", "shared")]
-        files = {"float": f"{name}.tflite"} | {kind: f"{name}_chips_{kind}.tflite" for kind in kinds}
-        profiles = {f"{chip}_{kind}": _CHIPS[chip] for chip in _CHIPS for kind in ("alone", "shared")}
-        found = run_job("fashion_scores", files=files, profiles=profiles)
-        scores.append({key: found[key] for key in files})
+    scores = [_on_chips(seed) for seed in SEEDS]
     correct = {name: np.array([score[name] for score in scores], float) for name in scores[0]}
     figures = [Figure("float, accuracy", 100 * correct["float"].mean(), "%", note=f"{len(scores)} seeds")]
     for chip in _CHIPS:
@@ -174,6 +164,25 @@ def chips(options: Options) -> list[Figure]:
         what = f"{chip}: shared weights minus its own"
         figures.append(Figure(what, mean, "points", at_least=-0.2, note=f"± {error:.2f} over {len(scores)} seeds"))
     return figures
+
+
+def _on_chips(seed: int) -> dict[str, list[bool]]:
+    """Returns which test images each chip gets right, by weights of its own and by those that five share."""
+    name, found = float_net(seed), dict[str, list[bool]]()
+    for kind, chosen in {"shared": list(_CHIPS), **{chip: [chip] for chip in _CHIPS}}.items():
+
+        def made(kind: str = kind, chosen: list[str] = chosen) -> dict[str, Any]:
+            out = f"{name}_chips_{'shared' if kind == 'shared' else 'alone'}"
+            arguments = {"seed": seed, "steps": _CHIP_STEPS, "learning_rate": 1e-4, "chips": chosen}
+            run_job("train_for_chips", source=f"{name}.keras", out=out, **arguments)
+            files = {f"{chip}_{'shared' if kind == 'shared' else 'alone'}": f"{out}_{chip}.tflite" for chip in chosen}
+            profiles = {file: _CHIPS[file.rpartition("_")[0]] for file in files}
+            files |= {"float": f"{name}.tflite"} if kind == "shared" else {}
+            scored = run_job("fashion_scores", files=files, profiles=profiles)
+            return {file: scored[file] for file in files}
+
+        found |= cell(f"chips_{seed}_{kind}", made)
+    return found
 
 
 def _difference(name: str, correct: dict[str, np.ndarray], baseline: str) -> Figure:

@@ -93,6 +93,7 @@ if TYPE_CHECKING:
     from featherweight.tasks.unfold import Unfolded, unfold
     from featherweight.tflite import read
     from featherweight.training import schedules
+    from featherweight.training.clustered.optimizer import ClusterOptimizer
     from featherweight.training.courses.several import SeveralTargets
     from featherweight.training.courses.trial import RateTrial, TriedRate, try_learning_rates
     from featherweight.training.graph.graph_model import GraphModel
@@ -212,6 +213,7 @@ _HOMES = {
         "sensitivity",
     ),
     "tasks.cluster": (
+        "ClusterOptimizer",
         "Clustered",
         "ClusteredKernel",
         "cluster",
@@ -276,6 +278,7 @@ _HOMES = {
     ),
     "training.keras_models.variable_search": ("UnfoldedWeight",),
     "training.pruning.log": ("SparsityLog",),
+    "training.clustered.optimizer": ("ClusterOptimizer",),
     "training.pruning.optimizer": ("SparseOptimizer",),
     "training.qat.quantized_model": ("QuantizedModel",),
     "training.qat.settings": (
@@ -294,6 +297,7 @@ __all__ = [
     "Cause",
     "ChannelGroup",
     "ChannelMoments",
+    "ClusterOptimizer",
     "Clustered",
     "ClusteredKernel",
     "Constraint",

@@ -125,6 +125,7 @@ def test_public_names_are_deliberate():
         "SeveralTargets",
         "Signature",
         "SparseOptimizer",
+        "ClusterOptimizer",
         "SparsityLog",
         "Stats",
         "Step",

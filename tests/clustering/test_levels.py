@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from featherweight.clustering.codebook import clustered
 from featherweight.clustering.levels import best_levels
+from featherweight.repair.weights.codebook import clustered
 
 RANDOM = np.random.default_rng(0)
 

@@ -133,6 +133,7 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Callabl
         "Rule": {},
         "Scheme": {"dtype": "int8"},
         "SparseOptimizer": {"optimizer": "adam", "schedule": 0.5},
+        "ClusterOptimizer": {"optimizer": "adam"},
         "SparsityLog": {},
         "KurtosisRegularizer": {"strength": 0.1},
         "add_kurtosis": {"model": live, "strength": 0.1},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,29 +11,22 @@ from typing import Any
 import numpy as np
 
 from featherweight import tflite
-from featherweight.arguments import checked, count, flag, several, shapes, stream, text
-from featherweight.clustering.codebook import Clustered as Rows
-from featherweight.clustering.codebook import clustered
-from featherweight.errors import RecipeError, listed
+from featherweight.arguments import checked, count, flag, shapes, stream
+from featherweight.clustering.choosing import FEWEST, MOST, check_choice, chosen
 from featherweight.graph import Model, constant
 from featherweight.graph.editor import with_constants
 from featherweight.pruning.choosing import ROLES
 from featherweight.pruning.criteria import as_rows, from_rows
 from featherweight.pruning.moments import is_observable, second_moments
-from featherweight.pruning.prunable import GraphKernel, check_float, find_kernels, matches
+from featherweight.pruning.prunable import GraphKernel, check_float, find_kernels
+from featherweight.repair.weights.codebook import Clustered as Rows
+from featherweight.repair.weights.codebook import clustered
 from featherweight.runtime.progress import track
 from featherweight.runtime.samples import feeds
 from featherweight.tasks.load import load, peeked
 from featherweight.tflite.codings import encodings
 
 _SAMPLES = 128
-# A kernel has so many weights for each level at least: the table of levels is to be small beside them.
-_WEIGHTS_PER_LEVEL = 16
-_WHY = {
-    "first": "the first convolution",
-    "last": "the last classifier",
-    "depthwise": "a depthwise convolution, whose few weights matter most",
-}
 
 
 @dataclass(frozen=True)
@@ -83,10 +76,8 @@ class Clustered:
 
 @checked(
     {"samples": "limit", "number_of_clusters": "clusters", "dense": "keep"},
-    clusters=count(4, 128),
+    clusters=count(FEWEST, MOST),
     calibration=stream,
-    exclude=several(text),
-    keep=several(text),
     per_channel=flag,
     limit=count(way="Data go to calibration=."),
     input_shapes=shapes,
@@ -98,6 +89,7 @@ def cluster(
     *,
     calibration: Iterable[Any] | None = None,
     exclude: str | Sequence[str] = (),
+    rules: Mapping[str, int] | Sequence[tuple[str, int]] = (),
     keep: str | Sequence[str] = ROLES,
     per_channel: bool = True,
     limit: int | None = None,
@@ -107,8 +99,8 @@ def cluster(
     """Gives each kernel at most so many values without training; `quantize` makes as many integers of them.
 
     Values are levels in units of each output channel's largest weight, so that int8 makes the same integers of them in
-    every channel (`featherweight.clustering.codebook`). Levels are the best there are: k-means in one dimension has an
-    optimum that is computed, without initial values. Weights that are 0 stay 0.
+    every channel. Levels are the best there are: k-means in one dimension has an optimum that is computed, without
+    initial values (`featherweight.clustering.levels`). Weights that are 0 stay 0.
 
     Args:
         source: what `load` takes; a pruned model keeps its zeros.
@@ -116,7 +108,9 @@ def cluster(
         calibration: samples from the training split. With them, what weights are multiplied by counts, and weights make
             up for each other's errors (GPTQ, 2210.17323), layer after layer; without, their own errors alone count.
         exclude: shell patterns of kernels that stay as they are, matching their name or a part of it.
-        keep: what stays as it is: the ``first`` convolution, the ``last`` kernel, ``depthwise``.
+        rules: shell pattern → values in the kernels whose name it matches, 0 for none; the first that matches decides.
+        keep: what stays as it is unless a rule other than ``*`` names it: the ``first`` convolution, the ``last``
+            kernel, ``depthwise``. So do kernels with fewer than 16 weights for each value.
         per_channel: False for targets with one scale for a whole weight: levels are then of its largest weight.
         limit: use at most so many samples (128).
         input_shapes: as in `load`.
@@ -131,50 +125,22 @@ def cluster(
     model = load(source, samples=first, input_shapes=input_shapes)
     check_float(model, "cluster")
     found = find_kernels(model)
-    excluded, kept = several(text)(exclude, "exclude"), several(text)(keep, "keep")
-    _check(found, excluded, kept)
+    choice = check_choice(clusters, rules, exclude, keep, "cluster")
+    counts, reasons = chosen([kernel.kernel for kernel in found], choice)
     given = [] if calibration is None else [feed.arrays for feed in feeds(calibration, model, limit=limit or _SAMPLES)]
     values, rows = dict[str, np.ndarray](), list[ClusteredKernel]()
-    reasons = {kernel.name: _reason(kernel, clusters, excluded, kept) for kernel in found}
-    if all(reasons.values()):
-        said = listed(f"'{name}' ({reason})" for name, reason in reasons.items())
-        raise RecipeError(
-            f"cluster: there is nothing to cluster; all kernels stay as they are: {said or 'it has none'}."
-        )
     for kernel in track(found, "Clustering", total=len(found), enabled=progress):
         weight = _array(model, kernel)
-        if reasons[kernel.name]:
+        if kernel.name in reasons:
             rows.append(ClusteredKernel(kernel.name, kernel.node.op, weight.size, reason=reasons[kernel.name]))
             continue
         prefix = with_constants(model, values)
         moments = second_moments(prefix, kernel, given) if given and is_observable(kernel) else None
         layout = kernel.kernel.layout
-        made = clustered(as_rows(weight, layout), clusters, moments, per_channel=per_channel)
+        made = clustered(as_rows(weight, layout), counts[kernel.name], moments, per_channel=per_channel)
         values[kernel.name] = from_rows(made.values, layout)
         rows.append(_row(kernel, weight, values[kernel.name], made))
     return Clustered(with_constants(model, values), tuple(rows))
-
-
-def _check(kernels: Sequence[GraphKernel], excluded: Sequence[str], kept: Sequence[str]) -> None:
-    if unknown := [role for role in kept if role not in ROLES]:
-        raise RecipeError(f"cluster: keep={listed(map(repr, unknown))} is not understood (allowed: {listed(ROLES)}).")
-    names = [kernel.name for kernel in kernels]
-    for pattern in excluded:
-        if pattern != "*" and not any(matches(name, pattern) for name in names):
-            raise RecipeError(f"cluster: exclude '{pattern}' matches no kernel. They are named {listed(names)}.")
-
-
-def _reason(kernel: GraphKernel, clusters: int, excluded: Sequence[str], kept: Sequence[str]) -> str:
-    """Returns why a kernel stays as it is, or nothing."""
-    role, size = kernel.kernel.role, kernel.kernel.layout.size
-    pattern = next((one for one in excluded if matches(kernel.name, one)), None)
-    if pattern is not None:
-        return f"excluded by '{pattern}'"
-    if role in kept:
-        return f"{_WHY[role]}; leave '{role}' out of keep= to cluster it"
-    if size < _WEIGHTS_PER_LEVEL * clusters:
-        return f"small: {size} weights, fewer than {_WEIGHTS_PER_LEVEL} for each of {clusters} values"
-    return ""
 
 
 def _row(kernel: GraphKernel, before: np.ndarray, after: np.ndarray, made: Rows) -> ClusteredKernel:

@@ -149,7 +149,7 @@ def quantize_aware(
         TargetViolation: if `strict` is broken.
     """
     from featherweight.training.graph.exposed import expose
-    from featherweight.training.qat.blueprint import draw_blueprint
+    from featherweight.training.qat.blueprint import dissolving, draw_blueprint
     from featherweight.training.qat.provenance import Origin
     from featherweight.training.qat.quantized_model import QuantizedModel
     from featherweight.training.qat.settings import Oscillations, RangeTraining
@@ -188,10 +188,11 @@ def quantize_aware(
     else:
         decided, integer = _carried_out(exposed.model, given, target, strict=strict, approximate=approximate)
     measured(exposed.model, integer, decided, {0: first} if verify else {}, limit)
+    lost = dissolving(exposed, integer) if keep_clusters else ()
     blueprint = draw_blueprint(
         exposed,
         integer,
-        replace(decided, notes=(*substitutes, *decided.notes, *frozen, *noise.notes)).to_json(),
+        replace(decided, notes=(*substitutes, *decided.notes, *frozen, *noise.notes, *lost)).to_json(),
         Origin(target, named),
         ranges=moving,
         keep_zeros=keep_zeros,

@@ -79,7 +79,8 @@ def test_other_weights_are_no_clusters():
     assert clusters_of(random.normal(size=(16, 64)), scale) is None
     few = random.integers(-2, 3, (16, 64))
     assert clusters_of(few * scale, scale).max() == 4
-    assert clusters_of(few * scale + 3e-4, scale) is None
+    assert clusters_of(few * scale + 3e-4, scale).max() == 4
+    assert clusters_of(few * scale + random.uniform(-3e-4, 3e-4, few.shape), scale) is None
     assert clusters_of(random.integers(-127, 128, (16, 16)) * scale, scale) is None
     assert clusters_of(np.zeros((16, 64)), scale) is None
     assert clusters_of(few * np.nan, scale) is None

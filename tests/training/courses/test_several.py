@@ -9,6 +9,7 @@ from tests import models
 from tests.training.checking import assert_equal, runtime_outputs
 
 import featherweight as fw
+from featherweight import tflite
 
 TARGETS = ["litert", "esp32-s3", "esp32-p4"]
 
@@ -20,44 +21,97 @@ def made(**options):
     )  # fmt: skip
 
 
+def assert_same_weights(one, other):
+    for first, second in zip(one.trainable_variables, other.trainable_variables, strict=True):
+        np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(v) for v in (first, second)))
+
+
 @pytest.fixture(scope="module")
 def trained():
     several = made(teacher=True)
     several.compile(keras.optimizers.Adam(3e-4))
     x = models.batch("convnet", 32, seed=2)
     before = several.evaluate(x)
-    losses = several.fit(x, epochs=3, batch_size=8)
-    return several, x, before, losses
+    history = several.fit(x, epochs=3, batch_size=8, verbose=0, validation_data=x[:16]).history
+    return several, x, before, history
 
 
 def test_all_have_one_set_of_weights_and_a_loss_each(trained):
-    several, x, before, losses = trained
+    several, x, before, history = trained
     first, *others = several.models.values()
     for other in others:
-        for one, another in zip(first.trainable_variables, other.trainable_variables, strict=True):
-            np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(v) for v in (one, another)))
-    assert list(losses) == list(before) == TARGETS
-    assert all(len(rows) == 3 and np.isfinite(rows).all() for rows in losses.values())
-    assert set(several.evaluate(x)) == set(TARGETS)
+        assert_same_weights(first, other)
+    losses = [f"{name}_loss" for name in TARGETS]
+    assert list(before) == TARGETS
+    assert {"loss", "val_loss", *losses, *(f"val_{name}" for name in losses)} == set(history)
+    assert all(len(rows) == 3 and np.isfinite(rows).all() for rows in history.values())
+    np.testing.assert_allclose(history["loss"], np.mean([history[name] for name in losses], axis=0))
+    after = several.evaluate(x[:16])
+    assert {f"val_{name}_loss": scores["loss"] for name, scores in after.items()} == {
+        f"val_{name}": history[f"val_{name}"][-1] for name in losses
+    }
 
 
 def test_each_file_computes_what_its_model_predicts(trained):
     several, x, *_ = trained
     finished = fw.finalize(several)
     assert list(finished) == TARGETS
+    predicted = several.predict(x)
     for name, result in finished.items():
         assert result.plan.target == name
-        assert_equal(several.models[name].predict(x, verbose=0), runtime_outputs(result, x))
+        assert_equal(predicted[name], runtime_outputs(result, x))
 
 
 def test_the_same_again_is_the_same(trained):
     several, x, *_ = trained
     again = made(teacher=True)
     again.compile(keras.optimizers.Adam(3e-4))
-    again.fit(x, epochs=3, batch_size=8)
-    pairs = zip(*(made.models["litert"].trainable_variables for made in (several, again)), strict=True)
-    for one, other in pairs:
-        np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(v) for v in (one, other)))
+    again.fit(x, epochs=3, batch_size=8, verbose=0)
+    assert_same_weights(several, again)
+
+
+def test_saved_and_loaded_it_goes_on_as_if_it_had_not_been(trained, tmp_path):
+    several, x, *_ = trained
+    several.save(tmp_path / "several.keras")
+    loaded = keras.saving.load_model(tmp_path / "several.keras")
+    for one, other in zip(several.predict(x).values(), loaded.predict(x).values(), strict=True):
+        assert_equal(one, other)
+    for one in (several, loaded):
+        one.fit(x, epochs=1, batch_size=16, verbose=0)  # ends with another target than it began with
+        one.fit(x, epochs=1, batch_size=8, verbose=0)
+    assert_same_weights(several, loaded)
+    for one, other in zip(fw.finalize(several).values(), fw.finalize(loaded).values(), strict=True):
+        assert tflite.write(one.model) == tflite.write(other.model)
+
+
+def test_callbacks_see_a_model_of_keras():
+    several = made()
+    x, y = models.batch("convnet", 32, seed=2), np.arange(32) % 10
+    several.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    before = several.get_weights()
+    rates = []
+    callbacks = [
+        keras.callbacks.EarlyStopping("val_loss", patience=0, baseline=-1.0),
+        keras.callbacks.LearningRateScheduler(lambda epoch, _: 1e-3 / (epoch + 1)),
+        keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: rates.append(float(several.optimizer.learning_rate))
+        ),
+    ]
+    history = several.fit(x, y, 8, 5, 0, callbacks, validation_data=(x, y), class_weight={1: 2.0}, shuffle=False)
+    assert several.stop_training
+    assert len(history.history["val_esp32-s3_accuracy"]) == 1
+    assert rates == pytest.approx([1e-3] * 4)
+    several.set_weights(before)
+    for one, other in zip(several.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_pruning_goes_on_in_every_arithmetic():
+    several = made(teacher=True)
+    several.compile(fw.SparseOptimizer("adam", 0.5))
+    several.fit(models.batch("convnet", 32, seed=2), batch_size=8, verbose=0)
+    for model in several.models.values():
+        assert set(model.optimizer.sparsities().values()) == {0.5}
 
 
 def test_what_can_not_be_shared_is_refused():
@@ -67,6 +121,16 @@ def test_what_can_not_be_shared_is_refused():
         made(target="tflm")
     with pytest.raises(fw.RecipeError, match=r"a list of targets .*, each once"):
         fw.quantize_aware(models.lowered("convnet"), targets=["litert", "litert"])
-    several = made()
-    with pytest.raises(fw.RecipeError, match="compile it before fit"):
-        several.fit(models.batch("convnet", 8, seed=2))
+    several, x = made(), models.batch("convnet", 8, seed=2)
+    for call in (several.fit, several.evaluate):
+        with pytest.raises(fw.RecipeError, match=r"compile it before (fit|evaluate), with a loss unless"):
+            call(x)
+    with pytest.raises(fw.RecipeError, match="SeveralTargets: optimizer='adamm' is none of Keras's"):
+        several.compile("adamm", "mse")
+    several.compile("adam", "mse")
+    with pytest.raises(fw.RecipeError, match=r"fit: batch_size is 0 \(allowed: a whole number from 1 on\)"):
+        several.fit(x, np.zeros(8), batch_size=0)
+    with pytest.raises(fw.DataError, match="there are 3 weights for 8 samples"):
+        several.fit(x, np.zeros(8), sample_weight=[1, 2, 3])
+    with pytest.raises(fw.RecipeError, match="validation_data has 3 parts"):
+        several.fit(x, np.zeros(8), validation_data=(x, x, x))

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import layers as L  # noqa: N812
 
-from featherweight.training.pruning.variable_owners import find_kernels, find_layers, references
+from featherweight.training.optimizers.variable_owners import find_kernels, find_layers, references
 
 STEPS, BATCH = 8, 16
 
@@ -90,5 +90,5 @@ def values(model: Any) -> list[np.ndarray]:
 
 def kernels_of(model: Any) -> list[Any]:
     """Returns the kernels that an optimizer finds among the variables of a model or layer."""
-    layers = find_layers(model.trainable_variables, references(model), is_unstructured=True)
+    layers = find_layers(model.trainable_variables, references(model), "test", is_unstructured=True)
     return find_kernels(model.trainable_variables, layers)

@@ -84,7 +84,7 @@ def test_choices_that_no_model_can_follow(options: dict[str, Any], error: type[E
 )
 def test_a_loop_of_ones_own_names_the_model_where_layers_decide(made: Any, options: Any, path: str) -> None:
     model = made()
-    message = rf"how '{path}' is pruned depends on its layer, .* Name the model: SparseOptimizer\(…, model=model\)"
+    message = rf"what becomes of '{path}' depends on its layer, .* Name the model: SparseOptimizer\(…, model=model\)"
     with pytest.raises(RecipeError, match=message):
         fw.SparseOptimizer("adam", 0.5, **options).build(model.trainable_variables)
     for named in (model, [model]):

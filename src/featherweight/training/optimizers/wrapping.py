@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 
 from featherweight import keras_internals
 from featherweight.errors import RecipeError, listed
+from featherweight.training.devices import outside_of_graphs
+from featherweight.training.graph.registry import ops
 
 
 def path_of(variable: Any) -> str:
@@ -79,6 +82,63 @@ class WrappingOptimizer(keras.optimizers.Optimizer):
     def scale_loss(self, loss: Any) -> Any:
         """Scales a loss as the wrapped optimizer does."""
         return self.inner_optimizer.scale_loss(loss)
+
+
+class ConstrainingOptimizer(WrappingOptimizer):
+    """Holds weights, after every step of the wrapped optimizer, where they are to be.
+
+    It works in `compile`, in custom loops, in replicas of TensorFlow and without a state (JAX), inside and around a
+    `LossScaleOptimizer`. A subclass builds, and says what it does before and after a step.
+    """
+
+    def before_step(self, gradients: Sequence[Any], variables: Sequence[Any] | None) -> tuple[Any, Sequence[Any]]:
+        """Returns what `after_step` is to know, and the gradients for the wrapped optimizer.
+
+        Args:
+            gradients: of the variables.
+            variables: what is trained; None for all that the optimizer was built with.
+        """
+        raise NotImplementedError
+
+    def after_step(self, noted: Any) -> None:
+        """Changes what the wrapped optimizer has made of the weights."""
+        raise NotImplementedError
+
+    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
+        """Updates the weights with the wrapped optimizer, and holds them where they are to be."""
+        if trainable_variables is not None:
+            trainable_variables = list(trainable_variables)
+            if not self.built:
+                with outside_of_graphs(), keras.name_scope(self.name, caller=self):
+                    self.build(trainable_variables)
+        if not self.built:
+            self.inner_optimizer.apply(grads)  # says what is missing
+        noted, gradients = self.before_step(grads, trainable_variables)
+        self.inner_optimizer.apply(gradients, trainable_variables)
+        self.after_step(noted)
+
+    def stateless_apply(
+        self, optimizer_variables: Sequence[Any], grads: Sequence[Any], trainable_variables: Sequence[Any]
+    ) -> tuple[list[Any], list[Any]]:
+        """Does what `apply` does, to values instead of variables."""
+        if keras.backend.backend() == "tensorflow" or not self.built:
+            return super().stateless_apply(optimizer_variables, grads, trainable_variables)
+        variables, weights = self.variables, keras_internals.own_trainable_variables(self)
+        mapping = [*zip(variables, optimizer_variables, strict=True), *zip(weights, trainable_variables, strict=True)]
+        inner = self.inner_optimizer
+        with keras.StatelessScope(mapping) as scope:
+            noted, gradients = self.before_step(grads, None)
+            # A LossScaleOptimizer can be applied without a state only, hence not through `apply`.
+            state = list(optimizer_variables)[len(variables) - len(inner.variables) :]
+            new_weights, new_state = inner.stateless_apply(state, gradients, trainable_variables)
+            for variable, value in zip([*weights, *inner.variables], [*new_weights, *new_state], strict=True):
+                variable.assign(value)
+            self.after_step(noted)
+        return [scope.get_current_value(v) for v in weights], [scope.get_current_value(v) for v in variables]
+
+    def _updates(self) -> Any:
+        """Returns the number of finished updates as a tensor that later updates don't change."""
+        return ops.cast(self.iterations, "int32") + 0
 
 
 def _warn_of_lost(dropped: Any, wrapper: str) -> None:

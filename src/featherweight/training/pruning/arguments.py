@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-import keras
 import numpy as np
 
-from featherweight.arguments import shown, wrong
+from featherweight.arguments import shown
 from featherweight.errors import RecipeError, listed
 from featherweight.pruning.allocation import ALLOCATIONS
 from featherweight.training.schedules import LAST_STEP, Schedule, constant
@@ -34,34 +32,6 @@ def as_schedule(schedule: Any) -> Schedule:
         f"SparseOptimizer: schedule={shown(schedule)} is no schedule. Use fw.schedules.polynomial_decay(0.0, 0.8, "
         "begin=0, end=1000), another one of fw.schedules, or a number."
     )
-
-
-def as_optimizer(optimizer: Any) -> Any:
-    """Returns a Keras optimizer for one, or for its name or configuration.
-
-    Raises:
-        RecipeError: for anything else.
-    """
-    if isinstance(optimizer, (str, Mapping, keras.optimizers.Optimizer)):
-        try:
-            return keras.optimizers.get(optimizer)
-        except (ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
-            said = " ".join(str(error).split())[:200]
-            raise RecipeError(f"SparseOptimizer: optimizer={shown(optimizer)} is none of Keras's: {said}") from error
-    hint = ""
-    if isinstance(optimizer, keras.Model):
-        hint = " The model is compiled with it: model.compile(fw.SparseOptimizer('adam', schedule), loss)."
-    raise RecipeError(
-        f"SparseOptimizer: optimizer is {shown(optimizer)} (allowed: an optimizer of Keras, or its name).{hint}"
-    )
-
-
-def models(value: Any, where: str) -> Any:
-    """A Keras model, or several (the kind of an argument)."""
-    several = value if isinstance(value, (list, tuple)) else (value,)
-    if not all(isinstance(one, keras.layers.Layer) for one in several):
-        raise wrong(value, where, "a live Keras model, or several in a list")
-    return value
 
 
 def check_arguments(

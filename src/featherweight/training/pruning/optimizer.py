@@ -16,19 +16,19 @@ from featherweight.errors import RecipeError
 from featherweight.pruning.allocation import allocate
 from featherweight.pruning.choosing import ROLES, check_choice, choose
 from featherweight.targets.target import Target
-from featherweight.training.devices import assign, outside_of_graphs, values_of
-from featherweight.training.graph.registry import ops
-from featherweight.training.optimizers.wrapping import WrappingOptimizer
+from featherweight.training.devices import assign, values_of
+from featherweight.training.optimizers.arguments import as_optimizer, models
+from featherweight.training.optimizers.fit_callback import Training
+from featherweight.training.optimizers.variable_owners import find_kernels, find_layers, references
+from featherweight.training.optimizers.wrapping import ConstrainingOptimizer
 from featherweight.training.pruning import mask_bits as mask_storage
-from featherweight.training.pruning.arguments import OLD_WORDS, as_optimizer, as_schedule, check_arguments, models
-from featherweight.training.pruning.fit_callback import Training
+from featherweight.training.pruning.arguments import OLD_WORDS, as_schedule, check_arguments
 from featherweight.training.pruning.mask_updates import Masking
-from featherweight.training.pruning.variable_owners import find_kernels, find_layers, references
 from featherweight.training.schedules import Schedule, restore
 
 
 @keras.saving.register_keras_serializable("featherweight")
-class SparseOptimizer(WrappingOptimizer):
+class SparseOptimizer(ConstrainingOptimizer):
     """Trains with any Keras optimizer and prunes on the way: after every step, pruned weights are exactly 0.
 
     It is used in place of the optimizer that it wraps: in `compile`, in custom loops, on every backend, inside or
@@ -84,7 +84,7 @@ class SparseOptimizer(WrappingOptimizer):
         name: str = "sparse_optimizer",
     ) -> None:
         super().__init__(learning_rate=0.0, name=name)
-        self.inner_optimizer: Any = as_optimizer(optimizer)
+        self.inner_optimizer: Any = as_optimizer(optimizer, type(self).__name__)
         self.schedule = as_schedule(schedule)
         self._keeps_zeros, self._has_zeros = schedule is None, False
         self.frequency, self.method, self.allocation, self.regrowth = frequency, method, allocation, regrowth
@@ -99,7 +99,8 @@ class SparseOptimizer(WrappingOptimizer):
         """Chooses the kernels among the variables, and makes a mask for each."""
         if self.built:
             return
-        layers = find_layers(variables, self._models, is_unstructured=self._choice.pattern == "unstructured")
+        is_unstructured = self._choice.pattern == "unstructured"
+        layers = find_layers(variables, self._models, type(self).__name__, is_unstructured=is_unstructured)
         chosen = choose(find_kernels(variables, layers), self._choice)
         shares = allocate(chosen.kernels, chosen.ruled, self.schedule.final, self.allocation)
         self.inner_optimizer.build(variables)
@@ -128,41 +129,16 @@ class SparseOptimizer(WrappingOptimizer):
 
     # ----------------------------------------------------------------------------------------------------------- steps
 
-    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
-        """Updates the weights with the wrapped optimizer, the masks if they are due, and sets what is pruned to 0."""
-        if trainable_variables is not None:
-            trainable_variables = list(trainable_variables)
-            if not self.built:
-                with outside_of_graphs(), keras.name_scope(self.name, caller=self):
-                    self.build(trainable_variables)
-        if not self.built:
-            self.inner_optimizer.apply(grads)  # says what is missing
-        gradients = self._gradients(grads, trainable_variables)
+    def before_step(self, gradients: Sequence[Any], variables: Sequence[Any] | None) -> tuple[Any, Sequence[Any]]:
+        """Takes note of the step, and of the gradients where the method or the regrowth wants them."""
+        noted = self._noted(gradients, variables)
         before = self._updates()
-        assign(self._masking.moved(gradients))
-        self.inner_optimizer.apply(grads, trainable_variables)
-        self._prune(before, gradients)
+        assign(self._masking.moved(noted))
+        return (before, noted), gradients
 
-    def stateless_apply(
-        self, optimizer_variables: Sequence[Any], grads: Sequence[Any], trainable_variables: Sequence[Any]
-    ) -> tuple[list[Any], list[Any]]:
-        """Does what `apply` does, to values instead of variables."""
-        if keras.backend.backend() == "tensorflow" or not self.built:
-            return super().stateless_apply(optimizer_variables, grads, trainable_variables)
-        variables, weights = self.variables, self._masking.trained
-        mapping = [*zip(variables, optimizer_variables, strict=True), *zip(weights, trainable_variables, strict=True)]
-        inner = self.inner_optimizer
-        with keras.StatelessScope(mapping) as scope:
-            gradients = self._gradients(grads, None)
-            before = self._updates()
-            assign(self._masking.moved(gradients))
-            # A LossScaleOptimizer can be applied without a state only, hence not through `apply`.
-            state = list(optimizer_variables)[len(variables) - len(inner.variables) :]
-            new_weights, new_state = inner.stateless_apply(state, grads, trainable_variables)
-            for variable, value in zip([*weights, *inner.variables], [*new_weights, *new_state], strict=True):
-                variable.assign(value)
-            self._prune(before, gradients)
-        return [scope.get_current_value(v) for v in weights], [scope.get_current_value(v) for v in variables]
+    def after_step(self, noted: Any) -> None:
+        """Updates the masks if they are due, and sets what is pruned to 0."""
+        self._prune(*noted)
 
     def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
         """Lets the wrapped optimizer put in its averages, sets what is pruned to 0 again, and warns of emptied kernels.
@@ -176,16 +152,12 @@ class SparseOptimizer(WrappingOptimizer):
         if self.built and self.allocation == "global" and sys.exc_info()[0] is None:
             self._masking.warn_of_emptied()
 
-    def _gradients(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None) -> list[Any] | None:
+    def _noted(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None) -> list[Any] | None:
         """Returns the gradients of the pruned kernels if the method or the regrowth wants them."""
         if self.method != "movement" and self.regrowth is None:
             return None
         variables = self._masking.trained if trainable_variables is None else trainable_variables
         return self._masking.gradients(variables, grads, getattr(self.inner_optimizer, "dynamic_scale", None))
-
-    def _updates(self) -> Any:
-        """Returns the number of finished updates as a tensor that later updates don't change."""
-        return ops.cast(self.iterations, "int32") + 0
 
     def _prune(self, before: Any, gradients: list[Any] | None) -> None:
         if not self._is_length_checked:
@@ -195,11 +167,17 @@ class SparseOptimizer(WrappingOptimizer):
                     "SparseOptimizer: without a schedule it keeps the zeros of kernels, and these have none. Prune the "
                     "model first, or give a schedule."
                 )
-            self._training.warn_if_too_short(self.schedule, self._start, self.inner_optimizer)
+            self._training.warn_if_too_short(self.schedule.end, self._start, self.inner_optimizer, self._too_short())
         step = self._updates()
         values = self._masking.updated(step, step != before, gradients)
         assign(self._masking.masked(values))
         assign(list(zip(self._masking.masks, values, strict=True)))
+
+    def _too_short(self) -> str:
+        return (
+            "SparseOptimizer: the schedule ends at step {end}, but this training ends at step {last}, so the final "
+            f"sparsity of {self.schedule.final:g} is not reached. Train longer, or let the schedule end earlier."
+        )
 
     # ---------------------------------------------------------------------------------------------------------- reports
 

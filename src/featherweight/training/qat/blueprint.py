@@ -12,6 +12,8 @@ from featherweight.graph import Graph, Model, Node, Tensor
 from featherweight.graph.editor import with_zeros
 from featherweight.operators import lookup
 from featherweight.operators.profiles import Profile, find
+from featherweight.pruning.criteria import as_rows
+from featherweight.pruning.prunable import stored_layout
 from featherweight.training.clustered.tied import clusters_of
 from featherweight.training.graph.exposed import Exposed, exposed_from_config, packed, unpacked
 from featherweight.training.integer.exact_sums import chunks_of
@@ -122,6 +124,25 @@ def clusters(exposed: Exposed, weight: Tensor, source: str) -> np.ndarray | None
     if quant.axis is not None:
         scale = scale.reshape([-1 if axis == quant.axis else 1 for axis in range(len(weight.shape))])
     return clusters_of(exposed.real(source).reshape(weight.shape), scale)
+
+
+def dissolving(exposed: Exposed, integer: Model) -> tuple[str, ...]:
+    """Returns a note for each weight of few values that training can't keep, since a target has no scale for them."""
+    sources, notes = _sources(exposed.model.main, integer.main), list[str]()
+    for node, tensor, role in weights_and_biases(integer):
+        source = sources[tensor.name]
+        if role != "weight" or tensor.dtype != "int8" or source not in exposed.trained:
+            continue
+        layout = stored_layout(lookup(node.op), tensor.shape)
+        rows = as_rows(exposed.real(source).reshape(tensor.shape), layout)
+        largest = np.abs(rows).max(axis=1, keepdims=True)
+        found = clusters_of(rows, np.where(largest > 0, largest, 1.0) / 127)
+        if found is not None and clusters(exposed, tensor, source) is None:
+            notes.append(
+                f"{node.op} '{node.name}': the {int(found.max()) + 1} values of its channels are not kept in training: "
+                "here all channels have one scale. Cluster with per_channel=False."
+            )
+    return tuple(notes)
 
 
 def blueprint_from_config(config: Mapping[str, Any]) -> tuple[Blueprint, dict[str, Any]]:

@@ -74,6 +74,10 @@ class QuantizedModel(IntegerModel):
         """Compiles with what was saved, in units if it was so."""
         given = keras.saving.deserialize_keras_object(config)
         self.compile(**given, scaled=has_units(given["optimizer"]))
+        self.build_optimizer()
+
+    def build_optimizer(self) -> None:
+        """Makes the variables of the optimizer before the first step; it learns from here whose weights it trains."""
         self.optimizer.build(self.trainable_variables)
 
     def _begin_step(self, inputs: Any) -> None:

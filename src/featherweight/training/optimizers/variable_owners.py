@@ -41,13 +41,14 @@ def references(model: Any) -> tuple[weakref.ref[Any], ...] | None:
 
 
 def find_layers(
-    variables: Sequence[Any], named: Iterable[weakref.ref[Any]] | None, *, is_unstructured: bool
+    variables: Sequence[Any], named: Iterable[weakref.ref[Any]] | None, wrapper: str, *, is_unstructured: bool
 ) -> list[Any]:
     """Returns the layers that may own variables, models among them.
 
     Args:
         variables: what is trained.
         named: the models that the user names; None for the one that calls.
+        wrapper: the class of the optimizer that asks, for messages.
         is_unstructured: whether weights go one by one. Matrices can then do without a model: their names say enough.
 
     Raises:
@@ -59,8 +60,8 @@ def find_layers(
         unknown = (v for v in variables if caller is None and not _is_known_by_name(v, is_unstructured))
         if (variable := next(unknown, None)) is not None:
             raise RecipeError(
-                f"SparseOptimizer: how '{path_of(variable)}' is pruned depends on its layer, and outside of fit it is "
-                "given variables only. Name the model: SparseOptimizer(…, model=model), or model=() if there is none."
+                f"{wrapper}: what becomes of '{path_of(variable)}' depends on its layer, and outside of fit it is "
+                f"given variables only. Name the model: {wrapper}(…, model=model), or model=() if there is none."
             )
     else:
         models = [model for model in (reference() for reference in named) if model is not None]

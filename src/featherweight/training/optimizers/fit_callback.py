@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from featherweight.training.schedules import Schedule
-
 
 def is_trained_by(layer: Any, optimizer: Any) -> bool:
     """True for a model that is compiled with an optimizer, or with one that wraps it."""
@@ -43,22 +41,18 @@ class Training:
         """Finds the models among layers."""
         return cls(tuple(weakref.ref(layer) for layer in layers if is_trained_by(layer, optimizer)))
 
-    def warn_if_too_short(self, schedule: Schedule, start: int, optimizer: Any) -> None:
-        """Warns if the `fit` that has just begun will end before a schedule does.
+    def warn_if_too_short(self, end: int, start: int, optimizer: Any, lost: str) -> None:
+        """Warns if the `fit` that has just begun will end too early.
 
         Args:
-            schedule: whose end is to be reached.
+            end: the step that is to be reached.
             start: the number of updates before this training.
             optimizer: makes the updates, perhaps of several batches each.
+            lost: sentence with places for ``end`` and ``last``, the steps.
         """
         accumulated = getattr(optimizer, "gradient_accumulation_steps", None) or 1
         models = [model for model in (reference() for reference in self.models) if model is not None]
         for steps in filter(None, map(steps_of_training, models)):
             last = start + steps // accumulated
-            if last < schedule.end:
-                warnings.warn(
-                    f"SparseOptimizer: the schedule ends at step {schedule.end}, but this training ends at step "
-                    f"{last}, so the final sparsity of {schedule.final:g} is not reached. Train longer, or let "
-                    "the schedule end earlier.",
-                    stacklevel=3,
-                )
+            if last < end:
+                warnings.warn(lost.format(end=end, last=last), stacklevel=3)
