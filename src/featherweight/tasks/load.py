@@ -156,8 +156,14 @@ def _held(source: Any, where: str) -> Any:
 
 def _trained(model: Any) -> Any:
     """Returns the file of a model in training, or its graph; other Keras models as they are."""
-    from featherweight.training import GraphModel, QuantizedModel, float_graph
+    from featherweight.training import GraphModel, QuantizedModel, SeveralTargets, float_graph
 
+    if isinstance(model, SeveralTargets):
+        names = list(model.models)
+        raise FormatError(
+            f"The model holds one for each of several targets ({listed(names)}). Pass one, "
+            f"model.models['{names[0]}'], or what finalize returns for it."
+        )
     if isinstance(model, QuantizedModel):
         from featherweight.tasks.finalize import finalize
 

@@ -21,6 +21,10 @@ def made(**options):
     )  # fmt: skip
 
 
+def part(x):
+    return {name: array[:16] for name, array in x.items()}
+
+
 def assert_same_weights(one, other):
     for first, second in zip(one.trainable_variables, other.trainable_variables, strict=True):
         np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(v) for v in (first, second)))
@@ -32,7 +36,7 @@ def trained():
     several.compile(keras.optimizers.Adam(3e-4))
     x = models.batch("convnet", 32, seed=2)
     before = several.evaluate(x)
-    history = several.fit(x, epochs=3, batch_size=8, verbose=0, validation_data=x[:16]).history
+    history = several.fit(x, epochs=3, batch_size=8, verbose=0, validation_data=part(x)).history
     return several, x, before, history
 
 
@@ -46,7 +50,7 @@ def test_all_have_one_set_of_weights_and_a_loss_each(trained):
     assert {"loss", "val_loss", *losses, *(f"val_{name}" for name in losses)} == set(history)
     assert all(len(rows) == 3 and np.isfinite(rows).all() for rows in history.values())
     np.testing.assert_allclose(history["loss"], np.mean([history[name] for name in losses], axis=0))
-    after = several.evaluate(x[:16])
+    after = several.evaluate(part(x))
     assert {f"val_{name}_loss": scores["loss"] for name, scores in after.items()} == {
         f"val_{name}": history[f"val_{name}"][-1] for name in losses
     }
@@ -128,6 +132,10 @@ def test_what_can_not_be_shared_is_refused():
     with pytest.raises(fw.RecipeError, match="SeveralTargets: optimizer='adamm' is none of Keras's"):
         several.compile("adamm", "mse")
     several.compile("adam", "mse")
+    with pytest.raises(fw.DataError, match="compiled with a loss, which needs labels"):
+        several.fit(x)
+    with pytest.raises(fw.FormatError, match=r"one for each of several targets \(litert, .* model.models\['litert'\]"):
+        fw.load(several)
     with pytest.raises(fw.RecipeError, match=r"fit: batch_size is 0 \(allowed: a whole number from 1 on\)"):
         several.fit(x, np.zeros(8), batch_size=0)
     with pytest.raises(fw.DataError, match="there are 3 weights for 8 samples"):

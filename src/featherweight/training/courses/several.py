@@ -183,7 +183,7 @@ class SeveralTargets(keras.Model):
 
     def predict(self, x: Iterable[Any], batch_size: int = 32, verbose: Any = 0) -> dict[str, Any]:
         """Returns target → what its model predicts, which is what its file computes."""
-        inputs, _ = self._gathered(x, None)
+        inputs, _ = self._gathered(x, None, trains=False)
         return {name: model.predict(inputs, batch_size, verbose) for name, model in self.models.items()}
 
     def get_config(self) -> dict[str, Any]:
@@ -205,8 +205,10 @@ class SeveralTargets(keras.Model):
     def compile_from_config(self, config: Any) -> None:
         """Does nothing: each model is compiled by what it said."""
 
-    def _gathered(self, x: Any, y: Any) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-        labels = None if y is None else np.asarray(y)
+    def _gathered(self, x: Any, y: Any, *, trains: bool = True) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+        labels, first = None if y is None else np.asarray(y), next(iter(self.models.values()))
+        if trains and labels is None and first.loss:
+            raise DataError("SeveralTargets: it is compiled with a loss, which needs labels. Pass them as y.")
         return gathered(x, self.models[self._last].graph, labels), labels
 
     def _scores(self, inputs: Any, labels: Any, batch_size: int, verbose: Any = 0) -> dict[str, dict[str, float]]:
