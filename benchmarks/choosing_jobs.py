@@ -2,69 +2,63 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-# A class that the float model gives so much is one that it would be tested on.
-_SURE = 0.7
+from benchmarks import mct, tiny_tasks
+
 FORMS = ("int8", "w4a8")
+OTHERS = ("dynamic", "weights4")
 # Shares of parts that the rule by sensitivity leaves in int8, and of bytes that the program is limited to.
 _SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _BUDGETS = tuple(np.linspace(0.5, 1.0, 21))
 
 
 def mixed_forms(
-    model: str, fed: str, test: str, side: int, scale: float, max_drop: float, folder: str, labelled: bool = False
+    max_drop: float, folder: str, images: dict[str, Any] | None = None, sounds: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """Returns bytes, drop and seconds of the smallest file within a drop of the metric, by the search and by rules.
 
-    The metric is accuracy on half of the test crops, whose labels are those of the photographs, or without `labelled`
-    the float model's class where it is sure of it; drops on the other half are reported besides. All rules use the same
+    One half of the test examples decides; drops on the other half are reported besides. All rules use the same
     candidates, and are given the same right to look at the metric: what is reported of each is its smallest file that
     keeps the drop.
 
     Args:
-        model: a float model, as a path.
-        fed: the calibration crops that `image_data` wrote.
-        test: its test crops.
-        side: the model's images are so large.
-        scale: of pixels from 0 to 255 (side 224: as the crops are).
         max_drop: of the metric.
-        folder: where scores are kept.
-        labelled: the crops' labels are the model's classes.
+        folder: where scores are kept, and what rules have measured.
+        images: arguments of `_images`, or
+        sounds: of `_sounds`.
     """
     import featherweight as fw
-    from benchmarks.ranges_jobs import resized
-    from featherweight.analysis.evaluation import predict
     from featherweight.choosing.bench import drop_of
     from featherweight.choosing.solve import chosen_forms
     from featherweight.tasks.choose import bench_of
 
-    with np.load(test) as arrays:
-        unseen, labels = resized(arrays["x"], side, scale), arrays["y"]
-    samples = [x[np.newaxis] for x in resized(np.load(fed)[:, 0], side, scale)]
-    source = fw.load(model)
-    if not labelled:
-        given = next(iter(predict(source, unseen).values())).reshape(len(unseen), -1)
-        is_sure = given.max(-1) >= _SURE
-        unseen, labels = unseen[is_sure], given[is_sure].argmax(-1)
+    source, samples, unseen, labels, metric = _images(**images) if images else _sounds(**(sounds or {}))
     order = np.random.default_rng(0).permutation(len(unseen))
     unseen, labels, half = unseen[order], labels[order], len(unseen) // 2
     deciding, reporting = (unseen[:half], labels[:half]), (unseen[half:], labels[half:])
 
     start = time.perf_counter()
-    asked = {"calibration": samples, "forms": [*FORMS, "float32"], "folder": folder, "progress": False}
+    asked = {
+        "calibration": samples,
+        "forms": [*FORMS, *OTHERS, "float32"],
+        "folder": folder,
+        "metric": metric,
+        "progress": False,
+    }
     found = fw.search(source, deciding, max_drop=max_drop, **asked)
     seconds = time.perf_counter() - start
     start = time.perf_counter()
     fw.search(source, deciding, max_drop=max_drop / 2 + 0.01, **asked)
     again = time.perf_counter() - start
 
-    bench = bench_of(source, deciding, samples, "accuracy", "litert", None, None, progress=False)
+    bench = bench_of(source, deciding, samples, metric, "litert", None, None, progress=False)
     before = bench.task.evaluate(source)
     parts = [part.name for part in bench.parts]
     size = {part: {FORMS[0]: 0.0} for part in parts}
@@ -76,18 +70,24 @@ def mixed_forms(
     noise = {part: costs or {FORMS[0]: 0.0} for part, costs in noise.items()}
     size = {part: {form: size[part].get(form, 0.0) for form in costs} for part, costs in noise.items()}
 
+    kept = Path(folder, "rules.json")
+    made: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() else {}
+
     def smallest(choices: list[Mapping[str, str]]) -> dict[str, Any]:
         best: dict[str, Any] = {}
         for choice in choices:
-            made = bench.file(bench.candidate(choice))
-            drop, error = drop_of(bench.task.evaluate(made), before)
-            raw = len(fw.write(made))
-            if drop <= max_drop and raw < best.get("bytes", 1 << 60):
-                best = {"bytes": raw, "drop": drop, "error": error}
+            key = " ".join(choice[part] for part in parts)
+            if key not in made:
+                model = bench.file(bench.candidate(choice))
+                drop, error = drop_of(bench.task.evaluate(model), before)
+                made[key] = {"bytes": len(fw.write(model)), "drop": drop, "error": error}
+                kept.write_text(json.dumps(made))
+            if made[key]["drop"] <= max_drop and made[key]["bytes"] < best.get("bytes", 1 << 60):
+                best = made[key]
         return best
 
     weighted = [part.name for part in bench.parts if part.weight_elements]
-    narrow = {part: min(size[part], key=size[part].__getitem__) for part in parts}
+    narrow = {part: FORMS[1] if FORMS[1] in size[part] else FORMS[0] for part in parts}
     wide = dict.fromkeys(parts, FORMS[0])
     ranked = sorted(weighted, key=lambda part: -noise[part].get(FORMS[0], 0.0))
     shares = [{**narrow, **dict.fromkeys(ranked[: round(share * len(ranked))], FORMS[0])} for share in _SHARES]
@@ -95,19 +95,24 @@ def mixed_forms(
     least = sum(min(costs.values()) for costs in size.values())
     limits = [least + share * (total[FORMS[0]] - least) for share in np.linspace(0, 1, len(_BUDGETS))]
     programs = [choice for limit in limits if (choice := chosen_forms(noise, size, limit)) is not None]
-    rules: dict[str, Callable[[], list[Mapping[str, str]]]] = {
-        "int8": lambda: [wide],
-        "w4a8": lambda: [narrow],
-        "first and last int8": lambda: [{**narrow, weighted[0]: FORMS[0], weighted[-1]: FORMS[0]}],
-        "the most sensitive in int8": lambda: shares,
-        "program under limits of bytes": lambda: programs,
+    above = {part: {form: cost - min(costs.values()) for form, cost in costs.items()} for part, costs in size.items()}
+    by_mct = mct.choices(noise, above, [limit - least for limit in limits])
+    rules: dict[str, list[Mapping[str, str]]] = {
+        "int8": [wide],
+        "w4a8": [narrow],
+        "dynamic": [{part: OTHERS[0] if OTHERS[0] in costs else FORMS[0] for part, costs in size.items()}],
+        "first and last int8": [{**narrow, weighted[0]: FORMS[0], weighted[-1]: FORMS[0]}],
+        "the most sensitive in int8": shares,
+        "program under limits of bytes": programs,
     }
-    results = {name: smallest(choices()) for name, choices in rules.items()}
+    if by_mct is not None:
+        rules["MCT's program"] = by_mct
+    results = {name: smallest(choices) for name, choices in rules.items()}
     best = found.best
     results["search"] = {"bytes": best.file_bytes, "drop": best.drop, "error": best.drop_error, "fits": best.fits}
     levels = -10 * np.log10(bench.noise(found.model))
-    unseen_before = fw.evaluate(source, reporting, progress=False)
-    drop, error = drop_of(fw.evaluate(found.model, reporting, progress=False), unseen_before)
+    unseen_before = fw.evaluate(source, reporting, metric, progress=False)
+    drop, error = drop_of(fw.evaluate(found.model, reporting, metric, progress=False), unseen_before)
     return {
         "rules": results,
         "seconds": seconds,
@@ -118,5 +123,44 @@ def mixed_forms(
         "unseen": {"drop": drop, "error": error, "examples": len(reporting[1])},
         "forms": {form: list(best.choice.values()).count(form) for form in set(best.choice.values())},
         "tried": len(found.tried),
-        "float_bytes": Path(model).stat().st_size,
+        "float_bytes": len(fw.write(source)),
+        "examples": half,
     }
+
+
+def _images(
+    model: str, fed: str, test: str, side: int, scale: float, labelled: bool = False
+) -> tuple[Any, list[np.ndarray], np.ndarray, np.ndarray, Any]:
+    """Returns model, samples, crops with their labels, and the metric of a network that looks at images.
+
+    Labels are those of the photographs, or without `labelled` the float model's class where it is sure of it.
+
+    Args:
+        model: a float model, as a path.
+        fed: the calibration crops that `image_data` wrote.
+        test: its test crops.
+        side: the model's images are so large.
+        scale: of pixels from 0 to 255 (side 224: as the crops are).
+        labelled: the crops' labels are the model's classes.
+    """
+    import featherweight as fw
+    from benchmarks.ranges_jobs import resized
+    from featherweight.analysis.evaluation import predict
+
+    with np.load(test) as arrays:
+        x, y = resized(arrays["x"], side, scale), arrays["y"]
+    source = fw.load(model)
+    if not labelled:
+        given = next(iter(predict(source, x).values())).reshape(len(x), -1)
+        is_sure = given.max(-1) >= tiny_tasks.SURE
+        x, y = x[is_sure], given[is_sure].argmax(-1)
+    return source, [x[np.newaxis] for x in resized(np.load(fed)[:, 0], side, scale)], x, y, "accuracy"
+
+
+def _sounds(models: str, name: str, count: int = 1000) -> tuple[Any, list[np.ndarray], np.ndarray, np.ndarray, Any]:
+    """Returns the same of one of MLPerf Tiny's networks that listen: made inputs, and the float network's decisions."""
+    source = tiny_tasks.float_model(Path(models), name)
+    assert source is not None
+    make, metric = (tiny_tasks.machines, tiny_tasks.decisions) if name == "ad" else (tiny_tasks.heard, "accuracy")
+    x, y = make(source, count, 0)
+    return source, [each[np.newaxis] for each in make(source, 100, 1)[0]], x, y, metric

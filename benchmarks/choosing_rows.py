@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from typing import Any
 
 from benchmarks.measuring import FILES, Figure, Options, float_file, run_job, say
+from benchmarks.tiny_tasks import float_model
 
 _MOST_DROP = 0.005
-# The network of this size knows the classes of the photographs.
-_LABELLED_SIDE = 224
 # Networks of MLPerf Tiny that take images, in `--models`: file, side, scale of pixels.
 _IMAGE_NETWORKS = (("vww_96_float.tflite", 96, 1 / 255), ("pretrainedResnet.tflite", 32, 1.0))
+# And those that listen.
+_SOUND_NETWORKS = ("kws", "str_ww", "ad")
 
 
 def mixed_forms(options: Options) -> list[Figure]:
@@ -18,28 +20,31 @@ def mixed_forms(options: Options) -> list[Figure]:
     say("cropping images")
     FILES.mkdir(parents=True, exist_ok=True)
     run_job("image_data", out=FILES, draws=1, calibration=100, crops=30)
-    networks = {"EfficientNet-Lite0": (float_file("efficientnet_lite0"), 224, 1.0)}
+    crops = {"fed": FILES / "images_calibration_0.npy", "test": FILES / "images_test_0.npz"}
+    lite0 = {**crops, "model": float_file("efficientnet_lite0"), "side": 224, "scale": 1.0, "labelled": True}
+    networks: dict[str, dict[str, Any]] = {"EfficientNet-Lite0": {"images": lite0}}
     for name, side, scale in _IMAGE_NETWORKS if options.models else ():
         path = options.models.resolve() / name if options.models else None
         if path is not None and path.is_file():
-            networks[path.stem] = (path, side, scale)
+            networks[path.stem] = {"images": {**crops, "model": path, "side": side, "scale": scale}}
+    for name in _SOUND_NETWORKS if options.models else ():
+        if options.models is not None and float_model(options.models, name) is not None:
+            networks[name] = {"sounds": {"models": options.models.resolve(), "name": name}}
     figures: list[Figure] = []
-    fed, test = FILES / "images_calibration_0.npy", FILES / "images_test_0.npz"
-    for name, (source, side, scale) in networks.items():
+    for name, about in networks.items():
         say(name)
         folder = FILES / f"search_{name}"
         shutil.rmtree(folder, ignore_errors=True)
-        asked = {"side": side, "scale": scale, "max_drop": _MOST_DROP, "labelled": side == _LABELLED_SIDE}
-        row = run_job("mixed_forms", model=source, fed=fed, test=test, folder=folder, **asked)
-        figures += _figures(name, row)
+        figures += figures_of(name, run_job("mixed_forms", max_drop=_MOST_DROP, folder=folder, **about))
     return figures
 
 
-def _figures(name: str, row: dict) -> list[Figure]:
+def figures_of(name: str, row: dict) -> list[Figure]:
+    """Returns the figures of one network."""
     rules = dict(row["rules"])
     ours = rules.pop("search")
     unseen = row["unseen"]
-    note = f"{row['forms']}, {row['tried']} files; drop {ours['drop']:.4f} ± {ours['error']:.4f}, on unseen crops "
+    note = f"{row['forms']}, {row['tried']} files; drop {ours['drop']:.4f} ± {ours['error']:.4f}, on unseen ones "
     note += f"{unseen['drop']:.4f} ± {unseen['error']:.4f}; float {row['float_bytes']:,} bytes"
     figures = [Figure(f"{name}: search", ours["bytes"], "bytes", note=note)]
     for rule, found in rules.items():

@@ -14,7 +14,7 @@ import numpy as np
 
 from featherweight.choosing.bench import Bench
 from featherweight.choosing.budget import Budget, Tried, goal, shortfall
-from featherweight.choosing.parts import FLOAT
+from featherweight.choosing.parts import FLOAT, FORMS
 from featherweight.choosing.scores import Scores, scores_in
 from featherweight.choosing.sensitivity import measured
 from featherweight.choosing.state import State
@@ -30,6 +30,8 @@ _POINTS, _BISECTIONS, _SWAPS, _FAILURES = 10, 6, 40, 8
 _BEARABLE = 1.2
 # Steps beyond the border of the budget, each so much noisier.
 _BEYOND, _STEP = 6, 1.12
+# Files whose size is looked at in one round, for moved borders.
+_BORDERS = 16
 # Files beyond the budget of accuracy whose weights are repaired, as long as that brings them within it.
 _REPAIRED = 3
 
@@ -200,6 +202,8 @@ def _swap(state: State) -> None:
                 is_hopeless = is_smaller and state.predicted(best.choice) + noise > bearable
                 if wanted < 0 and not is_hopeless:
                     moves.append((wanted / max(paid, 1e-12), {**best.choice, part: other}))
+        if state.objective == "bytes" and best.fits:
+            moves += _border_moves(state, best, bearable)
         untried = [m for m in sorted(moves, key=lambda move: move[0]) if state.key(m[1]) not in state.tried]
         if not untried:
             return
@@ -207,6 +211,25 @@ def _swap(state: State) -> None:
         failures = 0 if state.best is not best else failures + 1
         if failures == _FAILURES:
             return
+
+
+def _border_moves(state: State, best: Tried, bearable: float) -> list[tuple[float, dict[str, str]]]:
+    """Returns choices in which a border between integers and floats lies one or two parts further, or is gone.
+
+    What a border takes in the file is in no part's score: these are compared by the sizes of real files.
+    """
+    parts, found = list(best.choice), list[tuple[float, dict[str, str]]]()
+    held = [FORMS[best.choice[part]][1] for part in parts]
+    borders = [at for at in range(1, len(parts)) if held[at] != held[at - 1]]
+    for at, steps in itertools.product(borders, (1, 2)):
+        for moved, wanted in ((parts[at : at + steps], held[at - 1]), (parts[max(at - steps, 0) : at], held[at])):
+            choice = {**best.choice, **{part: state.likest(part, best.choice[part], wanted) for part in moved}}
+            noise = state.predicted(choice)
+            if noise <= bearable and state.key(choice) not in state.tried and len(found) < _BORDERS:
+                size = state.bench.file_bytes(choice) - best.file_bytes
+                gain = noise - state.predicted(best.choice)
+                found += [(size / max(gain, 1e-12), choice)] if size < 0 else []
+    return found
 
 
 def _repair(state: State) -> None:

@@ -12,7 +12,7 @@ from featherweight.analysis.evaluation import Evaluation
 from featherweight.choosing.bench import Bench, decibels
 from featherweight.choosing.budget import Budget, Tried, goal, misses, shortfall
 from featherweight.choosing.estimates import scaled
-from featherweight.choosing.parts import FLOAT
+from featherweight.choosing.parts import FLOAT, FORMS
 from featherweight.choosing.scores import Scores
 from featherweight.choosing.solve import chosen_forms
 from featherweight.device_code.vela import NpuFigures
@@ -152,6 +152,12 @@ class State:
     def uniform(self, form: str) -> dict[str, str]:
         """Returns the choice of one form for all parts; those that can't take it have the smallest that they can."""
         return {part: form if form in costs else min(costs, key=costs.__getitem__) for part, costs in self.size.items()}
+
+    def likest(self, part: str, form: str, activation: str | None) -> str:
+        """Returns a part's form with such activations, with the weights of another form if it can; else that form."""
+        others = [other for other in self.noise[part] if FORMS[other][1] == activation and other != FLOAT]
+        same = [other for other in others if FORMS[other][0] == FORMS[form][0]]
+        return next(iter(same or others), form)
 
     def solved(self, noise: float) -> dict[str, str] | None:
         """Returns the smallest choice whose noise adds up to no more."""

@@ -188,7 +188,7 @@ def search(
     max_sram_bytes: MaxSramBytes = None,
     max_cycles: MaxCycles = None,
     accelerator: Accelerator = None,
-    forms: Forms = "int8,w4a8,int16x8,float32",
+    forms: Forms = "int8,w4a8,int16x8,dynamic,weights4,float32",
     improve: Annotated[str | None, typer.Option(metavar="LIST", help="Repairs to make, as for `quantize`.")] = None,
     target: Target = "litert",
     io: IoOption = None,

@@ -38,7 +38,7 @@ from featherweight.runtime.workers import ENGINES, MOST_JOBS
 from featherweight.targets import target as targets
 from featherweight.tasks.load import load_with_notes, peeked
 
-FORMS = ("int8", "w4a8", "int16x8", "float32")
+FORMS = ("int8", "w4a8", "int16x8", "dynamic", "weights4", "float32")
 # Kinds of arguments that the calls of this subject share.
 ON_SAMPLES: Mapping[str, Kind] = MappingProxyType(
     {
