@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 
 import numpy as np
 import pytest
@@ -380,3 +381,32 @@ def test_forms_that_nothing_takes_are_an_error(model, forms, target):
 def test_too_few_samples_to_judge_by_are_an_error(model):
     with pytest.raises(fw.DataError, match="calibration: 4 samples are too few"):
         fw.search(model, calibration=models.samples("convnet", 4), min_sqnr_db=5, progress=False)
+
+
+def test_a_border_between_integers_and_floats_is_moved_where_the_file_gets_smaller():
+    from types import SimpleNamespace
+
+    from featherweight.choosing.budget import Budget, Tried
+    from featherweight.choosing.scores import Score, Scores
+    from featherweight.choosing.searching import _border_moves
+    from featherweight.choosing.state import State
+
+    parts = ("a", "b", "c", "d")
+    rows = [Score(p, f, n, 0, s) for p in parts for f, n, s in (("int8", 2e-3, 60), ("dynamic", 1e-3, 50))]
+    held = {"int8": True, "dynamic": False}
+
+    def file_bytes(choice):
+        integers = [held[choice[part]] for part in parts]
+        return 1000 + 100 * sum(a != b for a, b in itertools.pairwise([False, *integers, False]))
+
+    target = SimpleNamespace(is_float_allowed=True)
+    bench = SimpleNamespace(setting=SimpleNamespace(target=target), file_bytes=file_bytes)
+    state = State(bench, Scores({}, tuple(rows), {p: (p,) for p in parts}, 0, 1), Budget(), "bytes", None, None)
+    choice = dict(zip(parts, ("dynamic", "int8", "int8", "dynamic"), strict=True))
+    best = Tried(choice, file_bytes(choice), 0, 30.0, 30.0)
+    found = [moved for _, moved in _border_moves(state, best, math.inf)]
+    assert dict.fromkeys(parts, "dynamic") in found
+    assert all(file_bytes(moved) < best.file_bytes for moved in found)
+    assert _border_moves(state, best, 0.0) == []
+    assert state.likest("a", "int8", None) == "dynamic"
+    assert state.likest("a", "int8", "int16") == "int8"

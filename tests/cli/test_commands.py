@@ -464,7 +464,7 @@ def test_search_writes_what_fits_and_exits_with_1_where_nothing_does(folder):
     assert Path("chosen.tflite").stat().st_size <= Path("model.tflite").stat().st_size
     result = call(*common, "20", "--max-bytes", "100", "--json")
     assert result.exit_code == 1
-    assert json.loads(result.stdout)["best"]["misses"][0]["limit"] == "max_bytes"
+    assert "max_bytes" in {miss["limit"] for miss in json.loads(result.stdout)["best"]["misses"]}
 
 
 def test_for_an_ethos_u_vela_says_what_it_takes(folder):
