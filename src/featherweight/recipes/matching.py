@@ -22,6 +22,15 @@ _ESCAPED = re.compile(r"\[([*?[])\]")
 _LITERAL = re.compile(r"(?:[^*?[]|\[[*?[]\])*")
 
 
+def exactly(name: str) -> str:
+    """Returns the pattern that matches a name and nothing else.
+
+    >>> exactly("a[0]*")
+    'a[[]0][*]'
+    """
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
 def names_of(node: Node, graph: Graph) -> tuple[str, ...]:
     """Returns the names under which rules find a node: its outputs and weight, whole and ``;``-separated."""
     weight = operators.lookup(node.op).weight

@@ -19,7 +19,7 @@ from featherweight.errors import listed
 from featherweight.graph import Graph, Node
 from featherweight.graph.numerics import QuantParams
 from featherweight.ptq.forms.nodes import weight_position
-from featherweight.recipes.matching import resolve
+from featherweight.recipes.matching import exactly, resolve
 from featherweight.recipes.recipe import Rule, Scheme
 from featherweight.repair.candidate import Candidate, Repair, Setting, integer_model, planned
 from featherweight.repair.judge import Judge
@@ -268,12 +268,3 @@ def _in_16_bits(node: Node, match: str, weight: Scheme | None, target: Target) -
         return None
     stored = replace(weight, dtype="int8", block_size=None) if weight else None
     return Rule(match, weight=stored, activation=Scheme("int16"))
-
-
-def exactly(name: str) -> str:
-    """Returns the pattern that matches a name and nothing else.
-
-    >>> exactly("a[0]*")
-    'a[[]0][*]'
-    """
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

@@ -93,6 +93,25 @@ def test_scales_are_fitted_to_the_integers_that_were_chosen():
     assert np.allclose(dead.scale, grid.scale)
 
 
+def test_scales_of_blocks_are_fitted_together():
+    x = _correlated(300, 24)
+    moments, weights = (x.T @ x)[None], np.random.default_rng(14).normal(scale=0.3, size=(1, 80, 24))
+    grid = Grid(np.full((1, 80, 24), 0.1), 0, -7, 7, 8)
+    integers = grid.integers(weights)
+    integers[0, 3, 8:16] = 0  # a block of nothing
+    fitted = with_fitted_scales(weights, moments, grid, integers)
+    errors = [total_error(weights - each.values(integers), moments)[0] for each in (fitted, grid)]
+    assert (errors[0] < errors[1] * 1.001).all()
+    assert errors[0].sum() < 0.9 * errors[1].sum()
+    assert (fitted.scale.reshape(80, 3, 8) == fitted.scale.reshape(80, 3, 8)[:, :, :1]).all()
+    assert np.allclose(fitted.scale[0, 3, 8:16], 0.1, rtol=1e-3)
+    for block in range(3):
+        factors = np.ones((1, 80, 24))
+        factors[:, :, 8 * block : 8 * block + 8] = 1.02
+        other = total_error(weights - fitted.scaled(factors).values(integers), moments)[0]
+        assert other.sum() > errors[0].sum()
+
+
 @pytest.mark.parametrize("kind", ["zero", "one input", "one of them never used", "of one rank"])
 def test_singular_moments_still_give_integers(kind):
     x = np.zeros((50, 6))

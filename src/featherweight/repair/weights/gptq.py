@@ -14,6 +14,8 @@ import numpy as np
 DAMPING = 0.01
 _PASSES = 2
 _BLOCK = 128
+# Rows of a weight whose scales are fitted at a time.
+_ROWS = 64
 _TRIES = 6
 
 
@@ -129,9 +131,33 @@ def settled(weights: np.ndarray, moments: np.ndarray, grid: Grid, integers: np.n
 
 
 def with_fitted_scales(weights: np.ndarray, moments: np.ndarray, grid: Grid, integers: np.ndarray) -> Grid:
-    """Returns the grid with each row's scale as integers fit the weights best with it: ``(w H qᵀ) / (q H qᵀ)``."""
+    """Returns the grid with the scales with which these integers fit the weights best: the least of ``d H dᵀ``.
+
+    One scale of a row: ``(w H qᵀ) / (q H qᵀ)``. Those of its blocks together: ``A f = b`` with the parts v_i that the
+    blocks have in a row's values, ``A_ij = v_i H v_jᵀ`` and ``b_i = v_i H wᵀ``.
+    """
     hessian, values = damped(moments), grid.values(integers)
-    carried = values @ hessian
-    fitted, power = ((carried * other).sum(axis=2) for other in (weights, values))
-    is_sound = (power > 0) & (fitted > 0.5 * power) & (fitted < 2 * power)
-    return grid.scaled(np.where(is_sound, fitted / np.where(power > 0, power, 1.0), 1.0)[:, :, None])
+    if not grid.block:
+        carried = values @ hessian
+        fitted, power = ((carried * other).sum(axis=2) for other in (weights, values))
+        return grid.scaled(_sound(np.divide(fitted, power, out=np.ones_like(power), where=power > 0))[:, :, None])
+    groups, rows, depth = weights.shape
+    shape = depth // grid.block, grid.block
+    wanted = ((weights @ hessian) * values).reshape(groups, rows, *shape).sum(axis=3)
+    factors = np.ones(wanted.shape)
+    for group in range(groups):
+        across = hessian[group].reshape(depth, *shape).transpose(1, 0, 2)
+        for start in range(0, rows, _ROWS):
+            part = slice(start, start + _ROWS)
+            parts = values[group, part].reshape(-1, *shape).transpose(1, 2, 0)
+            carried = (across @ parts).reshape(shape[0], *shape, -1)
+            shared = (carried * parts).sum(axis=2).transpose(2, 1, 0)
+            power = np.diagonal(shared, axis1=1, axis2=2)
+            dead = (power <= 0)[:, :, None] * np.eye(shape[0])  # all of its integers are 0
+            factors[group, part] = _sound(np.linalg.solve(shared + dead, wanted[group, part, :, None])[:, :, 0])
+    return grid.scaled(np.repeat(factors, grid.block, axis=2))
+
+
+def _sound(factors: np.ndarray) -> np.ndarray:
+    """Returns factors of scales; 1 for those that come of hardly anything."""
+    return np.where((factors > 0.5) & (factors < 2), factors, 1.0)

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from featherweight.errors import listed
 from featherweight.repair.candidate import Candidate, Chosen, Repair, Setting
+from featherweight.repair.weights.eight_bits import eight_bits
 from featherweight.repair.weights.layerwise import Choices, LayerRepair, round_weights
 from featherweight.repair.weights.places import find_places, with_own_biases
 from featherweight.repair.weights.reconstruct import reconstructed
@@ -61,6 +62,7 @@ def _reconstruct(setting: Setting, candidate: Candidate) -> Candidate | str:
     return replace(candidate, model=model).with_note(note + (f"; others not: {listed(reasons, 3)}" if reasons else ""))
 
 
+EIGHT_BITS = Repair("eight-bits", "8 bits for the weights in 4 that cost the output most for their bytes", eight_bits)
 WEIGHT_REPAIRS: tuple[Repair, ...] = (
     Repair("bias-correction", "biases that keep the mean of every channel", _choosing(bias=True)),
     Repair("gptq", "integers that make up for each other's rounding", _choosing(gptq=True), 2),

@@ -1,0 +1,135 @@
+"""Finds the 4-bit weights that cost the output most for their bytes, and gives them 8 bits.
+
+Each weight is rounded to its 4 bits alone, in the float model, whose outputs then say what that costs. Noises of
+different places are nearly independent, so that what one weight costs is what the model wins with it in 8 bits.
+Rounding that is chosen better (GPTQ) makes each of them smaller, by about the same factor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from featherweight.errors import listed
+from featherweight.graph import Node
+from featherweight.graph.numerics import INTEGER_BITS
+from featherweight.operators import lookup
+from featherweight.pruning.criteria import as_rows, from_rows
+from featherweight.ptq.forms.nodes import weight_roles
+from featherweight.recipes.matching import exactly, resolve
+from featherweight.recipes.recipe import Rule
+from featherweight.repair.candidate import Candidate, Setting, planned
+from featherweight.repair.judge import Judge
+from featherweight.repair.weights.grids import grid_of, planned_params
+from featherweight.repair.weights.moments import groups_of
+from featherweight.repair.weights.places import Place, find_places, written
+
+# Examples that show what a weight costs: it is a matter of several dB.
+_MOST_EXAMPLES = 16
+# What all of it may add to the bytes of weights in integers.
+_LARGEST_SHARE = 1 / 12
+# A weight must bring this many times what its bytes bring elsewhere.
+_LEAST_RATE = 2.0
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """A weight in 4 bits: what it costs the outputs, of what all of them do, and how many bytes 8 bits add."""
+
+    place: Place
+    noise: float
+    bytes: float
+
+
+def eight_bits(setting: Setting, candidate: Candidate) -> Candidate | str:
+    """Returns the candidate with some of its 4-bit weights in 8 bits, or why none is worth it.
+
+    Weights that repairs chose before start anew.
+    """
+    if not setting.samples:
+        return "it measures what rounding costs the output: pass calibration samples"
+    chosen = candidate.chosen
+    base = candidate if chosen is None else replace(candidate, model=chosen.model, plan=chosen.plan, chosen=None)
+    rules = resolve(base.recipe, base.model)
+    found = find_places(base.model, base.plan)[0]
+    places = [place for place in found if _is_free(place, base, rules, setting)]
+    if not places:
+        return "no weight is in 4 bits that could have 8"
+    costs = _measured(setting, base, places)
+    taken = worth(costs, _LARGEST_SHARE * _stored_bytes(base))
+    if not taken:
+        return "no weight that rounding to 4 bits costs more than others has few enough bytes"
+    names = [kernel.node for cost in taken for kernel in cost.place.kernels]
+    recipe = replace(base.recipe, rules=(*(_in_8_bits(node, rules[node.name]) for node in names), *base.recipe.rules))
+    tensors = base.model.tensors
+    given = {n: p for n, p in base.plan.params.items() if n in tensors and not tensors[n].is_constant}
+    changed = planned(setting, base.model, recipe, stats=base.stats, methods=base.methods, given=given or None)
+    note = (
+        f"{len(taken)} of {len(costs)} weights in 4 bits have 8, which make {sum(c.noise for c in taken):.0%} of the "
+        f"noise that rounding to 4 bits makes at the outputs, for {sum(c.bytes for c in taken):,.0f} bytes: "
+        f"{listed([repr(cost.place.kernel.name) for cost in taken], 8)}"
+    )
+    return replace(changed, notes=base.notes).with_note(note)
+
+
+def worth(costs: Sequence[_Cost], most_bytes: float) -> list[_Cost]:
+    """Returns the weights that cost at least twice what weights do for their bytes, as many as there is room for."""
+    noise, size = sum(cost.noise for cost in costs), sum(cost.bytes for cost in costs)
+    taken: list[_Cost] = []
+    for cost in sorted(costs, key=lambda cost: cost.noise / cost.bytes, reverse=True):
+        if cost.noise / cost.bytes >= _LEAST_RATE * noise / size and cost.bytes <= most_bytes:
+            taken.append(cost)
+            most_bytes -= cost.bytes
+    return taken
+
+
+def _is_free(place: Place, base: Candidate, rules: Mapping[str, Rule], setting: Setting) -> bool:
+    """True for a weight in 4 bits that the recipe does not ask for by name, and that the target computes in 8."""
+    for kernel in place.kernels:
+        rule, form = rules.get(kernel.node.name), base.plan.forms[kernel.node.name]
+        if rule is None or rule.match != "*" or rule.weight is None or not form.endswith("int4"):
+            return False
+        wider = f"{form.removesuffix('int4')}int8"
+        is_stored = "+" in form and "int8" in setting.target.weight_only
+        if not (is_stored or setting.target.runs(kernel.node.op, wider)):
+            return False
+    return True
+
+
+def _in_8_bits(node: Node, rule: Rule) -> Rule:
+    assert rule.weight is not None
+    weight = replace(rule.weight, dtype="int8", block_size=None)
+    return replace(rule, match=exactly(node.outputs[0]), op=None, weight=weight, keep_small=False)
+
+
+def _stored_bytes(candidate: Candidate) -> float:
+    """Returns the bytes of all weights that the plan has in integers."""
+    graph, bits = candidate.model.main, dict[str, int]()
+    for node in graph.nodes:
+        form = candidate.plan.forms.get(node.name, "").replace("+", "*")
+        bits |= {node.inputs[r.weight]: INTEGER_BITS.get(form.partition("*")[2], 0) for r in weight_roles(node, graph)}
+    return sum(graph.tensors[name].elements * each / 8 for name, each in bits.items())
+
+
+def _measured(setting: Setting, base: Candidate, places: Sequence[Place]) -> list[_Cost]:
+    """Returns what each weight alone in 4 bits costs the outputs of the float model."""
+    step = max(1, math.ceil(len(setting.samples) / _MOST_EXAMPLES))
+    judge, tensors = Judge(base.model, setting.samples[::step]), base.model.tensors
+    noises: list[np.ndarray] = []
+    for place in places:
+        kernel = place.kernel
+        array = np.asarray(tensors[kernel.name].array, np.float32)
+        weights = groups_of(as_rows(array, kernel.kernel.layout).astype(np.float64), kernel.groups)
+        params = planned_params(base.plan, kernel.node, place.position)
+        grid = grid_of(params, weights, is_narrow=lookup(kernel.node.op).weight is not None)
+        rounded = grid.values(grid.integers(weights)).reshape(-1, weights.shape[-1]).astype(np.float32)
+        noises.append(judge.noise(written(base.model, {kernel.name: from_rows(rounded, kernel.kernel.layout)})))
+    table = np.array(noises)  # (places, whole and usual run, outputs)
+    shares = table / np.maximum(table.sum(axis=0), 1e-30)
+    return [
+        _Cost(place, float(share.mean()), tensors[place.kernel.name].elements / 2)
+        for place, share in zip(places, shares, strict=True)
+    ]
