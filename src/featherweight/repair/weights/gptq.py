@@ -113,20 +113,22 @@ def settled(weights: np.ndarray, moments: np.ndarray, grid: Grid, integers: np.n
     Each integer in turn becomes the best beside all others, ``q_j = Q(v_j + (d H)_j / H_jj)`` for the error
     ``d = w − v`` of the values v; GPTQ, where it can only make up with later columns, leaves 0.2 to 0.3 dB of that.
     """
-    hessian = damped(moments)
+    hessian, depth = damped(moments), weights.shape[2]
     diagonal = np.diagonal(hessian, axis1=1, axis2=2)
     integers, scale = integers.copy(), np.broadcast_to(grid.scale, weights.shape)
     carried = (weights - grid.values(integers)) @ hessian
-    for _ in range(_PASSES):
-        for column in range(weights.shape[2]):
-            step = grid._replace(scale=scale[:, :, column])
-            old = integers[:, :, column]
-            wish = step.values(old) + carried[:, :, column] / diagonal[:, None, column]
-            new = step.integers(wish)
+    for start in [*range(0, depth, _BLOCK)] * _PASSES:
+        end = min(start + _BLOCK, depth)
+        near, moved = carried[:, :, start:end].copy(), np.zeros((*weights.shape[:2], end - start))
+        for column in range(end - start):
+            at = start + column
+            step, old = grid._replace(scale=scale[:, :, at]), integers[:, :, at]
+            new = step.integers(step.values(old) + near[:, :, column] / diagonal[:, None, at])
             if (new != old).any():
-                moved = step.scale * (new - old)
-                carried -= moved[:, :, None] * hessian[:, None, column]
-                integers[:, :, column] = new
+                moved[:, :, column] = step.scale * (new - old)
+                near[:, :, column + 1 :] -= moved[:, :, column, None] * hessian[:, None, at, at + 1 : end]
+                integers[:, :, at] = new
+        carried -= moved @ hessian[:, start:end]
     return integers
 
 
