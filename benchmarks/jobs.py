@@ -374,6 +374,7 @@ def _job(name: str) -> Callable[..., Result]:
         ranges_jobs,
         smaller_jobs,
         training_jobs,
+        voice_jobs,
         wide_jobs,
     )
 
@@ -393,6 +394,7 @@ def _job(name: str) -> Callable[..., Result]:
         cluster_jobs,
         media_jobs,
         detector_jobs,
+        voice_jobs,
     )
     for home in (sys.modules[__name__], *homes):
         if hasattr(home, name):

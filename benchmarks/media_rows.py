@@ -12,6 +12,7 @@ NETS: dict[str, tuple[str, str, str, float]] = {
     "palm detector": (MEDIAPIPE, "mediapipe/modules/palm_detection/palm_detection_lite.tflite", "image", 0.0),
     "selfie mask": (MEDIAPIPE, "mediapipe/modules/selfie_segmentation/selfie_segmentation.tflite", "image", 0.0),
     "hand landmarks": (MEDIAPIPE, "mediapipe/modules/hand_landmark/hand_landmark_lite.tflite", "image", 0.0),
+    "pose detector": (MEDIAPIPE, "mediapipe/modules/pose_detection/pose_detection.tflite", "image", -1.0),
     "pose landmarks": (MEDIAPIPE, "mediapipe/modules/pose_landmark/pose_landmark_full.tflite", "image", 0.0),
     "pitch tracker": (_PITCH, "basic_pitch/saved_models/icassp_2022/nmp.tflite", "sound", 0.0),
 }

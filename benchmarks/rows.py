@@ -54,6 +54,7 @@ from benchmarks.recovery_rows import recovery
 from benchmarks.report_rows import report
 from benchmarks.structured_rows import channels, packs, smaller
 from benchmarks.training_rows import chips, training_accuracy, training_exact, training_step
+from benchmarks.voice_rows import voice
 from benchmarks.wide_rows import float_activations, sentence_encoder
 
 _OURS_INTEGER = "featherweight, int8 inputs and outputs"
@@ -408,6 +409,7 @@ ROWS: Mapping[str, Callable[[Options], list[Figure]]] = {
     "flow": flow,
     "sentence_encoder": sentence_encoder,
     "media": media,
+    "voice": voice,
     "lowering": lowering,
     "startup": startup,
     "channels": channels,
