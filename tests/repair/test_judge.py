@@ -58,3 +58,5 @@ def test_probabilities_near_their_ends_judge_no_more_than_undecided_ones(op):
     assert certain > 60  # nothing that 8 bits would show
     few, many = (Judge(net(1.0), feeds).levels(net(scale))[0] for scale in (1.1, 1.05))
     assert 5 < many - few < 7  # half the error is 6 dB less
+    raw = Judge(net(1.0), feeds).levels(net(1.1), as_scores=False)
+    assert raw[0] > undecided  # an error of scores is a smaller one of probabilities

@@ -168,7 +168,7 @@ class Bench:
 
     def noise(self, model: Model) -> np.ndarray:
         """Returns the error's power at the outputs as a fraction of theirs, for each held-out run."""
-        return 10 ** (-self.judge.levels(model) / 10)
+        return 10 ** (-self.judge.levels(model, as_scores=False) / 10)
 
     def measured(self, model: Model, before: Evaluation | None, budget: Budget, *, needs_latency: bool) -> Tried:
         """Returns what a model comes to as a file: bytes, error and metric, and latency and Vela's where wanted."""

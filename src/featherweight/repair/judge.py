@@ -68,15 +68,15 @@ class Judge:
             if not self.probabilities[name] and 1 < runs[0][name].shape[-1] <= _MOST_COLUMNS and runs[0][name].ndim > 1
         }
 
-    def levels(self, model: Model) -> np.ndarray:
+    def levels(self, model: Model, *, as_scores: bool = True) -> np.ndarray:
         """Returns the ratio of the float outputs to a model's error for each held-out run, dB, float64 (runs,).
 
         It is the mean over the outputs. Where an output has up to 64 columns, each of them counts in units of its own
         spread, so that a column of small numbers beside large ones is not hidden. Of probabilities, their scores are
-        compared: those near 0 or 1 hardly move, whatever the error before them, so that a few undecided runs would
-        judge for all.
+        compared (`as_scores`): those near 0 or 1 hardly move, whatever the error before them, so that a few undecided
+        runs would judge for all.
         """
-        powers = self._powers(model, as_scores=True)
+        powers = self._powers(model, as_scores=as_scores)
         if not powers.shape[1]:
             return np.full(len(powers), _HIGHEST_DB)
         return np.array([np.mean([_level(power, error) for power, error in run]) for run in powers])
