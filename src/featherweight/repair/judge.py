@@ -19,6 +19,8 @@ from featherweight.runtime.litert import Session
 _LOWEST_DB, _HIGHEST_DB = -20.0, 100.0
 # Outputs with so few columns have a meaning for each: they are judged column by column.
 _MOST_COLUMNS = 64
+# The error of less values than this in a run says little of that run.
+_FEW_VALUES = 8
 # The step of probabilities in 8 bits: what is smaller is as good as none.
 _LEAST_PROBABILITY = 1 / 256
 
@@ -74,12 +76,17 @@ class Judge:
         It is the mean over the outputs. Where an output has up to 64 columns, each of them counts in units of its own
         spread, so that a column of small numbers beside large ones is not hidden. Of probabilities, their scores are
         compared (`as_scores`): those near 0 or 1 hardly move, whatever the error before them, so that a few undecided
-        runs would judge for all.
+        runs would judge for all. The error of one or two values is 0 by chance now and then: of outputs of few values,
+        the levels are what each run adds to the level of all, so that their mean is that level.
         """
         powers = self._powers(model, as_scores=as_scores)
         if not powers.shape[1]:
             return np.full(len(powers), _HIGHEST_DB)
-        return np.array([np.mean([_level(power, error) for power, error in run]) for run in powers])
+        few = [as_scores and self.wanted[0][name].size < _FEW_VALUES for name in self.outputs]
+        levels = [
+            _shares(powers[:, i]) if is_few else [_level(*run) for run in powers[:, i]] for i, is_few in enumerate(few)
+        ]
+        return np.mean(levels, axis=0)
 
     def noise(self, model: Model) -> np.ndarray:
         """Returns the noise to signal of each output, over all held-out runs and of the usual run, (2, outputs).
@@ -162,6 +169,19 @@ def _power(x: np.ndarray, y: np.ndarray, spread: np.ndarray | None) -> tuple[flo
     if spread is not None:
         noise, signal = noise / spread, signal / spread
     return float(signal.sum()), float(noise.sum())
+
+
+def _shares(powers: np.ndarray) -> np.ndarray:
+    """Returns the level of all runs together, with what each run adds to it, (runs,), of (runs, 2) powers.
+
+    It is the level's derivative by the weight of a run (Efron, 1982, The Jackknife, section 6.2), in units that make
+    the deviation of these numbers over √runs the level's standard error.
+    """
+    power, error = powers.sum(axis=0)
+    level = _level(power, error)
+    if not (power and error) or len(powers) < 2:
+        return np.full(len(powers), level)
+    return level + 10 / math.log(10) * len(powers) * (powers[:, 0] / power - powers[:, 1] / error)
 
 
 def _level(power: float, error: float) -> float:

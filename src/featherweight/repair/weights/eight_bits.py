@@ -32,7 +32,7 @@ _MOST_EXAMPLES = 16
 # What all of it may add to the bytes of weights in integers.
 _LARGEST_SHARE = 1 / 12
 # A weight must bring this many times what its bytes bring elsewhere.
-_LEAST_RATE = 2.0
+_LEAST_RATE = 1.25
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def eight_bits(setting: Setting, candidate: Candidate) -> Candidate | str:
 
 
 def worth(costs: Sequence[_Cost], most_bytes: float) -> list[_Cost]:
-    """Returns the weights that cost at least twice what weights do for their bytes, as many as there is room for."""
+    """Returns the weights that cost a quarter more than weights do for their bytes, as many as there is room for."""
     noise, size = sum(cost.noise for cost in costs), sum(cost.bytes for cost in costs)
     taken: list[_Cost] = []
     for cost in sorted(costs, key=lambda cost: cost.noise / cost.bytes, reverse=True):
