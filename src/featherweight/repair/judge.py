@@ -83,10 +83,8 @@ class Judge:
         if not powers.shape[1]:
             return np.full(len(powers), _HIGHEST_DB)
         few = [as_scores and self.wanted[0][name].size < _FEW_VALUES for name in self.outputs]
-        levels = [
-            _shares(powers[:, i]) if is_few else [_level(*run) for run in powers[:, i]] for i, is_few in enumerate(few)
-        ]
-        return np.mean(levels, axis=0)
+        each = (_shares(powers[:, i]) if is_few else _levels(powers[:, i]) for i, is_few in enumerate(few))
+        return np.stack(list(each)).mean(axis=0)
 
     def noise(self, model: Model) -> np.ndarray:
         """Returns the noise to signal of each output, over all held-out runs and of the usual run, (2, outputs).
@@ -182,6 +180,10 @@ def _shares(powers: np.ndarray) -> np.ndarray:
     if not (power and error) or len(powers) < 2:
         return np.full(len(powers), level)
     return level + 10 / math.log(10) * len(powers) * (powers[:, 0] / power - powers[:, 1] / error)
+
+
+def _levels(powers: np.ndarray) -> np.ndarray:
+    return np.array([_level(*run) for run in powers])
 
 
 def _level(power: float, error: float) -> float:

@@ -15,21 +15,20 @@ import numpy as np
 
 from featherweight.errors import listed
 from featherweight.graph import Node
-from featherweight.graph.numerics import INTEGER_BITS
 from featherweight.operators import lookup
 from featherweight.pruning.criteria import as_rows, from_rows
-from featherweight.ptq.forms.nodes import weight_roles
 from featherweight.recipes.matching import exactly, resolve
 from featherweight.recipes.recipe import Rule
-from featherweight.repair.candidate import Candidate, Setting, planned
+from featherweight.repair.candidate import Candidate, Setting, integer_model, planned
 from featherweight.repair.judge import Judge
 from featherweight.repair.weights.grids import grid_of, planned_params
 from featherweight.repair.weights.moments import groups_of
 from featherweight.repair.weights.places import Place, find_places, written
+from featherweight.tflite import write
 
 # Examples that show what a weight costs: it is a matter of several dB.
 _MOST_EXAMPLES = 16
-# What all of it may add to the bytes of weights in integers.
+# What all of it may add to the bytes of the file.
 _LARGEST_SHARE = 1 / 12
 # A weight must bring this many times what its bytes bring elsewhere.
 _LEAST_RATE = 1.25
@@ -59,7 +58,7 @@ def eight_bits(setting: Setting, candidate: Candidate) -> Candidate | str:
     if not places:
         return "no weight is in 4 bits that could have 8"
     costs = _measured(setting, base, places)
-    taken = worth(costs, _LARGEST_SHARE * _stored_bytes(base))
+    taken = worth(costs, _LARGEST_SHARE * len(write(integer_model(base))))
     if not taken:
         return "no weight that rounding to 4 bits costs more than others has few enough bytes"
     names = [kernel.node for cost in taken for kernel in cost.place.kernels]
@@ -103,15 +102,6 @@ def _in_8_bits(node: Node, rule: Rule) -> Rule:
     assert rule.weight is not None
     weight = replace(rule.weight, dtype="int8", block_size=None)
     return replace(rule, match=exactly(node.outputs[0]), op=None, weight=weight, keep_small=False)
-
-
-def _stored_bytes(candidate: Candidate) -> float:
-    """Returns the bytes of all weights that the plan has in integers."""
-    graph, bits = candidate.model.main, dict[str, int]()
-    for node in graph.nodes:
-        form = candidate.plan.forms.get(node.name, "").replace("+", "*")
-        bits |= {node.inputs[r.weight]: INTEGER_BITS.get(form.partition("*")[2], 0) for r in weight_roles(node, graph)}
-    return sum(graph.tensors[name].elements * each / 8 for name, each in bits.items())
 
 
 def _measured(setting: Setting, base: Candidate, places: Sequence[Place]) -> list[_Cost]:
