@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import tiny_tasks
 from benchmarks.jobs import random_samples
+from featherweight.runtime.litert import THREADS_VARIABLE
 
 
-def scores_by(model: str, out: str, workers: int, engine: str, samples: int = 256) -> dict[str, Any]:
-    """Measures what each part costs in int8 and w4a8, on random inputs, with so many workers; writes the scores."""
+def scores_by(model: str, out: str, workers: int, engine: str, threads: int = 0, samples: int = 256) -> dict[str, Any]:
+    """Measures what each part costs in int8 and w4a8, on random inputs, and writes the scores.
+
+    Args:
+        model: a float model, as a path.
+        out: the file of scores.
+        workers: how many.
+        engine: of them.
+        threads: of each worker's runtime; 0: its share of the processors.
+        samples: how many.
+    """
     import featherweight as fw
 
+    os.environ |= {THREADS_VARIABLE: str(threads)} if threads else {}
     fed = list(random_samples(model, samples))
     start = time.perf_counter()
     scores = fw.sensitivity(model, calibration=fed, forms=["int8", "w4a8"], jobs=workers, engine=engine, progress=False)
     seconds = time.perf_counter() - start
     scores.save(out)
-    return {"seconds": seconds, "parts": len(scores.parts)}
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    processor = sum(each.ru_utime + each.ru_stime for each in used)
+    return {"seconds": seconds, "processor_seconds": processor, "parts": len(scores.parts)}
 
 
 def recorded(model: str, seconds: float, rounds: int) -> dict[str, Any]:
@@ -52,32 +68,39 @@ def _time(run: Any, fed: list[np.ndarray], count: int) -> float:
     return time.perf_counter() - start
 
 
-def flow(kind: str, seed: int, max_drop: float, folder: str) -> dict[str, Any]:
-    """Trains a small net on Fashion-MNIST, lets `optimize` choose, and makes every recipe besides.
+def flow(
+    max_drop: float, folder: str, kind: str = "", seed: int = 0, models: str = "", stop: str = "first"
+) -> dict[str, Any]:
+    """Lets `optimize` choose, and makes every recipe besides.
+
+    Args:
+        max_drop: of accuracy.
+        folder: where it keeps what it measures.
+        kind: ``convnet`` or ``lstm``, a small net that is trained on Fashion-MNIST; or ``kws``.
+        seed: of that training.
+        models: MLPerf Tiny's, for ``kws``.
+        stop: as `optimize` takes it.
 
     Returns, for each file, bytes and the drop on the data that decided, and the name of the step that was chosen.
     """
     import featherweight as fw
-    from featherweight.demo import dataset, training
 
-    images = dataset.load(full=False)
-    if kind == "lstm":
-        network, shape = _reader(images, seed), (28, 28)
+    if kind == "kws":
+        network = tiny_tasks.float_model(Path(models), kind)
+        x, y = tiny_tasks.heard(network, 1000, 0)
+        samples = [each[np.newaxis] for each in tiny_tasks.heard(network, 200, 1)[0]]
     else:
-        network, shape = training.train(images, seed, steps=800, progress=False), (28, 28, 1)
-    x, y = images.x_test.reshape(-1, *shape), images.y_test
-    samples = list(images.x_train[:200].reshape(-1, 1, *shape))
+        network, x, y, samples = _trained(kind, seed)
     start = time.perf_counter()
-    found = fw.optimize(
-        network, (x, y), calibration=samples, max_drop=max_drop, folder=Path(folder, "steps"), progress=False
-    )
+    asked = {"calibration": samples, "max_drop": max_drop, "folder": Path(folder, "steps"), "progress": False}
+    found = fw.optimize(network, (x, y), stop=stop, **asked)
     seconds = time.perf_counter() - start
-    before = fw.evaluate(network, (x, y))
+    before = fw.evaluate(network, (x, y), progress=False)
     table: dict[str, Any] = {}
-    for recipe in ("float16", "dynamic", "int8", "w4a8", "int16x8"):
-        given = None if recipe in ("float16", "dynamic") else samples
+    for recipe in ("float16", "dynamic", "weights4", "int8", "w4a8", "int16x8"):
+        given = None if recipe in ("float16", "dynamic", "weights4") else samples
         made = fw.quantize(network, recipe, calibration=given, verify=False, progress=False)
-        drop = -fw.paired_difference(fw.evaluate(made, (x, y)), before).value
+        drop = -fw.paired_difference(fw.evaluate(made, (x, y), progress=False), before).value
         table[recipe] = {"bytes": made.report.after.file_bytes, "drop": drop}
     best = found.best
     return {
@@ -89,6 +112,19 @@ def flow(kind: str, seed: int, max_drop: float, folder: str) -> dict[str, Any]:
         "table": table,
         "steps": [(step.name, step.reason) for step in found.steps],
     }
+
+
+def _trained(kind: str, seed: int) -> tuple[Any, np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Returns a small net trained on Fashion-MNIST, its test set, and calibration samples."""
+    from featherweight.demo import dataset, training
+
+    images = dataset.load(full=False)
+    if kind == "lstm":
+        network, shape = _reader(images, seed), (28, 28)
+    else:
+        network, shape = training.train(images, seed, steps=800, progress=False), (28, 28, 1)
+    samples = list(images.x_train[:200].reshape(-1, 1, *shape))
+    return network, images.x_test.reshape(-1, *shape), images.y_test, samples
 
 
 def _reader(images: Any, seed: int) -> Any:

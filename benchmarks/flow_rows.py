@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
+from functools import partial
+from typing import Any
 
-from benchmarks.measuring import FILES, Figure, Options, figure_of, float_file, run_job, say, wait_until_calm
+from benchmarks.measuring import (
+    FILES,
+    Figure,
+    Options,
+    column,
+    figure_of,
+    float_file,
+    interleaved,
+    ratio_of,
+    run_job,
+    say,
+    wait_until_calm,
+)
+from benchmarks.tiny_tasks import float_model
 
 
 def workers(options: Options) -> list[Figure]:
-    """What each part of EfficientNet-Lite0 costs in int8 and w4a8: one worker against two."""
+    """What each part of EfficientNet-Lite0 costs in int8 and w4a8: two workers of one thread against one of one."""
     source = float_file("efficientnet_lite0")
-    ratios, files = [], [FILES / f"scores_{count}.json" for count in (1, 2)]
-    for number in range(min(options.rounds, 2)):
-        seconds = {}
-        for count, file in sorted(zip((1, 2), files, strict=True), reverse=bool(number % 2)):
-            say(f"{count} workers")
-            wait_until_calm()
-            row = run_job("scores_by", model=source, out=file, workers=count, engine="processes")
-            seconds[count] = row["seconds"]
-        ratios.append(seconds[1] / seconds[2])
-    same = files[0].read_bytes() == files[1].read_bytes()
-    return [
-        figure_of("one worker / two: time", ratios, "x", at_least=1.7, note=f"{seconds[1]:.0f} s with one"),
-        Figure("files that differ", float(not same), at_most=0),
-    ]
+    kinds = {
+        "one": {"workers": 1, "engine": "processes", "threads": 1},
+        "two": {"workers": 2, "engine": "processes", "threads": 1},
+        "one of all cores": {"workers": 1, "engine": "processes"},
+    }
+    if importlib.util.find_spec("ray") is not None:
+        kinds["two of Ray's"] = {"workers": 2, "engine": "ray", "threads": 1}
+    files = {kind: FILES / f"scores_{number}.json" for number, kind in enumerate(kinds)}
+    jobs = {kind: partial(run_job, "scores_by", model=source, out=files[kind], **kinds[kind]) for kind in kinds}
+    results = interleaved(jobs, min(options.rounds, 2))
+    seconds = {kind: column(rows, "seconds") for kind, rows in results.items()}
+    figures = [figure_of(f"{kind}: time", values, "s") for kind, values in seconds.items()]
+    for kind in list(kinds)[1:]:
+        bound = None if kind == "one of all cores" else 1.7
+        figures.append(
+            ratio_of(f"one worker of one thread / {kind}: time", seconds["one"], seconds[kind], at_least=bound)
+        )
+    used = {kind: column(rows, "processor_seconds") for kind, rows in results.items()}
+    figures.append(ratio_of("two / one: processor time, start included", used["two"], used["one"]))
+    different = len({file.read_bytes() for file in files.values()}) - 1
+    return [*figures, Figure("files that differ", float(different), at_most=0)]
 
 
 def recorder(options: Options) -> list[Figure]:
@@ -41,14 +64,18 @@ def recorder(options: Options) -> list[Figure]:
 
 
 def flow(options: Options) -> list[Figure]:
-    """What `optimize` picks at a drop of a point at most, beside every recipe: Fashion-MNIST, a convnet and an LSTM."""
+    """What `optimize` picks at a drop of a point at most, beside every recipe: a convnet, an LSTM, KWS."""
     figures: list[Figure] = []
-    for kind in ("convnet", "lstm"):
+    kinds: dict[str, dict[str, Any]] = {kind: {"kind": kind} for kind in ("convnet", "lstm")}
+    if options.models and float_model(options.models, "kws") is not None:
+        kinds["kws"] = {"kind": "kws", "models": options.models.resolve()}
+    kinds |= {f"{kind}, to the best": {**about, "stop": "best"} for kind, about in kinds.items()}
+    for kind, about in kinds.items():
         say(kind)
-        folder = FILES / f"flow_{kind}"
+        folder = FILES / f"flow_{kind.replace(', ', '_')}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        row = run_job("flow", kind=kind, seed=0, max_drop=0.01, folder=folder)
+        row = run_job("flow", max_drop=0.01, folder=folder, **about)
         fitting = {name: one["bytes"] for name, one in row["table"].items() if one["drop"] <= 0.01}
         smallest = min(fitting, key=lambda name: fitting[name], default="")
         note = f"'{row['chosen']}', {row['bytes']:,} bytes, drop {row['drop']:.4f}, {row['seconds']:.0f} s; smallest "
