@@ -111,7 +111,8 @@ def test_several_outputs_need_a_choice():
         (
             (X, LABELS),
             "f1",
-            r"Unknown metric 'f1'\. Choose one of accuracy, top5, auc, mse, mae, map, or give 'pkg\.module:function'",
+            r"Unknown metric 'f1'\. Choose one of accuracy, top5, probability, auc, mse, mae, map, or give "
+            r"'pkg\.module:function'",
         ),
         ((X, LABELS), 3, r"A metric is a name or a function \(y_true, y_pred\) -> number, not 3"),
         ((X, LABELS.astype(str)), "accuracy", "the labels are texts, such as '[0-9]', and accuracy needs numbers"),

@@ -158,3 +158,16 @@ def test_mean_errors():
 
 def test_standard_error_of_one_score_is_unknown():
     assert math.isnan(standard_error(np.array([1.0])))
+
+
+def test_probability_of_the_label_from_distributions_and_from_logits():
+    given = np.array([[0.1, 0.7, 0.2], [0.5, 0.25, 0.25]])
+    scores = METRICS["probability"].scores
+    assert scores(np.array([1, 0]), given).tolist() == [0.7, 0.5]
+    assert scores(np.array([1, 0]), np.log(given) + 3).tolist() == pytest.approx([0.7, 0.5])
+    assert scores(np.eye(3)[[1, 0]], given).tolist() == [0.7, 0.5]
+    maps = np.stack([given, given[::-1]])
+    assert scores(np.array([[1, 0], [0, 1]]), maps).tolist() == pytest.approx([0.6, 0.6])
+    assert scores(np.array([1]), np.array([[np.nan, np.nan, 0]])).tolist() == [0.0]
+    with pytest.raises(DataError, match="not a class number"):
+        scores(np.array([3]), given[:1])

@@ -410,3 +410,28 @@ def test_a_border_between_integers_and_floats_is_moved_where_the_file_gets_small
     assert _border_moves(state, best, 0.0) == []
     assert state.likest("a", "int8", None) == "dynamic"
     assert state.likest("a", "int8", "int16") == "int8"
+
+
+def test_what_few_examples_leave_open_is_said_in_words_and_in_the_plan(found, folder):
+    assert "64 examples decided; they do not rule out a drop of" in found.doubt
+    assert any(found.doubt in note for note in found.plan.notes)
+    assert found.doubt in (folder / "best_plan.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("scores", "drop", "error", "max_drop", "most"),
+    [
+        (np.ones(96), 0.0, 0.0, 0.03, "0.04"),  # 4 / (96 + 4)
+        (np.ones(400), 0.0, 0.0, 0.01, None),
+        (np.ones(400), 0.002, 0.005, 0.01, "0.012"),
+        (np.full(400, 7.0), 0.0, 0.0, 0.01, None),  # no share: its standard error is all there is
+        (np.ones(96), 0.05, 0.0, 0.03, None),  # misses the budget, which is said anyway
+    ],
+)
+def test_the_drop_that_examples_leave_open(scores, drop, error, max_drop, most):
+    from featherweight.analysis.evaluation import Evaluation
+    from featherweight.choosing.budget import Budget, doubt
+
+    before = Evaluation("accuracy", 1.0, 0.0, len(scores), True, scores)
+    said = doubt(fw.Tried({}, 1, 1, 30, 30, 1, 0, drop, error), before, Budget(max_drop=max_drop))
+    assert (f"a drop of {most} at two" in said) if most else not said

@@ -49,6 +49,31 @@ def top_k_scores(labels: np.ndarray, predictions: np.ndarray, k: int) -> np.ndar
     return hits.reshape(len(hits), -1).mean(axis=1, dtype=np.float64)
 
 
+def probability_scores(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """Returns per example the probability (0..1) that the label's class is given, mean over its positions.
+
+    It changes with every output, where accuracy changes with those near a border alone: its paired differences have
+    smaller errors. `predictions` (n, ..., classes) that are no distributions are logits, which softmax makes one.
+
+    Raises:
+        DataError: if shapes do not match, a label is not a class number, or there is one class.
+
+    >>> probability_scores(np.array([0, 1]), np.array([[0.75, 0.25], [0.5, 0.5]])).tolist()
+    [0.75, 0.5]
+    """
+    top_k_scores(labels, predictions, 1)  # (for what it refuses)
+    numbers = _class_numbers(labels, predictions.shape)
+    values = predictions.astype(np.float64)
+    known = values[~np.isnan(values).any(axis=-1)]
+    # (Integers of 1 / 256 round each class.)
+    is_given = bool((known >= 0).all()) and np.allclose(known.sum(-1), 1, atol=0.05 + values.shape[-1] / 512)
+    if not is_given:
+        values = np.exp(values - values.max(axis=-1, keepdims=True))
+        values /= values.sum(axis=-1, keepdims=True)
+    own = np.take_along_axis(values, numbers[..., np.newaxis], axis=-1)
+    return np.nan_to_num(own).reshape(len(own), -1).mean(axis=1)
+
+
 def _class_numbers(labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if labels.shape == shape:
         return labels.argmax(axis=-1)
@@ -144,6 +169,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
                 True,
                 "fraction of labels among the five top classes",
             ),
+            Metric("probability", probability_scores, True, "mean probability of the label's class"),
             Metric("auc", auc_scores, True, "area under the ROC curve"),
             Metric("mse", lambda y, p: _mean_errors(y, p, 2), False, "mean squared error"),
             Metric("mae", lambda y, p: _mean_errors(y, p, 1), False, "mean absolute error"),

@@ -223,6 +223,27 @@ def check_examples(budget: Budget, before: Evaluation | None) -> None:
         )
 
 
+def doubt(row: Tried, before: Evaluation | None, budget: Budget) -> str:
+    """Returns what the examples leave open of a drop that was kept, at two standard errors, or "" where that is little.
+
+    Of scores between 0 and 1, where no example changed, Wilson's interval as in `check_examples`.
+    """
+    if before is None or row.drop is None or budget.max_drop is None or row.drop > budget.max_drop:
+        return ""
+    squared, scores = 4.0, before.scores
+    is_share = len(scores) == before.count and scores.min() >= 0 and scores.max() <= 1
+    unseen = squared / (before.count + squared) if is_share and not row.drop_error else 0.0
+    error = row.drop_error if row.drop_error is not None and math.isfinite(row.drop_error) else 0.0
+    most = row.drop + max(2 * error, unseen)
+    if most <= budget.max_drop:
+        return ""
+    steadier = ", or the metric 'probability', which needs fewer," if before.metric in ("accuracy", "top5") else ""
+    return (
+        f"{before.count} examples decided; they do not rule out a drop of {most:.2g} at two standard errors, and of "
+        f"many files the luckiest is taken. Measure it on other data; more examples, a confidence{steadier} make it sure"
+    )
+
+
 def compiler_of(budget: Budget, objective: str, target: str, accelerator: str | None) -> str:
     """Returns what Vela is to compile files for, or "" where nothing is asked of it.
 

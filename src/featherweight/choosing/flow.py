@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from featherweight.choosing.bench import Bench
-from featherweight.choosing.budget import Budget, Tried, goal, shortfall
+from featherweight.choosing.budget import Budget, Tried, doubt, goal, shortfall
 from featherweight.errors import FeatherweightError, listed
 from featherweight.graph import Model
 from featherweight.ptq.plan import Plan
@@ -36,13 +36,14 @@ class Optimized:
 
     Attributes:
         name: of the step that made it.
-        fits: whether it keeps the budget.
+        doubt: what the examples leave open of its drop, or "".
     """
 
     name: str
     model: Model
     plan: Plan
     steps: tuple[Step, ...]
+    doubt: str = ""
 
     @property
     def best(self) -> Tried:
@@ -135,4 +136,8 @@ def chosen(flow: Flow) -> Optimized:
     name = flow.best
     if not name:
         raise FeatherweightError(f"optimize: no step made a model: {listed((s.reason for s in flow.steps), 6)}.")
-    return Optimized(name, *flow.made[name], tuple(flow.steps))
+    model, plan = flow.made[name]
+    said = doubt(flow.rows[name], flow.bench.before, flow.budget)
+    if said and not any(said in note for note in plan.notes):
+        plan = replace(plan, notes=(*plan.notes, f"optimize: {said}"))
+    return Optimized(name, model, plan, tuple(flow.steps), said)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from featherweight.choosing.bench import Bench
-from featherweight.choosing.budget import Budget, Tried, goal, shortfall
+from featherweight.choosing.budget import Budget, Tried, doubt, goal, shortfall
 from featherweight.choosing.parts import FLOAT, FORMS
 from featherweight.choosing.scores import Scores, scores_in
 from featherweight.choosing.sensitivity import measured
@@ -44,6 +44,7 @@ class Found:
         best: what fits the budget and is best in the objective; else what misses it by least.
         tried: every file that was measured, in order.
         violations: what the target does not run of the model.
+        doubt: what the examples leave open of the drop, or "".
     """
 
     best: Tried
@@ -52,6 +53,7 @@ class Found:
     tried: tuple[Tried, ...]
     scores: Scores
     violations: tuple[Violation, ...] = ()
+    doubt: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Returns best, front, all that were tried, and violations as plain values."""
@@ -136,9 +138,12 @@ def searched(
         _repair(state)
     assert state.best is not None
     model, plan = state.best_made()
+    if doubted := doubt(state.best, state.before, budget):
+        plan = replace(plan, notes=(*plan.notes, f"search: {doubted}"))
     state.keep_best(model, plan)
     state.keep_results()
-    return Found(state.best, model, plan, tuple(state.tried.values()), state.scores, tuple(check(model, target)))
+    tried, violations = tuple(state.tried.values()), tuple(check(model, target))
+    return Found(state.best, model, plan, tried, state.scores, violations, doubted)
 
 
 def _borders(state: State, front: list[tuple[float, Tried]]) -> tuple[tuple[float, Tried], tuple[float, Tried]] | None:

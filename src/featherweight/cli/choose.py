@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from featherweight.cli.choice_options import (
+    Accelerator,
+    AsJson,
+    Calibration,
+    Confidence,
+    Data,
+    Engine,
+    EngineOption,
+    Estimate,
+    Folder,
+    Forms,
+    Goal,
+    IoOption,
+    Jobs,
+    Limit,
+    MaxBytes,
+    MaxCompressedBytes,
+    MaxCycles,
+    MaxDrop,
+    MaxFlashBytes,
+    MaxLatency,
+    MaxSramBytes,
+    Metric,
+    MinSqnr,
+    Objective,
+    PlanOut,
+    Stop,
+    Target,
+)
 from featherweight.cli.harness import (
     InputShape,
     ReportFile,
@@ -26,71 +54,6 @@ from featherweight.cli.quantize import Output, Source
 if TYPE_CHECKING:
     from featherweight.choosing.flow import Optimized
     from featherweight.choosing.searching import Found
-
-# ------------------------------------------------------------------------------- options that several of them have
-Calibration = Annotated[str, typer.Option(metavar="DATA", help="Samples of the training split, at least 8.")]
-Data = Annotated[
-    str | None, typer.Option(metavar="DATA", help="Labelled samples, as for `evaluate`; without, outputs are judged.")
-]
-Metric = Annotated[str, typer.Option(metavar="NAME", help="As for `evaluate`.")]
-MaxDrop = Annotated[float | None, typer.Option(min=0, help="Of the metric below the float model's.")]
-Confidence = Annotated[float, typer.Option(min=0, help="Count the drop with so many standard errors on top.")]
-MinSqnr = Annotated[float | None, typer.Option(metavar="DB", help="Of the outputs, on held-out samples.")]
-MaxBytes = Annotated[int | None, typer.Option(min=1, help="Of the file.")]
-MaxCompressedBytes = Annotated[int | None, typer.Option(min=1, help="Of the file, deflated.")]
-MaxLatency = Annotated[float | None, typer.Option(help="Fraction of the float model's, here.")]
-MaxFlashBytes = Annotated[int | None, typer.Option(min=1, help="As Vela estimates it for an Ethos-U.")]
-MaxSramBytes = Annotated[int | None, typer.Option(min=1, help="As Vela estimates it.")]
-MaxCycles = Annotated[int | None, typer.Option(min=1, help="As Vela estimates them.")]
-Accelerator = Annotated[
-    str | None, typer.Option(metavar="NAME", help="What Vela compiles for: ethos-u55-256 …; else by the target.")
-]
-Target = Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="See `featherweight targets`.")]
-Forms = Annotated[str, typer.Option(metavar="LIST", help="That parts may take: int8, w4a8, int16x8, dynamic …")]
-Limit = Annotated[int | None, typer.Option("--samples", min=1, help="Use at most so many labelled samples.")]
-Folder = Annotated[
-    Path | None, typer.Option("--resume", metavar="DIR", help="Keep what is measured here, and go on from what is.")
-]
-PlanOut = Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan.")]
-Estimate = Annotated[bool, typer.Option("--estimate", help="Propagate errors; run models where that decides.")]
-Jobs = Annotated[int, typer.Option(min=1, max=4096, help="Processes that measure side by side.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
-
-
-class Io(StrEnum):
-    """Types of inputs and outputs."""
-
-    float32 = "float32"
-    int8 = "int8"
-    uint8 = "uint8"
-
-
-class Engine(StrEnum):
-    """Where work is done."""
-
-    processes = "processes"
-    ray = "ray"
-
-
-class Stop(StrEnum):
-    """When the flow ends."""
-
-    first = "first"
-    best = "best"
-
-
-class Objective(StrEnum):
-    """What a search makes least, or best."""
-
-    bytes = "bytes"
-    latency = "latency"
-    cycles = "cycles"
-    accuracy = "accuracy"
-
-
-IoOption = Annotated[Io | None, typer.Option(help="Inputs and outputs; the target's habit by default.")]
-EngineOption = Annotated[Engine, typer.Option(help="Processes of this machine, or the workers of a Ray cluster.")]
-Goal = Annotated[Objective, typer.Option(help="What is made least, or best, within the budget.")]
 
 
 def asked(context: typer.Context) -> dict[str, Any]:
@@ -224,7 +187,7 @@ def search(
         print_table(
             "Files that no other beats in size and loss", FRONT_HEADERS, front_rows(found), right=(0, 1, 2, 3, 4)
         )
-        say(f"{output}: {summary(found)}")
+        say(f"{output}: {summary(found)}" + (f" {found.doubt}." if found.doubt else ""))
     if not found.best.fits:
         raise typer.Exit(1)
 
@@ -292,7 +255,10 @@ def optimize(
 
         print_table("Steps", STEP_HEADERS, step_rows(found.steps), right=(1, 2, 3, 4, 5))
         said = "keeps the budget" if found.fits else "misses the budget by least"
-        say(f"{output}: {found.best.file_bytes:,} bytes, made by step '{found.name}', which {said}.")
+        say(
+            f"{output}: {found.best.file_bytes:,} bytes, made by step '{found.name}', which {said}."
+            + (f" {found.doubt}." if found.doubt else "")
+        )
     if not found.fits:
         raise typer.Exit(1)
 

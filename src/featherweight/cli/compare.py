@@ -261,8 +261,8 @@ def evaluate(
     metric: Annotated[
         str,
         typer.Option(
-            help="accuracy, top5, auc, mse, mae, map (detectors; map:FILE.toml or map:key=value,… says how outputs "
-            "become boxes), or pkg.module:function (y_true, y_pred) -> number."
+            help="accuracy, top5, probability (of the label's class), auc, mse, mae, map (detectors; map:FILE.toml or "
+            "map:key=value,… says how outputs become boxes), or pkg.module:function (y_true, y_pred) -> number."
         ),
     ] = "accuracy",
     preprocess: Preprocess = None,
