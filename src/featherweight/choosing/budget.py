@@ -240,7 +240,8 @@ def doubt(row: Tried, before: Evaluation | None, budget: Budget) -> str:
     steadier = ", or the metric 'probability', which needs fewer," if before.metric in ("accuracy", "top5") else ""
     return (
         f"{before.count} examples decided; they do not rule out a drop of {most:.2g} at two standard errors, and of "
-        f"many files the luckiest is taken. Measure it on other data; more examples, a confidence{steadier} make it sure"
+        "many files the luckiest is taken. Measure it on other data; "
+        f"more examples, a confidence{steadier} make it surer"
     )
 
 
