@@ -121,6 +121,42 @@ def test_calibration_data_whose_halves_differ() -> None:
     assert first.without_db == pytest.approx(found.level_db)
 
 
+def test_one_weak_column_of_an_otherwise_healthy_model_is_named() -> None:
+    parts, classes = Parts(), 40
+    parts.constants["y/w"], parts.constants["y/b"] = weights(classes, CHANNELS), weights(classes)
+    parts.constants["y/w"][3] *= 0.1
+    parts.layers[-1] = dense("pool", "y/w", "y/b", "y", (1, classes))
+    found = diagnosed(parts.model())
+    (output,) = found.outputs
+    assert output.worst_column is not None
+    index, level = output.worst_column
+    assert index == 3
+    assert level < 6 < 25 < output.sqnr_db
+    assert not found.is_enough
+    assert f"its column 3 only {level:.1f} dB" in found.verdict
+    first = found.causes[0]
+    assert (first.worst_column or (0, 0))[0] == 3
+    assert first.layers == ("y",)
+
+
+def test_a_constant_column_is_not_weak() -> None:
+    parts = Parts()
+    parts.constants["y/w"][3] = 0
+    found = diagnosed(parts.model())
+    assert found.is_enough
+    assert found.outputs[0].worst_column is not None
+    assert found.outputs[0].worst_column[0] != 3
+
+
+def test_samples_that_repeat_others_are_named() -> None:
+    several = pictures(6)
+    nearly = [picture + np.float32(0.02) * noise for picture, noise in zip(several, pictures(6, seed=5), strict=True)]
+    found = diagnosed(Parts().model(), samples=[*several, *nearly[:2], several[0]])
+    (note,) = found.notes
+    assert note.startswith("3 of 9 samples repeat others, or nearly (sample 6 repeats sample 0)")
+    assert not diagnosed(Parts().model(), samples=several).notes
+
+
 def test_depthwise_kernels_in_four_bits() -> None:
     nibbles = Rule(op="DEPTHWISE_CONV_2D", weight=Scheme("int4"), weight_only=True)
     eight = Rule(weight=Scheme("int8"), weight_only=True)
@@ -149,7 +185,7 @@ def test_an_activation_that_stands_alone() -> None:
     plan = planning.plan(model, calibrate(model, pictures(), progress=False))
     wide = replace(plan.params["raw"], scale=(plan.params["raw"].scale[0] * 30,), zero_point=(0,))
     first = diagnosed(model, rewrite(model, replace(plan, params={**plan.params, "raw": wide}))).causes[0]
-    assert (first.name, first.repairs, first.layers) == ("stands-alone", ("fuse",), ("raw",))
+    assert (first.name, first.repairs, first.layers) == ("stands-alone", (), ("raw",))
 
 
 def test_other_models_are_refused() -> None:

@@ -51,9 +51,19 @@ def test_in_4_bits_depthwise_and_small_weights_have_8() -> None:
     decided = plan(mixed(), None, "weights4")
     assert decided.forms == {"e": "float32+int4", "f": "float32+int8", "y": "float32+int4"}
     assert decided.kept_float.keys() == {"a", "d"}
-    assert decided.notes == ("weights of less than 4096 elements are int8, which costs few bytes and keeps much: 'f'",)
+    (note,) = decided.notes
+    assert note.startswith("weights of less than 4096 elements are int8, which costs few bytes and keeps much")
+    assert note.endswith("(as long as finer weights add no more than 10% of bytes): 'f'")
     decided, _ = planned(mixed(), "w4a8")
     assert decided.forms == dict.fromkeys("adf", "int8*int8") | {"e": "int8*int4", "y": "int8*int4"}
+
+
+@pytest.mark.parametrize("recipe", ["weights4", "w4a8"])
+def test_rules_say_why_they_are_there(recipe: str) -> None:
+    large, row = {"w": weights(1, 5, 5, 128), "b": weights(128)}, (1, 8, 8, 128)
+    notes = planned(net({"x": row}, large, [depthwise("x", "w", "b", "d", row)], ["d"]), recipe)[0].notes
+    assert any(note.startswith("depthwise kernels are int8: nine") and note.endswith(": 'd'") for note in notes)
+    assert not any("scale for each 32" in note for note in notes)
 
 
 def test_a_large_depthwise_kernel_is_int8_in_weights4() -> None:

@@ -136,7 +136,7 @@ def test_a_file_that_is_no_toml(tmp_path: Path, content: bytes) -> None:
         ("rules = []", r"unknown key rules \(allowed: base, description, name, rule\)"),
         (
             '[[rule]]\nweigth = "int8"',
-            r"rule 1: unknown key weigth \(allowed: activation, keep_small, match, op, weight, weight_only\)",
+            r"rule 1: unknown key weigth \(allowed: activation, keep_small, match, op, reason, weight, weight_only\)",
         ),
         (
             '[[rule]]\n[[rule]]\nweight = "int7"',

@@ -9,10 +9,12 @@ import pytest
 from tests import models
 
 import featherweight as fw
+from featherweight.diagnosis.cause import REMEDIES
 from featherweight.graph.editor import with_constants
 from featherweight.recipes import recipe as recipes
 from featherweight.repair.candidate import Candidate, Repair, Setting, planned
 from featherweight.repair.improve import divided, improved
+from featherweight.repair.repairs import REPAIRS
 from featherweight.targets import target as targets
 
 
@@ -66,6 +68,25 @@ def test_samples_are_divided_without_overlap():
     assert not kept & judging
 
 
+def test_what_judges_repeats_nothing_that_was_chosen_by():
+    several = models.samples("convnet", 12)
+    (name,) = several[0]
+    nearly = [{name: sample[name] * np.float32(1.01)} for sample in several]
+    samples, held_out = divided([*several, *nearly, *several], models.lowered("convnet"), None, is_auto=True)
+    assert len(samples) == 3 * 8
+    assert len(held_out) == 4
+    for feed in held_out:
+        assert all(np.abs(other[name] - feed[name]).max() > 0.1 for other in samples)
+
+
+def test_samples_that_repeat_others_are_too_few_and_named():
+    model, samples = models.lowered("convnet"), models.samples("convnet", 9)
+    with pytest.raises(fw.DataError, match="16 samples, 2 of them different, are too few"):
+        fw.quantize(model, calibration=samples[:2] * 8, improve="auto", progress=False)
+    result = fw.quantize(model, calibration=[*samples, samples[0]], improve="bias-correction", progress=False)
+    assert any("1 of 10 samples repeat others" in note for note in result.plan.notes)
+
+
 def test_auto_needs_samples_enough_to_decide():
     with pytest.raises(fw.DataError, match="3 samples are too few"):
         fw.quantize(models.lowered("convnet"), calibration=models.samples("convnet", 3), improve="auto", progress=False)
@@ -89,3 +110,8 @@ def test_the_float_graph_and_plan_make_the_same_file_again():
     )
     again = fw.quantize(result.float_model, plan=result.plan, progress=False)
     assert fw.write(again.model) == fw.write(result.model)
+
+
+def test_what_a_diagnosis_names_are_repairs():
+    named = {name for repairs, _ in REMEDIES.values() for name in repairs}
+    assert named <= {repair.name for repair in REPAIRS}

@@ -189,8 +189,8 @@ def check_budget(budget: Budget, objective: str, *, has_metric: bool) -> None:
         raise RecipeError(f"search: objective '{objective}' is unknown (allowed: {listed(OBJECTIVES)}).")
     if budget.max_drop is not None and not has_metric:
         raise RecipeError(
-            "search: max_drop is about a metric, which needs labelled data: the pair (samples, labels). Without, give "
-            "min_sqnr_db."
+            "search: max_drop is about a metric, which needs labelled data: the pair (samples, labels). Without "
+            "labels, say how far the outputs must be above their error: min_sqnr_db."
         )
     is_limited = {name: getattr(budget, name) is not None for name in _LIMITS}
     if objective == "accuracy" and not any(is_limited[name] for name in _LIMITS if not _LIMITS[name].is_accuracy):

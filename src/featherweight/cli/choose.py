@@ -71,7 +71,13 @@ def asked(context: typer.Context) -> dict[str, Any]:
     renamed = {"samples": "limit", "min_sqnr": "min_sqnr_db", "resume": "folder"}
     given = dict(context.params)
     if given["data"] is None:
-        refuse_idle(context, "without --data", "metric", "samples", "max_drop", "confidence")
+        if given.get("max_drop") is not None:
+            raise typer.BadParameter(
+                "it is about a metric, which needs labelled samples: pass them (--data DATA). Without labels, say how "
+                "far the outputs must be above their error: --min-sqnr DB.",
+                param_hint="--max-drop",
+            )
+        refuse_idle(context, "without --data", "metric", "samples", "confidence")
     check_report(given["report"])
     check_outputs(given.get("output"), given.get("plan_out"), given["report"], sources=[given["model"]])
     lowered = open_lowered(given["model"], given["input_shape"], given["calibration"], unroll=True)

@@ -11,7 +11,7 @@ from featherweight.diagnosis.exact import Runs
 
 # Causes: name → the repairs that address it, by the names that `improve` takes, and what a user can do besides.
 REMEDIES: dict[str, tuple[tuple[str, ...], str]] = {
-    "stands-alone": (("fuse",), "Fuse the activation into the operator before it"),
+    "stands-alone": ((), "Quantize the float model anew: reading it fuses the activation into the operator before it"),
     "unlike-ranges": (
         ("split-outputs", "wide-places"),
         "Give values of unlike range a tensor, and an output, of their own",
@@ -26,10 +26,10 @@ REMEDIES: dict[str, tuple[tuple[str, ...], str]] = {
     "residual-stream": (("wide-places",), "Keep the sums that blocks add to in 16 bits or float, all of them together"),
     "activation-rounding": (("wide-places", "ranges"), "Keep it in 16 bits or float"),
     "int4-depthwise": (("wide-places",), "Keep depthwise kernels in 8 bits with a rule of the recipe"),
-    "int4-weights": (("gptq", "adaround", "reconstruct"), "Round against the layer's output, or keep 8 bits here"),
+    "int4-weights": (("gptq", "weight-scales", "reconstruct"), "Round against the layer's output, or keep 8 bits here"),
     "unlike-channels": (("equalize", "smooth"), "Give channels like ranges, or use a target with a scale per channel"),
     "weight-outliers": (("weight-scales",), "Choose weight scales by error"),
-    "weight-rounding": (("gptq", "adaround"), "Round the weights against the layer's output"),
+    "weight-rounding": (("gptq", "least-squares"), "Round the weights against the layer's output"),
     "spectral-front-end": (("wide-places",), "Keep the front end up to the logarithm in float or 16 bits"),
     "state-feedback": (("wide-places",), "Keep the state and what computes it in float or 16 bits"),
     "outside-windows": (("ranges", "wide-places"), "Keep scales inside of what the runtime's kernels take"),

@@ -20,6 +20,8 @@ _MOST_COLUMNS = 64
 _LEAST_ROWS = 8
 # An output at this ratio needs no repair; of columns in units of their spread, which leaves out what is constant.
 _ENOUGH_DB, _ENOUGH_COLUMNS_DB = 25.0, 15.0
+# A single column at this ratio needs none either: its error has half of its own deviation.
+ENOUGH_COLUMN_DB = 6.0
 # Columns that vary by less than this part of the usual one are taken for constant.
 _LEAST_SPREAD = 1e-6
 
@@ -103,6 +105,27 @@ class OutputLevel:
         return tuple(power_ratio_db(*pair) for pair in pairs) if self.spread.size > 1 else ()
 
     @property
+    def varies(self) -> np.ndarray:
+        """True for the columns that are not constant."""
+        return self.spread > _LEAST_SPREAD * float(
+            np.median(self.spread[self.spread > 0], axis=None) if self.spread.any() else 0.0
+        )
+
+    @property
+    def weakest(self) -> tuple[int, float] | None:
+        """The column that varies and has lost most, and its ratio, dB; None where columns do not count one by one."""
+        found = [(level, i) for i, level in enumerate(self.columns_db) if self.varies[i]]
+        return None if not found else (min(found)[1], min(found)[0])
+
+    @property
+    def is_enough(self) -> bool:
+        """True where it needs no repair."""
+        if self.sqnr_db < _ENOUGH_DB:
+            return False
+        is_column_enough = self.weakest is None or self.weakest[1] >= ENOUGH_COLUMN_DB
+        return not self.columns_db or (self.level_db >= _ENOUGH_COLUMNS_DB and is_column_enough)
+
+    @property
     def level_db(self) -> float:
         """`ratio` in dB."""
         return power_ratio_db(1.0, self.ratio)
@@ -114,8 +137,9 @@ class OutputLevel:
             return _ratio(float(self.noise.sum()), float(self.signal.sum()))
         if not self.spread.any():
             return _ratio(float(self.noise.sum()), float(self.signal.sum()))
-        varies = self.spread > _LEAST_SPREAD * float(np.median(self.spread[self.spread > 0]))
-        return float(np.mean(self.noise / np.where(varies, self.spread, float(np.median(self.spread[varies])))))
+        return float(
+            np.mean(self.noise / np.where(self.varies, self.spread, float(np.median(self.spread[self.varies]))))
+        )
 
 
 def _ratio(noise: float, signal: float) -> float:
@@ -166,10 +190,7 @@ class Level:
     @property
     def is_enough(self) -> bool:
         """True where no output needs repair."""
-        return all(
-            each.sqnr_db >= _ENOUGH_DB and (not each.columns_db or each.level_db >= _ENOUGH_COLUMNS_DB)
-            for each in self.outputs
-        )
+        return all(each.is_enough for each in self.outputs)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from featherweight.graph import Model, ModelLike
 from featherweight.graph.numerics import QuantParams
 from featherweight.operators.entries import callers, entries, joined
 from featherweight.ptq.forms.choosing import check_is_float, choose_forms, no_ranges
-from featherweight.ptq.forms.decisions import Obstacle, no_obstacle, set_free
+from featherweight.ptq.forms.decisions import Obstacle, no_obstacle, reasons_said, set_free
 from featherweight.ptq.forms.following import share_tables
 from featherweight.ptq.forms.islands import (
     hidden_scores,
@@ -125,7 +125,13 @@ def plan(
         planner.edges,
         forms.kept_float,
         forms.dropped,
-        (*forms.notes, *planner.notes, *slow_in_16_bits(forms, graph, target), *hidden_scores(forms, graph)),
+        (
+            *reasons_said(forms),
+            *forms.notes,
+            *planner.notes,
+            *slow_in_16_bits(forms, graph, target),
+            *hidden_scores(forms, graph),
+        ),
     )
 
 

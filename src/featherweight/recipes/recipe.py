@@ -85,6 +85,7 @@ class Rule:
         op: operator type, or None for any.
         weight_only: store the weights as integers but compute in float (a DEQUANTIZE before the operator).
         keep_small: leave small weights in a finer type where that costs few bytes (`ptq.forms.small_weights`).
+        reason: what plans say of the operators that it decides, such as why it is there.
 
     Raises:
         RecipeError: for a value that is not allowed, or settings that do not go together.
@@ -96,9 +97,12 @@ class Rule:
     activation: Scheme | None = None
     weight_only: bool = False
     keep_small: bool = False
+    reason: str = ""
 
     def __post_init__(self) -> None:
         text(self.match, "Rule: match")
+        if self.reason:
+            text(self.reason, "Rule: reason")
         flag(self.weight_only, "Rule: weight_only")
         flag(self.keep_small, "Rule: keep_small")
         for name, scheme, settings in (
@@ -177,7 +181,7 @@ def load(recipe: str | Path | Recipe) -> Recipe:
 
 
 def _parse_rule(row: Table) -> Rule:
-    row.check_keys(("activation", "keep_small", "match", "op", "weight", "weight_only"))
+    row.check_keys(("activation", "keep_small", "match", "op", "reason", "weight", "weight_only"))
     op, is_weight_only = row.get("op", str, None), row.get("weight_only", bool, False)
     keeps_small = row.get("keep_small", bool, False)
     if op is not None:
@@ -187,7 +191,8 @@ def _parse_rule(row: Table) -> Rule:
     if activation is not None:
         activation = replace(activation, per_channel=False)
     _check_together(row.where, weight, activation, is_weight_only=is_weight_only, keeps_small=keeps_small)
-    return Rule(row.get("match", str, "*"), op, weight, activation, is_weight_only, keeps_small)
+    reason = row.get("reason", str, "")
+    return Rule(row.get("match", str, "*"), op, weight, activation, is_weight_only, keeps_small, reason)
 
 
 def _check_together(

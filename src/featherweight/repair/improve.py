@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from featherweight.calibration.copies import copies, copies_said
 from featherweight.errors import DataError, FeatherweightError, RecipeError, listed
 from featherweight.graph import Model
 from featherweight.operators.entries import entries
@@ -69,27 +70,37 @@ def divided(
 ) -> tuple[tuple[Arrays, ...], tuple[Arrays, ...]]:
     """Returns feeds of single runs to repair with, and others to judge by: the same ones in whatever order they come.
 
-    Of a model that keeps state from run to run the last ones judge: samples follow each other there.
+    No example that judges repeats another, or nearly one of those that are repaired with (`calibration.copies`). Of a
+    model that keeps state from run to run the last ones judge: samples follow each other there.
 
     Raises:
-        DataError: if there are less than 8 examples, and they are to decide.
+        DataError: if there are less than 8 different examples, and they are to decide.
     """
-    most = min(limit or MOST_EXAMPLES, MOST_EXAMPLES)
-    found = [feed.arrays for feed in feeds(samples, model, limit=most, batch=1 if input_tensors(model) else None)]
-    if len(found) < LEAST_EXAMPLES and not is_auto:
+    found = _examples(samples, model, limit)
+    is_sequence = any(tensor.is_variable for tensor in model.main.tensors.values())
+    if not is_sequence:
+        found.sort(key=digest)
+    kinds = list(range(len(found))) if is_sequence else copies(found)
+    different = sorted(set(kinds))
+    if len(different) < LEAST_EXAMPLES and not is_auto:
         return tuple(found), ()
-    if len(found) < LEAST_EXAMPLES:
+    if len(different) < LEAST_EXAMPLES:
+        given = f"{len(found)} samples"
+        given += "" if len(found) == len(different) else f", {len(different)} of them different,"
         raise DataError(
-            f"improve: {len(found)} samples are too few to tell what helps (at least {LEAST_EXAMPLES}; a hundred are "
-            "better). Pass more calibration samples, or name the repairs that are to be applied unmeasured."
+            f"improve: {given} are too few to tell what helps (at least {LEAST_EXAMPLES}; a hundred are better). Pass "
+            "more calibration samples, or name the repairs that are to be applied unmeasured."
         )
-    count = min(max(_LEAST_HELD_OUT, len(found) // 4), _MOST_HELD_OUT)
-    if any(tensor.is_variable for tensor in model.main.tensors.values()):
+    count = min(max(_LEAST_HELD_OUT, len(different) // 4), _MOST_HELD_OUT)
+    if is_sequence:
         return tuple(found[:-count]), tuple(found[-count:])
-    found.sort(key=digest)
-    places = {int(place) for place in (np.arange(count) + 0.5) * len(found) / count}
-    held_out = tuple(found[i] for i in sorted(places))
-    return tuple(feed for i, feed in enumerate(found) if i not in places), held_out
+    judging = sorted({different[int(place)] for place in (np.arange(count) + 0.5) * len(different) / count})
+    return tuple(found[i] for i, kind in enumerate(kinds) if kind not in judging), tuple(found[i] for i in judging)
+
+
+def _examples(samples: Iterable[Any], model: Model, limit: int | None) -> list[Arrays]:
+    most = min(limit or MOST_EXAMPLES, MOST_EXAMPLES)
+    return [feed.arrays for feed in feeds(samples, model, limit=most, batch=1 if input_tensors(model) else None)]
 
 
 def check_improvable(model: Model) -> None:
@@ -244,14 +255,17 @@ def repaired(
             f"improve '{AUTO}' keeps what helps on samples: pass some of the training split (calibration=…, "
             "--calibration DATA), or name the repairs."
         )
+    said = ""
     if parts:
-        samples, held_out = divided(parts[0][1], model, limit, is_auto=is_auto)
+        examples = _examples(parts[0][1], model, limit)
+        samples, held_out = divided(examples, model, limit, is_auto=is_auto)
         setting = replace(setting, samples=samples, held_out=held_out)
+        said = copies_said(examples)
 
     def start() -> Candidate:
         candidate = planned(setting, model, recipe)
         check(candidate.plan)
-        return candidate
+        return candidate.with_note(f"improve: {said}") if said else candidate
 
     journal = None
     if folder is not None:

@@ -92,7 +92,8 @@ class Journal:
             raise self._damaged(self.path, f"format {content.get('format')}, not {_FORMAT}")
         if others := [name for name in self.about if about.get(name) != self.about[name]]:
             raise RecipeError(
-                f"'{self.path}' keeps repairs of another {listed(others)}. Name another folder, or delete that file."
+                f"'{self.path}' keeps the repairs of something else: {listed(others)} differ. Name another folder, or "
+                "delete that file."
             )
         path = self.folder / Path(str(file["file"])).name
         try:

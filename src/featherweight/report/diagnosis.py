@@ -11,11 +11,14 @@ from typing import Any
 
 from featherweight.analysis.tensor_errors import power_ratio_db
 from featherweight.diagnosis.cause import Cause
+from featherweight.diagnosis.levels import ENOUGH_COLUMN_DB
 from featherweight.report.summary import check_suffix, environment, to_plain
 from featherweight.tflite import write_atomically
 
 # Own errors that add up to so much less than the error do not explain it, dB.
 _FAR_DB = 6.0
+# Columns that are so much worse, in units of their spread, than all values together are worth a word, dB.
+_FAR_COLUMN_DB = 3.0
 JSON_VERSION = 1
 """The number in a diagnosis's JSON: it grows when a field changes its meaning or goes."""
 
@@ -106,7 +109,8 @@ class Diagnosis:
         level = f"output '{worst.name}' is {worst.sqnr_db:.1f} dB above its error"
         if self.is_healthy:
             return f"Healthy: {level}, which is enough, and no cause alone takes it below that."
-        if worst.worst_column is not None and worst.sqnr_db - worst.level_db > 3:
+        weakest = worst.worst_column
+        if weakest is not None and (worst.sqnr_db - worst.level_db > _FAR_COLUMN_DB or weakest[1] < ENOUGH_COLUMN_DB):
             level += f", its column {worst.worst_column[0]} only {worst.worst_column[1]:.1f} dB"
         if not self.causes and self.own_db > self.level_db + _FAR_DB:
             return f"Not found: {level}, but what could be looked at makes far less; see the notes."

@@ -11,6 +11,7 @@ from featherweight import tflite
 from featherweight.analysis.places import Pair
 from featherweight.arguments import checked, choice, count, flag, shapes, stream, text
 from featherweight.calibration import Stats, calibrate, needs_histogram
+from featherweight.calibration.copies import copies_said
 from featherweight.diagnosis.cause import Cause
 from featherweight.diagnosis.evidence import Evidence, quantized_values
 from featherweight.diagnosis.exact import MOST_EXAMPLES, exact_values
@@ -28,13 +29,15 @@ from featherweight.ptq.forms.choosing import check_is_float
 from featherweight.ptq.rewrite import rewrite
 from featherweight.recipes import recipe as recipes
 from featherweight.report.diagnosis import Diagnosis, JudgedOutput, OwnErrorRow
-from featherweight.runtime.samples import by_signature, known_length
+from featherweight.runtime.samples import by_signature, feeds, known_length
 from featherweight.targets import target as targets
 from featherweight.tasks.load import as_fed, load, lowered_anew, nearest_form, opened, peeked
 from featherweight.tasks.quantize import methods, quantize
 
 # Halves of the calibration data are held against each other from so many samples on.
 _LEAST_HALVES = 4
+# Samples that are compared with each other, the first ones.
+_MOST_COMPARED = 256
 
 
 @checked(
@@ -169,10 +172,20 @@ def _part(
         )
     exact = exact_values(pair.before, _spread(samples, pair.before), stand_ins=pair.stand_ins)
     found = found_causes(pair, exact, most=carried, progress=progress)
+    found = replace(found, notes=(*found.notes, *_repeated(samples, pair.before)))
     if maker is None or len(samples) < _LEAST_HALVES:
         return found
     causes = (*found.causes, *_coverage(maker, found.evidence, samples))
     return replace(found, causes=ordered(causes, found.evidence.total))
+
+
+def _repeated(samples: Sequence[Any], model: Model) -> list[str]:
+    """Returns a note on samples that repeat others; of a model that keeps state, they follow each other."""
+    if any(tensor.is_variable or tensor.dtype == "resource" for tensor in model.tensors.values()):
+        return []
+    fed = [feed.arrays for feed in feeds(samples, model, limit=_MOST_COMPARED, batch=1 if model.main.inputs else None)]
+    said = copies_said(fed)
+    return [f"{said[0].upper()}{said[1:]}; pass others in their place."] if said else []
 
 
 class _Maker:
@@ -236,9 +249,7 @@ def _by_signature(causes: list[Cause], signatures: int) -> list[Cause]:
 
 
 def _output(name: str, level: Any) -> JudgedOutput:
-    columns = level.columns_db
-    index = min(range(len(columns)), key=lambda i: columns[i], default=0)
-    return JudgedOutput(name, level.sqnr_db, level.level_db, (index, columns[index]) if columns else None)
+    return JudgedOutput(name, level.sqnr_db, level.level_db, level.weakest)
 
 
 def _row(own: OwnError, evidence: Evidence) -> OwnErrorRow:

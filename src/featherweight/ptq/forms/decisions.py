@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from featherweight.errors import listed
 from featherweight.graph import Graph, Node
 from featherweight.recipes.recipe import Rule
 from featherweight.targets.target import Target
@@ -39,6 +40,18 @@ class Forms:
         """Notes that an operator stays float."""
         self.forms.pop(node.name, None)
         self.kept_float[node.name] = f"{node.op}: {reason}"
+
+
+def reasons_said(forms: Forms) -> list[str]:
+    """Returns what rules say of the operators whose weights are stored as they wish, once for each reason."""
+    found: dict[str, list[str]] = {}
+    for name, form in forms.forms.items():
+        rule = forms.rules.get(name)
+        if rule is not None and rule.reason and rule.weight is not None:
+            dtype = form.replace("+", "*").rpartition("*")[2]
+            if dtype == rule.weight.dtype:
+                found.setdefault(rule.reason, []).append(f"'{name}'")
+    return [f"{reason}: {listed(names, 3)}" for reason, names in found.items()]
 
 
 def freed_form(result: Forms, node: Node, graph: Graph, target: Target) -> str:

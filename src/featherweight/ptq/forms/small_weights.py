@@ -55,7 +55,8 @@ def keep_small_weights(forms: Forms, model: Model, target: Target) -> None:
             in_int8.append(f"'{node.name}'")
     if in_int8:
         forms.notes.append(
-            f"weights of less than {_INT8_BELOW} elements are int8, which costs few bytes and keeps much: "
+            f"weights of less than {_INT8_BELOW} elements are int8, which costs few bytes and keeps much (as long as "
+            f"finer weights add no more than {_LARGEST_SHARE:.0%} of bytes): "
             f"{listed(in_int8)}"
         )
 
