@@ -25,7 +25,7 @@ REMEDIES: dict[str, tuple[tuple[str, ...], str]] = {
     "normalization-input": (("wide-places",), "Keep the statistics of the normalization in 16 bits or float"),
     "residual-stream": (("wide-places",), "Keep the sums that blocks add to in 16 bits or float, all of them together"),
     "activation-rounding": (("wide-places", "ranges"), "Keep it in 16 bits or float"),
-    "int4-depthwise": (("wide-places",), "Keep depthwise kernels in 8 bits with a rule of the recipe"),
+    "int4-depthwise": (("weight-scales", "gptq"), "Keep depthwise kernels in 8 bits with a rule of the recipe"),
     "int4-weights": (("gptq", "weight-scales", "reconstruct"), "Round against the layer's output, or keep 8 bits here"),
     "unlike-channels": (("equalize", "smooth"), "Give channels like ranges, or use a target with a scale per channel"),
     "weight-outliers": (("weight-scales",), "Choose weight scales by error"),
