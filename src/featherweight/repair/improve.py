@@ -60,7 +60,7 @@ def asked_repairs(improve: str | Sequence[str] | None) -> tuple[Repair, ...]:
     known = {repair.name: repair for repair in REPAIRS}
     for name in names:
         if name not in (*known, AUTO):
-            raise RecipeError(f"improve: '{name}' is no repair (allowed: {AUTO}, none, {listed(known)}).")
+            raise RecipeError(f"improve: '{name}' is no repair (allowed: {AUTO}, none, {listed(known, len(known))}).")
     is_auto = AUTO in names
     return tuple(r for r in REPAIRS if r.name in names or (is_auto and r.costs <= _MOST_COSTS))
 
