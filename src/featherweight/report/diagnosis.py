@@ -111,7 +111,7 @@ class Diagnosis:
             return f"Healthy: {level}, which is enough, and no cause alone takes it below that."
         weakest = worst.worst_column
         if weakest is not None and (worst.sqnr_db - worst.level_db > _FAR_COLUMN_DB or weakest[1] < ENOUGH_COLUMN_DB):
-            level += f", its column {worst.worst_column[0]} only {worst.worst_column[1]:.1f} dB"
+            level += f", its column {weakest[0]} only {weakest[1]:.1f} dB"
         if not self.causes and self.own_db > self.level_db + _FAR_DB:
             return f"Not found: {level}, but what could be looked at makes far less; see the notes."
         if not self.causes:
