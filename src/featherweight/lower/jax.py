@@ -211,7 +211,7 @@ def _converted(source: Source, trace: Any, unroll: bool, applied: set[str]) -> M
         tuple(zip(inputs, model.main.inputs, strict=True)),
         tuple(zip(source.outputs, model.main.outputs, strict=True)),
     )
-    return fused_lstm.fused(names.renamed(replace(model, signatures=(signature,)), source.scope))
+    return fused_lstm.fused(names.renamed(replace(model, signatures=(signature,), metadata={}), source.scope))
 
 
 def _integer_limits(jaxpr: Any, inputs: Sequence[Input]) -> dict[str, int]:

@@ -88,7 +88,8 @@ def _named(model: Model, inputs: Sequence[Input], outputs: Sequence[str]) -> Mod
         outputs=tuple(tensor for _, tensor in named_outputs),
     )
     signature = Signature(SIGNATURE, named_inputs, named_outputs)
-    return names.renamed(replace(model, graphs=(graph, *model.graphs[1:]), signatures=(signature,)))
+    graphs = (graph, *model.graphs[1:])
+    return names.renamed(replace(model, graphs=graphs, signatures=(signature,), metadata={}))
 
 
 def _unroll(twin: Any, layer: Any) -> None:

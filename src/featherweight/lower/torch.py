@@ -161,7 +161,8 @@ def _converted(
         tuple(zip((item.name for item in inputs), model.main.inputs, strict=True)),
         tuple(zip(outputs, model.main.outputs, strict=True)),
     )
-    return names.renamed(replace(model, signatures=(signature,)), layers=torch_converter.weighted_layers(module))
+    model = replace(model, signatures=(signature,), metadata={})
+    return names.renamed(model, layers=torch_converter.weighted_layers(module))
 
 
 @contextlib.contextmanager

@@ -103,7 +103,8 @@ def rows(
         path = Path(folder, "model.tflite")
         path.write_bytes(content)
         static = Path(folder, "static.tflite")
-        tflite.save(fixed(model), static)
+        # A converter's notes are orders to the next one, which the runtime's own tools don't understand.
+        tflite.save(replace(fixed(model), metadata={}), static)
         for runtime in RUNTIMES:
             if runtime.name not in wished:
                 continue

@@ -1,4 +1,4 @@
-"""Leaves out of a file what a runtime never reads: names, the scales of biases, zero points but the first."""
+"""Leaves out of a file what a runtime never reads: names, scales of biases, notes of converters, equal zero points."""
 
 from __future__ import annotations
 
@@ -6,22 +6,29 @@ from dataclasses import replace
 
 from featherweight.graph import Graph, Model, Tensor
 from featherweight.operators import lookup
+from featherweight.tflite.memory_plan import without_stale_plan
 
 # What can be left out. `Model.extras["unread"]` lists what is left out of a model's file.
-NAMES, BIAS_SCALES, ZERO_POINTS = "names", "bias_scales", "zero_points"
-UNREAD = (NAMES, BIAS_SCALES)  # by a target's files; zero points only where weights are encoded
+NAMES, BIAS_SCALES, CONVERTER, ZERO_POINTS = "names", "bias_scales", "converter", "zero_points"
+UNREAD = (NAMES, BIAS_SCALES, CONVERTER)  # by a target's files; zero points only where weights are encoded
+# Metadata that converters write about themselves.
+_NOTES = ("min_runtime_version", "keep_stablehlo_constant", "CONVERSION_METADATA")
 
 
 def lean(model: Model) -> Model:
-    """Returns the model as it is to be written: without what its `extras` say that nobody reads.
+    """Returns the model as it is to be written: without what its `extras` say that nobody reads, or a plan of others.
 
     Inputs and outputs keep their names. A bias needs no scales: they are those of the input times those of the weight.
     A single one stays: runtimes hold it against that product (GetQuantizedConvolutionMultipler), and refuse others. Of
     equal zero points, TFLite Micro wants one for all channels (its micro_allocator.cc); LiteRT loads no such file.
     """
+    model = without_stale_plan(model)
     unread = model.extras.get("unread", ())
     if not unread:
         return model
+    if CONVERTER in unread:
+        kept = {name: content for name, content in model.metadata.items() if name not in _NOTES}
+        model = replace(model, metadata=kept, description="")
     return replace(model, graphs=tuple(_lean(graph, unread) for graph in model.graphs))
 
 

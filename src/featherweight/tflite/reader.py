@@ -17,6 +17,7 @@ from featherweight.graph import Graph, Model, Node, Signature, Tensor, fresh_nam
 from featherweight.graph.numerics import QuantParams
 from featherweight.operators import lookup
 from featherweight.tflite import names
+from featherweight.tflite.memory_plan import fitted
 from featherweight.tflite.names import schema
 
 _DAMAGE = (
@@ -146,7 +147,7 @@ class _Reader:
             if getattr(packed, field) is not None:
                 extras[field] = getattr(packed, field)
         signatures = tuple(self.signature(s, tensor_names) for s in packed.signatureDefs or ())
-        return Model(graphs, signatures, metadata, _text(packed.description), extras)
+        return fitted(Model(graphs, signatures, metadata, _text(packed.description), extras))
 
     def buffer(self, packed: Any) -> np.ndarray | None:
         """Returns a buffer's bytes, wherever the file keeps them, or None where it has none."""
