@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from tests import building, models
 
 import featherweight as fw
+from featherweight.processes.apart import last_words
 from featherweight.proof import proving, running
 from featherweight.proof.rows import mismatch
 from featherweight.runtime import reference
@@ -118,6 +121,27 @@ def test_a_model_that_a_runtime_refuses(tmp_path):
     assert not fw.prove(net, vectors=1, runtimes=["tflm"], target="tflm").is_equal
 
 
+@pytest.mark.skipif(
+    shutil.which("tosa_reference_model") is None,
+    reason="needs tosa-converter-for-tflite and tosa-tools, in an environment of their own, on the PATH",
+)
+def test_arms_reference_model_of_tosa_computes_the_same(tmp_path):
+    """What comes from Keras, with a note of its converter, too."""
+    made = fw.quantize(models.lowered("convnet"), calibration=models.samples("convnet"), target="tflm", progress=False)
+    noted = replace(made.model, metadata={"keep_stablehlo_constant": b"true"})
+    sheet = fw.prove(noted, vectors=2, runtimes=["tosa"], target="tflm")
+    assert [each.differing for each in row(sheet, "tosa").outputs] == [0], str(sheet)
+
+
+def test_what_vela_said_is_said_whole():
+    """A HARD_SWISH in floats is refused, and int4 kills it."""
+    swish = building.model_of("HARD_SWISH", {"x": (1, 4)}, {"y": (1, 4)})
+    refused = row(fw.prove(swish, vectors=1, runtimes=["vela"], target="ethos-u55"), "vela")
+    assert (refused.status, refused.is_failure) == ("refused", True)
+    assert "IFM type=FLOAT32" in refused.said
+    assert refused.said.startswith("RuntimeError: Compilation failed")
+
+
 def test_floats_are_compared_for_information():
     sheet = fw.prove(models.lowered("convnet"), vectors=1, runtimes=["xnnpack"])
     assert not row(sheet, "xnnpack").is_claimed
@@ -193,7 +217,7 @@ def test_what_counts_as_a_mismatch(found, wanted, differing, largest):
     ],
 )
 def test_last_words_are_what_was_raised(text, words):
-    assert running.last_words(text) == words
+    assert last_words(text) == words
 
 
 def test_worker_says_what_is_not_installed(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ def prove(
     data: Annotated[str | None, typer.Option(metavar="DATA", help="Inputs; random ones without.")] = None,
     target: Annotated[str, typer.Option(metavar="NAME|FILE.toml", help="Whose runtime has to be equal.")] = "litert",
     vectors: Annotated[
-        int, typer.Option("--vectors", "--samples", min=1, max=10_000, help="Use at most so many inputs.")
+        int, typer.Option("--vectors", "--samples", "--limit", min=1, max=10_000, help="Use at most so many inputs.")
     ] = 16,
     runtimes: Annotated[
         str | None,

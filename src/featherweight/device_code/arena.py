@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from featherweight.errors import FeatherweightError
+from featherweight.processes.apart import run_apart
 
 _TIMEOUT_S = 600
 # More than any microcontroller has; the run says how much of it was used.
@@ -75,24 +75,17 @@ def micro_run(path: Path, feeds: Sequence[Sequence[np.ndarray]], outputs: int) -
     given, taken = folder / "feeds.npz", folder / "taken.npz"
     np.savez(given, *[array for feed in feeds for array in feed])
     command = [sys.executable, __file__, str(path), str(given), str(taken), json.dumps([len(feeds), outputs])]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise FeatherweightError(f"TFLite Micro did not run '{path.name}' in {_TIMEOUT_S} s.") from error
-    said = done.stderr + done.stdout
-    if done.returncode != 0:
-        if "No module named 'tflite_micro'" in said:
+    done = run_apart(command, _TIMEOUT_S)
+    if done.status != 0:
+        if "No module named 'tflite_micro'" in done.text:
             raise FeatherweightError(
                 "The model is run in TFLite Micro, which is not installed: pip install 'featherweight[clients]'."
             )
-        lines = " ".join(said.strip().splitlines()[-3:])
         raise FeatherweightError(
-            f"TFLite Micro does not run the model (exit status {done.returncode}): {lines[-500:]}. "
+            f"TFLite Micro does not run the model: {str(done).rstrip('.')}. "
             "`featherweight check MODEL --target tflm` says which operators it lacks."
         )
-    used = {part: int(size) for part, size in _USED.findall(said)}
+    used = {part: int(size) for part, size in _USED.findall(done.text)}
     size = _least(path, used["head"] + used["tail"])
     with np.load(taken) as arrays:
         found = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
@@ -108,12 +101,10 @@ def _least(path: Path, used: int) -> int:
     low, high = used // _ALIGNMENT * _ALIGNMENT - _ALIGNMENT, _ARENA_BYTES
     while high - low > _ALIGNMENT:
         command = [sys.executable, __file__, str(path), str(low), str(high)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S, check=False
-        )
-        found = [(int(size), verdict) for size, verdict in _TRIED.findall(done.stdout)]
+        done = run_apart(command, _TIMEOUT_S)
+        found = [(int(size), verdict) for size, verdict in _TRIED.findall(done.text)]
         if not found:
-            raise FeatherweightError(f"TFLite Micro does not load '{path.name}' again: {done.stderr.strip()[-500:]}")
+            raise FeatherweightError(f"TFLite Micro does not load '{path.name}' again: {done}")
         high = min([high, *(size for size, verdict in found if verdict == "loaded")])
         low = max([low, *(size for size, verdict in found if verdict == "tried" and size < high)])
     return high

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import importlib.util
 import re
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from featherweight import tflite
 from featherweight.errors import FeatherweightError, RecipeError, listed
 from featherweight.graph import Model
+from featherweight.processes.apart import Ended, run_apart
 
 # What is compiled for where a target's name says no more: the sizes that most boards have.
 USUAL = {"ethos-u55": "ethos-u55-128", "ethos-u65": "ethos-u65-256", "ethos-u85": "ethos-u85-256"}
@@ -21,7 +21,6 @@ _MACS = {"u55": (32, 64, 128, 256), "u65": (256, 512), "u85": (128, 256, 512, 10
 ACCELERATORS = tuple(f"ethos-{kind}-{macs}" for kind, sizes in _MACS.items() for macs in sizes)
 _KIB = 1024
 _LONGEST_S = 600
-_SAID = 400
 
 
 @dataclass(frozen=True)
@@ -101,25 +100,26 @@ def npu_figures(model: Model, accelerator: str) -> NpuFigures:
         FeatherweightError: if Vela is not installed, or fails; the message ends with its own.
     """
     require_vela()
+    found = compiled(model, accelerator)
+    if isinstance(found, Ended):
+        raise FeatherweightError(f"Vela makes no file for {accelerator}: {found}")
+    return found
+
+
+def compiled(model: Model, accelerator: str) -> NpuFigures | Ended:
+    """Returns what Vela estimates for the file that a model is written as, or how it ended where it makes none."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.tflite"
         tflite.save(model, file)
         options = ["--accelerator-config", accelerator, "--output-dir", folder]
-        command = [sys.executable, "-m", "ethosu.vela", str(file), *options]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_LONGEST_S)
-        except subprocess.TimeoutExpired as error:
-            raise FeatherweightError(f"Vela gave no answer in {_LONGEST_S} s for {accelerator}.") from error
-        said = " ".join((done.stdout + done.stderr).split())
+        done = run_apart([sys.executable, "-m", "ethosu.vela", str(file), *options], _LONGEST_S)
         summaries = list(Path(folder).glob("*_summary_*.csv"))
-        if done.returncode or not summaries:
-            raise FeatherweightError(
-                f"Vela makes no file for {accelerator} (status {done.returncode}): {said[-_SAID:]}"
-            )
+        if done.status != 0 or not summaries:
+            return done
         with summaries[0].open(newline="", encoding="utf-8") as file:
             row = next(csv.DictReader(file))
     flash = float(row["off_chip_flash_memory_used"]) + float(row["on_chip_flash_memory_used"])
-    counts = {where: re.search(rf"{where} operators = (\d+)", said) for where in ("NPU", "CPU")}
+    counts = {where: re.search(rf"{where} operators = (\d+)", done.text) for where in ("NPU", "CPU")}
     npu, cpu = (int(found.group(1)) if found else 0 for found in counts.values())
     sram, cycles = round(_KIB * float(row["sram_memory_used"])), round(float(row["cycles_total"]))
     return NpuFigures(accelerator, round(_KIB * flash), sram, cycles, npu, cpu)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import importlib.util
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +14,10 @@ import numpy as np
 
 from featherweight import tflite
 from featherweight.analysis.inspection import arithmetic
-from featherweight.device_code.vela import USUAL, accelerator_of, npu_figures
+from featherweight.device_code.vela import USUAL, accelerator_of, compiled, has_vela
 from featherweight.errors import FeatherweightError, listed
 from featherweight.graph import Model, io_names
+from featherweight.processes.apart import Ended
 from featherweight.proof.rows import Mismatch, RuntimeRow, mismatch
 from featherweight.proof.running import Ran, run
 from featherweight.runtime.reference import computed_tensors, run_reference
@@ -220,12 +220,10 @@ def _compiled(model: Model, target: Target) -> RuntimeRow:
     accelerator = accelerator_of(target.name if is_target else "ethos-u55")
     title = Runtime("vela", f"Vela for {accelerator}", "", "ethos-u-vela").title
     row = RuntimeRow("vela", title, target.profile, "accepted", is_claimed=False, is_target=is_target)
-    if importlib.util.find_spec("ethosu") is None:
+    if not has_vela():
         return replace(row, status="not installed", said="No module named 'ethosu'")
-    try:
-        found = npu_figures(model, accelerator)
-    except FeatherweightError as error:
-        # What ends by a signal has a negative status.
-        return replace(row, status="aborted" if "(status -" in str(error) else "refused", said=str(error))
+    found = compiled(model, accelerator)
+    if isinstance(found, Ended):
+        return replace(row, status="aborted" if found.is_aborted else "refused", said=str(found))
     said = f"{found.npu_operators} operators on the NPU, {found.cpu_operators} on the CPU; {found.flash_bytes:,} bytes "
     return replace(row, said=f"{said}of flash, {found.sram_bytes:,} of SRAM, {found.cycles:,} cycles")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from featherweight.arguments import checked, choice
 from featherweight.graph import Graph, Model, ModelLike, Node, Tensor
 from featherweight.graph.editor import Editor
 from featherweight.operators.families.quantize import DENSIFY
+from featherweight.processes.apart import run_apart
 from featherweight.runtime.sizes import sizes_bytes
 from featherweight.sparse_files.channels_first import with_channels_first
 from featherweight.targets import target as targets
@@ -284,12 +284,7 @@ def _in_a_process(module: str, dense: Model, sparse: Model) -> tuple[Any, str]:
         tflite.save(dense, paths[0])
         tflite.save(sparse, paths[1])
         command = [sys.executable, "-m", f"{__package__}.{module}", *map(str, paths)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
-        except subprocess.TimeoutExpired:
-            return None, f"LiteRT did not finish it in {_SECONDS} s"
-        if done.returncode or not paths[2].is_file():
-            said = [line for line in done.stderr.splitlines() if line.strip()]
-            why = said[-1] if said else "nothing was said"
-            return None, f"LiteRT can't run it (exit status {done.returncode}): {why}"
+        done = run_apart(command, _SECONDS)
+        if done.status != 0 or not paths[2].is_file():
+            return None, f"LiteRT can't run it: {done}"
         return json.loads(paths[2].read_text(encoding="utf-8")), ""

@@ -1,0 +1,1 @@
+"""Programs that run in a process of their own, so that their abort ends nothing else."""
