@@ -18,6 +18,7 @@ from benchmarks.architectures.row import architectures
 from benchmarks.choosing_rows import mixed_forms
 from benchmarks.cluster_rows import cluster_zip, clusters
 from benchmarks.detector_rows import detectors
+from benchmarks.device_rows import arena, proof
 from benchmarks.flash_rows import flash
 from benchmarks.flow_rows import flow, recorder, workers
 from benchmarks.kernel_rows import kernel_speed, kernels
@@ -426,5 +427,7 @@ ROWS: Mapping[str, Callable[[Options], list[Figure]]] = {
     "oneshot_transformer": oneshot_transformer,
     "sparse_stack": sparse_stack,
     "operator_order": operator_order,
+    "arena": arena,
+    "proof": proof,
     "report": report,
 }

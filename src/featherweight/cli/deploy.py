@@ -55,7 +55,7 @@ def deploy(
     max_arena: Annotated[int | None, typer.Option(min=1, metavar="BYTES", help="What there is for the arena.")] = None,
     keep_order: Annotated[
         bool,
-        typer.Option("--keep-order", help="Leave the operators in their order, if another needs less RAM, too."),
+        typer.Option("--keep-order", help="Leave operators and tensors as they came, if others need less RAM, too."),
     ] = False,
 ) -> None:
     """Write C sources for TFLite Micro, with a self-test.

@@ -3,7 +3,7 @@
 Before an operator runs, the outputs of the operators done live that one still to come reads, or that are the graph's
 own outputs, and the graph's inputs that are still to be read. While it runs, its outputs live beside them. LiteRT for
 Microcontrollers counts so (tflite-micro, tensorflow/lite/micro/micro_allocation_info.cc), in steps of 16 bytes;
-constants and variables lie elsewhere.
+constants and variables lie elsewhere. What an operator's kernel takes besides lives while it runs.
 """
 
 from __future__ import annotations
@@ -119,7 +119,11 @@ def live_of(graph: Graph, working: Mapping[int, int]) -> Live:
         tuple(reads),
         tuple(writes),
         tuple(before),
-        tuple(max((working.get(called, 0) for called in calls(node)), default=0) for node in graph.nodes),
+        tuple(
+            sum(map(aligned, lookup(node.op).scratch(node, graph)))
+            + max((working.get(called, 0) for called in calls(node)), default=0)
+            for node in graph.nodes
+        ),
         tuple(numbers[name] for name in dict.fromkeys(graph.inputs) if name in numbers),
     )
 
@@ -135,7 +139,15 @@ def size_bytes(tensor: Tensor) -> int:
         each = storage_dtype(tensor.dtype).itemsize
     except (KeyError, TypeError, ValueError):  # handles, strings
         each = 4
-    size = each * math.prod(max(axis, 1) for axis in tensor.shape)
+    return aligned(each * math.prod(max(axis, 1) for axis in tensor.shape))
+
+
+def aligned(size: int) -> int:
+    """Returns bytes rounded up to what the arena is divided in.
+
+    >>> aligned(17)
+    32
+    """
     return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 

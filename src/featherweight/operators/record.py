@@ -20,6 +20,7 @@ from featherweight.operators.axes import AxesRule
 from featherweight.operators.call import Call, Kernel, tensors_of
 from featherweight.operators.limits import refused_fused
 from featherweight.operators.relevance import EVERYTHING, Interval, Reading, Rule
+from featherweight.operators.scratch import Scratch, nothing
 
 Macs = Callable[[Node, Graph], int]
 WeightKind = Literal["", "conv", "depthwise", "transposed", "dense", "recurrent", "embedding"]
@@ -111,6 +112,7 @@ class Op:
         is_factor: its results multiply others, one for each row: the error of each counts relative to itself.
         wants_symmetric: positions of computed operands that XNNPACK takes with a zero point of 0 only.
         macs: multiply-accumulates of one run.
+        scratch: memory that TFLite Micro's kernel takes beside its tensors.
         kernels: reference implementations by form; ``*`` takes any.
         definition: what it computes of floats, or of values that it only moves, over any array namespace: the reference
             kernel of some types, and what a Keras model computes.
@@ -162,6 +164,7 @@ class Op:
     is_factor: bool = False
     wants_symmetric: tuple[int, ...] = ()
     macs: Macs = _none
+    scratch: Scratch = nothing
     kernels: Mapping[str, Kernel] = field(default_factory=dict[str, Kernel])
     definition: Kernel | None = None
 

@@ -22,6 +22,7 @@ from featherweight.proof.rows import Mismatch, RuntimeRow, mismatch
 from featherweight.proof.running import Ran, run
 from featherweight.runtime.reference import computed_tensors, run_reference
 from featherweight.targets.target import Target
+from featherweight.tflite.memory_plan import PLAN
 
 # Vectors that tensors inside are compared on: each may hold megabytes.
 _INNER_VECTORS = 2
@@ -105,12 +106,17 @@ def rows(
         static = Path(folder, "static.tflite")
         # A converter's notes are orders to the next one, which the runtime's own tools don't understand.
         tflite.save(replace(fixed(model), metadata={}), static)
+        # Where all tensors are to stay, each has a place of its own: a plan of places is left out.
+        bare = Path(folder, "bare.tflite") if PLAN in model.metadata else path
+        if bare is not path:
+            tflite.save(replace(model, metadata={}), bare)
         for runtime in RUNTIMES:
             if runtime.name not in wished:
                 continue
             say(runtime.what)
             numbers = reference.numbers if runtime.reads_tensors else {}
-            ran = _ran(runtime, static if runtime.name == "tosa" else path, feeds, len(io_names(model)[1]), numbers)
+            files = (static, static) if runtime.name == "tosa" else (path, bare)
+            ran = _ran(runtime, files, feeds, len(io_names(model)[1]), numbers)
             row = _row(runtime, ran, reference, numbers, target)
             found.append(replace(row, is_claimed=row.is_claimed and not floats))
         if "vela" in wished:
@@ -169,14 +175,14 @@ class _Reference:
         return _Wanted(tuple(results), tuple(inner[:_INNER_VECTORS]))
 
 
-def _ran(runtime: Runtime, path: Path, feeds: Vectors, outputs: int, numbers: Mapping[str, int]) -> Ran:
-    """Runs all vectors; where tensors inside can be read, the first ones again for these."""
+def _ran(runtime: Runtime, files: tuple[Path, Path], feeds: Vectors, outputs: int, numbers: Mapping[str, int]) -> Ran:
+    """Runs all vectors in one file; where tensors inside can be read, the first ones in the other for these."""
     if runtime.name == "tosa" and shutil.which("tosa_reference_model") is None:
         return Ran("not installed", "No program named 'tosa_reference_model'")
-    ran = run(runtime.name, path, feeds, outputs)
+    ran = run(runtime.name, files[0], feeds, outputs)
     if ran.ending != "ran" or not numbers:
         return ran
-    inner = run(runtime.name, path, feeds[:_INNER_VECTORS], outputs, tuple(numbers.values()))
+    inner = run(runtime.name, files[1], feeds[:_INNER_VECTORS], outputs, tuple(numbers.values()))
     if inner.ending != "ran":
         return replace(ran, said=f"its tensors can't be read: {inner.said}")
     more = [row[outputs:] for row in inner.results]

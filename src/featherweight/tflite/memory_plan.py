@@ -14,14 +14,14 @@ _FITS = "memory_plan_of"
 
 
 def fitted(model: Model) -> Model:
-    """Returns a model that was read, with a note of the tensors and operators that its plan was made for."""
+    """Returns a model with a note of the tensors and operators that its plan is made for: those that it has."""
     if PLAN not in model.metadata:
         return model
     return replace(model, extras={**model.extras, _FITS: _layout(model)})
 
 
 def without_stale_plan(model: Model) -> Model:
-    """Returns the model without a plan that was read with other tensors or operators; one that was given stays."""
+    """Returns the model without a plan that was made for other tensors or operators; without a note, it stays."""
     if PLAN not in model.metadata or model.extras.get(_FITS, layout := _layout(model)) == layout:
         return model
     return replace(model, metadata={name: content for name, content in model.metadata.items() if name != PLAN})

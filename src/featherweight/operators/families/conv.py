@@ -15,6 +15,7 @@ from featherweight.operators.kernels.products import windowed_product
 from featherweight.operators.kernels.rows import quantize_asymmetric, quantize_symmetric
 from featherweight.operators.limits import refused_depthwise, refused_weighted
 from featherweight.operators.record import HYBRID_FORMS, INTEGER_FORMS, Op, kernel, output_elements, placed, register
+from featherweight.operators.scratch import for_narrow_weights, for_transposed
 
 
 def _conv_macs(node: Node, graph: Graph) -> int:
@@ -53,6 +54,7 @@ register(
         delegated=delegate_takes,
         refused=refused_weighted,
         macs=_conv_macs,
+        scratch=for_narrow_weights,
     )
 )
 register(
@@ -74,6 +76,7 @@ register(
         delegated=_delegate_takes_depthwise,
         refused=refused_depthwise,
         macs=_depthwise_macs,
+        scratch=for_narrow_weights,
     )
 )
 register(
@@ -130,6 +133,7 @@ TRANSPOSE_CONV = register(
         delegated=_delegate_takes_transposed,
         refused=_refused_transposed,
         macs=_transposed_macs,
+        scratch=for_transposed,
     )
 ).name
 register(Op("CONV_3D_TRANSPOSE", "Conv3DOptions", shape_operand=0))

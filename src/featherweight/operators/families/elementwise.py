@@ -14,6 +14,7 @@ from featherweight.operators.call import Array, Call, is_static
 from featherweight.operators.limits import refused_product, refused_squared_difference, refused_sum
 from featherweight.operators.record import Op, definition, kernel, placed, register
 from featherweight.operators.relevance import of_difference, of_larger, of_product, of_smaller, of_sum
+from featherweight.operators.scratch import for_operands
 
 
 def _scales(call: Call) -> tuple[np.float32, np.float32, np.float32]:
@@ -142,7 +143,7 @@ for _name, _relevant in (("MAXIMUM", of_larger), ("MINIMUM", of_smaller)):
         )
     )
 
-register(Op("ADD_N", "AddNOptions", axes="joined", is_joint=True))
+register(Op("ADD_N", "AddNOptions", axes="joined", is_joint=True, scratch=for_operands))
 DIV = register(
     Op("DIV", "DivOptions", axes="joined", is_product=True, fuses=True, trained={0: "scale", 1: "scale"}, divisor=1)
 ).name

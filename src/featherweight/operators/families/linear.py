@@ -16,6 +16,7 @@ from featherweight.operators.kernels.matrix import delegate_takes, finisher, pre
 from featherweight.operators.kernels.rows import Rows, quantize_asymmetric, quantize_symmetric
 from featherweight.operators.limits import refused_dense, refused_matmul
 from featherweight.operators.record import HYBRID_FORMS, INTEGER_FORMS, Op, kernel, output_elements, placed, register
+from featherweight.operators.scratch import for_narrow_weights
 
 
 def _dense_macs(node: Node, graph: Graph) -> int:
@@ -59,6 +60,7 @@ register(
         refused=refused_dense,
         biased=("int16",),  # without, LiteRT sums products in 32 bits
         macs=_dense_macs,
+        scratch=for_narrow_weights,
     )
 )
 register(

@@ -6,6 +6,7 @@ from featherweight.graph import Graph, Node
 from featherweight.operators.call import Call
 from featherweight.operators.limits import refused_gates
 from featherweight.operators.record import Op, WeightRole, lookup, register
+from featherweight.operators.scratch import for_gates
 
 # Positions of the two states, variable tensors of (batch, units).
 HIDDEN, CELL = 18, 19
@@ -46,5 +47,6 @@ register(
         versions={"float32*int8": 3, "int8*int8": 1},
         refused=_refused_lstm,
         macs=_lstm_macs,
+        scratch=for_gates,
     )
 )

@@ -15,6 +15,7 @@ from featherweight.operators.fixed_point import divided, quantize_multiplier, re
 from featherweight.operators.limits import refused_factors, refused_mean, refused_total
 from featherweight.operators.record import Op, definition, kernel, placed, register
 from featherweight.operators.relevance import of_largest, of_smallest
+from featherweight.operators.scratch import for_axes, for_sums
 
 for _name, _relevant in (("REDUCE_MAX", of_largest), ("REDUCE_MIN", of_smallest)):
     register(
@@ -27,6 +28,7 @@ for _name, _relevant in (("REDUCE_MAX", of_largest), ("REDUCE_MIN", of_smallest)
             same_scale=(0,),
             versions={"int8": 2, "int16": 3},
             relevant=_relevant,
+            scratch=for_axes,
         )
     )
 for _name, _int16 in (("MEAN", 3), ("SUM", 2)):
@@ -42,11 +44,12 @@ for _name, _int16 in (("MEAN", 3), ("SUM", 2)):
             versions=_versions,
             delegated=lambda call: call.input(0).dtype != "int16",
             refused=refused_mean if _name == "MEAN" else refused_total,
+            scratch=for_sums,
         )
     )
 register(Op("REDUCE_PROD", "ReducerOptions", axes="reduction", indices=(1,), refused=refused_factors))
 for _name in ("REDUCE_ANY", "REDUCE_ALL"):
-    register(Op(_name, "ReducerOptions", axes="decision", indices=(1,)))
+    register(Op(_name, "ReducerOptions", axes="decision", indices=(1,), scratch=for_axes))
 for _name, _options in (("ARG_MAX", "ArgMaxOptions"), ("ARG_MIN", "ArgMinOptions")):
     register(Op(_name, _options, axes="decision", indices=(1,), picks=True, versions={"int8": 2}))
 

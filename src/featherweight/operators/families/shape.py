@@ -12,6 +12,7 @@ from featherweight.operators.call import Array, Call, is_static
 from featherweight.operators.limits import refused_padding
 from featherweight.operators.record import ALL_INPUTS, Op, definition, register
 from featherweight.operators.relevance import of_moved
+from featherweight.operators.scratch import for_mirror
 
 
 def _mover(name: str, options: str, axes: AxesRule, int8: int, int16: int | None, **facts: Any) -> None:
@@ -32,7 +33,7 @@ _mover("BROADCAST_TO", "BroadcastToOptions", "kept", 3, 3, shape_operand=1, move
 _mover("SPACE_TO_DEPTH", "SpaceToDepthOptions", "space_to_depth", 2, None, moves_data=True)
 _mover("DEPTH_TO_SPACE", "DepthToSpaceOptions", "depth_to_space", 2, None, moves_data=True)
 _mover("REVERSE_V2", "ReverseV2Options", "kept", 3, 3, moves_data=True, indices=(1,))
-_mover("MIRROR_PAD", "MirrorPadOptions", "mirror", 2, 3, moves_data=True, indices=(1,))
+_mover("MIRROR_PAD", "MirrorPadOptions", "mirror", 2, 3, moves_data=True, indices=(1,), scratch=for_mirror)
 _mover("PAD", "PadOptions", "pad", 2, 3, is_homogeneous=True, refused=refused_padding, indices=(1,))
 _mover("PADV2", "PadV2Options", "pad", 2, 3, same_scale=(0, 2), refused=refused_padding, indices=(1,))
 _mover("SLICE", "SliceOptions", "slice", 2, 4, indices=(1, 2))

@@ -18,6 +18,7 @@ from featherweight.device_code import sources
 from featherweight.device_code.arena import Arena, MicroRun, micro_run
 from featherweight.device_code.borders import borders_of
 from featherweight.device_code.c_text import check_identifier
+from featherweight.device_code.places import with_places
 from featherweight.device_code.selftest import selftest_sources
 from featherweight.errors import FeatherweightError, RecipeError, TargetViolation, listed
 from featherweight.graph import Model, io_names
@@ -39,7 +40,7 @@ class Deployed:
         arena: measured in TFLite Micro.
         operators: methods of the resolver that register what the model uses.
         tests: sets of golden inputs and outputs.
-        notes: what another order of the operators brought, before and after.
+        notes: what another order of the operators, and a plan of tensors' places, brought: before and after.
     """
 
     files: tuple[Path, ...]
@@ -76,7 +77,8 @@ def deploy(
         samples: inputs of the golden tests; random ones without.
         tests: how many of them.
         max_arena: bytes that there are for the arena.
-        keep_order: leave the operators in their order, also where another needs a smaller arena.
+        keep_order: leave the model as it came, also where another order of operators, or a plan of places in the arena,
+            needs a smaller one.
 
     Raises:
         TargetViolation: for a model that the target does not run.
@@ -101,7 +103,7 @@ def deploy(
     feeds = vectors(graph, samples, tests)
     run, notes = _run(graph, feeds), ()
     if not keep_order:
-        graph, run, notes = _in_order(graph, feeds, run)
+        graph, run, notes = _small(graph, feeds, run)
     content = tflite.write(graph)
     if max_arena is not None and run.arena.total > max_arena:
         raise FeatherweightError(
@@ -136,24 +138,39 @@ def _run(graph: Model, feeds: Sequence[Sequence[np.ndarray]]) -> MicroRun:
         return micro_run(path, feeds, len(io_names(graph)[1]))
 
 
-def _in_order(
+def _small(
     graph: Model, feeds: Sequence[Sequence[np.ndarray]], run: MicroRun
 ) -> tuple[Model, MicroRun, tuple[str, ...]]:
-    """Returns the model with its operators in the order that keeps least alive, if the interpreter's arena is smaller.
+    """Returns the model in the form whose arena is the smallest in the interpreter, with equal outputs; and notes.
 
-    The interpreter places tensors one by one: an order that keeps less alive seldom needs more there.
+    First its operators are put in the order that keeps least alive, then its tensors get places in the arena.
     """
+    notes: list[str] = []
     found = ordered(graph)
-    if not found.is_changed:
-        return graph, run, ()
-    other = _run(found.model, feeds)
-    pairs = [pair for one, two in zip(run.outputs, other.outputs, strict=True) for pair in zip(one, two, strict=True)]
+    if found.is_changed:
+        peaks = listed(str(peak) for peak in found.peaks if peak.after < peak.before)
+        graph, run, note = _smaller(graph, run, found.model, feeds, "operators are in another order", f" ({peaks})")
+        notes.append(note)
+    planned = with_places(graph)
+    if planned is not None:
+        added = len(tflite.write(planned)) - len(tflite.write(graph))
+        said = f"tensors lie where a plan in the file's metadata says, which takes {added:,} bytes of flash"
+        graph, run, note = _smaller(graph, run, planned, feeds, said)
+        notes.append(note)
+    return graph, run, tuple(notes)
+
+
+def _smaller(
+    graph: Model, run: MicroRun, other: Model, feeds: Sequence[Sequence[np.ndarray]], change: str, why: str = ""
+) -> tuple[Model, MicroRun, str]:
+    """Returns the other model if its arena is smaller in the interpreter, and its outputs equal; and a note."""
+    ran = _run(other, feeds)
+    before, after = run.arena, ran.arena
+    pairs = [pair for one, two in zip(run.outputs, ran.outputs, strict=True) for pair in zip(one, two, strict=True)]
     if any(not np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in pairs):
-        return graph, run, ("operators stay in their order: in another, the interpreter computes other integers",)
-    before, after = run.arena.tensors, other.arena.tensors
-    if after >= before:
-        note = f"operators stay in their order: in the other, the interpreter places tensors in {after:,} bytes"
-        return graph, run, (f"{note}, instead of {before:,}",)
-    peaks = [str(peak) for peak in found.peaks if peak.after < peak.before]
-    note = f"operators are in another order: tensors take {after:,} bytes of arena instead of {before:,}"
-    return found.model, other, (f"{note}, with equal outputs ({listed(peaks)})",)
+        return graph, run, f"not done, for the interpreter computes other integers then: {change}"
+    if after.total >= before.total:
+        sizes = f"{after.total:,} bytes then, and {before.total:,} now"
+        return graph, run, f"not done, for the interpreter's arena takes {sizes}: {change}"
+    saved = f"tensors take {after.tensors:,} bytes of arena instead of {before.tensors:,}"
+    return other, ran, f"{change}: {saved}, with equal outputs{why}"
