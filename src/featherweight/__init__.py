@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from featherweight.device_code.arena import Arena
     from featherweight.device_code.vela import NpuFigures
     from featherweight.diagnosis.cause import Cause
-    from featherweight.encoded_files.store import Encoded, EncodedTensor
+    from featherweight.encoded_files.records import Encoded, EncodedTensor
     from featherweight.graph.model import Graph, Model, ModelLike, Node, Signature, Tensor
     from featherweight.graph.numerics import QuantParams
     from featherweight.operators.profiles import Profile
@@ -152,7 +152,7 @@ _HOMES = {
     "diagnosis.cause": ("Cause",),
     "device_code.arena": ("Arena",),
     "device_code.vela": ("NpuFigures",),
-    "encoded_files.store": (
+    "encoded_files.records": (
         "Encoded",
         "EncodedTensor",
     ),

@@ -16,7 +16,7 @@ from featherweight.choosing.flow import Step
 from featherweight.choosing.scores import Scores
 from featherweight.cli.harness import JSON_VERSION, schema_name
 from featherweight.device_code.arena import Arena
-from featherweight.encoded_files.store import EncodedTensor
+from featherweight.encoded_files.records import EncodedTensor
 from featherweight.report.curve import Curve
 from featherweight.report.diagnosis import Diagnosis
 from featherweight.report.proof import ProofSheet

@@ -25,7 +25,7 @@ from featherweight.cli.quantize import Output, Source, print_encoded
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from featherweight.encoded_files.store import Encoded
+    from featherweight.encoded_files.records import Encoded
     from featherweight.graph import Model
     from featherweight.lower import Lowered
     from featherweight.sparse_files.store import Stored

@@ -25,7 +25,7 @@ from featherweight.cli.harness import (
 )
 
 if TYPE_CHECKING:
-    from featherweight.encoded_files.store import Encoded
+    from featherweight.encoded_files.records import Encoded
     from featherweight.graph import Model
     from featherweight.tasks.quantize import Quantized
 

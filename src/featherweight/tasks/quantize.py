@@ -12,7 +12,8 @@ from featherweight import tflite
 from featherweight.arguments import checked, choice, count, either, flag, instance, path, several, shapes, stream, text
 from featherweight.calibration import Stats, calibrate, load_stats, needs_histogram
 from featherweight.choosing.folder import locked
-from featherweight.encoded_files.store import Encoded, check_decodes
+from featherweight.encoded_files.records import Encoded
+from featherweight.encoded_files.store import check_decodes
 from featherweight.errors import RecipeError, listed
 from featherweight.graph import Model
 from featherweight.operators.entries import entries
