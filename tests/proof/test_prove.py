@@ -170,6 +170,21 @@ def test_state_begins_anew_with_every_vector(tmp_path):
     first = building.net({}, {"c": np.full((1, 4), 5, np.int32)}, init, ())
     sheet = fw.prove(building.of_graphs(main=main, first=first), vectors=3, runtimes=["builtin", "tflm"], target="tflm")
     assert [each.status for each in sheet.rows] == ["ran", "equal", "equal"], str(sheet)
+    assert not any("signatures" in note for note in sheet.notes)
+
+
+def test_signatures_that_are_not_run_are_said(tmp_path):
+    one, other = (
+        building.net({n: (1, 4)}, {}, [building.unary("ABS", n, f"{n}/y", (1, 4))], (f"{n}/y",)) for n in "xz"
+    )
+    signatures = [
+        fw.Signature(key, ((n, n),), (("y", f"{n}/y"),), graph)
+        for graph, (key, n) in enumerate((("run", "x"), ("more", "z")))
+    ]
+    model = replace(building.of_graphs(main=one, more=other), signatures=tuple(signatures))
+    assert "other signatures were not run: more" in fw.prove(model, vectors=1, runtimes=["builtin"]).notes
+    (note,) = fw.deploy(model, tmp_path, tests=1).notes
+    assert note == "TFLite Micro runs the first graph only, not the signatures more"
 
 
 def test_the_sheet_is_written_in_three_forms(sheet, tmp_path):

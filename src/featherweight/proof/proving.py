@@ -95,6 +95,8 @@ def rows(
     if floats:
         where = listed((f"{node.op} '{node.name}'" for node in floats), 3)
         notes.append(f"floats are computed by {len(floats)} operators ({where}): their last bits may differ")
+    if unproven := [signature.key for signature in model.signatures if signature.graph]:
+        notes.append(f"other signatures were not run: {listed(unproven)}")
     if len(feeds) > _INNER_VECTORS:
         notes.append(f"tensors inside were compared on the first {_INNER_VECTORS} vectors")
     ours = "ran" if not wanted.reason else "refused"

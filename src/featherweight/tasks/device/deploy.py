@@ -40,7 +40,8 @@ class Deployed:
         arena: measured in TFLite Micro.
         operators: methods of the resolver that register what the model uses.
         tests: sets of golden inputs and outputs.
-        notes: what another order of the operators, and a plan of tensors' places, brought: before and after.
+        notes: what another order of the operators, and a plan of tensors' places, brought, before and after; and which
+            signatures are not run.
     """
 
     files: tuple[Path, ...]
@@ -104,6 +105,8 @@ def deploy(
     run, notes = _run(graph, feeds), ()
     if not keep_order:
         graph, run, notes = _small(graph, feeds, run)
+    if unread := [signature.key for signature in graph.signatures if signature.graph]:
+        notes += (f"TFLite Micro runs the first graph only, not the signatures {listed(unread)}",)
     content = tflite.write(graph)
     if max_arena is not None and run.arena.total > max_arena:
         raise FeatherweightError(
