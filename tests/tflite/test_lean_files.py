@@ -116,6 +116,15 @@ def test_runtimes_load_dense_layers_whose_product_of_scales_is_large(units, targ
     clients.tflm_run(path, DENSE)
 
 
+def test_notes_of_converters_go_and_those_of_people_stay(for_tflm):
+    notes = {"min_runtime_version": b"1.5.0", "keep_stablehlo_constant": b"true", "author": b"tests"}
+    for description, kept in (("MLIR Converted.", ""), ("a net", "a net")):
+        extras = {**for_tflm.model.extras, "unread": ("converter",)}
+        model = replace(for_tflm.model, metadata=notes, description=description, extras=extras)
+        back = fw.read(fw.write(model))
+        assert (list(back.metadata), back.description) == (["author"], kept)
+
+
 def test_what_vela_compiles_is_the_same(for_tflm, tmp_path):
     full, lean = tmp_path / "full.tflite", tmp_path / "lean.tflite"
     fw.save(replace(for_tflm.model, extras={**for_tflm.model.extras, "unread": ()}), full)

@@ -11,8 +11,9 @@ from featherweight.tflite.memory_plan import without_stale_plan
 # What can be left out. `Model.extras["unread"]` lists what is left out of a model's file.
 NAMES, BIAS_SCALES, CONVERTER, ZERO_POINTS = "names", "bias_scales", "converter", "zero_points"
 UNREAD = (NAMES, BIAS_SCALES, CONVERTER)  # by a target's files; zero points only where weights are encoded
-# Metadata that converters write about themselves.
+# Metadata and descriptions that converters write about themselves.
 _NOTES = ("min_runtime_version", "keep_stablehlo_constant", "CONVERSION_METADATA")
+_DESCRIPTIONS = ("MLIR Converted.", "TOCO Converted.")
 
 
 def lean(model: Model) -> Model:
@@ -28,7 +29,8 @@ def lean(model: Model) -> Model:
         return model
     if CONVERTER in unread:
         kept = {name: content for name, content in model.metadata.items() if name not in _NOTES}
-        model = replace(model, metadata=kept, description="")
+        description = "" if model.description in _DESCRIPTIONS else model.description
+        model = replace(model, metadata=kept, description=description)
     return replace(model, graphs=tuple(_lean(graph, unread) for graph in model.graphs))
 
 
