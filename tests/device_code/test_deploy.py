@@ -281,6 +281,15 @@ def test_the_arena_is_what_the_interpreter_uses(folder):
     assert 0 <= total - tensors - structures < 16
 
 
+def test_a_model_without_inputs_has_nothing_to_test(tmp_path):
+    layers = [building.unary("RELU", "c", "y", (1, 8))]
+    model = building.net({}, {"c": building.weights(1, 8)}, layers, ("y",))
+    with pytest.raises(fw.UnsupportedOp, match="the model has no inputs"):
+        fw.deploy(model, tmp_path)
+    sheet = fw.prove(model, vectors=2, runtimes=["builtin", "tflm"], target="tflm", progress=False)
+    assert [row.status for row in sheet.rows] == ["ran", "equal", "equal"], str(sheet)
+
+
 LOADS = """
 import sys
 from tflite_micro.python.tflite_micro import runtime

@@ -138,8 +138,8 @@ def _main(path: str, given: str, taken: str, shape: str) -> None:
     interpreter = runtime.Interpreter.from_file(path, arena_size=_ARENA_BYTES)
     results: list[np.ndarray] = []
     each = len(feeds) // sets
-    for start in range(0, len(feeds), each):
-        for position, array in enumerate(feeds[start : start + each]):
+    for start in range(sets):
+        for position, array in enumerate(feeds[start * each : (start + 1) * each]):
             interpreter.set_input(array, position)
         interpreter.invoke()
         results += [np.array(interpreter.get_output(position)) for position in range(outputs)]

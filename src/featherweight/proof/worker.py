@@ -136,7 +136,7 @@ def main(runtime: str, path: str, given: str, taken: str, wish: str) -> int:
     with np.load(given) as arrays:
         flat = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
     each = len(flat) // said["sets"]
-    feeds = [flat[start : start + each] for start in range(0, len(flat), each)]
+    feeds = [flat[number * each : (number + 1) * each] for number in range(said["sets"])]
     tensors, outputs = said["tensors"], said["outputs"]
     try:
         if runtime in RESOLVERS:

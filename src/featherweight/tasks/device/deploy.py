@@ -20,7 +20,7 @@ from featherweight.device_code.borders import borders_of
 from featherweight.device_code.c_text import check_identifier
 from featherweight.device_code.places import with_places
 from featherweight.device_code.selftest import selftest_sources
-from featherweight.errors import FeatherweightError, RecipeError, TargetViolation, listed
+from featherweight.errors import FeatherweightError, RecipeError, TargetViolation, UnsupportedOp, listed
 from featherweight.graph import Model, io_names
 from featherweight.memory.ordering import ordered
 from featherweight.targets import target as targets
@@ -83,6 +83,7 @@ def deploy(
 
     Raises:
         TargetViolation: for a model that the target does not run.
+        UnsupportedOp: for one without inputs, with types that C has not, or custom operators that the target has not.
         RecipeError: for a name that C can't use, or a target of another runtime.
         FeatherweightError: if the arena is too large, the interpreter is not installed, or files can't be written.
     """
@@ -97,9 +98,13 @@ def deploy(
         )
     graph = tflite.read(opened(model, "deploy: model", None))
     if violations := targets.check(graph, target):
-        found = listed((f"{row.op} '{row.node}': {row.message}" for row in violations), 5)
+        found = listed((f"{row.op} '{row.node}': {row.message.rstrip('.')}" for row in violations), 5)
         raise TargetViolation(f"Target '{target.name}' does not run the model: {found}. Quantize it for that target.")
     inputs, outputs = io_names(graph)
+    if not inputs:
+        raise UnsupportedOp(
+            "deploy: the model has no inputs, so that its outputs are constants. Take them as they are."
+        )
     borders = borders_of(graph, inputs, "input"), borders_of(graph, outputs, "output")
     feeds = vectors(graph, samples, tests)
     run, notes = _run(graph, feeds), ()
