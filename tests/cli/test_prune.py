@@ -79,3 +79,15 @@ def test_failures(folder) -> None:
     assert result.exit_code == 2
     assert "'dense' is no PATTERN=SPARSITY" in " ".join(result.stderr.split())
     assert not (folder / "p.tflite").exists()
+
+
+def test_rules_give_kernels_their_own_number_of_values(folder) -> None:
+    command = ("cluster", "model.tflite", "-o", "c.tflite", "--clusters", "4")
+    kernels = json.loads(ok(*command, "--json"))["kernels"]
+    name = next(row["name"] for row in kernels if row["levels"])
+    found = {row["name"]: row for row in json.loads(ok(*command, "--rule", f"{name}=6", "--json"))["kernels"]}
+    assert len(found[name]["levels"]) == 6
+    result = call(*command, "--rule", f"{name}=few")
+    assert result.exit_code == 2
+    assert "is no PATTERN=VALUES, such as" in " ".join(result.stderr.split())
+    assert "rules is" in paragraph(call(*command, "--rule", f"{name}=3"))

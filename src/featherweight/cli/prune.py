@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from featherweight.tasks.prune import Pruned
 
 
+Number = TypeVar("Number", int, float)
+
+
 class Store(StrEnum):
     """How zeros are written."""
 
@@ -45,14 +48,14 @@ class Store(StrEnum):
 _EXAMPLE = "featherweight prune model.keras -o pruned.tflite --sparsity 0.5 --method sparsegpt --calibration train.npz"
 
 
-def _rule(text: str) -> tuple[str, float]:
+def _rule(text: str, kind: type[Number], example: str) -> tuple[str, Number]:
     pattern, equals, number = text.rpartition("=")
     try:
         if equals and pattern:
-            return pattern, float(number)
+            return pattern, kind(number)
     except ValueError:
         pass
-    raise typer.BadParameter(f"'{text}' is no PATTERN=SPARSITY, such as 'block_1/*=0.75'.", param_hint="--rule")
+    raise typer.BadParameter(f"'{text}' is no {example}.", param_hint="--rule")
 
 
 @command(_EXAMPLE)
@@ -116,7 +119,7 @@ def prune(
     from featherweight.targets import target as targets
     from featherweight.tasks.prune import prune as prune_model
 
-    rules = [_rule(text) for text in rule or ()]
+    rules = [_rule(text, float, "PATTERN=SPARSITY, such as 'block_1/*=0.75'") for text in rule or ()]
     if calibration is None:
         refuse_idle(context, "without --calibration", "samples", "preprocess")
     if method == "magnitude":
@@ -181,6 +184,10 @@ def cluster(
     exclude: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Kernels that stay; may be given several times.")
     ] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN=VALUES", help="Values of the kernels that match, 0 for none; several times."),
+    ] = None,
     per_tensor: Annotated[
         bool, typer.Option("--per-tensor", help="For targets with one scale for a whole weight.")
     ] = False,
@@ -190,7 +197,8 @@ def cluster(
     """Give weights few values, without training.
 
     quantize makes as many integers of them, the same in all channels: what encodes or compresses weights makes them
-    small. The first convolution, the last kernel, depthwise convolutions and small kernels stay.
+    small. The first convolution, the last kernel, depthwise convolutions and small kernels stay, unless a rule names
+    them.
     """
     from featherweight.tasks.cluster import cluster as cluster_model
 
@@ -199,8 +207,10 @@ def cluster(
     check_outputs(output, sources=[model])
     lowered = open_lowered(model, input_shape, calibration)
     data = None if calibration is None else open_data(calibration, lowered.model, preprocess=preprocess).samples
+    rules = [_rule(text, int, "PATTERN=VALUES, such as 'block_1/*=32'") for text in rule or ()]
+    per_channel, excluded = not per_tensor, exclude or ()
     result = cluster_model(
-        lowered, clusters, calibration=data, exclude=exclude or (), per_channel=not per_tensor, limit=samples
+        lowered, clusters, calibration=data, exclude=excluded, rules=rules, per_channel=per_channel, limit=samples
     )
     size = result.save(output)
     if as_json:
