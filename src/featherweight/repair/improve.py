@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from featherweight.calibration.copies import copies, copies_said
+from featherweight.clustering.few_values import dissolved
 from featherweight.errors import DataError, FeatherweightError, RecipeError, listed
 from featherweight.graph import Model
 from featherweight.operators.entries import entries
@@ -201,6 +202,10 @@ def _is_due_again(repair: Repair, kept: Container[str], *, is_auto: bool) -> boo
 def with_notes(setting: Setting, candidate: Candidate, reference: Model, attempts: Sequence[Attempt]) -> Candidate:
     """Returns the candidate with notes on what repairs brought, and on samples that disagree with those held out."""
     notes = attempts_said(attempts)
+    if lost := dissolved(reference, candidate.model):
+        notes.append(
+            f"improve: {listed(lost)}: encoded and zipped files grow. Name repairs that keep them, such as gptq"
+        )
     if len(setting.samples) + len(setting.held_out) == MOST_EXAMPLES:
         notes.append(f"improve: worked with the first {MOST_EXAMPLES} samples, ranges included; any more were not used")
     if setting.held_out:

@@ -9,7 +9,7 @@ from tests import models
 
 import featherweight as fw
 from featherweight import operators
-from featherweight.training.clustered.tied import clusters_of
+from featherweight.clustering.few_values import clusters_of
 
 
 def weights_of(model):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from tests import models
+from tests.backends import run_on
 from tests.training.checking import assert_equal, runtime_outputs
 
 import featherweight as fw
@@ -140,3 +141,40 @@ def test_what_can_not_be_shared_is_refused():
         several.fit(x, np.zeros(8), sample_weight=[1, 2, 3])
     with pytest.raises(fw.RecipeError, match="validation_data has 3 parts"):
         several.fit(x, np.zeros(8), validation_data=(x, x, x))
+
+
+_SCRIPT = """
+import tempfile
+import keras, numpy as np
+import featherweight as fw
+from keras import layers as L
+
+keras.utils.set_random_seed(0)
+net = keras.Sequential([L.Input((8,)), L.Dense(16, activation="relu"), L.Dense(4)])
+x = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
+several = fw.quantize_aware(
+    net, calibration=x[:8], targets=["litert", "esp32-s3"], teacher=True, progress=False, verify=False
+)
+several.compile(keras.optimizers.Adam(1e-3))
+history = several.fit(x, batch_size=8, epochs=2, verbose=0, validation_data=x).history
+assert {"loss", "litert_loss", "val_esp32-s3_loss"} <= set(history), history
+path = tempfile.mkdtemp() + "/m.keras"
+several.save(path)
+loaded = keras.saving.load_model(path)
+for one in (several, loaded):
+    one.fit(x, batch_size=8, verbose=0)
+for one, other in zip(several.get_weights(), loaded.get_weights()):
+    np.testing.assert_array_equal(one, other)
+predicted = several.predict(x)
+for name, result in fw.finalize(several).items():
+    how = {"runtime": "reference", "profile": "power_of_two"} if name == "esp32-s3" else {}
+    np.testing.assert_array_equal(np.asarray(fw.run(result.model, x, **how)), np.asarray(predicted[name]))
+print("DONE")
+"""
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
+def test_other_backends(backend):
+    pytest.importorskip(backend)
+    run_on(backend, _SCRIPT)

@@ -15,10 +15,6 @@ import numpy as np
 
 from featherweight.training.graph.registry import Array, ops
 
-# Files hold at most so many values for a kernel, and each at least so many weights.
-_MOST, _LEAST_MEMBERS = 128, 8
-# How far from each other, in integers, the values of a cluster may be: float32 rounds them.
-_OFF = 1e-2
 # Means so near to the middle of two integers are moved out of it: members must round alike.
 _NEAR, _STEP = np.float32(1e-3), np.float32(2e-3)
 
@@ -45,29 +41,6 @@ class Tied:
         is_between = ops.abs(fixed - ops.floor(fixed) - 0.5) < _NEAR
         means = means + ops.where(is_between, _STEP, np.float32(0))
         return ops.take(means, members, axis=0) * scale
-
-
-def clusters_of(value: np.ndarray, scale: np.ndarray) -> np.ndarray | None:
-    """Returns each element's cluster of a float weight that has few values; None for others.
-
-    Elements of one integer are a cluster where they are one number in units of the scale, too.
-
-    Args:
-        value: the weight.
-        scale: of its int8 integers, which broadcasts.
-    """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        units = value.astype(np.float64) / scale
-    if not np.isfinite(units).all():
-        return None
-    found, members = np.unique(np.rint(units), return_inverse=True)
-    members = members.reshape(-1)
-    if not (1 < len(found) <= _MOST and value.size >= _LEAST_MEMBERS * len(found)):
-        return None
-    least, largest = np.full(len(found), np.inf), np.full(len(found), -np.inf)
-    np.minimum.at(least, members, units.ravel())
-    np.maximum.at(largest, members, units.ravel())
-    return members.reshape(value.shape).astype(np.int32) if (largest - least).max() <= _OFF else None
 
 
 def made_tied(number: int, members: np.ndarray, count: int, make: Callable[..., keras.Variable]) -> Tied:

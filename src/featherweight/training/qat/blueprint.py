@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from featherweight.clustering.few_values import clusters_of, in_channels
 from featherweight.graph import Graph, Model, Node, Tensor
 from featherweight.graph.editor import with_zeros
 from featherweight.operators import lookup
 from featherweight.operators.profiles import Profile, find
 from featherweight.pruning.criteria import as_rows
 from featherweight.pruning.prunable import stored_layout
-from featherweight.training.clustered.tied import clusters_of
 from featherweight.training.graph.exposed import Exposed, exposed_from_config, packed, unpacked
 from featherweight.training.integer.exact_sums import chunks_of
 from featherweight.training.qat.dropout import Noise
@@ -134,9 +134,7 @@ def dissolving(exposed: Exposed, integer: Model) -> tuple[str, ...]:
         if role != "weight" or tensor.dtype != "int8" or source not in exposed.trained:
             continue
         layout = stored_layout(lookup(node.op), tensor.shape)
-        rows = as_rows(exposed.real(source).reshape(tensor.shape), layout)
-        largest = np.abs(rows).max(axis=1, keepdims=True)
-        found = clusters_of(rows, np.where(largest > 0, largest, 1.0) / 127)
+        found = in_channels(as_rows(exposed.real(source).reshape(tensor.shape), layout))
         if found is not None and clusters(exposed, tensor, source) is None:
             notes.append(
                 f"{node.op} '{node.name}': the {int(found.max()) + 1} values of its channels are not kept in training: "
