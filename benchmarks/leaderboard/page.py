@@ -168,6 +168,7 @@ def _said_exact(row: Row) -> str:
 def _exact(rows: Sequence[Row]) -> Table:
     columns = (
         Column("tool"),
+        Column("form"),
         Column("network"),
         Column("differing", "number"),
         Column("of", "number"),
@@ -177,6 +178,7 @@ def _exact(rows: Sequence[Row]) -> Table:
     found = tuple(
         (
             _name(row.way),
+            row.way.form,
             row.net.title,
             row.exact["differing"],
             row.exact["of"],

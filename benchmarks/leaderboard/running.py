@@ -58,12 +58,13 @@ class Wish:
 
 @dataclass(frozen=True)
 class Task:
-    """One cell to be filled."""
+    """One cell to be filled; `given` stands for the contents of its inputs, `key` for all that decides about it."""
 
     net: Net
     way: Way
     draw: int
     inputs: Inputs
+    given: str
     key: str
     versions: Mapping[str, str]
 
@@ -135,16 +136,16 @@ def _task(net: Net, way: Way, draw: int, inputs: Inputs, digests: dict[str, str]
 
     is_there = environments.python_of(way.environment).is_file()
     versions = environments.versions(way.environment, way.packages) if is_there else {}
-    files = {name: of(getattr(inputs, name)) for name in ("model", "samples", "test")}
+    given = key_of(**{name: of(getattr(inputs, name)) for name in ("model", "samples", "test")})
     key = key_of(
-        files=files, maker=way.maker, settings=way.arguments, versions=versions, judged=net.judged, seed=inputs.seed
+        given=given, maker=way.maker, settings=way.arguments, versions=versions, judged=net.judged, seed=inputs.seed
     )
-    return Task(net, way, draw, inputs, key, versions)
+    return Task(net, way, draw, inputs, given, key, versions)
 
 
 def measured(task: Task, wish: Wish) -> Cell:
     """Returns the cell of a task: what was measured, or why there is nothing."""
-    head: Cell = {"net": task.net.name, "way": task.way.name, "draw": task.draw, "key": task.key}
+    head: Cell = {"net": task.net.name, "way": task.way.name, "draw": task.draw, "given": task.given, "key": task.key}
     head |= {"date": datetime.datetime.now(datetime.UTC).date().isoformat(), "versions": dict(task.versions)}
     reason = why_not(task.way, task.net, task.inputs)
     if reason:

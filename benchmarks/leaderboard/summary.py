@@ -103,8 +103,8 @@ def difference(found: Sequence[Cell], table: Cells, other: str) -> tuple[float, 
     groups: list[np.ndarray] = []
     for cell in found:
         against = table.get((cell["net"], other, cell["draw"]))
-        if against is None or against["status"] != "measured" or against["examples"] != cell["examples"]:
-            continue
+        if against is None or against["status"] != "measured" or against["given"] != cell["given"]:
+            continue  # of another float file, or of other examples: a cell that another machine filled
         count = cell["examples"]
         differences.append(flags(cell["right"], count) * 1.0 - flags(against["right"], count))
         runs = cell.get("groups") or [[index, 1] for index in range(count)]

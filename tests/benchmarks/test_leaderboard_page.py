@@ -15,7 +15,14 @@ from benchmarks.leaderboard.summary import rows_of
 
 
 def cell(way: str, right: list[int], draw: int = 0, **more: object) -> Cell:
-    given = {"key": "k", "date": f"2026-01-0{draw + 1}", "versions": {"tool": "1.0"}, "cpu_seconds": 1.5, "notes": []}
+    given = {
+        "key": "k",
+        "given": f"files of draw {draw}",
+        "date": f"2026-01-0{draw + 1}",
+        "versions": {"tool": "1.0"},
+        "cpu_seconds": 1.5,
+        "notes": [],
+    }
     figures = {"sqnr_db": [30.0, 20.0 + draw], "bytes": 1000, "agrees": 0.75, "examples": len(right)}
     head = {"net": "tiny", "way": way, "draw": draw, "status": "measured"}
     return {**head, **given, **figures, "right": bits(np.array(right, bool)), **more}
@@ -46,6 +53,11 @@ def test_examples_of_one_photograph_count_as_one(cells: list[Cell], net: Net, wa
     grouped = [one | {"groups": [[5, 2], [9, 2]]} for one in cells[:2]]
     _, own = rows_of(grouped, {"tiny": net}, ways)
     assert (own.points, own.points_error) == (0.0, 0.0)  # 0 in each photograph
+
+
+def test_cells_of_other_files_are_not_paired(cells: list[Cell], net: Net, ways: dict[str, Way]) -> None:
+    _, own = rows_of([cells[0] | {"given": "other files"}, *cells[1:]], {"tiny": net}, ways)
+    assert own.points == pytest.approx(100 * (0 - 1 - 1 + 0) / 4)  # the second draw alone
 
 
 def test_where_nothing_was_measured_the_reason_is_shown(cells: list[Cell], net: Net, ways: dict[str, Way]) -> None:
