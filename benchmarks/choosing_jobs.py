@@ -164,3 +164,44 @@ def _sounds(models: str, name: str, count: int = 1000) -> tuple[Any, list[np.nda
     make, metric = (tiny_tasks.machines, tiny_tasks.decisions) if name == "ad" else (tiny_tasks.heard, "accuracy")
     x, y = make(source, count, 0)
     return source, [each[np.newaxis] for each in make(source, 100, 1)[0]], x, y, metric
+
+
+def wide_parts(images: dict[str, Any], runs: int = 100) -> dict[str, Any]:
+    """Returns what int16 activations bring in the parts that int8 costs most, against int8 in all: dB, time, bytes.
+
+    Args:
+        images: arguments of `_images`.
+        runs: of each file, in turns with the int8 one.
+    """
+    import featherweight as fw
+    from featherweight.runtime.benchmark import benchmark
+    from featherweight.tasks.choose import bench_of
+
+    source, samples, x, y, metric = _images(**images)
+    bench = bench_of(source, (x, y), samples, metric, "litert", None, None, progress=False)
+    scores = fw.sensitivity(source, calibration=samples, forms=[FORMS[0], "int16x8"], progress=False)
+    gains = {
+        row.part: row.noise - wide.noise
+        for row in scores.rows
+        if row.form == FORMS[0] and (wide := scores.find(row.part, "int16x8")) is not None and wide.is_possible
+    }
+    everything = {part.name: FORMS[0] for part in bench.parts}
+    narrow = bench.file(bench.candidate(everything))
+    levels = bench.judge.levels(narrow)
+    rows: list[dict[str, Any]] = []
+    ranked = sorted(gains, key=lambda part: -gains[part])
+    for count in (1, 2, 4):
+        chosen = ranked[:count]
+        model = bench.file(bench.candidate({**everything, **dict.fromkeys(chosen, "int16x8")}))
+        differences = bench.judge.levels(model) - levels
+        timed = benchmark({"int8": narrow, "wide": model}, runs=runs, progress=False)
+        rows.append(
+            {
+                "parts": chosen,
+                "gain_db": float(differences.mean()),
+                "error_db": float(differences.std(ddof=1) / np.sqrt(len(differences))),
+                "latency": timed[1].ratio,
+                "bytes": len(fw.write(model)) / len(fw.write(narrow)),
+            }
+        )
+    return {"rows": rows, "int8_db": float(levels.mean())}

@@ -39,6 +39,27 @@ def mixed_forms(options: Options) -> list[Figure]:
     return figures
 
 
+def wide_parts(options: Options) -> list[Figure]:
+    """The parts that int8 costs most in int16x8, against int8 in all: decibels at the outputs, and time."""
+    say("cropping images")
+    FILES.mkdir(parents=True, exist_ok=True)
+    run_job("image_data", out=FILES, draws=1, calibration=100, crops=30)
+    crops = {"fed": FILES / "images_calibration_0.npy", "test": FILES / "images_test_0.npz"}
+    figures: list[Figure] = []
+    for name, side, scale in _IMAGE_NETWORKS if options.models else ():
+        path = options.models.resolve() / name if options.models else None
+        if path is None or not path.is_file():
+            continue
+        say(path.stem)
+        row = run_job("wide_parts", images={**crops, "model": path, "side": side, "scale": scale})
+        for each in row["rows"]:
+            label = f"{path.stem}: {len(each['parts'])} parts in int16x8"
+            note = f"± {each['error_db']:.2f} dB; int8 alone {row['int8_db']:.1f} dB; {each['bytes']:.2f} of its bytes"
+            figures.append(Figure(f"{label}, minus int8", each["gain_db"], "dB", at_least=3, note=note))
+            figures.append(Figure(f"{label} / int8: time", each["latency"], "x", at_most=1.1))
+    return figures
+
+
 def figures_of(name: str, row: dict) -> list[Figure]:
     """Returns the figures of one network."""
     rules = dict(row["rules"])

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.architectures.row import architectures
-from benchmarks.choosing_rows import mixed_forms
+from benchmarks.choosing_rows import mixed_forms, wide_parts
 from benchmarks.cluster_rows import cluster_zip, clusters
 from benchmarks.detector_rows import detectors
 from benchmarks.device_rows import arena, proof
@@ -399,6 +399,7 @@ ROWS: Mapping[str, Callable[[Options], list[Figure]]] = {
     "accuracy": accuracy,
     "ranges": ranges,
     "mixed_forms": mixed_forms,
+    "wide_parts": wide_parts,
     "flash": flash,
     "clusters": clusters,
     "cluster_zip": cluster_zip,

@@ -118,3 +118,26 @@ def test_what_ranges_clip_is_noted() -> None:
     assert notes["minmax"] == ()
     (note,) = notes["percentile:99.9"]
     assert note == "ranges clip values of 1 of 2 tensors: 0.15 % of 'x' (range -0.996 to 1 of -9 to 9)"
+
+
+def test_readers_of_8_bits_get_the_measured_range_of_what_is_made_in_16() -> None:
+    """Else the room that 16 bits have, and their symmetry, would be two of the eight bits."""
+    constants = {
+        f"{n}{i}": weights(8, 8, seed=i) if n == "w" else np.zeros(8, np.float32) for n in "wb" for i in (1, 2)
+    }
+    model = net(
+        {"x": (16, 8)},
+        constants,
+        [dense("x", "w1", "b1", "h", (16, 8), "RELU"), dense("h", "w2", "b2", "y", (16, 8))],
+        ["y"],
+    )
+    first, second = model.main.nodes
+    rules = (
+        Rule(first.name, weight=Scheme("int8"), activation=Scheme("int16", per_channel=False)),
+        Rule(second.name, weight=Scheme("int8"), activation=Scheme("int8", per_channel=False)),
+    )
+    stats = calibrate(model, samples(model, 4), progress=False)
+    made = plan(model, stats, recipe(*rules), "litert")
+    assert made.params["h"].dtype == "int16"
+    high = stats.tensors["h"].high
+    assert made.edges[f"{second.name}:0"] == params_from_range(0.0, high, "int8")

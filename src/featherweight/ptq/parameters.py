@@ -281,13 +281,26 @@ class ParameterPlanner:
                 own = self.from_range(*own_range, dtype, tensor.name, symmetric=symmetric)
                 wanted = self.partners.beside(node, position, own)
             elif self.params[tensor.name].dtype != dtype:
-                own = self.params[tensor.name]
-                qmin, qmax = integer_range(own.dtype)
-                low, high = (own.scale[0] * (q - own.zero_point[0]) for q in (qmin, qmax))
-                wanted = self.from_range(low, high, dtype, tensor.name)
+                symmetric = self.wants_symmetric(tensor.name)
+                wanted = self.from_range(
+                    *self.narrowed_range(tensor.name, dtype), dtype, tensor.name, symmetric=symmetric
+                )
             else:
                 continue
             self.want(node, position, tensor.name, wanted)
+
+    def narrowed_range(self, name: str, dtype: str) -> tuple[float, float]:
+        """Returns the range of a tensor for readers of another type: what its integers hold, or of it what occurs.
+
+        Integers of 16 bits are symmetric, and have room to spare: in 8 bits that would be two of them.
+        """
+        own = self.params[name]
+        low, high = (own.scale[0] * (q - own.zero_point[0]) for q in integer_range(own.dtype))
+        stats = self.ranges.stats
+        if dtype == "int16" or name in self.given or not stats or name not in stats.tensors:
+            return low, high
+        least, most = self.ranges.of(name, dtype)
+        return max(low, least), min(high, most)
 
     def want(self, node: Node, position: int, name: str, wanted: QuantParams) -> None:
         """Records the parameters of one input: as the tensor's, if it has none yet, else for this edge alone."""
