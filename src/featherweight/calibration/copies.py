@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -18,10 +18,10 @@ _MOST_ELEMENTS = 16384
 Feed = Mapping[str, np.ndarray]
 
 
-def copies(feeds: Sequence[Feed]) -> list[int]:
+def copies(feeds: Iterable[Feed]) -> list[int]:
     """Returns for each example the index of the first one that it repeats; its own where it repeats none.
 
-    An example repeats another if all inputs are the same, or if all are real numbers that differ by less than a
+    Examples are gone through once, and of each no more than 16,384 numbers are kept. One repeats another if all inputs are the same, or if all are real numbers that differ by less than a
     hundredth of their power about their own mean. Crops, mirrored or scaled pictures are none to this measure.
 
     >>> random = np.random.default_rng(0)
@@ -30,9 +30,12 @@ def copies(feeds: Sequence[Feed]) -> list[int]:
     [0, 1, 0, 1]
     """
     first: dict[bytes, int] = {}
-    found = [first.setdefault(_digest(feed), index) for index, feed in enumerate(feeds)]
-    kinds = sorted(set(found))
-    vectors = [_vectors(feeds[index]) for index in kinds]
+    found, seen = list[int](), dict[int, list[np.ndarray] | None]()
+    for index, feed in enumerate(feeds):
+        found.append(first.setdefault(_digest(feed), index))
+        if found[-1] == index:
+            seen[index] = _vectors(feed)
+    kinds, vectors = list(seen), list(seen.values())
     if len(kinds) < 2 or any(each is None for each in vectors):
         return found
     shapes = {tuple(x.size for x in each or ()) for each in vectors}
@@ -50,7 +53,7 @@ def copies(feeds: Sequence[Feed]) -> list[int]:
     return [_root(nearest, index) for index in found]
 
 
-def copies_said(feeds: Sequence[Feed]) -> str:
+def copies_said(feeds: Iterable[Feed]) -> str:
     """Returns half a sentence on the examples that repeat others, or nothing where none does.
 
     >>> same = {"x": np.ones((1, 3), np.float32)}
@@ -63,8 +66,8 @@ def copies_said(feeds: Sequence[Feed]) -> str:
         return ""
     index, of = repeated[0]
     return (
-        f"{len(repeated)} of {len(feeds)} samples repeat others, or nearly (sample {index} repeats sample {of}): what "
-        f"is measured stands on {len(feeds) - len(repeated)}"
+        f"{len(repeated)} of {len(found)} samples repeat others, or nearly (sample {index} repeats sample {of}): what "
+        f"is measured stands on {len(found) - len(repeated)}"
     )
 
 

@@ -183,8 +183,8 @@ def _repeated(samples: Sequence[Any], model: Model) -> list[str]:
     """Returns a note on samples that repeat others; of a model that keeps state, they follow each other."""
     if any(tensor.is_variable or tensor.dtype == "resource" for tensor in model.tensors.values()):
         return []
-    fed = [feed.arrays for feed in feeds(samples, model, limit=_MOST_COMPARED, batch=1 if model.main.inputs else None)]
-    said = copies_said(fed)
+    fed = feeds(samples, model, limit=_MOST_COMPARED, batch=1 if model.main.inputs else None)
+    said = copies_said(feed.arrays for feed in fed)
     return [f"{said[0].upper()}{said[1:]}; pass others in their place."] if said else []
 
 
