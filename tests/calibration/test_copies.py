@@ -44,6 +44,8 @@ def test_all_inputs_count() -> None:
     a, b = PICTURES[:2]
     pairs = [{"x": a, "z": a}, {"x": a, "z": b}, {"x": a * np.float32(1.001), "z": b}]
     assert copies(pairs) == [0, 1, 1]
+    masked = [{"x": x, "mask": np.ones((1, 128), np.float32)} for x in (a, b, a * np.float32(1.001))]
+    assert copies(masked) == [0, 1, 0]
 
 
 @pytest.mark.parametrize("value", [0.0, np.inf])

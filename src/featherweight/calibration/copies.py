@@ -10,6 +10,7 @@ import numpy as np
 # Of an example's power about its own mean, what a copy may differ by: 20 dB, as frames of one scene do, a picture that
 # was compressed again, or noise that was added.
 _NEARLY = 0.01
+_EXACTLY = 1e-12
 # Values of inputs of fewer elements are alike by chance.
 _LEAST_ELEMENTS = 64
 # Elements that are compared of each example, evenly from all.
@@ -21,8 +22,9 @@ Feed = Mapping[str, np.ndarray]
 def copies(feeds: Iterable[Feed]) -> list[int]:
     """Returns for each example the index of the first one that it repeats; its own where it repeats none.
 
-    Examples are gone through once, and of each no more than 16,384 numbers are kept. One repeats another if all inputs are the same, or if all are real numbers that differ by less than a
-    hundredth of their power about their own mean. Crops, mirrored or scaled pictures are none to this measure.
+    Examples are gone through once, and of each no more than 16,384 numbers are kept. One repeats another if all inputs
+    are the same, or if all are real numbers that differ by less than a hundredth of their power about their own mean.
+    Crops, mirrored or scaled pictures are none to this measure.
 
     >>> random = np.random.default_rng(0)
     >>> one, other = random.normal(size=(2, 10, 10)).astype(np.float32)
@@ -47,7 +49,7 @@ def copies(feeds: Iterable[Feed]) -> list[int]:
         powers = np.square(x - x.mean(axis=1, keepdims=True)).sum(axis=1)
         lengths = np.square(x).sum(axis=1)
         distances = np.maximum(lengths[:, None] + lengths - 2 * x @ x.T, 0.0)
-        is_near &= distances < _NEARLY * np.minimum(powers[:, None], powers)
+        is_near &= distances <= _NEARLY * np.minimum(powers[:, None], powers) + _EXACTLY * lengths
     nearest = {kind: kinds[int(is_near[at, : at + 1].argmax())] if is_near[at, :at].any() else kind
                for at, kind in enumerate(kinds)}  # fmt: skip
     return [_root(nearest, index) for index in found]
