@@ -30,7 +30,10 @@ REMEDIES: dict[str, tuple[tuple[str, ...], str]] = {
     "unlike-channels": (("equalize", "smooth"), "Give channels like ranges, or use a target with a scale per channel"),
     "weight-outliers": (("weight-scales",), "Choose weight scales by error"),
     "weight-rounding": (("gptq", "least-squares"), "Round the weights against the layer's output"),
-    "spectral-front-end": (("wide-places",), "Keep the front end up to the logarithm in float or 16 bits"),
+    "spectral-front-end": (
+        ("wide-places",),
+        "Keep the front end up to the logarithm in float or 16 bits, or compute it before the model",
+    ),
     "state-feedback": (("wide-places",), "Keep the state and what computes it in float or 16 bits"),
     "outside-windows": (("ranges", "wide-places"), "Keep scales inside of what the runtime's kernels take"),
     "kernel-arithmetic": (("wide-places",), "Keep the operator float, or in 16 bits"),
