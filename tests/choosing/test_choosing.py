@@ -308,7 +308,7 @@ def test_repairs_of_ranges_come_first_and_those_of_weights_on_the_best(model, tm
     assert any(note.startswith("improve: equalize") for note in found.plan.notes)
     repaired = [row for row in found.tried if row.is_repaired]
     assert repaired
-    assert repaired[0].repairs == ("bias-correction", "gptq")
+    assert repaired[0].repairs == ("gptq", "bias-correction")
     assert found.best.file_bytes <= plain.best.file_bytes + 512
     again = fw.search(model, improve=["equalize", "bias-correction", "gptq"], folder=tmp_path, **asked)
     assert fw.write(again.model) == fw.write(found.model)

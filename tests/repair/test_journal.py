@@ -19,7 +19,7 @@ from featherweight.repair.candidate_files import from_bytes, to_bytes
 from featherweight.repair.improve import asked_repairs, divided
 from featherweight.targets import target as targets
 
-REPAIRS = ["bias-correction", "gptq", "weight-scales"]
+REPAIRS = ["gptq", "bias-correction", "weight-scales"]
 
 
 @pytest.fixture(scope="module")

@@ -64,8 +64,8 @@ def _reconstruct(setting: Setting, candidate: Candidate) -> Candidate | str:
 
 EIGHT_BITS = Repair("eight-bits", "8 bits for the weights in 4 that cost the output most for their bytes", eight_bits)
 WEIGHT_REPAIRS: tuple[Repair, ...] = (
-    Repair("bias-correction", "biases that keep the mean of every channel", _choosing(bias=True)),
     Repair("gptq", "integers that make up for each other's rounding", _choosing(gptq=True), 2),
+    Repair("bias-correction", "biases that keep the mean of every channel", _choosing(bias=True)),
     Repair("weight-scales", "scales of weights by the error of the layer's output", _choosing(scales=True), 2),
     Repair("least-squares", "weights that make up for errors of what they are fed", _choosing(regress=True), 2),
     Repair("weight-spread", "scales that keep the deviation of every channel", _choosing(spread=True), 2),
