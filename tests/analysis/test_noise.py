@@ -71,6 +71,19 @@ def test_columns_that_vanish_beside_wide_ones_are_warned_of_once(caplog: pytest.
     assert warned(columns(500, 500, 1, 500, 1), caplog, verify=False) == []
 
 
+def test_columns_whose_small_differences_vanish_beside_their_mean(caplog: pytest.LogCaptureFixture) -> None:
+    """40 dB above the error, and always the same."""
+    model = columns(500, 0.8, 500, b=np.array([0, 120, 0], np.float32))
+    (warning,) = warned(model, caplog)
+    assert warning.startswith("columns 1 (of 3) of output 'y' are one value each, and vary in the float model")
+    assert "(improve='split-outputs')" in warning
+    (error,) = quantize(model, "int8", calibration=feeds(), progress=False).report.outputs
+    assert error.columns_db[1] > 30
+    assert error.still_columns == (1,)
+    assert warned(model, caplog, improve="split-outputs") == []
+    assert warned(columns(500, 0.1, 500, b=np.array([0, 120, 0], np.float32)), caplog) == []
+
+
 def test_rows_that_vanish_in_an_output_with_channels_first(caplog: pytest.LogCaptureFixture) -> None:
     sizes = np.repeat(np.array([500, 1, 500], np.float32), 8).tolist()
     model = columns(

@@ -84,3 +84,38 @@ def test_sensitivity_by_the_float_models_own_boxes():
     )
     assert all(row.drop is not None and row.drop_error is not None and -0.001 <= row.drop <= 1 for row in scores.rows)
     assert scores.metric.startswith("map:teacher_score=0.4 of ")
+
+
+@pytest.fixture(scope="module")
+def joined():
+    """A detector whose boxes, in hundreds, and scores leave it in one output."""
+    import keras
+    from keras import layers, ops
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, 4, padding="same", activation="relu")(image)
+    boxes = ops.abs(layers.Reshape((4, 4))(layers.Conv2D(4, 1)(x))) * 500.0 + 2.0
+    scores = layers.Reshape((4, 2))(layers.Conv2D(2, 1, activation="sigmoid")(x))
+    return keras.Model(image, ops.concatenate([boxes, scores], axis=-1))
+
+
+def test_training_keeps_the_steps_of_scores_beside_boxes(joined):
+    images = np.random.default_rng(0).uniform(size=(16, 8, 8, 3)).astype(np.float32)
+    trained = fw.quantize_aware(joined, calibration=images, progress=False)
+    done = fw.finalize(trained)
+    assert list(done.plan.kept_float.values()) == [done.plan.kept_float["concatenate"]]
+    found = trained.predict(images, verbose=0)
+    np.testing.assert_array_equal(found, fw.run(done, images))
+    wanted = fw.run(fw.load(joined), images)[..., 4:]
+    np.testing.assert_allclose(found[..., 4:], wanted, atol=2 / 256)
+
+
+def test_a_search_by_what_the_float_model_finds(joined):
+    images = np.random.default_rng(0).uniform(size=(16, 8, 8, 3)).astype(np.float32)
+    about = fw.Boxes(layout="joined", unit="pixels", teacher_score=0.4)
+    found = fw.search(
+        joined, images[8:], calibration=list(images[:8]), metric=about, max_drop=0.5, forms=("int8",), progress=False
+    )
+    assert found.best.value is not None
+    assert found.best.value >= 0.5

@@ -29,6 +29,8 @@ _LEAST_ROWS = 8
 _LEAST_SHARE = 0.02
 _MOST_COLUMNS = 4096
 _MOST_MASKED = 0.05
+# Two steps of a column's own grid of 8 bits, in parts of its largest value.
+_STILL = 2 / 255
 # Examples that outputs are measured on: both models run once on each.
 _EXAMPLES, _FEW_EXAMPLES = 16, 4
 _MANY_MACS = 300_000_000
@@ -48,6 +50,8 @@ class OutputError:
             were seen; none of probabilities, whose steps are made for their range.
         noisy_rows: the same along the axis before the last, in outputs of three dimensions where it is the shorter one:
             detectors written channels first.
+        still_columns: the columns that are one value in integers on all samples, though their own range would have
+            shown how they vary: small differences beside a large mean, whose ratio to the error is high.
         masked_fraction: fraction (0..1) of values that are masked, or infinite, in one of the models only.
     """
 
@@ -58,6 +62,7 @@ class OutputError:
     columns_db: tuple[float, ...] = ()
     noisy_columns: tuple[int, ...] = ()
     noisy_rows: tuple[int, ...] = ()
+    still_columns: tuple[int, ...] = ()
     masked_fraction: float = 0.0
 
     @property
@@ -74,7 +79,9 @@ class OutputError:
     def is_noisy(self) -> bool:
         """True where a user must hear of it: of the output, of several columns, or of one of few."""
         is_hidden = len(self.noisy_columns) >= _LEAST_SHARE * len(self.columns_db) and bool(self.noisy_columns)
-        return self.lower_db < _LEAST_DB or is_hidden or bool(self.noisy_rows) or self.masked_fraction > _MOST_MASKED
+        is_still = len(self.still_columns) >= _LEAST_SHARE * len(self.columns_db) and bool(self.still_columns)
+        is_lost = is_hidden or is_still or bool(self.noisy_rows) or self.masked_fraction > _MOST_MASKED
+        return self.lower_db < _LEAST_DB or is_lost
 
 
 class _Sums:
@@ -87,6 +94,7 @@ class _Sums:
         self.noise: Any = 0.0
         self.low: Any = np.inf
         self.high: Any = -np.inf
+        self.found: tuple[Any, Any] = (np.inf, -np.inf)
         self.rows = self.values = self.masked = 0
         self.examples: list[float] = []
 
@@ -107,6 +115,11 @@ class _Sums:
         self.examples += [power_ratio_db(*pair) for pair in pairs if pair[0] > 0]
         self.low = np.minimum(self.low, np.where(shown, x, np.inf).min(axis=0, initial=np.inf))
         self.high = np.maximum(self.high, np.where(shown, x, -np.inf).max(axis=0, initial=-np.inf))
+        ends = np.where(shown, y, np.inf), np.where(shown, y, -np.inf)
+        self.found = (
+            np.minimum(self.found[0], ends[0].min(axis=0, initial=np.inf)),
+            np.maximum(self.found[1], ends[1].max(axis=0, initial=-np.inf)),
+        )
 
     def hidden(self, values: np.ndarray) -> np.ndarray:
         """True for values that say nothing but that they are masked."""
@@ -120,9 +133,12 @@ class _Sums:
         varies = np.atleast_1d(self.high > self.low)
         is_sure = self.rows >= _LEAST_ROWS and not self.is_probability
         noisy = tuple(i for i, level in enumerate(columns) if is_sure and varies[i] and level < _LEAST_DB)
+        farthest = np.maximum(np.abs(self.low), np.abs(self.high))
+        is_still = np.atleast_1d((self.found[0] == self.found[1]) & (self.high - self.low > _STILL * farthest))
+        still = tuple(i for i in range(len(columns)) if is_sure and is_still[i] and i not in noisy)
         median = float(np.median(self.examples)) if self.examples else whole
         hidden = self.masked / max(self.values, 1)
-        return OutputError(name, examples, whole, median, columns, noisy, masked_fraction=hidden)
+        return OutputError(name, examples, whole, median, columns, noisy, still_columns=still, masked_fraction=hidden)
 
 
 def output_errors(
@@ -239,6 +255,12 @@ def _said(error: OutputError, least: float) -> str:
     if error.noisy_rows:
         rows = listed([str(i) for i in error.noisy_rows], 8)
         return f"rows {rows} of output '{error.name}' are less than {_LEAST_DB:.0f} dB above their error"
+    if not error.noisy_columns:
+        columns = listed([str(i) for i in error.still_columns], 8)
+        return (
+            f"columns {columns} (of {len(error.columns_db)}) of output '{error.name}' are one value each, and vary in "
+            "the float model"
+        )
     worst = min(error.noisy_columns, key=lambda i: error.columns_db[i])
     columns = listed([str(i) for i in error.noisy_columns], 8)
     return (

@@ -58,6 +58,7 @@ class ParameterPlanner:
         methods: Mapping[str, str],
         *,
         is_free: bool,
+        keeps_joins: bool,
         tight: Collection[str],
     ) -> None:
         self.graph, self.target, self.forms, self.io, self.given = graph, target, forms, io, given
@@ -75,7 +76,7 @@ class ParameterPlanner:
         self.edges: dict[str, QuantParams] = {}
         self.notes: list[str] = []
         self.plain_float = set[str]()
-        self.is_free, self.tight = is_free, frozenset(tight)
+        self.is_free, self.keeps_joins, self.tight = is_free, keeps_joins, frozenset(tight)
         self.too_wide: frozenset[str] = frozenset()
         self.dtypes = {t.name: dtype for t in real_tensors(self.graph) if (dtype := self.dtype_of(t.name))}
         self.ranges = Ranges(self.graph, stats, forms, ranges, methods)
@@ -94,7 +95,7 @@ class ParameterPlanner:
                 return rejected
             if self.is_free and self.ranges.stats and (rejected := self.front_ends(self.ranges.stats)):
                 return rejected
-            if self.is_free and self.io == "float32" and (rejected := self.mixing_parts()):
+            if self.keeps_joins and self.io == "float32" and (rejected := self.mixing_parts()):
                 return rejected
             coarse = unfaithful(self.graph, self.ranges.stats, self.forms, self.params, self.edges, self.target)
             self.too_wide = frozenset(node.inputs[0] for node, _ in coarse if self.has_curve(node)) - self.tight

@@ -35,6 +35,7 @@ from featherweight.targets import target as targets
     given=mapping(text, instance(QuantParams)),
     methods=mapping(text, text),
     integers=flag,
+    float_joins=flag,
     obstacle=function,
 )
 def plan(
@@ -48,6 +49,7 @@ def plan(
     given: Mapping[str, QuantParams] | None = None,
     methods: Mapping[str, str] | None = None,
     integers: bool = False,
+    float_joins: bool | None = None,
     obstacle: Obstacle = no_obstacle,
 ) -> Plan:
     """Returns the plan that the recipe gives for the model on the target.
@@ -62,6 +64,8 @@ def plan(
         given: parameters of activations that are known already (trained, or another tool's) and stand as they are.
         methods: tensor → range method, for tensors whose range is to be chosen otherwise than the recipe says.
         integers: write in integers what the target runs in integers, even where float would be faster or finer.
+        float_joins: keep what joins parts of unlike range at a float output in float, where the target runs floats;
+            None: unless `integers`.
         obstacle: what else must be able to compute the model (training, for example) says here which forms it can't.
 
     Raises:
@@ -101,6 +105,7 @@ def plan(
             given or {},
             methods or {},
             is_free=is_free,
+            keeps_joins=target.is_float_allowed and (is_free if float_joins is None else float_joins),
             tight=tight,
         )
         rejected = planner.planned(model)

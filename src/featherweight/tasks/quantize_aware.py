@@ -112,7 +112,8 @@ def quantize_aware(
     Weights that the source has frozen (a Keras model's ``trainable=False``, a torch module's ``requires_grad=False``)
     are not trained. Before any training step the predictions are those of `quantize` with the same arguments and
     `integers=True`: what stays float for speed there is integers here, for it is integers that training computes
-    exactly.
+    exactly. But what joins parts of unlike range at an output (a detector's boxes and scores) stays float, as in
+    `quantize`: nothing would be left of the scores.
 
     Args:
         source: what `load` takes; recurrent layers are unrolled.
@@ -253,7 +254,17 @@ def _planned(
 
     profile = profiles.find(target.profile)
     obstacle = no_obstacle if strict else obstacle_in(model, profile, approximate=approximate)
-    plan = planning.plan(model, stats, recipe, target, io="float32", ranges=ranges, integers=True, obstacle=obstacle)
+    plan = planning.plan(
+        model,
+        stats,
+        recipe,
+        target,
+        io="float32",
+        ranges=ranges,
+        integers=True,
+        float_joins=not strict,
+        obstacle=obstacle,
+    )
     integer = rewrite(model, plan)
     if strict:
         if missing := without_kernel(integer, profile, approximate=approximate):
