@@ -116,6 +116,17 @@ def test_distances_of_the_sides_and_bins_of_them(bins, axes):
     assert value(model, (samples(**outputs), truth(made)), "order=ltrb,boxes=b0+b1,scores=s0+s1") >= least
 
 
+def test_as_many_channels_as_rows_are_read_like_the_other_maps():
+    from featherweight.detections.cells import laid_out
+
+    about = fw.Boxes(layout="joined", strides=[1, 2])
+    maps = {"a": np.arange(512).reshape(1, 8, 8, 8), "b": np.arange(128).reshape(1, 8, 4, 4)}
+    found = laid_out(maps, ["a", "b"], about, (8, 8))
+    np.testing.assert_array_equal(found["a"], maps["a"].transpose(0, 2, 3, 1).reshape(1, 64, 8))
+    alone = laid_out(maps, ["a"], about, (8, 8))
+    np.testing.assert_array_equal(alone["a"], maps["a"].reshape(1, 64, 8))
+
+
 @pytest.mark.parametrize(
     ("shape", "how", "message"),
     [

@@ -52,12 +52,14 @@ def laid_out(
     """
     found = dict(outputs)
     shapes = {_grid(size, stride) for stride in about.strides or ()}
+    # One map can look like either: as many channels as rows. All of them are of one kind.
+    maps = [outputs[name].shape for name in names if outputs[name].ndim == 4]
+    is_first = any(s[1:3] not in shapes for s in maps) and all(s[2:4] in shapes for s in maps)
     for name in names:
         values = outputs[name]
         if values.ndim == 4:
-            if values.shape[1:3] not in shapes and values.shape[2:4] in shapes:
-                values = values.transpose(0, 2, 3, 1)
-            elif values.shape[1:3] not in shapes:
+            values = values.transpose(0, 2, 3, 1) if is_first else values
+            if values.shape[1:3] not in shapes:
                 raise _no_level(name, outputs[name], shapes)
         elif values.ndim == 5:  # anchors come first, as in YOLOv5's training head
             if values.shape[2:4] not in shapes:
