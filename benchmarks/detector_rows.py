@@ -11,7 +11,6 @@ from typing import Any
 from benchmarks.measuring import FILES, Figure, JobError, Options, run_job, say
 
 _STEPS, _TEST_SCENES, _CALIBRATION_SCENES = 1500, 400, 64
-_OURS, _REPAIRED = "featherweight", "featherweight, improve=auto"
 # By name: the job, its arguments, and the least mean difference over draws from float, points of 100: none of them
 # names a tensor.
 _Tools = Mapping[str, tuple[str, Mapping[str, Any], float | None]]
@@ -19,8 +18,8 @@ _TOOLS: _Tools = {
     "TensorFlow converter": ("quantize_tensorflow", {}, None),
     "ai-edge-quantizer": ("quantize_ai_edge_quantizer", {}, None),
     "featherweight, one scale for the output": ("quantize_detector", {"integers": True}, None),
-    _OURS: ("quantize_detector", {}, -0.5),
-    _REPAIRED: ("quantize_detector", {"improve": "auto"}, -0.5),
+    "featherweight": ("quantize_detector", {}, -0.5),
+    "featherweight, improve=wide-places": ("quantize_detector", {"improve": "wide-places"}, -0.5),
 }
 _PER_TENSOR = {"target": "int8-per-tensor"}
 _TOOLS_PER_TENSOR: _Tools = {

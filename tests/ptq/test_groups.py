@@ -133,7 +133,7 @@ def test_training_computes_the_file_s_integers_where_a_grid_is_kept() -> None:
     model = joined(JOINS["concatenation"], ["j"])
     rng = np.random.default_rng(0)
     feeds = [rng.uniform(-2, 2, ROW).astype(np.float32) for _ in range(8)]
-    trained = quantize_aware(model, "int8", calibration=feeds, progress=False)
+    trained = quantize_aware(model, "int8", calibration=feeds, strict=True, progress=False)
     finished = fw.finalize(trained)
     assert finished.plan.edges
     expected = outputs(finished.model, feeds[0])
