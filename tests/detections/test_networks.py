@@ -119,3 +119,7 @@ def test_a_search_by_what_the_float_model_finds(joined):
     )
     assert found.best.value is not None
     assert found.best.value >= 0.5
+    # What joins boxes and scores is no integer operator of any file that was tried.
+    (all_int8,) = [one for one in found.tried if set(one.choice.values()) == {"int8"}]
+    assert all_int8.value is not None
+    assert all_int8.value > 0.3

@@ -58,7 +58,8 @@ class ParameterPlanner:
         methods: Mapping[str, str],
         *,
         is_free: bool,
-        keeps_joins: bool,
+        float_joins: bool,
+        names_bind: bool,
         tight: Collection[str],
     ) -> None:
         self.graph, self.target, self.forms, self.io, self.given = graph, target, forms, io, given
@@ -76,7 +77,7 @@ class ParameterPlanner:
         self.edges: dict[str, QuantParams] = {}
         self.notes: list[str] = []
         self.plain_float = set[str]()
-        self.is_free, self.keeps_joins, self.tight = is_free, keeps_joins, frozenset(tight)
+        self.is_free, self.float_joins, self.names_bind, self.tight = is_free, float_joins, names_bind, frozenset(tight)
         self.too_wide: frozenset[str] = frozenset()
         self.dtypes = {t.name: dtype for t in real_tensors(self.graph) if (dtype := self.dtype_of(t.name))}
         self.ranges = Ranges(self.graph, stats, forms, ranges, methods)
@@ -95,7 +96,7 @@ class ParameterPlanner:
                 return rejected
             if self.is_free and self.ranges.stats and (rejected := self.front_ends(self.ranges.stats)):
                 return rejected
-            if self.keeps_joins and self.io == "float32" and (rejected := self.mixing_parts()):
+            if self.float_joins and self.io == "float32" and (rejected := self.mixing_parts()):
                 return rejected
             coarse = unfaithful(self.graph, self.ranges.stats, self.forms, self.params, self.edges, self.target)
             self.too_wide = frozenset(node.inputs[0] for node, _ in coarse if self.has_curve(node)) - self.tight
@@ -134,9 +135,10 @@ class ParameterPlanner:
         return rejected
 
     def mixing_parts(self) -> list[tuple[Node, str]]:
-        """Returns the integer operators that join parts of unlike range at an output, unless a rule names them."""
+        """Returns the integer operators that join parts of unlike range at an output, but those that a rule binds."""
         found = unlike_tails(self.graph, self.ranges, self.params) if self.ranges.stats else []
-        return [each for each in found if self.forms.activation(each[0]) and not is_named(self.forms, each[0])]
+        found = [each for each in found if self.forms.activation(each[0])]
+        return [each for each in found if not (self.names_bind and is_named(self.forms, each[0]))]
 
     def slowed_by_zero_points(self) -> list[tuple[Node, str]]:
         """Returns products that the delegate leaves to a slow kernel because an operand's zero point is not 0."""

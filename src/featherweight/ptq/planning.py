@@ -64,8 +64,8 @@ def plan(
         given: parameters of activations that are known already (trained, or another tool's) and stand as they are.
         methods: tensor → range method, for tensors whose range is to be chosen otherwise than the recipe says.
         integers: write in integers what the target runs in integers, even where float would be faster or finer.
-        float_joins: keep what joins parts of unlike range at a float output in float, where the target runs floats;
-            None: unless `integers`.
+        float_joins: keep what joins parts of unlike range at a float output in float, where the target runs floats,
+            even if rules name it; None: unless `integers` is true, or rules name it.
         obstacle: what else must be able to compute the model (training, for example) says here which forms it can't.
 
     Raises:
@@ -105,7 +105,8 @@ def plan(
             given or {},
             methods or {},
             is_free=is_free,
-            keeps_joins=target.is_float_allowed and (is_free if float_joins is None else float_joins),
+            float_joins=is_free if float_joins is None else float_joins and target.is_float_allowed,
+            names_bind=float_joins is None,
             tight=tight,
         )
         rejected = planner.planned(model)

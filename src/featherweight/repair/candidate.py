@@ -29,7 +29,7 @@ class Setting:
     """What all repairs of one model share.
 
     Attributes:
-        io, ranges, integers: as `planning.plan` takes them.
+        io, ranges, integers, float_joins: as `planning.plan` takes them.
         samples: feeds that repairs may choose by.
         held_out: feeds that only judge what a repair brought.
     """
@@ -40,6 +40,7 @@ class Setting:
     io: str | None = None
     ranges: str = "minmax"
     integers: bool = False
+    float_joins: bool | None = None
     progress: bool = False
 
 
@@ -132,6 +133,7 @@ def planned(
         methods=methods or {},
         given=given,
         integers=setting.integers,
+        float_joins=setting.float_joins,
     )
     return Candidate(model, recipe, stats, plan, methods=methods or {})
 

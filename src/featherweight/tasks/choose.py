@@ -253,7 +253,7 @@ def bench_of(
             "quarter of them judges. Pass more."
         )
     task = task_of(data, metric, limit, model)
-    setting = Setting(target, feeds, held_out, io=io, integers=True, progress=progress)
+    setting = Setting(target, feeds, held_out, io=io, integers=True, float_joins=True, progress=progress)
     notes = [*lowered.notes, *substitutes]
     if len(feeds) + len(held_out) == MOST_EXAMPLES:
         notes.append(f"the first {MOST_EXAMPLES} calibration samples were used; any more were not")
