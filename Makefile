@@ -9,6 +9,8 @@ OUT ?= demo-output
 SEED ?= 0
 PYTEST_ARGS ?=
 RUNS ?= 100000
+PAGES ?=
+AXE := 4.14.1
 # A test file stays on one worker, and so do its fixtures. tests/conftest.py decides about their order.
 pytest = python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
@@ -26,7 +28,7 @@ export CUDA_VISIBLE_DEVICES ?= -1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 run_in = PATH="$(CURDIR)/$(1)/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/$(1)"
 
-.PHONY: help setup setup-all setup-tfmot setup-mct setup-nncf setup-qwix setup-architectures demo dist docs notebooks test test-all fuzz lint format bench leaderboard conformance devices clean
+.PHONY: axe help setup setup-all setup-tfmot setup-mct setup-nncf setup-qwix setup-architectures demo dist docs notebooks test test-all fuzz lint format bench leaderboard conformance devices clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,6 +102,10 @@ lint: $(READY)  ## ruff, pyright and the layers contract
 
 docs: $(READY)  ## build the documentation site into build/docs; warnings are errors
 	$(call run_in,.venv) python -m sphinx -q -W --keep-going -b html docs build/docs
+
+axe: docs  ## hold the documentation site, and pages in PAGES='report.html', against axe in headless Chromium
+	npm install --silent --no-audit --no-fund --prefix build/axe axe-core@$(AXE)
+	$(call run_in,.venv) python tools/check_accessibility.py build/axe/node_modules/axe-core/axe.min.js build/docs $(PAGES)
 
 notebooks: $(READY)  ## make a notebook of every example, in build/notebooks
 	@$(call pip_install,.venv) jupytext

@@ -58,6 +58,23 @@ def write_commands(_app: object) -> None:
     page.write_text("\n".join(fenced) + "\n", "utf-8")
 
 
+def write_messages(_app: object) -> None:
+    """Writes the list of every error's message, from the sources."""
+    sys.path.insert(0, str(HERE.parent / "tools"))
+    from error_messages import page
+
+    (HERE / "reference" / "messages.md").write_text(page(), "utf-8")
+
+
+def with_levels(_app: object, _page: str, _template: str, context: dict[str, object], _tree: object) -> None:
+    """Gives the captions of tables of contents, which Sphinx calls headings, the level that headings must have."""
+    for name in ("body", "furo_navigation_tree"):
+        if isinstance(text := context.get(name), str):
+            context[name] = text.replace('role="heading">', 'role="heading" aria-level="2">')
+
+
 def setup(app: object) -> None:
     """Hooks into the build."""
     app.connect("builder-inited", write_commands)  # type: ignore[attr-defined]
+    app.connect("builder-inited", write_messages)  # type: ignore[attr-defined]
+    app.connect("html-page-context", with_levels, priority=900)  # type: ignore[attr-defined]

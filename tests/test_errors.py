@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import inspect
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +58,22 @@ def test_long_lists_are_cut(names: list[str], limit: int, text: str) -> None:
 
 def test_generators_can_be_listed() -> None:
     assert listed(repr(name) for name in ("a", "b")) == "'a', 'b'"
+
+
+def test_the_documentation_lists_the_messages_of_all_errors_by_their_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path(__file__).parent.parent / "tools" / "error_messages.py"
+    spec = spec_from_file_location("error_messages", path)
+    assert spec is not None
+    assert spec.loader is not None
+    tool = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "error_messages", tool)
+    spec.loader.exec_module(tool)
+    assert set(tool.KINDS) == {kind.__name__ for kind in (*KINDS, FeatherweightError)}
+    found = {message.kind: message.text for message in tool.messages() if "measures activation ranges" in message.text}
+    assert found == {
+        "RecipeError": "Recipe '…' measures activation ranges: pass calibration samples from the training split "
+        "(calibration=…, --calibration DATA), or use 'dynamic', which needs none."
+    }
+    sections = tool.page().split("\n## ")[1:]
+    assert all(section.count("\n- ") for section in sections)
+    assert len(sections) == len(tool.KINDS)

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from featherweight.report.proof import ProofSheet
     from featherweight.report.summary import FileSize, NodeNote, QuantizedTensor, Report
     from featherweight.runtime.benchmark import Latency
+    from featherweight.runtime.operator_times import OperatorTime, OperatorTimes
     from featherweight.sparse_files.store import Stored, StoredTensor
     from featherweight.targets.constraints import Constraint
     from featherweight.targets.target import Target, Violation
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
         compare,
         evaluate,
         inspect,
+        operator_times,
         plan,
         rewrite,
         run,
@@ -199,6 +201,7 @@ _HOMES = {
         "Report",
     ),
     "runtime.benchmark": ("Latency",),
+    "runtime.operator_times": ("OperatorTime", "OperatorTimes"),
     "sparse_files.store": (
         "Stored",
         "StoredTensor",
@@ -232,6 +235,7 @@ _HOMES = {
         "compare",
         "evaluate",
         "inspect",
+        "operator_times",
         "plan",
         "rewrite",
         "run",
@@ -335,6 +339,8 @@ __all__ = [
     "NodeNote",
     "NpuFigures",
     "OperatorRow",
+    "OperatorTime",
+    "OperatorTimes",
     "Optimized",
     "Oscillations",
     "OutputError",
@@ -401,6 +407,7 @@ __all__ = [
     "load",
     "load_scores",
     "load_stats",
+    "operator_times",
     "optimize",
     "paired_difference",
     "plan",

@@ -25,7 +25,10 @@ CALLS = {
     "compare": [("compare", "model.tflite", "q.tflite", "--data", "data.npz")],
     "diagnose": [("diagnose", "model.tflite", "q.tflite", "--data", "data.npz", "--samples", "8")],
     "evaluate": [("evaluate", "q.tflite", "--data", "data.npz")],
-    "benchmark": [("benchmark", "model.tflite", "q.tflite", "--runs", "2")],
+    "benchmark": [
+        ("benchmark", "model.tflite", "q.tflite", "--runs", "2"),
+        ("benchmark", "q.tflite", "--runs", "2", "--by-operator"),
+    ],
     "check": [("check", "model.tflite", "--target", "ethos-u55")],
     "curve": [("curve", "model.tflite", "--data", "data.npz", "--sparsities", "0.5,0.9")],
     "sensitivity": [("sensitivity", "model.tflite", *_SAMPLES, "--forms", "int8,w4a8")],

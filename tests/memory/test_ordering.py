@@ -15,7 +15,7 @@ from tests import branched, building
 import featherweight as fw
 from featherweight.device_code.arena import micro_run
 from featherweight.memory.bounds import least_peak
-from featherweight.memory.live import Live, live_of
+from featherweight.memory.live import Live, live_of, peak_bytes
 from featherweight.memory.ordering import best_order, ordered
 
 NETS = {
@@ -168,3 +168,13 @@ def test_what_is_not_in_order_stays_as_it_is():
     found = ordered(wrong)
     assert found.model is wrong
     assert not found.peaks[0].is_proven
+
+
+def test_the_peak_of_a_chain_is_its_widest_pair_of_neighbours() -> None:
+    layers = [
+        building.layer("NEG", ("x",), {"a": (4, 100)}),
+        building.layer("MUL", ("a", "c"), {"b": (4, 100)}),
+        building.layer("RESHAPE", ("b", "s"), {"y": (400,)}),
+    ]
+    constants = {"c": np.ones((1, 100), np.float32), "s": np.array([400], np.int32)}
+    assert peak_bytes(building.net({"x": (4, 100)}, constants, layers, ["y"])) == 2 * 4 * 100 * 4

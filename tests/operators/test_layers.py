@@ -54,11 +54,11 @@ def test_paths_of_torch_are_short_and_their_numbers_go() -> None:
 
 def test_shown_names_differ_and_shared_weights_have_one() -> None:
     layers = [
-        layer("FULLY_CONNECTED", ("x", "dense/kernel"), {"dense/dot": (4, 4)}),
-        layer("FULLY_CONNECTED", ("dense/dot", "dense/kernel"), {"dense/dot_1": (4, 4)}),
-        layer("FULLY_CONNECTED", ("dense/dot_1", "dense/kernel"), {"y": (4, 4)}),
+        layer("FULLY_CONNECTED", ("x", "dense/w"), {"dense/dot": (4, 4)}),
+        layer("FULLY_CONNECTED", ("dense/dot", "dense/w"), {"dense/dot_1": (4, 4)}),
+        layer("FULLY_CONNECTED", ("dense/dot_1", "dense/w"), {"y": (4, 4)}),
     ]
-    found = shown_names(net({"x": (4, 4)}, {"dense/kernel": weights(4, 4)}, layers, ["y"]).main)
+    found = shown_names(net({"x": (4, 4)}, {"dense/w": weights(4, 4)}, layers, ["y"]).main)
     assert len(set(found.values())) == len(found)
-    assert found["dense/kernel"] == "dense/kernel"
+    assert found["dense/w"] == "dense/kernel"
     assert {found["dense/dot"], found["dense/dot_1"]} == {"dense/fully_connected", "dense"}

@@ -3,13 +3,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests import building
 
 from featherweight.errors import RecipeError
 from featherweight.graph import Graph, Model, Node, Tensor
 from featherweight.recipes import recipe as recipes
-from featherweight.recipes.matching import resolve
+from featherweight.recipes.matching import exactly, outdated_rules, resolve
 from featherweight.recipes.recipe import Recipe, Rule, Scheme
 
 NAMES = ("dynamic", "float16", "grid4", "int16x8", "int8", "w4a8", "weights4", "weights8")
@@ -346,3 +347,46 @@ def test_steps_that_a_type_has_not_are_refused(tmp_path: Path, dtype: str) -> No
         parsed(tmp_path, f'[[rule]]\nweight = {{ dtype = "{dtype}", grid = "int4" }}')
     with pytest.raises(RecipeError, match="int8"):
         Scheme("int8", grid="int8")
+
+
+def named_after_layers() -> Model:
+    """A dense layer with an activation behind it, named after its layer; tensors know what they were called."""
+    former = {"dense/fully_connected": "dense/dot_general", "dense": "dense/erf", "dense/kernel": "dense/dot_general_1"}
+    graph = chain(("FULLY_CONNECTED", "dense/fully_connected"), ("GELU", "dense"), ("FULLY_CONNECTED", "head")).main
+    nodes = tuple(
+        replace(n, inputs=tuple(i.replace("dense/fully_connected/kernel", "dense/kernel") for i in n.inputs))
+        for n in graph.nodes
+    )
+    tensors = {
+        (name := old.replace("dense/fully_connected/kernel", "dense/kernel")): replace(
+            tensor,
+            name=name,
+            former_name=former.get(name),
+            data=np.zeros(64, np.uint8) if name.endswith("/kernel") else None,
+        )
+        for old, tensor in graph.tensors.items()
+    }
+    return Model((replace(graph, nodes=nodes, tensors=tensors),))
+
+
+def test_a_layers_name_is_about_all_of_it_and_an_exact_pattern_about_one_tensor() -> None:
+    model = named_after_layers()
+    whole, one = Rule("dense"), Rule(exactly("dense"))
+    assert resolve(Recipe("mine", (whole,)), model) == dict.fromkeys(("dense/fully_connected", "dense"), whole)
+    assert resolve(Recipe("mine", (one,)), model) == {"dense": one}
+    assert outdated_rules(Recipe("mine", (whole, one)), model) == ()
+
+
+def test_rules_still_match_former_names_and_a_note_says_so() -> None:
+    model = named_after_layers()
+    old = Rule("*dot_general*")
+    assert resolve(Recipe("mine", (INT8, old)), model)["head"] is INT8
+    assert resolve(Recipe("mine", (old, INT8)), model) == {
+        "dense/fully_connected": old,
+        "dense": INT8,
+        "head": INT8,
+    }
+    (note,) = outdated_rules(Recipe("mine", (old,)), model)
+    assert note.startswith("rules match by former names of tensors: '*dot_general*'. Name layers as")
+    with pytest.raises(RecipeError, match="matches no operator"):
+        resolve(Recipe("mine", (Rule("dense/dot"),)), model)

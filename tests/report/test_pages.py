@@ -34,6 +34,7 @@ from featherweight.report.overlay import save_node_data
 from featherweight.report.quantized_page import page as quantized_page
 from featherweight.report.saving import save_page
 from featherweight.report.summary import NodeNote, QuantizedTensor
+from featherweight.runtime.operator_times import OperatorTime, OperatorTimes
 
 
 @pytest.fixture(scope="module")
@@ -261,3 +262,20 @@ def test_names_that_are_no_text_are_shown_as_question_marks(report: Report, tmp_
         path = tmp_path / f"r{suffix}"
         replace(report, errors=errors, notes=(odd,)).save(path)
         assert "caf?" in path.read_text("utf-8")
+
+
+def test_times_of_operators_are_in_the_report_and_in_node_data(quantized: Any, tmp_path: Path) -> None:
+    model = quantized.model
+    rows = tuple(OperatorTime(n.name, n.op, "one", float(i), 0.5, "GEMM") for i, n in enumerate(model.main.nodes))
+    times = OperatorTimes("LiteRT's profiler", 20.0, 3.0, 5, 1, rows)
+    report = replace(quantized.report, times=times)
+    content = next(
+        s for s in quantized_page(report).to_json()["sections"] if s["title"].startswith("Time per operator")
+    )
+    assert content["rows"][0][2] == len(rows) - 1
+    assert "20 µs for a run, 1 thread; 3 µs are no operator's; by LiteRT's profiler" in str(report)
+    assert report.to_json()["times"]["rows"][0]["op"] == rows[0].op
+    made = {path.name: path for path in save_node_data(tmp_path, model, times=times)}
+    results = json.loads(made["time.json"].read_text())
+    (data,) = results.values()
+    assert sorted(each["value"] for each in data["results"].values()) == [row.time_us for row in rows]

@@ -29,6 +29,7 @@ from featherweight.arguments import checked, count, flag, stream
 from featherweight.errors import DataError, FeatherweightError, listed
 from featherweight.graph import Graph, Model, ModelLike, Node, Tensor, io_names, producers, replace_graph
 from featherweight.graph.numerics import INTEGER_BITS, QuantParams
+from featherweight.lower.names import by_present_names
 from featherweight.operators.layers import layer_names
 from featherweight.operators.profiles import Profile
 from featherweight.passes.legalization import densified
@@ -74,6 +75,7 @@ def compare(
         UnsupportedOp: if a model can't run in its profile.
     """
     before, after = tflite.read(float_model), tflite.read(other)
+    after = by_present_names(after, before)
     chosen = (None, None) if profiles is None else find_profiles(profiles, (before, after), threads)
     plain, other_plain = (replace_graph(model, 0, densified(model.main)) for model in (before, after))
     pairs, weights = _pairs(plain, other_plain)

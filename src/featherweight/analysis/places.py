@@ -12,6 +12,7 @@ from featherweight.analysis.borders import stored_numbers, takes_integers
 from featherweight.analysis.inspection import arithmetic
 from featherweight.graph import Graph, Model, Node, Tensor, producers, replace_graph
 from featherweight.graph.numerics import QuantParams
+from featherweight.lower.names import by_present_names
 from featherweight.operators import lookup
 from featherweight.passes.legalization import densified
 
@@ -48,6 +49,7 @@ class Pair:
     """
 
     def __init__(self, before: Model, after: Model) -> None:
+        after = by_present_names(after, before)
         self.before = replace_graph(before, 0, densified(before.main))
         self.after = replace_graph(after, 0, densified(after.main))
         self.made, self.made_after = producers(self.before.main), producers(self.after.main)

@@ -145,6 +145,10 @@ class Stats:
     def __repr__(self) -> str:
         return f"Stats of {len(self.tensors)} tensors over {self.samples} samples"
 
+    def renamed(self, names: Mapping[str, str]) -> Stats:
+        """Returns the statistics by other names of tensors; those that `names` lacks stay."""
+        return Stats(self.samples, {names.get(name, name): stats for name, stats in self.tensors.items()})
+
     def merge(self, other: Stats) -> Stats:
         """Returns the statistics of both sets of samples; exact, and the same in any order.
 

@@ -10,6 +10,7 @@ from featherweight import operators
 from featherweight.errors import RecipeError, listed
 from featherweight.graph import Model, producers
 from featherweight.ptq.forms.nodes import touches_float, weight_position
+from featherweight.recipes.matching import exactly
 from featherweight.recipes.recipe import Recipe, Rule, Scheme
 from featherweight.targets.target import Target
 
@@ -101,10 +102,5 @@ def recipe_of(choice: Mapping[str, str], parts: Sequence[Part], name: str = "sea
         if weight is None:
             continue
         scheme = None if activation is None else Scheme(activation, per_channel=False)
-        rules += [Rule(_literal(each), weight=Scheme(weight), activation=scheme) for each in part.operators]
+        rules += [Rule(exactly(each), weight=Scheme(weight), activation=scheme) for each in part.operators]
     return Recipe(name, (*rules, Rule()))
-
-
-def _literal(name: str) -> str:
-    """Returns the shell pattern that matches a name and nothing else."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)

@@ -21,6 +21,7 @@ from featherweight.cli import (
 )
 from featherweight.cli import (
     listing,
+    timing,
 )
 from featherweight.cli import (
     prove as proving,
@@ -39,7 +40,7 @@ from featherweight.cli.process import open_closed_output
 
 __all__ = ["app", "main"]
 
-_MODULES = (deploying, causes, choosing, curves, making, proof, listing, proving, pruning, training)
+_MODULES = (deploying, causes, choosing, curves, making, proof, listing, proving, pruning, timing, training)
 _ORDER = (
     "demo",
     "inspect",

@@ -1,4 +1,4 @@
-"""Commands that look and measure: inspect, compare, evaluate, benchmark, check."""
+"""Commands that look and measure: inspect, compare, evaluate, check."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def compare(
     if profile:
         what = [f"{path} in {name}" for path, name in zip(what, reversed(profile), strict=True)]
     headers, cells = _differences(found) if profile else _errors(found)
-    right = range(4 if profile else 5, len(headers))
+    right = range(headers.index("SQNR dB"), len(headers))
     print_table(f"{' against '.join(what)}, worst first", headers, _shown(cells, rows), right=right)
     _say_rest(len(cells), rows)
 
@@ -213,7 +213,7 @@ def _errors(found: Sequence[TensorError]) -> tuple[Sequence[str], list[tuple[obj
     cells: list[tuple[object, ...]] = [
         (
             shortened(e.name, 44),
-            shortened(e.layer, 28),
+            "" if f"{e.name}/".startswith(f"{e.layer}/") else shortened(e.layer, 28),
             e.kind,
             e.op,
             e.dtype,
@@ -231,7 +231,10 @@ def _errors(found: Sequence[TensorError]) -> tuple[Sequence[str], list[tuple[obj
     ]
     levels = ("SQNR dB", "own dB", "operator dB", "inherited dB", "channel dB")
     quality = (*levels, "rounding", "clipping", "cosine", "largest")
-    return ("tensor", "layer", "kind", "operator", "dtype", *quality), cells
+    headers = ("tensor", "layer", "kind", "operator", "dtype", *quality)
+    if not any(row[1] for row in cells):  # names say it already
+        return headers[:1] + headers[2:], [row[:1] + row[2:] for row in cells]
+    return headers, cells
 
 
 def _differences(found: Sequence[TensorError]) -> tuple[Sequence[str], list[tuple[object, ...]]]:
@@ -290,27 +293,6 @@ def evaluate(
         print_json(found)
     else:
         say(str(found))
-
-
-@command("featherweight benchmark model.tflite model_int8.tflite --threads 1 --runs 50")
-def benchmark(
-    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Files; ratios are to the first.")],
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the runtime.")] = 1,
-    runs: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 50,
-    input_shape: InputShape = None,
-    as_json: Json = False,
-) -> None:
-    """Time models side by side, in interleaved rounds."""
-    from featherweight.runtime import benchmark as run
-
-    sources = {str(path): path if _is_ready(path) else open_model(path, input_shape) for path in models}
-    found = run(sources, threads=threads, runs=runs, progress=True)
-    if as_json:
-        print_json({"models": found})
-        return
-    cells = [(r.name, f"{r.median_ms:.3f}", f"{r.low_ms:.3f}", f"{r.high_ms:.3f}", f"{r.ratio:.3f}") for r in found]
-    title = f"Latency in ms, {runs} rounds, threads: {threads}"
-    print_table(title, ("model", "median", "10 %", "90 %", "ratio"), cells, right=range(1, 5))
 
 
 @command("featherweight check model_int8.tflite --target ethos-u55")

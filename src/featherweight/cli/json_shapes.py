@@ -21,6 +21,7 @@ from featherweight.report.curve import Curve
 from featherweight.report.diagnosis import Diagnosis
 from featherweight.report.proof import ProofSheet
 from featherweight.runtime.benchmark import Latency
+from featherweight.runtime.operator_times import OperatorTimes
 from featherweight.sparse_files.store import StoredTensor
 from featherweight.targets.target import Violation
 from featherweight.tasks.cluster import ClusteredKernel
@@ -51,6 +52,7 @@ class Latencies(TypedDict):
     """Latency side by side; ratios are to the first model."""
 
     models: list[Latency]
+    operators: NotRequired[Mapping[str, OperatorTimes]]
 
 
 class Checked(TypedDict):

@@ -13,6 +13,7 @@ from featherweight.graph.model import (
     consumers,
     fresh_name,
     io_names,
+    present_names,
     producers,
     replace_graph,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "consumers",
     "fresh_name",
     "io_names",
+    "present_names",
     "producers",
     "replace_graph",
 ]

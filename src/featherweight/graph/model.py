@@ -46,6 +46,7 @@ class Tensor:
         shape_signature: `shape` with -1 where a size is free, or None where all are fixed.
         file_name: the name to write where the file's own was empty or taken, else None.
         extras: fields of the file that the graph has no use for but must not lose (sparsity, variant types …).
+        former_name: what lowering called it before naming it after its layer, if anything else.
     """
 
     name: str
@@ -57,12 +58,12 @@ class Tensor:
     is_variable: bool = False
     file_name: str | None = None
     extras: Mapping[str, Any] = field(default_factory=_nothing)
+    former_name: str | None = None
 
     def __repr__(self) -> str:
         said = f"Tensor '{self.name}': {self.dtype}{list(self.shape_signature or self.shape)}"
         held = f", {self.stored_bytes:,} bytes" if self.is_constant else ""
-        scales = 0 if self.quant is None else len(self.quant.scale)
-        return f"{said}{held}" + (f", {scales} scale(s)" if scales else "")
+        return f"{said}{held}" + (f", {len(self.quant.scale)} scale(s)" if self.quant and self.quant.scale else "")
 
     @property
     def is_constant(self) -> bool:
@@ -214,7 +215,6 @@ class Model:
 
 
 def _counted(names: Iterable[str]) -> str:
-    """Says how often names occur, the most frequent first."""
     return listed((f"{count} {name}" for name, count in Counter(names).most_common()), 6) or "none"
 
 
@@ -293,3 +293,8 @@ def fresh_name(wish: str, taken: Iterable[str]) -> str:
     while f"{wish}#{number}" in taken:
         number += 1
     return f"{wish}#{number}"
+
+
+def present_names(model: Model) -> dict[str, str]:
+    """Maps former names of tensors to those that they have."""
+    return {tensor.former_name: name for name, tensor in model.tensors.items() if tensor.former_name}

@@ -7,10 +7,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from featherweight import operators
-from featherweight.graph import Graph, Model, Node, Signature, Tensor
+from featherweight.graph import Graph, Model, Node, Signature, Tensor, present_names
+from featherweight.operators.layers import is_named_after_layers, layer_in, layer_names, shown_names
 
 # What tracing puts before and around every name: "jit(main)/", "jit(main):", "vmap(", …
 _TRACER = re.compile(r"(?:jit|pjit)\([^()]*\)[/:]?")
+_NUMBER = re.compile(r"_\d+$")
 # Names that come from no layer: callees of the tracer and their like.
 _NAMELESS = re.compile(r"^(?:main|call|jaxpr|unknown|arith\.constant\d*|tfl\.[a-z_0-9.]+)?\d*$")
 
@@ -37,7 +39,61 @@ def renamed(model: Model, scope: str = "", layers: Collection[str] = ()) -> Mode
     signatures = tuple(
         Signature(s.key, _mapped(s.inputs, names), _mapped(s.outputs, names), s.graph) for s in model.signatures
     )
-    return replace(model, graphs=tuple(_renamed(g, names) for g in model.graphs), signatures=signatures)
+    cleaned_model = replace(model, graphs=tuple(_renamed(g, names) for g in model.graphs), signatures=signatures)
+    return after_layers(cleaned_model, layers)
+
+
+def after_layers(model: Model, layers: Collection[str] = ()) -> Model:
+    """Returns the model with weights, biases and outputs named after their layers; tensors know their former names.
+
+    What no layer tells, and what the signatures name, stays as it is; so does a tensor of a loop whose name would be
+    another one's outside. The same names come of naming twice. A weight called like one of `layers` is that one's.
+    """
+    public = {tensor for s in model.signatures for _, tensor in (*s.inputs, *s.outputs)}
+    wishes = {name: wish for graph in model.graphs for name, wish in _wishes(graph, public, layers).items()}
+    names = {name: name for name in model.tensors if name not in wishes}
+    taken = set(names)
+    for graph in model.graphs:
+        for name in (name for name in graph.tensors if name in wishes):
+            wish = name if wishes[name] in taken and graph is not model.main else wishes[name]
+            names[name] = _free(wish, taken)
+            taken.add(names[name])
+    graphs = tuple(_renamed(graph, names, keep=True) for graph in model.graphs)
+    signatures = tuple(
+        Signature(s.key, _mapped(s.inputs, names), _mapped(s.outputs, names), s.graph) for s in model.signatures
+    )
+    return replace(model, graphs=graphs, signatures=signatures)
+
+
+def by_present_names(model: Model, reference: Model) -> Model:
+    """Returns a model whose tensors are called as the reference's, where they have former names of these."""
+    present = present_names(reference)
+    old = {name: present[name] for name in model.tensors.keys() - reference.tensors.keys() if name in present}
+    names = {name: new for name, new in old.items() if new not in model.tensors}
+    if not names:
+        return model
+    full = {name: names.get(name, name) for name in model.tensors}
+    signatures = tuple(
+        replace(s, inputs=_mapped(s.inputs, full), outputs=_mapped(s.outputs, full)) for s in model.signatures
+    )
+    return replace(model, graphs=tuple(_renamed(graph, full) for graph in model.graphs), signatures=signatures)
+
+
+def _wishes(graph: Graph, public: Collection[str], weighted: Collection[str]) -> dict[str, str]:
+    """Returns what tensors are to be called after layers; the tracer's own operations, without a path, are none."""
+    layers = {
+        layer for n, layer in layer_names(graph, keep_scope=True).items() if "/" in n or layer != n or n in public
+    }
+    found = {name: wish for name, wish in shown_names(graph, keep_scope=True).items() if name not in public}
+    wishes = {name: wish for name, wish in found.items() if wish in layers or wish.rpartition("/")[0] in layers}
+    for node in () if is_named_after_layers(graph) else graph.nodes:
+        op = operators.lookup(node.op)
+        weight, bias = op.input_of(node, op.weight), op.input_of(node, op.bias)
+        layer = layer_in(weight) if "/" in weight else _NUMBER.sub("", weight)
+        if _has_weight(node, graph) and ("/" in weight or layer in weighted):
+            wishes[weight] = f"{layer}/kernel"
+            wishes |= {bias: f"{layer}/bias"} if bias and graph.tensors[bias].is_constant else {}
+    return wishes
 
 
 def _has_weight(node: Node, graph: Graph) -> bool:
@@ -67,12 +123,18 @@ def cleaned(name: str, scope: str = "", layers: Collection[str] = ()) -> str:
     return parts[-1].removeprefix(f"{scope}/") if scope else parts[-1]
 
 
-def _renamed(graph: Graph, names: Mapping[str, str]) -> Graph:
+def _renamed(graph: Graph, names: Mapping[str, str], *, keep: bool = False) -> Graph:
+    """Renames a graph's tensors; with `keep`, they know the names that they had."""
+
     def of(tensors: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(names.get(name, name) for name in tensors)
 
+    def former(tensor: Tensor) -> str | None:
+        return tensor.name if keep and tensor.name != names[tensor.name] else tensor.former_name
+
     tensors: dict[str, Tensor] = {
-        names[old]: replace(tensor, name=names[old], file_name=None) for old, tensor in graph.tensors.items()
+        names[old]: replace(tensor, name=names[old], file_name=None, former_name=former(tensor))
+        for old, tensor in graph.tensors.items()
     }
     nodes: list[Node] = [replace(n, inputs=of(n.inputs), outputs=of(n.outputs)) for n in graph.nodes]
     return replace(graph, inputs=of(graph.inputs), outputs=of(graph.outputs), nodes=tuple(nodes), tensors=tensors)

@@ -182,6 +182,15 @@ def called_first(model: Model) -> Iterator[int]:
         yield from visit(index)
 
 
+def peak_bytes(model: Model) -> int:
+    """Returns the most bytes of tensors that live at once while a model's main graph runs in the order of its file."""
+    peaks: dict[int, int] = {}
+    for index in called_first(model):
+        live = live_of(model.graphs[index], peaks)
+        peaks[index] = live.peak(tuple(range(live.count)))
+    return peaks.get(0, 0)
+
+
 def _has_effects(node: Node, graph: Graph) -> bool:
     """True for an operator that may read or change more than its tensors: variables, random numbers, what it calls."""
     op = lookup(node.op)

@@ -13,7 +13,7 @@ from featherweight.pages.formats import decibels, shortened, tick, ticks
 # A network of more places than this is drawn by groups of neighbours, the worst of each.
 MOST_PLACES = 240
 _LOW_DB = 20.0
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 900, 340, 64, 20, 14, 44
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 900, 340, 80, 20, 14, 44
 # A quantity that spans more than this factor has a logarithmic axis.
 _WIDE_SPAN = 30.0
 _GROUPS = 8

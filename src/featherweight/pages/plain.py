@@ -21,6 +21,8 @@ from featherweight.pages.content import (
 from featherweight.pages.formats import decibels, shortened, tick
 
 _MOST_ROWS = 40
+# A share from this on is no part any more, but so many times the whole.
+_MANY = 10.0
 _UNDERLINED = "{title}\n{line}\n{body}"
 
 
@@ -57,7 +59,7 @@ def shown(value: Cell, column: Column) -> str:
         case "fraction":
             return f"{value:.4f}"
         case "share":
-            return f"{100 * value:.3g} %"
+            return f"{100 * value:.3g} %" if abs(value) < _MANY else f"{value:,.0f} ×"
         case _:
             return f"{value:.4g}" if isinstance(value, float) else str(value)
 
@@ -88,6 +90,7 @@ def _section(title: str, body: str) -> str:
 def _body(section: Section) -> str:
     match section:
         case Table():
+            section = section.told
             rows = [tuple(shown(v, c) for v, c in zip(row, section.columns, strict=True)) for row in section.rows]
             right = [i for i, column in enumerate(section.columns) if column.form not in ("text", "name")]
             return _cut([column.name for column in section.columns], rows, right)

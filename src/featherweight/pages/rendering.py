@@ -25,10 +25,11 @@ _LEAST_SHOWN = 0.005
 
 def render(page: Page) -> str:
     """Returns a page as a whole HTML document."""
-    anchors = _anchors([section.title for section in page.sections])
-    counts = row_counts([section for section in page.sections if isinstance(section, Table)])
+    shown_sections = [section.told if isinstance(section, Table) else section for section in page.sections]
+    anchors = _anchors([section.title for section in shown_sections])
+    counts = row_counts([section for section in shown_sections if isinstance(section, Table)])
     most = {"rows": MOST_ROWS, "tiles": MOST_TILES, "shares": MOST_SHARES, "places": figures.MOST_PLACES}
-    sections = list(zip(anchors, page.sections, strict=True))
+    sections = list(zip(anchors, shown_sections, strict=True))
     return _template().render(page=page, sections=sections, most=most, counts=counts).strip() + "\n"
 
 

@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from featherweight.arguments import shown
 from featherweight.errors import RecipeError, listed
-from featherweight.graph import Model
+from featherweight.graph import Model, present_names
 from featherweight.graph.numerics import INTEGER_BITS, QuantParams, integer_range
 from featherweight.ptq.forms.nodes import touches_float
 from featherweight.recipes.toml import Table
@@ -197,6 +197,26 @@ def _flaw(params: QuantParams) -> str | None:
     if bad := [zero_point for zero_point in zero_points if not qmin <= zero_point <= qmax]:
         return f"the zero point {bad[0]} is no {dtype} (allowed: {qmin} to {qmax})"
     return None
+
+
+def with_present_names(plan: Plan, model: Model) -> Plan:
+    """Returns a plan by the names that tensors of the model have; where it knows former ones, with a note."""
+    known, names = model.tensors.keys(), present_names(model)
+    used = {*plan.forms, *plan.kept_float, *plan.dropped, *plan.params, *(key.rpartition(":")[0] for key in plan.edges)}
+    if used <= known or not (used - known) <= names.keys():
+        return plan
+
+    def now(table: Mapping[str, Any]) -> dict[str, Any]:
+        return {names.get(name, name): value for name, value in table.items()}
+
+    edges = {edge(names.get(node, node), int(i)): p for (node, _, i), p in _parted(plan.edges)}
+    note = "the plan names tensors as they were called before they were named after layers; write it anew (--plan-out)"
+    tables = {name: now(getattr(plan, name)) for name in ("forms", "params", "kept_float", "dropped")}
+    return replace(plan, **tables, edges=edges, notes=(*plan.notes, note))
+
+
+def _parted(edges: Mapping[str, QuantParams]) -> Iterable[tuple[tuple[str, str, str], QuantParams]]:
+    return ((key.rpartition(":"), params) for key, params in edges.items())
 
 
 def check_fits(model: Model, plan: Plan) -> None:

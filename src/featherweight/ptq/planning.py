@@ -25,6 +25,7 @@ from featherweight.ptq.forms.small_weights import keep_small_weights
 from featherweight.ptq.parameters import ParameterPlanner
 from featherweight.ptq.plan import INTEGER_BORDERS, Plan
 from featherweight.recipes import recipe as recipes
+from featherweight.recipes.matching import outdated_rules
 from featherweight.targets import target as targets
 
 
@@ -133,6 +134,7 @@ def plan(
         forms.dropped,
         (
             *reasons_said(forms),
+            *outdated_rules(recipe, model),
             *forms.notes,
             *planner.notes,
             *slow_in_16_bits(forms, graph, target),

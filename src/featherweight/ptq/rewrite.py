@@ -23,7 +23,7 @@ from featherweight.operators.families.quantize import conversion
 from featherweight.ptq import recurrent
 from featherweight.ptq.constants import quantized_constant
 from featherweight.ptq.forms.nodes import casts_of_bytes
-from featherweight.ptq.plan import Plan, check_fits, edge
+from featherweight.ptq.plan import Plan, check_fits, edge, with_present_names
 
 # (a constant's data, shape, parameters …) → what it became, and the constant, which must outlive the key.
 Shared = dict[tuple[Any, ...], tuple[tuple[Tensor, ...], Tensor]]
@@ -36,6 +36,7 @@ def rewrite(model: ModelLike, plan: Plan) -> Model:
     Raises:
         RecipeError: if the plan names operators or tensors that the model lacks, or lacks parameters it needs.
     """
+    plan = with_present_names(plan, model)
     check_fits(model, plan)
     taken = set(model.tensors)
     callable_graphs = entries(model)

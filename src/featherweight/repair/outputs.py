@@ -8,7 +8,6 @@ the layer before takes factor and offset up in its weights and bias, exactly, an
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,6 +18,7 @@ from featherweight.graph import Graph, Model, constant, consumers, producers, re
 from featherweight.graph.editor import Editor
 from featherweight.operators import lookup
 from featherweight.operators.call import fused_activation
+from featherweight.recipes.matching import exactly
 from featherweight.recipes.recipe import Recipe, Rule
 from featherweight.repair.candidate import Arrays, Candidate, Repair, Setting, planned
 from featherweight.repair.factors.commuting import freedom
@@ -243,7 +243,7 @@ def _float_tail(recipe: Recipe, rows: Sequence[Columns]) -> Recipe:
     rules: list[Rule] = []
     for row in rows:
         names = [f"{row.output}/columns", row.output] if row.offsets.any() else [row.output]
-        rules += [Rule(glob.escape(name), op=op) for name, op in zip(names, (_PRODUCT, _SUM), strict=False)]
+        rules += [Rule(exactly(name), op=op) for name, op in zip(names, (_PRODUCT, _SUM), strict=False)]
     return replace(recipe, rules=(*rules, *recipe.rules))
 
 

@@ -1,4 +1,4 @@
-"""What is measured of a quantized model for its report: every tensor's error, histograms, latency."""
+"""What is measured of a quantized model for its report: every tensor's error, histograms, latency, and of operators."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from featherweight.ptq.plan import Plan
 from featherweight.report.distributions import distributions
 from featherweight.report.summary import Report
 from featherweight.runtime import benchmark
+from featherweight.runtime.operator_times import OperatorTimes, operator_times
 
 # Evidence for a report: enough to rank tensors, in little time.
 MOST_SAMPLES = 32
@@ -34,7 +35,7 @@ def with_evidence(
     limit: int | None = None,
     progress: bool = True,
 ) -> Report:
-    """Returns the report with every tensor's error, histograms beside ranges, and latency on this machine.
+    """Returns the report with every tensor's error, histograms beside ranges, and times on this machine.
 
     Args:
         report: as `make_report` gives it.
@@ -61,7 +62,16 @@ def with_evidence(
     errors.sort(key=lambda row: (row.sqnr_db, row.cosine, row.name))
     histograms.sort(key=lambda row: -row.clipped)
     found = replace(report, errors=tuple(errors), histograms=tuple(histograms))
-    return replace(found, latency=_latency(before, after, progress)) if plan.profile == _HERE else found
+    if plan.profile != _HERE:
+        return found
+    return replace(found, latency=_latency(before, after, progress), times=_times(after))
+
+
+def _times(after: Model) -> OperatorTimes | None:
+    try:
+        return operator_times(after, runs=_RUNS)
+    except FeatherweightError:
+        return None
 
 
 def _latency(before: Model, after: Model, progress: bool) -> tuple[Any, ...]:

@@ -6,11 +6,11 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from featherweight.choosing.scores import IMPOSSIBLE, Scores
+from featherweight.choosing.scores import IMPOSSIBLE, Score, Scores
 from featherweight.choosing.searching import Found, Tried
 from featherweight.errors import listed
 from featherweight.pages import Card, Column, Page, Point, Scatter, Section, Table
-from featherweight.pages.formats import amount, percent
+from featherweight.pages.formats import amount, percent, shortened
 from featherweight.report.choices import StepLike
 from featherweight.report.summary import environment
 
@@ -20,8 +20,21 @@ _DROP = (Column("drop", "fraction", "How much worse the metric is."), Column("±
 
 def scores_page(scores: Scores, name: str) -> Page:
     """Returns the content of the page about what each part of a model costs."""
-    sections = (scores_table(scores),)
-    return Page(f"What each part of {name} costs", _measured(scores), environment=environment(), sections=sections)
+    known = [row for row in scores.rows if row.noise < IMPOSSIBLE]
+    points = tuple(Point(row.part, row.saved_bytes / 1000, _level(row), 0.0, row.form) for row in known)
+    note = "A part far to the right saves much, and one far up costs little."
+    picture = (Scatter("Savings and cost", "saved, kB", "signal to noise, dB", points, has_front=False, note=note),)
+    cards = [Card("Parts", str(len({row.part for row in scores.rows})))]
+    if known:
+        costly, saving = min(known, key=_level), max(known, key=lambda row: row.saved_bytes)
+        cards.append(Card("Costs most", f"{_level(costly):.1f} dB", "", f"{shortened(costly.part)} in {costly.form}"))
+        cards.append(Card("Saves most", amount(saving.saved_bytes), "", f"{shortened(saving.part)} in {saving.form}"))
+    sections = (*(picture if known else ()), scores_table(scores))
+    return Page(f"What each part of {name} costs", _measured(scores), tuple(cards), sections, environment())
+
+
+def _level(row: Score) -> float:
+    return -10 * math.log10(max(row.noise, 1e-12))
 
 
 def _measured(scores: Scores) -> str:
@@ -44,7 +57,7 @@ def scores_table(scores: Scores) -> Table:
         (
             row.part,
             row.form,
-            None if row.noise >= IMPOSSIBLE else -10 * math.log10(max(row.noise, 1e-12)),
+            None if row.noise >= IMPOSSIBLE else _level(row),
             row.saved_bytes,
             row.drop,
             row.drop_error,
@@ -133,7 +146,9 @@ def _cards(best: Tried, float_bytes: int = 0) -> Iterable[Card]:
     yield Card("Compressed", amount(best.compressed_bytes))
     yield Card("Outputs, signal to noise", f"{best.sqnr_db:.1f} dB")
     if best.drop is not None:
-        yield Card("Drop", f"{best.drop:.4f}", detail=f"± {best.drop_error or 0:.4f}, below the float model's metric")
+        side = "below" if best.drop >= 0 else "above"
+        said = f"± {best.drop_error or 0:.4f}, {side} the float model's metric"
+        yield Card("Drop" if best.drop >= 0 else "Gain", f"{abs(best.drop):.4f}", detail=said)
     if best.latency is not None:
         yield Card("Latency", f"{best.latency:.2f} ×", detail="of the float model's, this machine")
     if best.npu is not None:

@@ -18,6 +18,7 @@ from featherweight.analysis.inspection import is_weight, zero_count
 from featherweight.errors import FeatherweightError
 from featherweight.graph import Graph, Model, Node, Tensor, io_names
 from featherweight.graph.numerics import INTEGER_BITS
+from featherweight.runtime.operator_times import OperatorTimes
 from featherweight.tflite import write_atomically
 
 # From the least value to the largest: colours that people tell apart who see no red or green.
@@ -26,16 +27,19 @@ _FALLING = ("#b3362a", "#f7f7f7")
 _FLOAT_BITS = {"float64": 64, "float32": 32, "float16": 16, "bfloat16": 16}
 
 
-def save_node_data(folder: str | Path, model: Model, errors: Sequence[TensorError] = ()) -> list[Path]:
-    """Writes `bits.json`, `sparsity.json` and, with errors, `error.json` into a folder, and returns the paths.
+def save_node_data(
+    folder: str | Path, model: Model, errors: Sequence[TensorError] = (), *, times: OperatorTimes | None = None
+) -> list[Path]:
+    """Writes `bits.json`, `sparsity.json`, `error.json` and `time.json` into a folder, and returns the paths.
 
     Bits are those of an operator's weight, else of its output; sparsity is the fraction of zeros (0..1) of its weights;
-    errors are signal to noise in dB, where there is any error.
+    errors are signal to noise in dB, where there is any error; times are microseconds in one run.
 
     Args:
         folder: is made where it is not there.
         model: the model that is looked at.
         errors: of its tensors, as `compare` gives them.
+        times: of its operators, as `operator_times` gives them.
 
     Raises:
         FeatherweightError: if a file can't be written.
@@ -51,6 +55,9 @@ def save_node_data(folder: str | Path, model: Model, errors: Sequence[TensorErro
             lambda node, _: next((by_tensor[n] for n in node.outputs if n in by_tensor), None),
             _FALLING,
         )
+    if times is not None:
+        by_name = {row.name: row.time_us for row in times.rows}
+        figures["time"] = (lambda node, _: by_name.get(node.name), _RISING)
     found: list[Path] = []
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -67,7 +74,7 @@ def save_node_data(folder: str | Path, model: Model, errors: Sequence[TensorErro
 
 
 def _graphs(model: Model, name: str, figure: Callable[[Node, Graph], float | None], colours: Sequence[str]) -> Any:
-    titles = {"bits": "bits", "sparsity": "fraction of zeros", "error": "signal to noise, dB"}
+    titles = {"bits": "bits", "sparsity": "fraction of zeros", "error": "signal to noise, dB", "time": "time, µs"}
     for index, graph in enumerate(model.graphs):
         results: dict[str, Mapping[str, float]] = {}
         for place, node in enumerate(graph.nodes):

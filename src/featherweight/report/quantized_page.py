@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from featherweight.analysis.comparison import TensorError
-from featherweight.graph import Model, io_names, producers
+from featherweight.memory.live import peak_bytes
 from featherweight.operators.layers import shown_names
 from featherweight.pages import (
     Bars,
@@ -14,38 +13,20 @@ from featherweight.pages import (
     Column,
     Distributions,
     Listing,
-    Network,
     Page,
-    Place,
     Section,
-    Share,
-    Shares,
     Table,
 )
 from featherweight.pages.formats import amount, decibels, percent
+from featherweight.report.compared_page import LEVEL, error_sections, error_table, other_name
 from featherweight.report.summary import NodeNote, Report
-from featherweight.report.text import grouped, grouped_notes
+from featherweight.report.text import grouped, grouped_notes, times_text
 from featherweight.report.weights import WeightRow, weight_rows
+from featherweight.runtime.operator_times import OperatorTimes
 
 _GOOD_DB, _LOW_DB = 20.0, 10.0
 # Fewer zeros than this come about by rounding, not by pruning.
 _SPARSE = 0.05
-
-_LEVEL = "Σ signal² / Σ error² in dB: 20 dB is an error of a tenth, 40 dB of a hundredth."
-ERROR_COLUMNS = (
-    Column("name", "name", "After the user's layers, as far as names tell."),
-    Column("tensor", "name", "As the file calls it."),
-    Column("kind"),
-    Column("operator"),
-    Column("stored as"),
-    Column("dB", "level", _LEVEL),
-    Column("own", "level", "If this tensor alone were rounded."),
-    Column("operator alone", "level", "If its operator alone were quantized, its weights included."),
-    Column("inherited", "level", "With just the error that comes to its operator."),
-    Column("worst channel", "level"),
-    Column("clipping", "share", "Part of the squared error that is made at values outside of the range."),
-    Column("largest", "number", "The largest error of one value."),
-)
 
 
 def page(report: Report) -> Page:
@@ -78,6 +59,10 @@ def _cards(report: Report, weights: Sequence[WeightRow]) -> Iterable[Card]:
     packed = percent(after.compressed_bytes, before.compressed_bytes)
     yield Card(
         "Compressed", amount(after.compressed_bytes), amount(before.compressed_bytes), f"{packed} of it, deflated"
+    )
+    alive = [peak_bytes(size.model) for size in (before, after)]
+    yield Card(
+        "Activations", amount(alive[1]), amount(alive[0]), "alive at once at most: what an arena holds beside overhead"
     )
     if len(report.latency) > 1:
         first, last = report.latency[0], report.latency[-1]
@@ -120,6 +105,8 @@ def _sections(report: Report, weights: Sequence[WeightRow]) -> Iterable[Section]
         yield Bars("Zeros per layer", rows, "The fraction of zeros among the weights of each layer, in network order.")
     if report.errors:
         yield error_table(report.errors, report.before.model)
+    if report.times is not None:
+        yield times_table(report.times)
     yield from _tensors(report)
     yield _sizes(report)
 
@@ -129,7 +116,7 @@ def _outcome(report: Report) -> Iterable[Section]:
         columns = (
             Column("output", "name"),
             Column("examples", "number"),
-            Column("dB", "level", _LEVEL),
+            Column("dB", "level", LEVEL),
             Column("median", "level", "The median of the same for each example alone."),
             Column("worst column", "level"),
             Column("which", "number"),
@@ -180,68 +167,6 @@ def _notes_table(title: str, notes: Sequence[NodeNote]) -> Iterable[Section]:
         yield Table(title, columns, tuple(grouped(notes)), "Grouped by reason.")
 
 
-def network_order(model: Model) -> dict[str, int]:
-    """Returns tensor, or output's public name → position in the network."""
-    graph = model.main
-    order = {name: index for index, name in enumerate(producers(graph))}
-    return order | {public: order.get(tensor, len(order)) for public, tensor in io_names(model)[1].items()}
-
-
-def error_sections(errors: Sequence[TensorError], model: Model) -> Iterable[Section]:
-    """Yields the pictures of errors, worst first: along the network of a model, and by what they come from."""
-    order, names = network_order(model), shown_names(model.main)
-    computed = [row for row in errors if row.kind != "weight"]
-    if len(computed) < 2:
-        return
-    placed = sorted(computed, key=lambda row: order.get(row.name, len(order)))
-    yield Network(
-        "Error along the network",
-        tuple(Place(_called(row, names), row.sqnr_db, row.operator_sqnr_db) for row in placed),
-        "Signal to noise of each computed tensor, in the order of the network: where bars fall, error is made; where "
-        "they stay low, it is handed on.",
-    )
-    rows = [
-        Share(_called(row, names), f"{decibels(row.sqnr_db)} dB", parts)
-        for row in computed
-        if (parts := _parts(row)) is not None
-    ]
-    if rows:
-        yield Shares(
-            "Where errors come from, worst first",
-            ("own rounding", "own clipping", "inherited"),
-            tuple(rows),
-            "Own: what the operator makes of exact inputs, its weights included. Inherited: what came to it.",
-        )
-
-
-def _parts(row: TensorError) -> tuple[float, float, float] | None:
-    """Returns the parts of rounding, clipping and inheritance in a tensor's error, which add up to 1."""
-    if not math.isfinite(row.sqnr_db) or row.operator_sqnr_db is None or row.inherited_sqnr_db is None:
-        return None
-    own, inherited = (10 ** (-level / 10) for level in (row.operator_sqnr_db, row.inherited_sqnr_db))
-    if not 0 < own + inherited < math.inf:
-        return None
-    own, inherited = own / (own + inherited), inherited / (own + inherited)
-    clipping = min(row.clipping_mse / row.mse, own) if row.mse > 0 else 0.0
-    return own - clipping, clipping, inherited
-
-
-def _called(row: TensorError, names: Mapping[str, str]) -> str:
-    return row.name if row.kind == "output" else names.get(row.name, row.layer or row.name)
-
-
-def _error_row(row: TensorError, names: Mapping[str, str]) -> tuple[str | float | None, ...]:
-    levels = (row.sqnr_db, row.own_sqnr_db, row.operator_sqnr_db, row.inherited_sqnr_db, row.worst_channel_db)
-    clipping = row.clipping_mse / row.mse if row.mse > 0 and math.isfinite(row.mse) else None
-    return (_called(row, names), row.name, row.kind, row.op, row.dtype, *levels, clipping, row.max_abs_error)
-
-
-def error_table(errors: Sequence[TensorError], model: Model) -> Table:
-    """Returns all errors of a model as a table, in their order."""
-    names = shown_names(model.main)
-    return Table("Errors, worst first", ERROR_COLUMNS, tuple(_error_row(row, names) for row in errors))
-
-
 def _tensors(report: Report) -> Iterable[Section]:
     if not report.tensors:
         return
@@ -260,8 +185,8 @@ def _tensors(report: Report) -> Iterable[Section]:
     )
     rows = tuple(
         (
-            names.get(t.name, t.name),
-            t.name,
+            (shown := names.get(t.name, t.name)),
+            other_name(t.name, shown),
             t.op or "constant",
             t.dtype,
             "×".join(map(str, t.shape)) or "scalar",
@@ -276,6 +201,22 @@ def _tensors(report: Report) -> Iterable[Section]:
     yield Table(
         "Ranges and scales", columns, rows, "Every tensor that holds integers: computed ones first, then constants."
     )
+
+
+def times_table(times: OperatorTimes) -> Table:
+    """Returns the time of each operator, the slowest first."""
+    columns = (
+        Column("layer", "name"),
+        Column("operator"),
+        Column("µs", "number", "In one run; empty where it is computed within another operator."),
+        Column("of the run", "share"),
+        Column("computed by"),
+    )
+    rows = tuple(
+        (row.layer, row.op, None if row.time_us is None else round(row.time_us, 1), row.share, row.kernel)
+        for row in times.worst_first
+    )
+    return Table("Time per operator, slowest first", columns, rows, f"{times_text(times)}.")
 
 
 def _sizes(report: Report) -> Table:

@@ -25,6 +25,7 @@ from featherweight.ptq.plan import Plan
 from featherweight.report.distributions import held_range
 from featherweight.report.weights import weight_rows
 from featherweight.runtime.benchmark import Latency
+from featherweight.runtime.operator_times import OperatorTimes
 from featherweight.runtime.sizes import sizes_bytes
 from featherweight.targets.target import Violation
 from featherweight.tflite import write_atomically
@@ -111,6 +112,7 @@ class Report:
         evaluations: task metrics by the name of what was evaluated, where they were measured.
         histograms: of tensors that hold integers, beside their ranges, where values were counted.
         latency: where it was measured.
+        times: of the operators, where they were measured.
     """
 
     recipe: str
@@ -131,6 +133,7 @@ class Report:
     evaluations: Mapping[str, Evaluation] = field(default_factory=dict[str, Evaluation])
     histograms: tuple[Distribution, ...] = ()
     latency: tuple[Latency, ...] = ()
+    times: OperatorTimes | None = None
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __repr__(self) -> str:

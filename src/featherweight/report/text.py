@@ -10,11 +10,13 @@ from featherweight.errors import listed
 from featherweight.pages.formats import decibels, percent, shortened
 from featherweight.pages.plain import aligned as table
 from featherweight.report.summary import NodeNote, Report
+from featherweight.runtime.operator_times import OperatorTimes
 
 _MOST_ROWS = 40
 # Names of a group that are shown, and how much of each.
 _MOST_LISTED, _LISTED_NAME = 3, 32
 NOTE_HEADERS = ("count", "operator", "names", "reason")
+TIME_HEADERS = ("layer", "operator", "µs", "%", "computed by")
 OUTPUT_HEADERS = ("output", "examples", "SQNR dB", "median", "worst column")
 # What tells reasons of one kind apart: names of operators and tensors, and numbers.
 _QUOTED_NAME = re.compile(r"'([^']*)'")
@@ -34,6 +36,7 @@ def render(report: Report) -> str:
         _lines("Notes", grouped_notes(report.notes)),
         _lines(f"Violations of target {report.target}", grouped_notes([v.message for v in report.violations])),
         _errors(report),
+        _times(report),
         _tensors(report),
         _lines("Environment", [f"{name} {version}" for name, version in report.environment.items()]),
     ]
@@ -93,6 +96,36 @@ def _latency(report: Report) -> str:
     ]
     headers = ("model", "median", "10 %", "90 %", "ratio")
     return section("Latency in ms", table(headers, rows, (1, 2, 3, 4))) if rows else ""
+
+
+def times_text(times: OperatorTimes) -> str:
+    """Returns how times of operators were measured, and what they leave."""
+    rest = f"{times.rest_us:.0f} µs are no operator's" if times.rest_us >= 0 else "operators take longer alone"
+    threads = f"{times.threads} thread{'s' if times.threads > 1 else ''}"
+    return f"{times.whole_us:.0f} µs for a run, {threads}; {rest}; by {times.method}"
+
+
+def time_rows(times: OperatorTimes) -> list[tuple[str, ...]]:
+    """Returns cells under `TIME_HEADERS`, the slowest operator first."""
+    return [
+        (
+            shortened(row.layer),
+            row.op,
+            "-" if row.time_us is None else f"{row.time_us:.1f}",
+            "-" if row.share is None else f"{100 * row.share:.1f}",
+            row.kernel or "-",
+        )
+        for row in times.worst_first
+    ]
+
+
+def _times(report: Report) -> str:
+    if report.times is None:
+        return ""
+    rows = time_rows(report.times)
+    said = f"\n… and {len(rows) - _MOST_ROWS} more" if len(rows) > _MOST_ROWS else ""
+    body = table(TIME_HEADERS, rows[:_MOST_ROWS], (2, 3))
+    return section("Time per operator", f"{times_text(report.times)}\n{body}{said}")
 
 
 def _outputs(report: Report) -> str:

@@ -13,6 +13,7 @@ from featherweight.arguments import bound
 from featherweight.encoded_files import store as encoding
 from featherweight.ptq import planning
 from featherweight.ptq import rewrite as rewriting
+from featherweight.runtime import operator_times as timing
 from featherweight.sparse_files import store
 from featherweight.targets import target as targets
 from featherweight.tasks.load import lowered_anew, nearest_form, opened, peeked
@@ -86,6 +87,7 @@ def _several(models: Any, where: str) -> dict[str, Any]:
 
 
 benchmark = opening(runtime.benchmark, as_files=True, models=None)
+operator_times = opening(timing.operator_times, model=None)
 calibrate = opening(calibration.calibrate, model="samples")
 check = opening(targets.check, model=None)
 compare = _beside(opening(analysis.compare, float_model="samples", other="samples"))

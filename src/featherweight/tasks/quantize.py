@@ -15,7 +15,7 @@ from featherweight.choosing.folder import locked
 from featherweight.encoded_files.records import Encoded
 from featherweight.encoded_files.store import check_decodes
 from featherweight.errors import RecipeError, listed
-from featherweight.graph import Model
+from featherweight.graph import Model, present_names
 from featherweight.operators.entries import entries
 from featherweight.passes.substitutes import substituted
 from featherweight.ptq import plan as plans
@@ -175,8 +175,10 @@ def quantize(
     style = choose_style(recipe, target, recurrent)
     lowered = load_with_notes(source, unroll=style.unroll, fuse=style.fuse, samples=first, input_shapes=input_shapes)
     model = lowered.model
+    given = given if given is None else plans.with_present_names(given, model)
     if isinstance(stats, (str, Path)):
         stats = load_stats(stats)
+    stats = stats if stats is None else _with_present_names(stats, model)
     is_open = AUTO_RANGES in (ranges, *methods(recipe))
     if stats is not None:
         require_effect(recipe, is_planned=given is not None, is_repaired=bool(repairs), is_open=is_open)
@@ -225,6 +227,11 @@ def quantize(
     decided, errors = measured(exact, result, decided, seen, limit)
     report = make_report(exact, result, decided, targets.check(result, target))
     return stored_as(store, Quantized(result, decided, replace(report, outputs=errors), model), target)
+
+
+def _with_present_names(stats: Stats, model: Model) -> Stats:
+    names, unknown = present_names(model), stats.tensors.keys() - model.tensors.keys()
+    return stats.renamed(names) if unknown and unknown <= names.keys() else stats
 
 
 def _measured(

@@ -30,7 +30,7 @@ from featherweight.operators import profiles
 from featherweight.passes.substitutes import substituted
 from featherweight.ptq import planning
 from featherweight.ptq.forms.decisions import no_obstacle
-from featherweight.ptq.plan import Plan
+from featherweight.ptq.plan import Plan, with_present_names
 from featherweight.ptq.plan import load as load_plan
 from featherweight.ptq.rewrite import rewrite
 from featherweight.recipes import recipe as recipes
@@ -299,7 +299,7 @@ def _carried_out(
     """
     from featherweight.training.qat.program import without_kernel
 
-    plan = replace(plan, io="float32")
+    plan = with_present_names(replace(plan, io="float32"), model)
     integer = rewrite(model, plan)
     if missing := without_kernel(integer, profiles.find(target.profile), approximate=approximate):
         raise UnsupportedOp(
