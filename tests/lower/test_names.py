@@ -64,5 +64,5 @@ def test_a_file_by_former_names_is_still_compared_tensor_by_tensor() -> None:
     made = fw.quantize(model, "int8", calibration=samples, verify=False).model
     former = {name: tensor.former_name or name for name, tensor in model.tensors.items()}
     old = names._renamed(made.main, {name: former.get(name, name) for name in made.tensors})
-    rows = fw.compare(model, replace(made, graphs=(old,)), samples)
-    assert [row.name for row in rows] == [row.name for row in fw.compare(model, made, samples)]
+    rows = fw.compare(model, replace(made, graphs=(old,)), [samples])
+    assert [row.name for row in rows] == [row.name for row in fw.compare(model, made, [samples])]
