@@ -66,15 +66,16 @@ def write_messages(_app: object) -> None:
     (HERE / "reference" / "messages.md").write_text(page(), "utf-8")
 
 
-def with_levels(_app: object, _page: str, _template: str, context: dict[str, object], _tree: object) -> None:
-    """Gives the captions of tables of contents, which Sphinx calls headings, the level that headings must have."""
+def made_accessible(_app: object, _page: str, _template: str, context: dict[str, object], _tree: object) -> None:
+    """Gives captions that Sphinx calls headings a level, and code that scrolls a place for the keyboard."""
     for name in ("body", "furo_navigation_tree"):
         if isinstance(text := context.get(name), str):
-            context[name] = text.replace('role="heading">', 'role="heading" aria-level="2">')
+            text = text.replace('role="heading">', 'role="heading" aria-level="2">')
+            context[name] = text.replace("<pre>", '<pre tabindex="0">')
 
 
 def setup(app: object) -> None:
     """Hooks into the build."""
     app.connect("builder-inited", write_commands)  # type: ignore[attr-defined]
     app.connect("builder-inited", write_messages)  # type: ignore[attr-defined]
-    app.connect("html-page-context", with_levels, priority=900)  # type: ignore[attr-defined]
+    app.connect("html-page-context", made_accessible, priority=900)  # type: ignore[attr-defined]
