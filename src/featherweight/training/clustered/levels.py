@@ -7,7 +7,8 @@ same in all channels, so that int8 makes the same integers of them; and the numb
 1. along what such weights can move along: the gradient g becomes s·A[m] + c[m]·B, with the least squares
    B = Σ c·g / Σ c² of each channel and A[k] = Σ s·(g − c·B) / Σ s² of each level (the gradients of a level's members
    together are that of the level: Han et al., 1510.00149, section 3.2);
-2. and back to few values by the least squares of scales, s = Σ w·c / Σ c², and levels, c[k] = Σ s·w / Σ s².
+2. and back to few values by the least squares of scales, s' = Σ w·c / Σ c², and the mean of each level's members by the
+   squares of their scales, c[k] = Σ s²·w/s' / Σ s².
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from featherweight.clustering.levels import LARGEST, best_levels
 from featherweight.pruning.prunable import Kernel
 from featherweight.sparsity.weight_layouts import unview, view
+from featherweight.training.graph.apart import apart
 from featherweight.training.graph.registry import Array, ops
 
 INITIALS = ("k-means", "density", "linear", "random")
@@ -37,12 +39,16 @@ class Members(NamedTuple):
         scale: the largest of each channel (of all, where they share it); 1 where all are 0.
         levels: sorted.
         members: of each weight, the number of the nearest level.
+        share: the scales by the largest of them.
+        shares: of each level, the sum of its members' shares, squared.
     """
 
     value: Array
     scale: Array
     levels: Array
     members: Array
+    share: Array
+    shares: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,20 +73,22 @@ class Clustered:
         largest = ops.max(ops.abs(value), axis=self._axes, keepdims=True)
         scale = ops.where(largest > 0, largest, np.float32(1))
         levels = ops.convert_to_tensor(self.levels)
-        between = (levels[1:] + levels[:-1]) / 2
-        found = ops.searchsorted(between, ops.reshape(value / scale, (-1,)))
-        return Members(value, scale, levels, ops.reshape(ops.cast(found, "int32"), value.shape))
+        between, units = (levels[1:] + levels[:-1]) / 2, value / scale
+        # (Compilers fuse these; a binary search takes XLA a hundred times as long.)
+        above = [ops.cast(units > between[number], "int32") for number in range(between.shape[0])]
+        members, share = apart(sum(above[1:], above[0])), scale / ops.max(scale)
+        shares = self._by_level(ops.broadcast_to(share * share, value.shape), members, levels)
+        return Members(apart(value), scale, levels, members, share, shares)
 
     def along(self, gradient: Array, known: Members, strength: Array) -> Array:
         """Returns the gradient as a weight on a level can follow it; unchanged before weights are on levels."""
         given = view(ops, ops.cast(gradient, "float32"), self.kernel.layout)
-        placed = ops.take(known.levels, known.members)
+        placed = apart(ops.take(known.levels, known.members))
         of_scale = _ratio(self._sum(given * placed), self._sum(placed * placed))
-        rest = given - placed * of_scale
-        squares = ops.broadcast_to(known.scale * known.scale, known.value.shape)
-        of_level = _ratio(self._by_level(known.scale * rest, known), self._by_level(squares, known))
+        rest = self._by_level(known.share * (given - placed * of_scale), known.members, known.levels)
         moves = ops.logical_and(ops.abs(known.levels) < 1, known.levels != 0)
-        followed = placed * of_scale + known.scale * ops.take(ops.where(moves, of_level, np.float32(0)), known.members)
+        of_level = ops.where(moves, _ratio(rest, known.shares), np.float32(0))
+        followed = placed * of_scale + known.share * ops.take(of_level, known.members)
         found = ops.where(strength >= 1, followed, given)
         return ops.cast(unview(ops, found, self.kernel.layout), gradient.dtype)
 
@@ -92,13 +100,12 @@ class Clustered:
             strength: how far weights are drawn to their levels: 0, not at all; 1, they are on them.
         """
         value = view(ops, ops.cast(ops.convert_to_tensor(self.variable), "float32"), self.kernel.layout)
-        placed = ops.take(known.levels, known.members)
+        placed = apart(ops.take(known.levels, known.members))
         scale = _ratio(self._sum(value * placed), self._sum(placed * placed))
         scale = ops.where(scale > 0, scale, known.scale)
-        squares = ops.broadcast_to(scale * scale, value.shape)
-        means = _ratio(self._by_level(value * scale, known), self._by_level(squares, known))
-        has_members = self._by_level(ops.ones_like(value), known) > 0
-        levels = ops.where(has_members, ops.clip(means, -_INSIDE, _INSIDE), known.levels)
+        sums = self._by_level(known.share * known.share * value / scale, known.members, known.levels)
+        means = ops.clip(_ratio(sums, known.shares), -_INSIDE, _INSIDE)
+        levels = ops.where(known.shares > 0, means, known.levels)
         is_zero = ops.logical_or(value == 0, known.value == 0)
         nearest = ops.argmin(ops.abs(known.levels))
         is_fixed_zero = ops.logical_and(ops.any(is_zero), ops.equal(ops.arange(levels.shape[0]), nearest))
@@ -120,9 +127,9 @@ class Clustered:
     def _sum(self, values: Array) -> Array:
         return ops.sum(values, axis=self._axes, keepdims=True)
 
-    def _by_level(self, values: Array, known: Members) -> Array:
-        flat, members = ops.reshape(values, (-1,)), ops.reshape(known.members, (-1,))
-        return ops.segment_sum(flat, members, num_segments=known.levels.shape[0])
+    def _by_level(self, values: Array, members: Array, levels: Array) -> Array:
+        flat = apart(ops.reshape(values, (-1,)))
+        return ops.segment_sum(flat, ops.reshape(members, (-1,)), num_segments=levels.shape[0])
 
 
 def initial_levels(weights: np.ndarray, kernel: Kernel, count: int, initial: str, *, per_channel: bool) -> np.ndarray:
