@@ -53,10 +53,8 @@ _CASES: Mapping[str, _Case] = {
 
 
 def detectors(options: Options, draws: int = 3) -> list[Figure]:
-    """Detectors with one output for boxes and scores, trained on drawn scenes: mean average precision in int8.
-
-    What is made is kept, so that a run that was stopped goes on.
-    """
+    """Detectors with one output for boxes and scores, trained on drawn scenes: mean average precision in int8."""
+    # What is made is kept, so that a run that was stopped goes on.
     FILES.mkdir(parents=True, exist_ok=True)
     run_job("detector_scenes", out=FILES, draws=draws, calibration=_CALIBRATION_SCENES)
     figures: list[Figure] = []
