@@ -101,7 +101,7 @@ class Rule:
 
     def __post_init__(self) -> None:
         text(self.match, "Rule: match")
-        if self.reason != "":
+        if not isinstance(self.reason, str) or self.reason:
             text(self.reason, "Rule: reason")
         flag(self.weight_only, "Rule: weight_only")
         flag(self.keep_small, "Rule: keep_small")
