@@ -41,6 +41,7 @@ def main() -> int:
         arguments.keep,
     )
     left: list[str] = []
+    wish.store.take(cells.published(CELLS))
     try:
         if arguments.only in (None, "cells"):
             left += running.fill(wish)
@@ -57,8 +58,8 @@ def main() -> int:
 
 
 def _publish(wish: Wish) -> None:
-    """Writes all cells, this machine's over those of the repository, and the pages of them."""
-    found = cells.merged(cells.published(CELLS), wish.store.all())
+    """Writes all cells, and the pages of them."""
+    found = wish.store.all()
     if not found:
         return
     cells.publish(CELLS, found)

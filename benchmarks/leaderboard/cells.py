@@ -63,6 +63,12 @@ class Store:
         partial.write_text(json.dumps(cell, indent=1, ensure_ascii=False), encoding="utf-8")
         partial.replace(path)
 
+    def take(self, cells: Iterable[Cell]) -> None:
+        """Keeps cells of elsewhere where there is none of that place: a fresh clone goes on from published ones."""
+        for cell in cells:
+            if self.read(place_of(cell)) is None:
+                self.write(cell)
+
     def all(self) -> list[Cell]:
         """Returns every cell that can be read."""
         found = (_read(path) for path in sorted(self.folder.glob("*.json")))
@@ -91,8 +97,3 @@ def publish(path: Path, cells: Iterable[Cell]) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(head + ",\n".join(rows) + "\n]}\n", encoding="utf-8")
     partial.replace(path)
-
-
-def merged(older: Iterable[Cell], newer: Iterable[Cell]) -> list[Cell]:
-    """Returns the newer cell of each place, else the older one."""
-    return list({place_of(cell): cell for cell in (*older, *newer)}.values())
