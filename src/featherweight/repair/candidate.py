@@ -40,8 +40,8 @@ class Setting:
     io: str | None = None
     ranges: str = "minmax"
     integers: bool = False
-    float_joins: bool | None = None
     progress: bool = False
+    float_joins: bool | None = None
 
 
 class Chosen(NamedTuple):
