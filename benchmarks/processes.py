@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 _POLL_S = 0.2
-_PARENT_DEATH_SIGNAL = 1  # prctl's PR_SET_PDEATHSIG
+# util-linux: the kernel ends the step when this process is killed, for nobody would wait for it any more
+_ENDS_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,11 @@ def run_limited(command: Sequence[str], limits: Limits, environment: Mapping[str
         taken, said = Path(folder, "result.json"), Path(folder, "said")
         with said.open("wb") as output:
             process = subprocess.Popen(
-                [*command, str(taken)],
+                [*_ENDS_WITH_PARENT, *command, str(taken)],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=quiet,
                 start_new_session=True,
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
             )
         try:
             exceeded = _wait(process, limits)
@@ -75,11 +75,6 @@ def run_limited(command: Sequence[str], limits: Limits, environment: Mapping[str
         ended = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         return result | {"status": "abort", "error": f"{ended}: {_last_line(text)}", "said": text}
     return result | ({"status": "error", "said": text} if "error" in result else {"status": "ok"})
-
-
-def _end_with_parent() -> None:
-    """Lets the kernel end this process when its parent is killed: nobody would wait for it any more."""
-    ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def _wait(process: subprocess.Popen[bytes], limits: Limits) -> str:

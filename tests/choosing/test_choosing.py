@@ -220,7 +220,7 @@ def test_two_workers_measure_the_same_scores(model, labelled, tmp_path):
 def test_what_lowering_noted_and_samples_that_were_not_used_are_in_the_plan(model):
     from featherweight.lower import Lowered
 
-    calibration = models.samples("convnet", 8) * 33
+    calibration = models.samples("convnet", 264)
     noted = Lowered(model, notes=("a note of lowering",))
     found = fw.search(noted, calibration=calibration, min_sqnr_db=5, forms=["int8"], progress=False)
     assert "a note of lowering" in found.plan.notes

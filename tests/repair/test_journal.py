@@ -81,7 +81,7 @@ def test_a_run_that_ended_well_is_not_made_again(model, tmp_path, tried):
     [
         ({"calibration": models.samples("convnet", 13)}, "samples"),
         ({"recipe": "w4a8"}, "settings"),
-        ({"improve": ["gptq"]}, "settings"),
+        ({"improve": ["bias-correction"]}, "settings"),
         ({"target": "int8-per-tensor"}, "target"),
     ],
 )

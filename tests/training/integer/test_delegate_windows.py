@@ -49,7 +49,7 @@ def feeds(count: int, ratio: float, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def quantized(ratio: float, **options: Any) -> Any:
-    return fw.quantize_aware(sum_of_unlike(), calibration=[feeds(4, ratio)], progress=False, **options)
+    return fw.quantize_aware(sum_of_unlike(), calibration=[feeds(4, ratio)], strict=True, progress=False, **options)
 
 
 @pytest.mark.parametrize(("ratio", "is_left"), [(2.0**-8, False), (2.0**-12, True)])

@@ -30,6 +30,11 @@ class Codebook(NamedTuple):
     scale: np.ndarray
     levels: np.ndarray
 
+    @property
+    def block(self) -> int:
+        """As a `Grid` whose rows are not divided into blocks."""
+        return 0
+
     def integers(self, values: np.ndarray) -> np.ndarray:
         """Returns the nearest levels of values, as float64."""
         between = (self.levels[1:] + self.levels[:-1]) / 2
