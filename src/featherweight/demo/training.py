@@ -67,11 +67,9 @@ def prune(network: keras.Model, dataset: Dataset, seed: int, *, steps: int, prog
 def train_on(model: keras.Model, dataset: Dataset, seed: int, *, steps: int, progress: bool = True) -> None:
     """Trains a model of `quantize_aware` that has a teacher for so many steps; Adam with a cosine schedule."""
     keras = import_keras()
-    schedule = keras.optimizers.schedules.CosineDecay(PEAK_LEARNING_RATE / 40, steps)
+    schedule = keras.optimizers.schedules.CosineDecay(PEAK_LEARNING_RATE / 20, steps)
     label = "Training in integers"
-    _fit(
-        model, keras.optimizers.Adam(schedule), dataset, label, steps, seed, loss=None, progress=progress, scaled=False
-    )
+    _fit(model, keras.optimizers.Adam(schedule), dataset, label, steps, seed, loss=None, progress=progress)
 
 
 def _fit(
@@ -84,9 +82,8 @@ def _fit(
     *,
     loss: str | None = "sparse_categorical_crossentropy",
     progress: bool,
-    **options: Any,
 ) -> None:
-    model.compile(optimizer=optimizer, loss=loss, **options)
+    model.compile(optimizer=optimizer, loss=loss)
     batches = track(_batches(dataset, steps, seed), label, total=steps, enabled=progress)
     model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)
 

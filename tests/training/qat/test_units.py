@@ -167,6 +167,18 @@ def test_a_slow_rise_is_said_in_the_end(caplog):
     assert re.search(r"rises: 1\.1 in the first half of all epochs, 1\.4 in the second", caplog.text)
 
 
+def test_an_easy_first_batch_is_no_rise(caplog):
+    callback = WarnOfRisingLoss()
+    callback.set_model(fw.quantize_aware(folded(), calibration=samples(32), teacher=True, progress=False))
+    callback.on_train_begin()
+    for batch, mean in enumerate([0.25, 0.8, 0.9, 0.7, 0.6]):  # as Keras logs it: of the epoch so far
+        callback.on_train_batch_end(batch, {"loss": mean})
+    callback.on_epoch_end(0, {"loss": 0.6})
+    assert not caplog.records
+    callback.on_epoch_end(1, {"loss": 1.3})
+    assert re.search(r"rises: 0\.6 in the first steps, 1\.3 in epoch 2", caplog.text)
+
+
 def test_a_falling_loss_is_not(caplog):
     model = fw.quantize_aware(folded(), "w4a8", calibration=samples(32), teacher=True, verify=False, progress=False)
     model.compile(keras.optimizers.Adam(1e-3))
