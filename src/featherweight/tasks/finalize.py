@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from featherweight.training.qat.quantized_model import QuantizedModel
 
 
+# Both are Keras models, whose type a checker without Keras' types does not know: to it the two are alike.
 @overload
 def finalize(  # pyright: ignore[reportOverlappingOverload]
     model: QuantizedModel, *, samples: Iterable[Any] | None = None, store: str = DENSE
@@ -36,7 +37,7 @@ def finalize(  # pyright: ignore[reportOverlappingOverload]
 
 
 @overload
-def finalize(
+def finalize(  # pyright: ignore[reportOverlappingOverload]
     model: SeveralTargets, *, samples: Iterable[Any] | None = None, store: str = DENSE
 ) -> dict[str, Quantized]: ...
 
