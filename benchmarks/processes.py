@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,18 @@ def run_limited(command: Sequence[str], limits: Limits, environment: Mapping[str
         ended = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         return result | {"status": "abort", "error": f"{ended}: {_last_line(text)}", "said": text}
     return result | ({"status": "error", "said": text} if "error" in result else {"status": "ok"})
+
+
+def answer(step: Callable[[], dict[str, Any]], taken: str) -> None:
+    """Writes what a step of `run_limited` returns, or the error that it raised, into the file that it was given."""
+    try:
+        result = step()
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        result = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"}
+    Path(taken).write_text(json.dumps(result), encoding="utf-8")
 
 
 def _wait(process: subprocess.Popen[bytes], limits: Limits) -> str:

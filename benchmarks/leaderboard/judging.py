@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.leaderboard.making import RAN, SIMULATED
+from benchmarks.processes import answer
 
 # Floats that are apart by less of the largest value are the same: sums in another order.
 _ROUNDING = 1e-5
@@ -146,16 +147,5 @@ def _stored(path: Path) -> list[np.ndarray]:
     return list(found)
 
 
-def _main(arguments: str, taken: str) -> None:
-    try:
-        result = judge(**json.loads(arguments))
-    except Exception as error:
-        import traceback
-
-        traceback.print_exc()
-        result = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"}
-    Path(taken).write_text(json.dumps(result), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    answer(lambda: judge(**json.loads(sys.argv[1])), sys.argv[2])

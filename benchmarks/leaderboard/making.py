@@ -9,12 +9,14 @@ import importlib
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.leaderboard.record import Inputs
+from benchmarks.processes import answer
 
 SIMULATED, RAN = ".simulated.npz", ".ran.npz"
 
@@ -55,20 +57,11 @@ def size_of(out: Path) -> int:
     return sum(part.stat().st_size for part in parts)
 
 
-def _main(maker: str, arguments: str, taken: str) -> None:
-    given = json.loads(arguments)
-    try:
-        if "files" in given:
-            result = importlib.import_module(f"benchmarks.leaderboard.makers.{maker}").latency(**given)
-        else:
-            result = make(maker, **given)
-    except Exception as error:
-        import traceback
-
-        traceback.print_exc()
-        result = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"}
-    Path(taken).write_text(json.dumps(result), encoding="utf-8")
+def _asked(maker: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    if "files" in given:
+        return importlib.import_module(f"benchmarks.leaderboard.makers.{maker}").latency(**given)
+    return make(maker, **given)
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    answer(lambda: _asked(sys.argv[1], json.loads(sys.argv[2])), sys.argv[3])

@@ -23,7 +23,7 @@ from featherweight.choosing.scores import IMPOSSIBLE, Score, Scores
 from featherweight.choosing.searching import Found
 from featherweight.graph.numerics import QuantParams
 from featherweight.pages import Distribution, Page
-from featherweight.report import Report
+from featherweight.report import Report, evidence
 from featherweight.report.compared_page import compared_page
 from featherweight.report.curve import Curve, CurvePoint
 from featherweight.report.curve_rendering import page as curve_page
@@ -54,6 +54,21 @@ def section(page: Page, title: str) -> Any:
 
 def titles(page: Page) -> list[str]:
     return [each.title for each in page.sections]
+
+
+def test_what_was_not_measured_is_noted(quantized: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise fw.FeatherweightError("it does not run here")
+
+    monkeypatch.setattr(evidence, "benchmark", refuse)
+    monkeypatch.setattr(evidence, "operator_times", refuse)
+    given = quantized.float_model, quantized.model, quantized.plan, {0: iter(features())}
+    found = with_evidence(quantized.report, *given, progress=False)
+    assert (found.latency, found.times) == ((), None)
+    assert found.notes[-2:] == (
+        "The latency is not in the report: it does not run here",
+        "The time per operator is not in the report: it does not run here",
+    )
 
 
 def test_a_report_with_evidence_shows_errors_ranges_and_scales(report: Report) -> None:

@@ -10,7 +10,8 @@ import pytest
 from tests import models
 from tests.building import layer, net, weights
 
-from featherweight.graph import Graph
+from featherweight.errors import FeatherweightError
+from featherweight.graph import Graph, Model
 from featherweight.runtime import operator_times as timing
 from featherweight.runtime import profiler
 from featherweight.runtime.operator_times import ALONE, PROFILER, operator_times
@@ -88,3 +89,19 @@ def test_loops_have_no_time_alone_and_are_no_error(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(profiler, "__file__", str(tmp_path / "not there.py"))
     found = operator_times(models.lowered("lstm"), runs=2)
     assert {row.op for row in found.rows if row.time_us is None} >= {"WHILE"}
+
+
+def test_an_operator_that_does_not_run_alone_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(profiler, "__file__", str(tmp_path / "not there.py"))
+    session = timing.Session
+
+    def refusing(model: Model, **options: Any) -> Any:
+        if [node.op for node in model.main.nodes] == ["CONV_2D"]:
+            raise FeatherweightError("no")
+        return session(model, **options)
+
+    monkeypatch.setattr(timing, "Session", refusing)
+    found = operator_times(models.lowered("convnet"), runs=2)
+    assert {row.op for row in found.rows if row.kernel == "not measured: it does not run alone"} == {"CONV_2D"}
+    assert {row.kernel for row in found.rows if row.op != "CONV_2D"} == {""}
+    assert all(row.time_us is None for row in found.rows if row.op == "CONV_2D")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from featherweight.analysis import compare
 from featherweight.calibration import calibrate
@@ -16,7 +16,9 @@ from featherweight.ptq.plan import Plan
 from featherweight.report.distributions import distributions
 from featherweight.report.summary import Report
 from featherweight.runtime import benchmark
-from featherweight.runtime.operator_times import OperatorTimes, operator_times
+from featherweight.runtime.operator_times import operator_times
+
+T = TypeVar("T")
 
 # Evidence for a report: enough to rank tensors, in little time.
 MOST_SAMPLES = 32
@@ -64,18 +66,17 @@ def with_evidence(
     found = replace(report, errors=tuple(errors), histograms=tuple(histograms))
     if plan.profile != _HERE:
         return found
-    return replace(found, latency=_latency(before, after, progress), times=_times(after))
+    notes = list(report.notes)
+    pair = {"before": before, "after": after}
+    latency = _measured(lambda: benchmark(pair, runs=_RUNS, progress=progress), "The latency", notes)
+    times = _measured(lambda: operator_times(after, runs=_RUNS), "The time per operator", notes)
+    return replace(found, latency=tuple(latency or ()), times=times, notes=tuple(notes))
 
 
-def _times(after: Model) -> OperatorTimes | None:
+def _measured(measure: Callable[[], T], what: str, notes: list[str]) -> T | None:
+    """Returns what is measured on this machine; None, and a note of the reason, where the file does not run here."""
     try:
-        return operator_times(after, runs=_RUNS)
-    except FeatherweightError:
+        return measure()
+    except FeatherweightError as error:
+        notes.append(f"{what} is not in the report: {error}")
         return None
-
-
-def _latency(before: Model, after: Model, progress: bool) -> tuple[Any, ...]:
-    try:
-        return tuple(benchmark({"before": before, "after": after}, runs=_RUNS, progress=progress))
-    except FeatherweightError:  # a file that this runtime does not run has no time here
-        return ()

@@ -26,6 +26,7 @@ from featherweight.runtime.litert import MOST_THREADS, Session
 
 PROFILER = "LiteRT's profiler"
 ALONE = "each operator alone"
+_FAILED = "not measured: it does not run alone"
 _MOST_RUNS = 10_000
 _TIMEOUT_S = 600
 # Where more of the time than this is no operator's, whole microseconds are too coarse.
@@ -44,7 +45,7 @@ class OperatorTime:
         time_us: microseconds in one run, the mean without the slowest tenth; None where it has no time of its own: the
             runtime computes it within another one, or not at all.
         share: of the whole run (0..1).
-        kernel: what computes it, as the runtime calls that; empty where it does not say.
+        kernel: what computes it, as the runtime calls that, or that it was not measured; empty where it does not say.
     """
 
     name: str
@@ -258,7 +259,7 @@ def _alone(model: Model, feed: Mapping[str, np.ndarray], threads: int, runs: int
     if read:
         with Session(model, threads=threads, outputs=sorted(read)) as session:
             values |= session.run(feed)
-    times: dict[str, float] = {}
+    times, failed = dict[str, float](), dict[str, tuple[str]]()
     for name, part in parts.items():
         try:
             with Session(part, threads=threads) as session:
@@ -266,11 +267,11 @@ def _alone(model: Model, feed: Mapping[str, np.ndarray], threads: int, runs: int
                 session.invoke(given)
                 times[name] = float(_without_the_slowest(np.array([[session.again()] for _ in range(runs)]))[0])
         except FeatherweightError:
-            continue
+            failed[name] = (_FAILED,)
     with Session(model, threads=threads) as session:
         session.invoke(feed)
         whole = float(np.median([session.again() for _ in range(runs)]))
-    return _result(ALONE, graph, times, {}, whole, runs, threads)
+    return _result(ALONE, graph, times, failed, whole, runs, threads)
 
 
 def _without_the_slowest(elapsed: np.ndarray) -> np.ndarray:
