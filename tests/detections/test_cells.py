@@ -89,31 +89,87 @@ def test_grids_of_yolo_and_blazeface(coding, anchors, layout):
     assert value(model, (samples(**outputs), truth(made)), how) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("bins", [1, 8])
-@pytest.mark.parametrize("axes", [(0, 1, 2, 3), (0, 3, 1, 2)], ids=["last", "first"])
-def test_distances_of_the_sides_and_bins_of_them(bins, axes):
-    made = scenes()
+def distances(made, bins, offset=0.5):
+    """Maps of distances (n, rows, columns, 4 · bins), and of logits (n, rows, columns, classes), of each level."""
     boxes = [np.zeros((len(made), HEIGHT // s, WIDTH // s, 4, bins)) for s in STRIDES]
     scores = [np.full((len(made), HEIGHT // s, WIDTH // s, CLASSES), -9.0) for s in STRIDES]
     for index, one in enumerate(made):
         for level, (stride, (cell, centre, size, kind)) in enumerate(one.items()):
-            middle = (cell + 0.5) * stride
-            distances = np.concatenate([middle - centre + size / 2, centre + size / 2 - middle]) / stride
+            point = (cell + offset) * stride
+            wanted = np.concatenate([point - centre + size / 2, centre + size / 2 - point]) / stride
             own = boxes[level][index, cell[1], cell[0]]
             if bins == 1:
-                own[:, 0] = distances
+                own[:, 0] = wanted
             else:
-                low = np.floor(np.clip(distances, 0, bins - 1.01)).astype(int)
-                share = np.clip(distances, 0, bins - 1.01) - low
+                low = np.floor(np.clip(wanted, 0, bins - 1.01)).astype(int)
+                share = np.clip(wanted, 0, bins - 1.01) - low
                 own[:], side = -30, np.arange(4)
                 own[side, low], own[side, low + 1] = np.log(1 - share + 1e-9), np.log(share + 1e-9)
             scores[level][index, cell[1], cell[0], kind] = 5
-    flat = [level.reshape(*level.shape[:3], -1) for level in boxes]
-    outputs = {f"{n}{i}": m.transpose(axes) for n, maps in (("b", flat), ("s", scores)) for i, m in enumerate(maps)}
+    return [level.reshape(*level.shape[:3], -1) for level in boxes], scores
+
+
+# Bins know no distance to the other side of their point.
+def least(bins):
+    return 0.9 if bins > 1 else 1 - 1e-6
+
+
+@pytest.mark.parametrize("bins", [1, 8])
+@pytest.mark.parametrize("axes", [(0, 1, 2, 3), (0, 3, 1, 2)], ids=["last", "first"])
+def test_distances_of_the_sides_and_bins_of_them(bins, axes):
+    made = scenes()
+    both = zip("bs", distances(made, bins), strict=True)
+    outputs = {f"{n}{i}": m.transpose(axes) for n, maps in both for i, m in enumerate(maps)}
     model = passing(**{name: level.shape[1:] for name, level in outputs.items()})
-    # Bins know no distance to the other side of the middle.
-    least = 0.9 if bins > 1 else 1 - 1e-6
-    assert value(model, (samples(**outputs), truth(made)), "order=ltrb,boxes=b0+b1,scores=s0+s1") >= least
+    assert value(model, (samples(**outputs), truth(made)), "order=ltrb,boxes=b0+b1,scores=s0+s1") >= least(bins)
+
+
+@pytest.mark.parametrize("bins", [1, 8])
+@pytest.mark.parametrize("is_map", [True, False], ids=["maps", "rows"])
+@pytest.mark.parametrize("layout", ["joined", "scores-first"])
+def test_distances_and_scores_in_one_output(layout, is_map, bins):
+    """YOLOv8's head as it trains, and NanoDet's."""
+    made = scenes()
+    maps = [
+        np.concatenate([b, s] if layout == "joined" else [s, b], axis=-1)
+        for b, s in zip(*distances(made, bins), strict=True)
+    ]
+    outputs = {f"p{i}": level.transpose(0, 3, 1, 2) for i, level in enumerate(maps)}
+    if not is_map:
+        outputs = {"all": np.concatenate([m.reshape(len(m), -1, m.shape[-1]) for m in maps], axis=1)}
+    model = passing(**{name: level.shape[1:] for name, level in outputs.items()})
+    how = f"layout={layout},order=ltrb,bins={bins}"
+    assert value(model, (samples(**outputs), truth(made)), how) >= least(bins)
+
+
+def test_distances_from_the_corner_of_a_cell():
+    made = scenes()
+    outputs = {f"{n}{i}": m for n, maps in zip("bs", distances(made, 1, 0.0), strict=True) for i, m in enumerate(maps)}
+    model = passing(**{name: level.shape[1:] for name, level in outputs.items()})
+    data, how = (samples(**outputs), truth(made)), "order=ltrb,boxes=b0+b1,scores=s0+s1"
+    assert value(model, data, f"{how},offset=0") == pytest.approx(1)
+    assert value(model, data, how) < 0.5
+
+
+def test_bins_that_the_scores_are_counted_with():
+    """With COCO's categories the number of classes shows that a distance has more than one column."""
+    made = scenes()
+    maps = [np.concatenate([b, s], axis=-1) for b, s in zip(*distances(made, 8), strict=True)]
+    outputs = {"all": np.concatenate([m.reshape(len(m), -1, m.shape[-1]) for m in maps], axis=1)}
+    model = passing(**{name: level.shape[1:] for name, level in outputs.items()})
+    rows = enumerate(truth(made))
+    coco = {
+        "images": [{"id": i, "width": WIDTH, "height": HEIGHT} for i in range(len(made))],
+        "categories": [{"id": kind} for kind in range(CLASSES)],
+        "annotations": [
+            {"image_id": i, "category_id": kind, "bbox": [b[0], b[1], b[2] - b[0], b[3] - b[1]]}
+            for i, one in rows
+            for b, kind in zip(one["boxes"], one["classes"], strict=True)
+        ],
+    }
+    with pytest.raises(DataError, match=r"scores for 31 classes, and the truth lists 3 categories.*\(bins=8\)"):
+        value(model, (samples(**outputs), coco), "layout=joined,order=ltrb")
+    assert value(model, (samples(**outputs), coco), "layout=joined,order=ltrb,bins=8") >= least(8)
 
 
 def test_as_many_channels_as_rows_are_read_like_the_other_maps():
@@ -137,6 +193,8 @@ def test_as_many_channels_as_rows_are_read_like_the_other_maps():
         ((10, 8), "anchor_sizes=1+2+3", "allowed: width and height in pixels of each anchor"),
         ((10, 8), "per_cell=1+2+3", "3 numbers, and there are 2 strides"),
         ((10, 8), "background=middle", "background is 'middle'"),
+        ((10, 8), "bins=8", "bins are those of distances. Say order=ltrb"),
+        ((10, 8), "layout=joined,order=ltrb,bins=2", "holds 8 numbers for each box, and layout 'joined' has 9 numbers"),
     ],
 )
 def test_levels_that_do_not_fit(shape, how, message):
@@ -145,7 +203,9 @@ def test_levels_that_do_not_fit(shape, how, message):
         value(model, (samples(out=np.zeros((3, *shape))), truth(scenes())), how)
 
 
-@pytest.mark.parametrize("about", [{"sizes": "yolov5"}, {"order": "ltrb"}, {"per_cell": 2}, {"anchor_sizes": [1, 2]}])
+@pytest.mark.parametrize(
+    "about", [{"sizes": "yolov5"}, {"order": "ltrb"}, {"per_cell": 2}, {"anchor_sizes": [1, 2]}, {"offset": 0}]
+)
 def test_what_goes_with_strides_alone(about):
     with pytest.raises(DataError, match="strides of the levels"):
         fw.Boxes(**about)

@@ -27,7 +27,7 @@ from featherweight.arguments import (
 from featherweight.errors import DataError, FeatherweightError, listed
 
 NAME = "map"
-LAYOUTS = ("auto", "postprocess", "split", "joined", "joined-objectness", "transposed", "rows")
+LAYOUTS = ("auto", "postprocess", "split", "joined", "joined-objectness", "scores-first", "transposed", "rows")
 ORDERS = ("auto", "xyxy", "yxyx", "cxcywh", "cycxhw", "xywh", "ltrb")
 SIZES = ("exponential", "linear", "yolov3", "yolov5")
 _names = several(text, at_least=1)
@@ -48,6 +48,8 @@ _KINDS: Mapping[str, Kind] = MappingProxyType(
         "strides": several(number(0, open_at="low"), at_least=1),
         "anchor_sizes": as_given,
         "per_cell": several(count(), at_least=1),
+        "bins": count(),
+        "offset": number(0, 1),
         "activation": choice("none", "sigmoid", "softmax"),
         "background": either(flag, choice("first", "last"), allowed="True, False, 'first' or 'last'"),
         "first_class": count(0),
@@ -73,9 +75,9 @@ class Boxes:
         layout: ``postprocess``: the four outputs of TFLite_Detection_PostProcess. ``split``: boxes (n, B, 4) and
             scores (n, B, C), or (n, B) with classes (n, B). ``joined``: one output (n, B, 4 + C) of box and scores.
             ``joined-objectness``: (n, B, 5 + C), with an objectness between them, which scores are multiplied by.
-            ``transposed``: (n, 4 + C, B). ``rows``: (n, B, 6) of box, score, class number.
+            ``scores-first``: (n, B, C + 4). ``transposed``: (n, 4 + C, B). ``rows``: (n, B, 6) of box, score, class number.
         order: of a box's numbers: two corners, centre and size, or the first corner and the size; x first or y first;
-            ``ltrb``: the distances of the sides from the middle of a cell, or bins of each.
+            ``ltrb``: the distances of the sides from a point of a cell, or bins of each.
         unit: of coordinates: fractions of the input's sides, or pixels of it.
         boxes: the output with boxes, or several (one for each level), joined in this order.
         scores: the outputs with scores, level for level.
@@ -89,6 +91,9 @@ class Boxes:
         strides: of the levels, in pixels: boxes are relative to their cells, instead of to anchors.
         anchor_sizes: with strides: width and height in pixels of each anchor of a cell, level by level.
         per_cell: with strides, without anchor_sizes: how many boxes a cell has; one number, or one for each level.
+        bins: with ltrb: how many columns each distance has in one output with scores (elsewhere shapes tell it).
+        offset: with strides: where that point, or the middle of a cell that boxes are relative to, lies, in cells: 0.5,
+            or 0 for the cell's first corner (NanoDet-Plus).
         activation: what raw scores go through.
         background: the first column of scores (True, ``first``), or the ``last``, is that of no object.
         first_class: the number that the truth has for the model's class 0; None: classes are the truth's categories in
@@ -124,6 +129,8 @@ class Boxes:
     strides: Any = None
     anchor_sizes: Any = None
     per_cell: tuple[int, ...] = (1,)
+    bins: int = 1
+    offset: float = 0.5
     activation: str = "none"
     background: bool | str = False
     first_class: int | None = None
@@ -161,12 +168,15 @@ class Boxes:
 def _check_cells(about: Boxes) -> None:
     """Raises where strides, anchors and what goes with either are not of one kind."""
     if about.strides is None:
-        for key in ("anchor_sizes", "per_cell"):
-            if getattr(about, key) not in (None, (1,)):
+        for key in ("anchor_sizes", "per_cell", "offset"):
+            if getattr(about, key) not in (None, (1,), 0.5):
                 raise DataError(f"Boxes: {key} goes with strides. Say the strides of the levels, too.")
         if about.sizes.startswith("yolo") or about.order == "ltrb":
             said = f"order={about.order}" if about.order == "ltrb" else f"sizes={about.sizes}"
             raise DataError(f"Boxes: {said} is relative to cells. Say the strides of the levels (strides=8+16+32).")
+    if about.bins > 1 and about.order != "ltrb":
+        raise DataError("Boxes: bins are those of distances. Say order=ltrb, too.")
+    if about.strides is None:
         return
     if about.anchors is not None:
         raise DataError("Boxes: boxes are relative to anchors, or to cells. Give anchors, or strides.")

@@ -9,12 +9,12 @@ of a box, and σ for the logistic function, pixels are
 ``exponential`` (YOLOX)    (i + t)·s                e^t · anchor
 ``yolov3``                 (i + σ(t))·s             e^t · anchor
 ``yolov5``                 (i − .5 + 2σ(t))·s       (2σ(t))² · anchor
-``linear`` (BlazeFace)     (i + .5)·s + t           t
+``linear`` (BlazeFace)     (i + o)·s + t            t
 ========================== ======================== ==================
 
-where an anchor's size is the stride if none is given. With ``order`` ltrb, t·s are the distances of the four sides from
-the middle of the cell (Tian et al., 1904.01355); of more than four columns, each distance is the mean over the softmax
-of its bins (Li et al., 2006.04388).
+where an anchor's size is the stride if none is given, and o is the ``offset``, .5 for the middle of a cell. With
+``order`` ltrb, t·s are the distances of the four sides from (i + o)·s (Tian et al., 1904.01355); of more than four
+columns, each distance is the mean over the softmax of its bins (Li et al., 2006.04388).
 """
 
 from __future__ import annotations
@@ -124,8 +124,8 @@ def in_pixels(raw: np.ndarray, about: Boxes, order: str, cells: Cells) -> np.nda
         corners, sizes = corners[:, ::-1], sizes[:, ::-1]
     with np.errstate(all="ignore"):
         if order == "ltrb":
-            distances, middles = _distances(raw) * cells.strides, (corners + 0.5) * cells.strides
-            return np.concatenate([middles - distances[..., :2], middles + distances[..., 2:]], axis=-1)
+            distances, points = _distances(raw) * cells.strides, (corners + about.offset) * cells.strides
+            return np.concatenate([points - distances[..., :2], points + distances[..., 2:]], axis=-1)
         raw = raw[..., :4] / np.asarray(about.anchor_scales)
         first, second = raw[..., :2], raw[..., 2:]
         if about.sizes == "yolov5":
@@ -134,7 +134,7 @@ def in_pixels(raw: np.ndarray, about: Boxes, order: str, cells: Cells) -> np.nda
                 (2 * _logistic(second)) ** 2 * sizes,
             )
         elif about.sizes == "linear":
-            centres, spans = (corners + 0.5) * cells.strides + first, second
+            centres, spans = (corners + about.offset) * cells.strides + first, second
         else:
             shifts = _logistic(first) if about.sizes == "yolov3" else first
             centres, spans = (corners + shifts) * cells.strides, np.exp(second) * sizes

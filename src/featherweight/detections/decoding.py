@@ -15,7 +15,7 @@ from featherweight.errors import DataError, listed
 
 Outputs = Mapping[str, np.ndarray]
 # Which of a batch's outputs are what, and what is usual in that layout.
-_JOINED = ("joined", "joined-objectness", "transposed")
+_JOINED = ("joined", "joined-objectness", "scores-first", "transposed")
 SINGLE = (*_JOINED, "rows")
 _ORDERS = {"postprocess": "yxyx", "rows": "xyxy", **dict.fromkeys(_JOINED, "cxcywh")}
 _USUAL_OVERLAP = 0.6
@@ -68,7 +68,7 @@ def roles_of(shapes: Mapping[str, Sequence[int]], about: Boxes, made: Sequence[s
         if len(shapes) == 1:
             raise _unclear(shapes, "one output can hold boxes in several ways", "layout=" + " or ".join(SINGLE))
     if layout in SINGLE:
-        is_level = about.strides is not None and layout.startswith("joined")
+        is_level = about.strides is not None and layout in ("joined", "joined-objectness", "scores-first")
         names = about.boxes or (tuple(shapes) if len(shapes) == 1 or is_level else ())
         if is_level:
             return Roles(layout, names)
@@ -203,7 +203,8 @@ def _raw(outputs: Outputs, roles: Roles, about: Boxes) -> tuple[np.ndarray, np.n
     if roles.layout in SINGLE:
         first = together([outputs[name].astype(np.float64) for name in roles.boxes], roles.boxes)
         rows = first.transpose(0, 2, 1) if roles.layout == "transposed" else first
-        least = {"rows": 6, "joined-objectness": 6}.get(roles.layout, 5)
+        width = 4 * about.bins
+        least = {"rows": 6, "joined-objectness": width + 2}.get(roles.layout, width + 1)
         if rows.shape[2] < least or (roles.layout == "rows" and rows.shape[2] != 6):
             wanted = "6 numbers" if roles.layout == "rows" else f"{least} numbers or more"
             raise DataError(
@@ -212,10 +213,12 @@ def _raw(outputs: Outputs, roles: Roles, about: Boxes) -> tuple[np.ndarray, np.n
             )
         if roles.layout == "rows":
             return rows[..., :4], rows[..., 4:5], rows[..., 5]
+        if roles.layout == "scores-first":
+            return rows[..., -width:], _activated(rows[..., :-width], about), None
+        scores = _activated(rows[..., width:], about)
         if roles.layout == "joined-objectness":
-            scores = _activated(rows[..., 4:], about)
-            return rows[..., :4], scores[..., :1] * scores[..., 1:], None
-        return rows[..., :4], _activated(rows[..., 4:], about), None
+            scores = scores[..., :1] * scores[..., 1:]
+        return rows[..., :width], scores, None
     levels = [outputs[name].astype(np.float64) for name in roles.boxes]
     widths = [level.shape[2] if level.ndim == 3 else 4 for level in levels]
     for name, level, width in zip(roles.boxes, levels, widths, strict=True):

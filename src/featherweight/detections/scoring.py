@@ -126,7 +126,11 @@ class Detections:
         is_gapless = numbers[-1] - numbers[0] + 1 == len(numbers) and numbers[0] in (0, 1)
         if (count is not None and count != len(numbers)) or most >= len(numbers) or (count is None and not is_gapless):
             has = f"has scores for {count} classes" if count is not None else f"names classes by number, up to {most}"
-            raise DataError(f"map: the model {has}, and the truth lists {span}. {self._way(numbers[0], None)}")
+            way = self._way(numbers[0], None)
+            bins, rest = divmod(4 + (count or 0) - len(numbers), 4)
+            if self.about.order == "ltrb" and self.about.bins == 1 and bins > 1 and not rest:
+                way = f"Say how many columns each distance has (bins={bins}). {way}"
+            raise DataError(f"map: the model {has}, and the truth lists {span}. {way}")
         order = np.asarray(numbers)
         return [one._replace(classes=order[one.classes]) for one in self.found]
 
