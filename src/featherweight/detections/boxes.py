@@ -75,7 +75,8 @@ class Boxes:
         layout: ``postprocess``: the four outputs of TFLite_Detection_PostProcess. ``split``: boxes (n, B, 4) and
             scores (n, B, C), or (n, B) with classes (n, B). ``joined``: one output (n, B, 4 + C) of box and scores.
             ``joined-objectness``: (n, B, 5 + C), with an objectness between them, which scores are multiplied by.
-            ``scores-first``: (n, B, C + 4). ``transposed``: (n, 4 + C, B). ``rows``: (n, B, 6) of box, score, class number.
+            ``scores-first``: (n, B, C + 4). ``transposed``: (n, 4 + C, B). ``rows``: (n, B, 6) of box, score, class
+            number.
         order: of a box's numbers: two corners, centre and size, or the first corner and the size; x first or y first;
             ``ltrb``: the distances of the sides from a point of a cell, or bins of each.
         unit: of coordinates: fractions of the input's sides, or pixels of it.
