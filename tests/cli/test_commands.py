@@ -116,6 +116,21 @@ def test_quantize_writes_model_plan_and_report(folder):
     assert Path("again.tflite").read_bytes() == Path("q.tflite").read_bytes()
 
 
+def test_quantize_says_what_the_file_scores_on_other_samples(folder):
+    common = ("quantize", "model.tflite", "-o", "q.tflite", "--calibration", "unlabelled.npy")
+    text = ok(*common, "--data", "data.npz", "--report", "r.json")
+    table = json.loads(Path("r.json").read_text())
+    before, after = table["evaluations"]["float"], table["evaluations"]["int8"]
+    assert after.items() <= json.loads(ok("evaluate", "q.tflite", "--data", "data.npz", "--json")).items()
+    assert before["value"] == json.loads(ok("evaluate", "model.tflite", "--data", "data.npz", "--json"))["value"]
+    assert table["difference"]["value"] == pytest.approx(after["value"] - before["value"])
+    assert ", of the float model " in " ".join(text.split())
+    assert "agreement" in ok(*common, "--data", "unlabelled.npy")
+    none = usage(call(*common, "--metric", "mse"))
+    assert "it has no effect without --data" in none
+    assert "has no labels, which mse needs" in call(*common, "--data", "unlabelled.npy", "--metric", "mse").stderr
+
+
 def test_quantize_options_reach_the_work(folder):
     ok("quantize", "model.tflite", "-o", "q.tflite", "--calibration", "unlabelled.npy", "--io", "int8", "--strict")
     graph = tflite.read("q.tflite").main
@@ -132,7 +147,7 @@ def test_quantize_options_reach_the_work(folder):
 def test_quantize_says_what_stayed_float_and_why(folder):
     Path("r.toml").write_text('base = "int8"\n[[rule]]\nmatch = "hidden"\n')
     text = ok("quantize", "model.tflite", "-o", "q.tflite", "--recipe", "r.toml", "--calibration", "data.npz")
-    assert "1 operators stay float" in text
+    assert "1 operator stays float" in text
     assert "hidden" in text
     message = paragraph(
         call(

@@ -73,6 +73,15 @@ def test_labels_are_used_where_there_are_any(folder):
     assert Path("q.tflite").read_bytes() != by_labels
 
 
+def test_the_report_has_errors_along_the_network_and_the_score(folder):
+    ok("--data", "unlabelled.npy", *SHORT, "--validation", "data.npz", "--report", "r.json")
+    table = json.loads(Path("r.json").read_text())
+    assert {row["name"] for row in table["errors"]} >= {"scores", "hidden", "one/kernel"}
+    assert {row["name"] for row in table["histograms"]} >= {"logits", "hidden"}
+    assert [*table["evaluations"]] == ["float", "w4a8"]
+    assert "--metric: it has no effect without --validation" in call("--data", "data.npz", "--metric", "mse").stderr
+
+
 def test_dropout_of_a_keras_file_acts_in_training(folder):
     """The same weights with and without it: what is trained differs, and the same again is the same."""
     written = []

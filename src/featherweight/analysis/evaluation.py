@@ -49,6 +49,18 @@ class Evaluation:
         error = self.standard_error if math.isfinite(self.standard_error) else None
         return {"metric": self.metric, "value": self.value, "standard_error": error, "count": self.count}
 
+    @property
+    def value_text(self) -> str:
+        """The value with its standard error, in the digits that the error leaves.
+
+        >>> Evaluation("accuracy", 0.91234, 0.0063, 2000, True, np.zeros(0)).value_text
+        '0.9123 ± 0.0063'
+        """
+        if not math.isfinite(self.standard_error) or not self.standard_error:
+            return f"{self.value:.4g}"
+        digits = max(1 - math.floor(math.log10(self.standard_error)), 0)
+        return f"{self.value:.{digits}f} ± {self.standard_error:.{digits}f}"
+
     def __str__(self) -> str:
         error = f" ± {self.standard_error:.2g}" if math.isfinite(self.standard_error) else ""
         return f"{self.metric} {self.value:.6g}{error} ({self.count} examples)"

@@ -319,10 +319,10 @@ def check(
         rows = [(v.op, v.node, v.constraint, v.message) for v in found]
         print_table(f"{len(found)} violations of {chosen.name}", ("operator", "name", "constraint", "what"), rows)
     else:
-        from featherweight.device_code.vela import note_of
+        from featherweight.device_code.footprint import compiled_text
 
         say(f"{model} runs on {chosen.name}: no violations.")
-        if note := note_of(held, chosen.name):
-            say(f"{note}.")
+        if note := compiled_text(held, chosen):
+            say(f"{note.rstrip('.')}.")
     if found:
         raise typer.Exit(1)

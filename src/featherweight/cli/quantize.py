@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +17,7 @@ from featherweight.cli.harness import (
     check_report,
     command,
     open_calibration,
+    open_data,
     open_lowered,
     print_table,
     refuse_idle,
@@ -25,8 +27,10 @@ from featherweight.cli.harness import (
 )
 
 if TYPE_CHECKING:
+    from featherweight.analysis import Dataset
     from featherweight.encoded_files.records import Encoded
     from featherweight.graph import Model
+    from featherweight.targets.target import Target
     from featherweight.tasks.quantize import Quantized
 
 Source = Annotated[Path, typer.Argument(metavar="MODEL", help="A .tflite, .keras or .h5 file.")]
@@ -180,6 +184,17 @@ def quantize(
         bool,
         typer.Option("--keep-order", help="Leave the operators in their order, also where another needs less RAM."),
     ] = False,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Other samples: say what file and float model score on them; without labels, how often they agree.",
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="With --data: as for `evaluate`, or agreement; default: by labels."),
+    ] = None,
     store: Annotated[
         Storage, typer.Option(help="decode: weights encoded where that is smaller, for runtimes that decode them.")
     ] = Storage.dense,
@@ -198,7 +213,9 @@ def quantize(
 
     check_report(report)
     if not calibration:
-        refuse_idle(context, "without --calibration", "samples", "preprocess")
+        refuse_idle(context, "without --calibration", "samples", *(() if data else ("preprocess",)))
+    if data is None:
+        refuse_idle(context, "without --data", "metric")
     if plan_in is not None:
         refuse_idle(context, "beside --plan-in, which decides it", "io", "ranges", "integers")
     if model.suffix.lower() == ".tflite":
@@ -217,11 +234,12 @@ def quantize(
         model, input_shape, calibration[0] if calibration else None, unroll=style.unroll, fuse=style.fuse
     )
     graph = lowered.model
-    data = open_calibration(calibration, graph, preprocess=preprocess) if calibration else None
+    fed = open_calibration(calibration, graph, preprocess=preprocess) if calibration else None
+    tested = None if data is None else open_tested(data, graph, metric, preprocess)
     result = pipeline.quantize(
         lowered,
         wish,
-        calibration=data,
+        calibration=fed,
         stats=stats,
         target=device,
         io=None if io is None else io.value,
@@ -239,11 +257,7 @@ def quantize(
         recurrent=recurrent.value,
         progress=True,
     )
-    if not result.report.violations:
-        from featherweight.device_code.vela import note_of
-
-        if note := note_of(result.model, device.name):
-            result = replace(result, report=replace(result.report, notes=(*result.report.notes, note)))
+    result = with_measurements(result, graph, device, tested, metric, is_reported=report is not None)
     summary = result.report
     if report is not None and calibration:
         from featherweight.report.evidence import with_evidence
@@ -261,29 +275,66 @@ def quantize(
     print_result(output, result, graph)
 
 
+def open_tested(data: str, graph: Model, metric: str | None, preprocess: str | None) -> Dataset:
+    """Returns the samples that a model is judged on, once it is known that the metric suits them.
+
+    Raises:
+        DataError: if it does not.
+    """
+    from featherweight.analysis.agreement import metric_for
+
+    dataset = open_data(data, graph, preprocess=preprocess)
+    metric_for(metric, graph, dataset)
+    return dataset
+
+
+def with_measurements(
+    result: Quantized, graph: Model, device: Target, tested: Dataset | None, metric: str | None, *, is_reported: bool
+) -> Quantized:
+    """Returns what was quantized with what it scores, and what its device takes, in its report."""
+    from featherweight.device_code.footprint import is_compiled
+    from featherweight.report.evidence import with_footprints, with_task
+
+    summary = result.report
+    if tested is not None:
+        summary = with_task(summary, graph, result.model, tested, metric)
+    if is_reported or is_compiled(device):
+        with working("Asking the device's tools"):
+            summary = with_footprints(summary, graph, result.model, device)
+    return replace(result, report=summary)
+
+
 def print_result(output: Path, result: Quantized, graph: Model) -> None:
     """Prints what was written, and what is not as asked for."""
     before, after = result.report.before.file_bytes, output.stat().st_size
     say(f"{output}: {after:,} bytes, {100 * after / before:.0f} % of the float graph's {before:,}.")
     nodes = ", ".join(f"{count} {kind}" for kind, count in result.report.nodes.items())
     say(f"Operators: {nodes}.")
-    from featherweight.report.text import NOTE_HEADERS, OUTPUT_HEADERS, grouped, grouped_notes, output_rows
+    from featherweight.report import text
 
     if result.encoded is not None:
         print_encoded(result.encoded)
     kept, dropped = result.report.kept_float, result.report.dropped
     if kept:
-        print_table(f"{len(kept)} operators stay float", NOTE_HEADERS, grouped(kept), right=(0,))
+        print_table(f"{_counted(kept, 'stays', 'stay')} float", text.NOTE_HEADERS, text.grouped(kept), right=(0,))
     if dropped:
-        print_table(f"{len(dropped)} operators were left out", NOTE_HEADERS, grouped(dropped), right=(0,))
+        print_table(f"{_counted(dropped, 'was', 'were')} left out", text.NOTE_HEADERS, text.grouped(dropped), right=(0,))
     if result.report.outputs:
-        rows = output_rows(result.report.outputs)
-        print_table("Outputs against the float model's", OUTPUT_HEADERS, rows, right=(1, 2, 3))
-    for note in grouped_notes(result.report.notes):
+        rows = text.output_rows(result.report.outputs)
+        print_table("Outputs against the float model's", text.OUTPUT_HEADERS, rows, right=(1, 2, 3))
+    if line := text.task_line(result.report):
+        say(line)
+    if line := text.footprint_line(result.report):
+        say(line)
+    for note in text.grouped_notes(result.report.notes):
         say(f"Note: {note}")
     if result.report.violations:
         rows = [(v.op, v.node, v.message) for v in result.report.violations]
         print_table(f"{len(rows)} violations of {result.report.target}", ("operator", "name", "what"), rows)
+
+
+def _counted(notes: Sequence[object], one: str, more: str) -> str:
+    return f"{len(notes)} operators {more}" if len(notes) > 1 else f"1 operator {one}"
 
 
 def print_encoded(encoded: Encoded) -> None:

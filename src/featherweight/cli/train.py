@@ -18,17 +18,16 @@ from featherweight.cli.harness import (
     command,
     open_data,
     open_lowered,
+    refuse_idle,
     say,
     working,
 )
-from featherweight.cli.quantize import Output, Source, Storage, print_result
+from featherweight.cli.quantize import Output, Source, Storage, open_tested, print_result, with_measurements
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from featherweight.graph import Model
     from featherweight.training.courses.loop import Course
-    from featherweight.training.qat.quantized_model import QuantizedModel
 
 _CALIBRATION_SAMPLES = 500
 _EXAMPLE = "featherweight train model.keras -o model_w4.tflite --recipe w4a8 --data train.npz --epochs 10"
@@ -36,6 +35,7 @@ _EXAMPLE = "featherweight train model.keras -o model_w4.tflite --recipe w4a8 --d
 
 @command(_EXAMPLE)
 def train(
+    context: typer.Context,
     model: Source,
     output: Output,
     data: Annotated[
@@ -86,6 +86,18 @@ def train(
         typer.Option(metavar="DIR", help="Where the state is kept after each epoch; default: OUT.tflite.training"),
     ] = None,
     report: ReportFile = None,
+    validation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Samples that are not trained on: say what file and float model score on them; without labels, how "
+            "often they agree.",
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="With --validation: as for `evaluate`, or agreement; default: by labels."),
+    ] = None,
     store: Annotated[
         Storage, typer.Option(help="decode: weights encoded where that is smaller, for runtimes that decode them.")
     ] = Storage.dense,
@@ -102,17 +114,22 @@ def train(
         raise typer.BadParameter("a loss is for labels; leave it or --distil out.", param_hint="--loss")
     check_report(report)
     check_outputs(output, report, sources=[model])
+    from featherweight.targets import target as targets
+
+    device = targets.load(target)
     if store is Storage.decode:
         from featherweight.encoded_files.store import check_decodes
-        from featherweight.targets import target as targets
 
-        check_decodes(targets.load(target))
+        check_decodes(device)
     folder = checkpoint or output.with_name(f"{output.name}.training")
     lowered, settings = _opened(model, recipe, target, input_shape, data)
     graph = lowered.model
     from featherweight.tasks.quantize_aware import quantize_aware
     from featherweight.training.courses import loop
 
+    if validation is None:
+        refuse_idle(context, "without --validation", "metric")
+    tested = None if validation is None else open_tested(validation, graph, metric, preprocess)
     dataset = open_data(data, graph, preprocess=preprocess, labels=distil is False or loss is not None)
     labels = None if distil else dataset.labels
     inputs = loop.gathered(dataset.samples, graph, labels)
@@ -151,7 +168,19 @@ def train(
     else:
         say(f"Going on after epoch {done} of {epochs}, from {folder}.")
     _train(trained, inputs, labels, course, checkpoints, done)
-    _write(trained, graph, output, report, _spread(inputs), store.value)
+    from featherweight.tasks.finalize import finalize
+
+    fed = _spread(inputs)
+    with working("Writing the model"):
+        result = finalize(trained, samples=fed, store=store.value)
+        result.save(output)
+    result = with_measurements(result, graph, device, tested, metric, is_reported=report is not None)
+    if report is not None:
+        from featherweight.report.evidence import with_evidence
+
+        before = result.float_model or graph
+        with_evidence(result.report, before, result.model, result.plan, {0: fed}).save(report)
+    print_result(output, result, graph)
     checkpoints.remove()
 
 
@@ -222,14 +251,3 @@ def _train(trained: Any, inputs: Any, labels: Any, course: Course, checkpoints: 
             f"interrupted. The state after the last complete epoch is in '{checkpoints.folder}'; run the same command "
             "again to go on."
         ) from None
-
-
-def _write(trained: QuantizedModel, graph: Model, output: Path, report: Path | None, samples: Any, store: str) -> None:
-    from featherweight.tasks.finalize import finalize
-
-    with working("Writing the model"):
-        result = finalize(trained, samples=samples, store=store)
-        result.save(output)
-    if report is not None:
-        result.report.save(report)
-    print_result(output, result, graph)

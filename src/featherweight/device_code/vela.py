@@ -71,20 +71,6 @@ def has_vela() -> bool:
     return importlib.util.find_spec("ethosu") is not None and importlib.util.find_spec("ethosu.vela") is not None
 
 
-def note_of(model: Model, target: str) -> str | None:
-    """Returns what Vela estimates for a file, or why it can't, in words; None on other targets, and without Vela."""
-    if target not in USUAL or not has_vela():
-        return None
-    try:
-        found = npu_figures(model, USUAL[target])
-    except FeatherweightError as error:
-        return str(error)
-    return (
-        f"Vela for {found.accelerator}: {found.flash_bytes:,} bytes of flash, {found.sram_bytes:,} of SRAM, "
-        f"{found.cycles:,} cycles; {found.npu_operators} operators on the NPU, {found.cpu_operators} on the CPU"
-    )
-
-
 def require_vela() -> None:
     """Raises FeatherweightError if Vela is not installed."""
     if not has_vela():

@@ -1,4 +1,4 @@
-"""What is measured of a quantized model for its report: every tensor's error, histograms, latency, and of operators."""
+"""What is measured of a quantized model for its report: errors, histograms, times, task, and what a device takes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from featherweight.analysis import compare
+from featherweight.analysis import Dataset, compare
+from featherweight.analysis.agreement import evaluations
+from featherweight.analysis.evaluation import MetricLike
 from featherweight.calibration import calibrate
+from featherweight.device_code.footprint import footprint, is_compiled
 from featherweight.errors import FeatherweightError
 from featherweight.graph import Model
 from featherweight.operators.entries import with_main
@@ -17,6 +20,7 @@ from featherweight.report.distributions import distributions
 from featherweight.report.summary import Report
 from featherweight.runtime import benchmark
 from featherweight.runtime.operator_times import operator_times
+from featherweight.targets.target import Target
 
 T = TypeVar("T")
 
@@ -25,6 +29,7 @@ MOST_SAMPLES = 32
 _RUNS = 10
 # The arithmetic of this machine's runtime: times of files for other chips say nothing about these.
 _HERE = "xnnpack"
+_FLOAT = "float"
 
 
 def with_evidence(
@@ -71,6 +76,51 @@ def with_evidence(
     latency = _measured(lambda: benchmark(pair, runs=_RUNS, progress=progress), "The latency", notes)
     times = _measured(lambda: operator_times(after, runs=_RUNS), "The time per operator", notes)
     return replace(found, latency=tuple(latency or ()), times=times, notes=tuple(notes))
+
+
+def with_task(
+    report: Report, before: Model, after: Model, data: Dataset, metric: MetricLike | None = None, **how: Any
+) -> Report:
+    """Returns the report with what both models score on a data set, or how often they agree.
+
+    Args:
+        report: as `make_report` gives it.
+        before: the float model.
+        after: the quantized one.
+        data: samples, with labels or without, as both models take them.
+        metric: as in `analysis.agreement`; None: accuracy, and agreement without labels.
+        how: `limit` and `progress`, as for `evaluate`.
+
+    Raises:
+        DataError: if samples, labels and metric do not fit the models.
+    """
+    first, second = evaluations(before, after, data, metric, **how)
+    floats = {} if first is None else {_FLOAT: first}
+    return replace(report, evaluations={**floats, report.recipe: second})
+
+
+def with_footprints(report: Report, before: Model, after: Model, target: Target) -> Report:
+    """Returns the report with what both models take on the target, where a tool on this machine says so.
+
+    Vela leaves the float model to the processor: there is no figure of it. A tool that fails is a note.
+    """
+    if report.violations:
+        return report
+    notes, found = list(report.notes), dict[str, Any]()
+    found[report.recipe] = _said(after, target, notes)
+    if found[report.recipe] is not None and not is_compiled(target):
+        found = {_FLOAT: _said(before, target, []), **found}
+    kept = {name: sizes for name, sizes in found.items() if sizes is not None}
+    return replace(report, footprints=kept, notes=tuple(notes))
+
+
+def _said(model: Model, target: Target, notes: list[str]) -> Any:
+    """Returns what a tool says of a model; where it fails, its words are a note."""
+    try:
+        return footprint(model, target)
+    except FeatherweightError as error:
+        notes.append(str(error))
+        return None
 
 
 def _measured(measure: Callable[[], T], what: str, notes: list[str]) -> T | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from featherweight.analysis.agreement import AGREEMENT
+from featherweight.device_code.footprint import Footprint
 from featherweight.memory.live import peak_bytes
 from featherweight.operators.layers import shown_names
 from featherweight.pages import (
@@ -44,9 +46,8 @@ def page(report: Report) -> Page:
 
 def _cards(report: Report, weights: Sequence[WeightRow]) -> Iterable[Card]:
     before, after = report.before, report.after
-    for name, found in report.evaluations.items():
-        error = f" ± {found.standard_error:.2g}" if math.isfinite(found.standard_error) else ""
-        yield Card(f"{found.metric}, {name}", f"{found.value:.4f}{error}", detail=f"{found.count:,} examples")
+    if report.evaluations:
+        yield _task_card(report)
     if report.outputs:
         worst = min(report.outputs, key=lambda each: each.lower_db)
         tone = "bad" if worst.is_noisy else "good" if worst.lower_db >= _GOOD_DB else ""
@@ -64,6 +65,7 @@ def _cards(report: Report, weights: Sequence[WeightRow]) -> Iterable[Card]:
     yield Card(
         "Activations", amount(alive[1]), amount(alive[0]), "alive at once at most: what an arena holds beside overhead"
     )
+    yield from _footprint_cards(report.footprints)
     if len(report.latency) > 1:
         first, last = report.latency[0], report.latency[-1]
         said = f"{last.ratio:.2f} × the time, {last.threads} thread{'s' if last.threads > 1 else ''}, this machine"
@@ -82,6 +84,35 @@ def _cards(report: Report, weights: Sequence[WeightRow]) -> Iterable[Card]:
     count = len(report.violations)
     said = "operators or tensors that it does not run" if count else "all of it runs there"
     yield Card(f"Violations of {report.target}", str(count), detail=said, tone="bad" if count else "good")
+
+
+def _task_card(report: Report) -> Card:
+    """Returns the card of what the model scores, beside what it scored before, with the error of the difference."""
+    *before, after = report.evaluations.values()
+    change = report.difference
+    label, examples = after.metric.capitalize(), f"{after.count:,} examples"
+    if change is None:
+        said = f"of {examples} have the float model's class" if after.metric == AGREEMENT else examples
+        return Card(label, after.value_text, detail=said)
+    is_worse = change.is_significant and after.higher_is_better is not (change.value > 0)
+    error = f" ± {change.standard_error:.2g}" if math.isfinite(change.standard_error) else ""
+    said = f"{change.value:+.2g}{error} on the same {examples}" if change.value else f"equal on {examples}"
+    return Card(label, after.value_text, before[0].value_text, said, "bad" if is_worse else "good")
+
+
+def _footprint_cards(found: Mapping[str, Footprint]) -> Iterable[Card]:
+    """Yields what the device takes: of two models, the first is the one before."""
+    if not found:
+        return
+    *before, after = found.values()
+    is_arena = after.flash_bytes is None
+    said = f"{after.tool}: the smallest that loads the file" if is_arena else after.tool
+    was = amount(before[0].memory_bytes) if before else ""
+    yield Card("Arena" if is_arena else "SRAM", amount(after.memory_bytes), was, said)
+    if after.flash_bytes is not None:
+        yield Card("Flash", amount(after.flash_bytes), detail="constants and commands, as compiled")
+        where = f"{after.npu_operators} operators on the NPU, {after.cpu_operators} on the processor"
+        yield Card("NPU cycles", f"{after.cycles:,}", detail=where, tone="" if not after.cpu_operators else "bad")
 
 
 def _sparsity(weights: Sequence[WeightRow]) -> float:
@@ -143,11 +174,15 @@ def _outcome(report: Report) -> Iterable[Section]:
             Column("± error", "number"),
             Column("examples", "number"),
         )
-        rows = tuple(
+        rows = [
             (name, e.metric, e.value, e.standard_error if math.isfinite(e.standard_error) else None, e.count)
             for name, e in report.evaluations.items()
-        )
-        yield Table("Task", columns, rows)
+        ]
+        if (change := report.difference) is not None:
+            metric, count = rows[-1][1], rows[-1][-1]
+            error = change.standard_error if math.isfinite(change.standard_error) else None
+            rows.append(("difference, by pairs", metric, change.value, error, count))
+        yield Table("Task", columns, tuple(rows))
 
 
 def _decisions(report: Report) -> Iterable[Section]:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from featherweight.analysis.comparison import TensorError
-from featherweight.analysis.evaluation import Evaluation
+from featherweight.analysis.evaluation import Difference, Evaluation, paired_difference
 from featherweight.analysis.inspection import constant_bytes, node_counts, op_name, quantization_text
 from featherweight.analysis.noise import OutputError
+from featherweight.device_code.footprint import Footprint
 from featherweight.errors import FeatherweightError
 from featherweight.graph import Model, producers
 from featherweight.graph.numerics import QuantParams
@@ -34,6 +35,7 @@ SUFFIXES = (".json", ".txt", ".html")
 JSON_VERSION = 1
 """The number in a report's JSON: it grows when a field changes its meaning or goes."""
 
+_PAIR = 2
 _VERSIONED = ("featherweight", "ai-edge-litert", "numpy", "ml_dtypes", "flatbuffers")
 
 
@@ -109,7 +111,9 @@ class Report:
         notes: what else the user should know: fallbacks, widened scales, clipped biases.
         outputs: the errors of the outputs, where calibration samples were at hand.
         errors: per-tensor errors, worst first, where they were measured.
-        evaluations: task metrics by the name of what was evaluated, where they were measured.
+        evaluations: task metrics by the name of what was evaluated, where they were measured; the first of two is of
+            the model before.
+        footprints: what the device takes, by the name of the model (``float``, or the recipe), where its tools say so.
         histograms: of tensors that hold integers, beside their ranges, where values were counted.
         latency: where it was measured.
         times: of the operators, where they were measured.
@@ -131,6 +135,7 @@ class Report:
     outputs: tuple[OutputError, ...] = ()
     errors: tuple[TensorError, ...] = ()
     evaluations: Mapping[str, Evaluation] = field(default_factory=dict[str, Evaluation])
+    footprints: Mapping[str, Footprint] = field(default_factory=dict[str, Footprint])
     histograms: tuple[Distribution, ...] = ()
     latency: tuple[Latency, ...] = ()
     times: OperatorTimes | None = None
@@ -153,9 +158,18 @@ class Report:
 
         return render(self)
 
+    @property
+    def difference(self) -> Difference | None:
+        """By how much the metric of the second evaluation is above the first one's, on the same examples."""
+        if len(self.evaluations) != _PAIR:
+            return None
+        before, after = self.evaluations.values()
+        return paired_difference(after, before)
+
     def to_json(self) -> dict[str, Any]:
         """Returns the report as plain lists, dicts, strings, numbers and None (also for infinite numbers)."""
-        return {"version": JSON_VERSION, **to_plain(self), "weights": to_plain(weight_rows(self.after.model))}
+        more = {"difference": self.difference, "weights": weight_rows(self.after.model)}
+        return {"version": JSON_VERSION, **to_plain(self), **to_plain(more)}
 
     def text(self, path: str | Path) -> None:
         """Writes the report as plain text.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 
+from featherweight.analysis.agreement import AGREEMENT
 from featherweight.analysis.noise import OutputError
 from featherweight.errors import listed
 from featherweight.pages.formats import decibels, percent, shortened
@@ -29,6 +31,7 @@ def render(report: Report) -> str:
         _head(report),
         _sizes(report),
         _evaluations(report),
+        _footprints(report),
         _latency(report),
         _outputs(report),
         _node_notes("Kept float", report.kept_float),
@@ -86,7 +89,38 @@ def _evaluations(report: Report) -> str:
     rows = [
         (name, e.metric, f"{e.value:.6g}", f"{e.standard_error:.2g}", e.count) for name, e in report.evaluations.items()
     ]
+    if (change := report.difference) is not None:
+        _, metric, *_, count = rows[-1]
+        rows.append(("difference", metric, f"{change.value:+.6g}", f"{change.standard_error:.2g}", count))
     return section("Task", table(("model", "metric", "value", "± error", "n"), rows, (2, 3, 4))) if rows else ""
+
+
+def _footprints(report: Report) -> str:
+    return _lines("On the device", [f"{name}: {found}" for name, found in report.footprints.items()])
+
+
+def footprint_line(report: Report) -> str:
+    """Returns what the device takes in a line; nothing where no tool says so."""
+    if not report.footprints:
+        return ""
+    *before, after = report.footprints.values()
+    return f"{after}" + (f" (the float model's: {before[0].memory_bytes:,})" if before else "") + "."
+
+
+def task_line(report: Report) -> str:
+    """Returns what the models score in a line; nothing where that was not measured."""
+    if not report.evaluations:
+        return ""
+    *before, after = report.evaluations.values()
+    change = report.difference
+    if change is None:
+        said = " that keep the float model's class, of" if after.metric == AGREEMENT else ""
+        return f"{after.metric} {after.value_text} (examples{said}: {after.count:,})."
+    error = f" ± {change.standard_error:.2g}" if math.isfinite(change.standard_error) else ""
+    return (
+        f"{after.metric} {after.value_text}, of the float model {before[0].value_text}: {change.value:+.2g}{error} on "
+        f"the same {after.count:,} examples."
+    )
 
 
 def _latency(report: Report) -> str:

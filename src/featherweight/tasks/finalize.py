@@ -104,7 +104,7 @@ def finalize(model: Any, *, samples: Iterable[Any] | None = None, store: str = D
     first = as_fed(peeked(samples)[0], trained.main)
     plan, errors = measured(trained, result, replace(plan, notes=(*plan.notes, *notes)), {0: first})
     report = replace(make_report(trained, result, plan, violations), outputs=errors)
-    return stored_as(store, Quantized(result, plan, report), target)
+    return stored_as(store, Quantized(result, plan, report, trained), target)
 
 
 def _moved_between_kernels(model: QuantizedModel) -> list[str]:

@@ -1,4 +1,4 @@
-"""``python -m featherweight.cli``."""
+"""``python -m featherweight``."""
 
 from __future__ import annotations
 
