@@ -318,7 +318,8 @@ def print_result(output: Path, result: Quantized, graph: Model) -> None:
     if kept:
         print_table(f"{_counted(kept, 'stays', 'stay')} float", text.NOTE_HEADERS, text.grouped(kept), right=(0,))
     if dropped:
-        print_table(f"{_counted(dropped, 'was', 'were')} left out", text.NOTE_HEADERS, text.grouped(dropped), right=(0,))
+        out = _counted(dropped, "was", "were")
+        print_table(f"{out} left out", text.NOTE_HEADERS, text.grouped(dropped), right=(0,))
     if result.report.outputs:
         rows = text.output_rows(result.report.outputs)
         print_table("Outputs against the float model's", text.OUTPUT_HEADERS, rows, right=(1, 2, 3))
