@@ -18,6 +18,8 @@ from featherweight.runtime.litert import THREADS_VARIABLE
 def scores_by(model: str, out: str, workers: int, engine: str, threads: int = 0, samples: int = 256) -> dict[str, Any]:
     """Measures what each part costs in int8 and w4a8, on random inputs, and writes the scores.
 
+    No input repeats another: those that do would not judge.
+
     Args:
         model: a float model, as a path.
         out: the file of scores.
@@ -29,7 +31,7 @@ def scores_by(model: str, out: str, workers: int, engine: str, threads: int = 0,
     import featherweight as fw
 
     os.environ |= {THREADS_VARIABLE: str(threads)} if threads else {}
-    fed = list(random_samples(model, samples))
+    fed = list(random_samples(model, samples, distinct=samples))
     start = time.perf_counter()
     scores = fw.sensitivity(model, calibration=fed, forms=["int8", "w4a8"], jobs=workers, engine=engine, progress=False)
     seconds = time.perf_counter() - start

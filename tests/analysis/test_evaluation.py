@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -126,6 +127,13 @@ def test_several_outputs_need_a_choice():
         (Dataset(X, None, "d.npz"), "accuracy", r"d\.npz has no labels"),
         ((X[:, :5], LABELS), "accuracy", r"sample 0, input 'features': its shape is \[5\]"),
         ((X, LABELS), lambda y, p: 1 / 0, r"Metric '<lambda>' raised ZeroDivisionError: division by zero"),
+        ((X, LABELS), lambda y, p: sys.exit(3), r"Metric '<lambda>' raised SystemExit: 3"),
+        ((X, LABELS), lambda y, p: "good", r"Metric '<lambda>' returned 'good'; it must return a finite number"),
+        (
+            (X, LABELS),
+            lambda y, p: y == p.argmax(-1),
+            r"returned \d+ values of shape .*for one value per example, their",
+        ),
         ((X, LABELS), lambda y, p: math.nan, r"Metric '<lambda>' returned nan; it must return a finite number"),
         ((X, LABELS), "no.such:metric", r"Metric 'no\.such:metric': the module 'no\.such' can't be imported"),
         ((X, LABELS), "math:tau", r"Metric 'math:tau': the module 'math' 'tau' is a float, not a function"),

@@ -127,7 +127,7 @@ def test_another_budget_measures_no_part_again(found, model, labelled, folder, m
     def no_more(*_):
         raise AssertionError("a part is measured again")
 
-    monkeypatch.setattr(sensitivity, "_score", no_more)
+    monkeypatch.setattr(sensitivity, "_scored", no_more)
     again = fw.search(
         model, labelled, calibration=models.samples("convnet", 16), max_drop=0.5, folder=folder, progress=False
     )
@@ -136,10 +136,23 @@ def test_another_budget_measures_no_part_again(found, model, labelled, folder, m
 
 
 def test_a_folder_of_other_scores_is_refused(found, model, labelled, folder):
-    with pytest.raises(fw.RecipeError, match="scores of another samples"):
+    with pytest.raises(fw.RecipeError, match="scores of something else: samples differ"):
         fw.search(
             model, labelled, calibration=models.samples("convnet", 16, 9), max_drop=0.1, folder=folder, progress=False
         )
+
+
+def test_scores_of_other_forms_are_named_and_files_of_another_task_are_measured_anew(model, labelled, tmp_path, caplog):
+    asked = {"calibration": models.samples("convnet", 8), "max_drop": 0.5, "folder": tmp_path, "progress": False}
+    fw.search(model, labelled, forms=["int8"], **asked)
+    with pytest.raises(fw.RecipeError, match=r"forms differ \(forms there: int8, here: int8, w4a8\)"):
+        fw.search(model, labelled, forms=["int8", "w4a8"], **asked)
+    assert not caplog.messages
+    few = tuple(each[:32] for each in labelled)
+    found = fw.search(model, few, forms=["int8"], **asked)
+    assert "of 64; they are measured anew by accuracy" in caplog.text
+    assert "of 32" in caplog.text
+    assert fw.write(found.model) == (tmp_path / "best.tflite").read_bytes()
 
 
 def test_an_impossible_budget_returns_what_misses_it_least(model):
@@ -312,7 +325,7 @@ def test_repairs_of_ranges_come_first_and_those_of_weights_on_the_best(model, tm
     assert found.best.file_bytes <= plain.best.file_bytes + 512
     again = fw.search(model, improve=["equalize", "bias-correction", "gptq"], folder=tmp_path, **asked)
     assert fw.write(again.model) == fw.write(found.model)
-    with pytest.raises(fw.RecipeError, match="scores of another"):
+    with pytest.raises(fw.RecipeError, match="scores of something else"):
         fw.search(model, folder=tmp_path, **asked)
 
 
@@ -378,9 +391,20 @@ def test_forms_that_nothing_takes_are_an_error(model, forms, target):
         )
 
 
+def test_a_confidence_in_what_has_no_standard_error_is_an_error(model, labelled):
+    def whole(labels, predictions):
+        return 7.0 / (len(labels) == 64)
+
+    asked = {"calibration": models.samples("convnet", 8), "max_drop": 0.5, "progress": False}
+    with pytest.raises(fw.DataError, match=r"'whole' has no standard error on 64 examples.*Leave confidence out"):
+        fw.search(model, labelled, metric=whole, confidence=1, **asked)
+
+
 def test_too_few_samples_to_judge_by_are_an_error(model):
     with pytest.raises(fw.DataError, match="calibration: 4 samples are too few"):
         fw.search(model, calibration=models.samples("convnet", 4), min_sqnr_db=5, progress=False)
+    with pytest.raises(fw.DataError, match="calibration: 40 samples, 1 of them different, are too few"):
+        fw.search(model, calibration=models.samples("convnet", 1) * 40, min_sqnr_db=5, progress=False)
 
 
 def test_a_border_between_integers_and_floats_is_moved_where_the_file_gets_smaller():
@@ -425,6 +449,8 @@ def test_what_few_examples_leave_open_is_said_in_words_and_in_the_plan(found):
         (np.ones(400), 0.002, 0.005, 0.01, "0.012"),
         (np.full(400, 7.0), 0.0, 0.0, 0.01, None),  # no share: its standard error is all there is
         (np.ones(96), 0.05, 0.0, 0.03, None),  # misses the budget, which is said anyway
+        (np.ones(1), 0.0, np.nan, 0.05, "0.8"),  # one example has no standard error
+        (np.full(1, 7.0), 0.0, np.nan, 0.05, "inf"),
     ],
 )
 def test_the_drop_that_examples_leave_open(scores, drop, error, max_drop, most):
@@ -433,4 +459,5 @@ def test_the_drop_that_examples_leave_open(scores, drop, error, max_drop, most):
 
     before = Evaluation("accuracy", 1.0, 0.0, len(scores), True, scores)
     said = doubt(fw.Tried({}, 1, 1, 30, 30, 1, 0, drop, error), before, Budget(max_drop=max_drop))
-    assert (f"a drop of {most} at two" in said) if most else not said
+    wanted = "is not known" if most == "inf" else f"a drop of {most} at two"
+    assert (wanted in said) if most else not said

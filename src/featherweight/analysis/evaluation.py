@@ -11,7 +11,7 @@ import numpy as np
 
 from featherweight import tflite
 from featherweight.analysis.datasets import Dataset
-from featherweight.analysis.metrics import METRICS, Metric, standard_error
+from featherweight.analysis.metrics import METRICS, Metric, own_value, standard_error
 from featherweight.analysis.predicting import found_by, predict
 from featherweight.arguments import checked, count, flag, instance, shown, stream, text
 from featherweight.arguments.python_functions import find_function, is_reference
@@ -23,7 +23,6 @@ from featherweight.operators.profiles import Profile
 from featherweight.runtime.litert import MOST_THREADS
 
 MetricLike = str | Boxes | Callable[[Any, Any], float]
-_JACKKNIFE_GROUPS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +141,8 @@ def evaluate(
     name = metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
     several = len(predictions) > 1 and output is None
     y_pred = predictions if several else _one_output(predictions, output, name)
-    return _own_metric(name, chosen, labels, y_pred, count)
+    value, error, scores = own_value(name, chosen, labels, y_pred, count)
+    return Evaluation(name, value, error, count, None, scores)
 
 
 def _boxes_metric(model: Model, dataset: Dataset, about: Boxes, how: dict[str, Any]) -> Evaluation:
@@ -257,34 +257,6 @@ def _one_output(predictions: dict[str, np.ndarray], output: str | None, metric: 
         wish = f"there is no output '{output}'" if output else f"{metric} scores one output, but the model has several"
         raise DataError(f"{wish} (the outputs are {listed(predictions)}). Choose one of them.")
     return predictions[output]
-
-
-def _own_metric(
-    name: str, function: Callable[[Any, Any], float], labels: np.ndarray, predictions: Any, count: int
-) -> Evaluation:
-    """Value on all examples; scores are delete-a-group jackknife pseudo-values, whose spread gives the error."""
-
-    def value_of(keep: Any) -> float:
-        chosen = {k: v[keep] for k, v in predictions.items()} if isinstance(predictions, dict) else predictions[keep]
-        return float(function(labels[keep], chosen))
-
-    try:
-        value = value_of(slice(None))
-    except Exception as error:
-        raise DataError(f"Metric '{name}' raised {type(error).__name__}: {error}.") from error
-    if not math.isfinite(value):
-        raise DataError(f"Metric '{name}' returned {value}; it must return a finite number.")
-    groups = min(_JACKKNIFE_GROUPS, count)
-    # Shuffled, so that an order in the data does not look like spread; the same groups for every model.
-    group = np.random.default_rng(0).permutation(count) % groups
-    try:
-        left_out = np.array([value_of(group != g) for g in range(groups)]) if groups > 1 else np.array([value])
-    except Exception:  # a metric that needs all examples has no standard error
-        left_out = np.array([math.nan])
-    pseudo = groups * value - (groups - 1) * left_out
-    error = standard_error(pseudo) if np.isfinite(pseudo).all() else math.nan
-    # Pseudo-values average to the bias-corrected value; the value itself is what is reported.
-    return Evaluation(name, value, error, count, None, pseudo - pseudo.mean() + value)
 
 
 @checked(after=instance(Evaluation), before=instance(Evaluation))

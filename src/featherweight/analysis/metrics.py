@@ -1,4 +1,4 @@
-"""Task metrics: how well predictions fit labels."""
+"""Task metrics: how well predictions fit labels, by the names of metrics or by a function of one's own."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
+from featherweight.arguments import shown
 from featherweight.errors import DataError
+
+_JACKKNIFE_GROUPS = 20
 
 
 @dataclass(frozen=True)
@@ -189,3 +193,66 @@ def standard_error(scores: np.ndarray) -> float:
     if len(scores) < 2:
         return math.nan
     return float(np.std(scores, ddof=1) / math.sqrt(len(scores)))
+
+
+def own_value(
+    name: str, function: Callable[[Any, Any], float], labels: np.ndarray, predictions: Any, count: int
+) -> tuple[float, float, np.ndarray]:
+    """Returns the value of a metric on all examples, its standard error, and numbers that these are of, float64.
+
+    The numbers are delete-a-group jackknife pseudo-values, whose spread gives the error (Efron, 1982, The Jackknife,
+    chapter 2); of a metric that needs all examples, the error is NaN.
+
+    Args:
+        name: of the metric, for errors.
+        function: from labels and predictions to a number.
+        labels: of the examples.
+        predictions: an array, or several by the names of outputs.
+        count: of the examples.
+
+    Raises:
+        DataError: if the metric raises, or returns anything but a finite number.
+    """
+
+    def value_of(keep: Any) -> Any:
+        chosen = {k: v[keep] for k, v in predictions.items()} if isinstance(predictions, dict) else predictions[keep]
+        return function(labels[keep], chosen)
+
+    try:
+        found = value_of(slice(None))
+    except (Exception, SystemExit) as error:
+        raise DataError(f"Metric '{name}' raised {type(error).__name__}: {error}.") from error
+    value = _number(found, name)
+    groups = min(_JACKKNIFE_GROUPS, count)
+    # Shuffled, so that an order in the data does not look like spread; the same groups for every model.
+    group = np.random.default_rng(0).permutation(count) % groups
+    try:
+        parts = [value_of(group != g) for g in range(groups)] if groups > 1 else [value]
+        left_out = np.array([float(part) for part in parts])
+    except Exception:  # a metric that needs all examples has no standard error
+        left_out = np.array([math.nan])
+    pseudo = groups * value - (groups - 1) * left_out
+    error = standard_error(pseudo) if np.isfinite(pseudo).all() else math.nan
+    # Pseudo-values average to the bias-corrected value; the value itself is what is reported.
+    return value, error, pseudo - pseudo.mean() + value
+
+
+def _number(found: Any, name: str) -> float:
+    """Returns what a metric has returned as a number.
+
+    Raises:
+        DataError: if it is none, or not finite.
+    """
+    shape = np.shape(found) if hasattr(found, "__len__") and not isinstance(found, str) else ()
+    if shape:
+        raise DataError(
+            f"Metric '{name}' returned {np.prod(shape)} values of shape {list(shape)}; it must return a finite number: "
+            "for one value per example, their mean."
+        )
+    try:
+        value = float(found)
+    except (TypeError, ValueError):
+        raise DataError(f"Metric '{name}' returned {shown(found)}; it must return a finite number.") from None
+    if not math.isfinite(value):
+        raise DataError(f"Metric '{name}' returned {value}; it must return a finite number.")
+    return value

@@ -211,6 +211,12 @@ def check_examples(budget: Budget, before: Evaluation | None) -> None:
         return
     scores, squared = before.scores, budget.confidence**2
     if len(scores) != before.count or scores.min() < 0 or scores.max() > 1:
+        if not math.isfinite(before.standard_error):
+            raise DataError(
+                f"search: metric '{before.metric}' has no standard error on {before.count} examples, so that no "
+                "confidence can be kept: it takes two examples, and a metric that works on any part of them. Leave "
+                "confidence out, or give another metric."
+            )
         return
     asked = f"a drop of {budget.max_drop:g} with confidence {budget.confidence:g}"
     if not budget.max_drop:
@@ -232,11 +238,17 @@ def doubt(row: Tried, before: Evaluation | None, budget: Budget) -> str:
         return ""
     squared, scores = 4.0, before.scores
     is_share = len(scores) == before.count and scores.min() >= 0 and scores.max() <= 1
-    unseen = squared / (before.count + squared) if is_share and not row.drop_error else 0.0
-    error = row.drop_error if row.drop_error is not None and math.isfinite(row.drop_error) else 0.0
-    most = row.drop + max(2 * error, unseen)
+    error = row.drop_error if row.drop_error is not None and math.isfinite(row.drop_error) else math.inf
+    # Of one example, or where none has changed, the standard error says nothing.
+    is_silent = error in (0, math.inf) and is_share
+    most = row.drop + (squared / (before.count + squared) if is_silent else 2 * error)
     if most <= budget.max_drop:
         return ""
+    if most == math.inf:
+        return (
+            f"metric '{before.metric}' has no standard error on {before.count} examples, so that what they leave open "
+            "of the drop is not known. Measure it on other data"
+        )
     steadier = ", or the metric 'probability', which needs fewer," if before.metric in ("accuracy", "top5") else ""
     return (
         f"{before.count} examples decided; they do not rule out a drop of {most:.2g} at two standard errors, and of "

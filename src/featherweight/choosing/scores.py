@@ -17,6 +17,8 @@ from featherweight.tflite import write_atomically
 FORMAT = 2
 # The noise of a form that a part can't take, and an error that is not known.
 IMPOSSIBLE = 1e12
+# What scores depend on that can be read; the rest is told by fingerprints.
+_SAID = ("forms", "version")
 
 
 @dataclass(frozen=True)
@@ -136,9 +138,13 @@ def resumed(path: Path | None, fresh: Scores) -> Scores:
     if path is None or not os.path.lexists(path):
         return fresh
     found = load_scores(path)
-    if dict(found.about) != dict(fresh.about):
-        names = [name for name in fresh.about if found.about.get(name) != fresh.about[name]]
+    names = [name for name in fresh.about if found.about.get(name) != fresh.about[name]]
+    if names:
+        said = ", ".join(
+            f"{name} there: {found.about.get(name)}, here: {fresh.about[name]}" for name in names if name in _SAID
+        )
         raise RecipeError(
-            f"'{path}' holds scores of another {listed(names) or 'kind'}. Name another folder, or delete it."
+            f"'{path}' holds scores of something else: {listed(names)} differ{f' ({said})' if said else ''}. Name "
+            "another folder, or delete it."
         )
     return found

@@ -15,6 +15,7 @@ from featherweight.choosing.estimates import estimated
 from featherweight.choosing.parts import FLOAT, Part, allowed_forms
 from featherweight.choosing.scores import IMPOSSIBLE, Score, Scores, resumed
 from featherweight.errors import FeatherweightError
+from featherweight.graph import Model
 from featherweight.repair.fingerprints import fingerprints
 from featherweight.runtime.progress import track
 from featherweight.runtime.workers import mapped
@@ -24,8 +25,8 @@ def about(bench: Bench, forms: Sequence[str]) -> dict[str, str]:
     """Returns what scores depend on, each as a short text that changes when it does."""
     setting = bench.setting
     repairs = [repair.name for repair in bench.repairs]
-    settings = (setting.io, setting.ranges, setting.integers, tuple(forms), sorted(bench.methods.items()), repairs)
-    return fingerprints(setting, (bench.model, bench.graph), (*settings, bench.is_auto))
+    settings = (setting.io, setting.ranges, setting.integers, sorted(bench.methods.items()), repairs, bench.is_auto)
+    return {**fingerprints(setting, (bench.model, bench.graph), settings), "forms": ", ".join(forms)}
 
 
 def measured(
@@ -75,20 +76,26 @@ def measured(
         is_enough = row is not None and (may_estimate or not row.is_estimate)
         return not is_enough or (is_task and row is not None and row.drop is None)
 
-    missing = [(part, form) for part, form in wanted if is_missing(part.name, form)]
-    before = bench.before if is_task and missing else None
-    work = partial(_scored, bench, before, _whole(bench, forms))
-    results = mapped(work, missing, jobs=jobs, engine=engine)
-    for row in track(results, "measuring", total=len(missing), enabled=setting.progress):
-        guess = scores.find(row.part, row.form)
-        if guess is not None:
-            row = replace(
-                row,
-                estimate=guess.estimate,
-                weights_noise=guess.weights_noise,
-                activations_noise=guess.activations_noise,
-            )
-        scores = scores.with_row(row)
+    missing = {part.name: [f for p, f in wanted if p is part and is_missing(p.name, f)] for part in bench.parts}
+    work = [(part, tuple(missing[part.name])) for part in bench.parts if missing[part.name]]
+    if not work:
+        return scores
+    whole, after = _whole(bench, forms), None
+    bench.file_bytes(whole)  # once, for all workers
+    if is_task and bench.before is not None:
+        after = bench.task.evaluate(bench.probe(whole)[0])
+    results = mapped(partial(_scored, bench, whole, after), work, jobs=jobs, engine=engine)
+    for rows in track(results, "measuring", total=len(work), enabled=setting.progress):
+        for row in rows:
+            guess = scores.find(row.part, row.form)
+            if guess is not None:
+                row = replace(
+                    row,
+                    estimate=guess.estimate,
+                    weights_noise=guess.weights_noise,
+                    activations_noise=guess.activations_noise,
+                )
+            scores = scores.with_row(row)
         _keep(scores, path)
     return scores
 
@@ -98,21 +105,47 @@ def _keep(scores: Scores, path: Path | None) -> None:
         scores.save(path)
 
 
-def _scored(bench: Bench, before: Evaluation | None, whole: Mapping[str, str], work: tuple[Part, str]) -> Score:
-    row = _score(bench, *work, whole)
-    return row if before is None else _with_drops(bench, row, work[1], before, whole)
+def _scored(
+    bench: Bench, whole: Mapping[str, str], after: Evaluation | None, work: tuple[Part, Sequence[str]]
+) -> list[Score]:
+    """Returns the scores of one part: its forms have the file and the metric without it in common.
+
+    Args:
+        bench: of the model.
+        whole: a form for each part, which all others take for `Score.saved_bytes` and `Score.without`.
+        after: the metric of that; None: no metric is measured.
+        work: the part, and its forms.
+    """
+    part, forms = work
+    rows: list[Score] = []
+    all_but: Evaluation | None = None
+    for form in forms:
+        try:
+            model, plan = bench.probe({part.name: form})
+        except FeatherweightError as error:  # a form that this part can't take: its reason is the score's
+            rows.append(Score(part.name, form, IMPOSSIBLE, 0.0, 0, kept_float=str(error)))
+            continue
+        noise = bench.noise(model)
+        error = float(noise.std(ddof=1) / np.sqrt(len(noise))) if len(noise) > 1 else IMPOSSIBLE
+        saved = bench.file_bytes({**whole, part.name: FLOAT}) - bench.file_bytes({**whole, part.name: form})
+        reason = plan.kept_float.get(part.operators[0], "")
+        row = Score(part.name, form, float(noise.mean()), error, saved, kept_float=reason)
+        if after is not None and bench.before is not None:
+            all_but = all_but or bench.task.evaluate(bench.probe({**whole, part.name: FLOAT})[0])
+            row = _with_drops(bench, row, model, whole, after, all_but)
+        rows.append(row)
+    return rows
 
 
-def _score(bench: Bench, part: Part, form: str, whole: Mapping[str, str]) -> Score:
-    try:
-        model, plan = bench.probe({part.name: form})
-    except FeatherweightError as error:  # a form that this part can't take: its reason is the score's
-        return Score(part.name, form, IMPOSSIBLE, 0.0, 0, kept_float=str(error))
-    noise = bench.noise(model)
-    error = float(noise.std(ddof=1) / np.sqrt(len(noise))) if len(noise) > 1 else IMPOSSIBLE
-    saved = bench.file_bytes({**whole, part.name: FLOAT}) - bench.file_bytes({**whole, part.name: form})
-    reason = plan.kept_float.get(part.operators[0], "")
-    return Score(part.name, form, float(noise.mean()), error, saved, kept_float=reason)
+def _with_drops(
+    bench: Bench, row: Score, model: Model, whole: Mapping[str, str], after: Evaluation, all_but: Evaluation
+) -> Score:
+    assert bench.before is not None
+    drop, error = drop_of(bench.task.evaluate(model), bench.before)
+    if row.form != whole[row.part]:
+        after = bench.task.evaluate(bench.probe({**whole, row.part: row.form})[0])
+    without, without_error = drop_of(after, all_but)
+    return replace(row, drop=drop, drop_error=error, without=without, without_error=without_error)
 
 
 def _whole(bench: Bench, forms: Sequence[str]) -> dict[str, str]:
@@ -122,15 +155,3 @@ def _whole(bench: Bench, forms: Sequence[str]) -> dict[str, str]:
         allowed = allowed_forms(part, bench.graph, bench.setting.target, forms)
         found[part.name] = allowed[0] if allowed else FLOAT
     return found
-
-
-def _with_drops(bench: Bench, row: Score, form: str, before: Evaluation, whole: Mapping[str, str]) -> Score:
-    if row.noise == IMPOSSIBLE:
-        return row
-    alone = bench.task.evaluate(bench.probe({row.part: form})[0])
-    drop, error = drop_of(alone, before)
-    row = replace(row, drop=drop, drop_error=error)
-    everything = bench.task.evaluate(bench.probe({**whole, row.part: form})[0])
-    all_but = bench.task.evaluate(bench.probe({**whole, row.part: FLOAT})[0])
-    without, without_error = drop_of(everything, all_but)
-    return replace(row, without=without, without_error=without_error)

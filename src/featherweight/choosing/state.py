@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from featherweight.ptq.plan import Plan
 from featherweight.tflite import save, write_atomically
 
 _RESULTS = "search.json"
+_log = logging.getLogger("featherweight")
 
 
 @dataclass
@@ -65,11 +67,18 @@ class State:
         try:
             content = json.loads(path.read_text("utf-8"))
             rows = [_read(row) for row in content["tried"]]
-            is_same = content["about"] == self.about()
+            about: dict[str, str] = dict(content["about"])
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise RecipeError(f"'{path}' holds no search ({error}). Name another folder, or delete it.") from error
+        if about != self.about():
+            task, other = about.get("task") or "the outputs alone", self.about()["task"] or "the outputs alone"
+            _log.warning(
+                f"search: '{path}' keeps files that were measured by {task}; they are measured anew by {other}, and "
+                "those take their place."
+            )
+            return
         wanted = self.bench.accelerator
-        for row in rows if is_same else ():
+        for row in rows:
             is_measured = (row.latency is not None or not self.needs_latency) and (
                 not wanted or (row.npu is not None and row.npu.accelerator == wanted)
             )

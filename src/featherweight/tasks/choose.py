@@ -23,6 +23,7 @@ from featherweight.arguments import (
     text,
 )
 from featherweight.arguments import path as path_of
+from featherweight.calibration.copies import copies
 from featherweight.choosing.bench import Bench, has_metric, task_of, with_repairs
 from featherweight.choosing.budget import OBJECTIVES, Budget, check_budget, check_examples, compiler_of
 from featherweight.choosing.folder import locked
@@ -212,15 +213,41 @@ def search(
         max_sram_bytes,
         max_cycles,
     )
-    check_budget(budget, objective, has_metric=has_metric(data, metric))
     repairs = asked_repairs(improve)
-    npu = compiler_of(budget, objective, targets.load(target).name, accelerator)
-    bench = bench_of(source, data, calibration, metric, target, limit, input_shapes, io=io, npu=npu, progress=progress)
-    check_examples(budget, bench.before)
+    asked = (source, data, calibration, metric, target, limit, input_shapes)
+    bench = bench_within(budget, objective, *asked, io=io, accelerator=accelerator, progress=progress)
     with locked(folder) as held:
         if repairs:
             bench = with_repairs(bench, repairs, is_auto=AUTO in (improve or ()), folder=held)
         return searched(bench, forms, budget, objective, held, estimate=estimate, jobs=jobs, engine=engine)
+
+
+def bench_within(
+    budget: Budget,
+    objective: str,
+    source: Any,
+    data: Any,
+    calibration: Iterable[Any],
+    metric: MetricLike,
+    target: str | Path | targets.Target,
+    limit: int | None,
+    input_shapes: Any,
+    *,
+    io: str | None,
+    accelerator: str | None,
+    progress: bool,
+) -> Bench:
+    """Returns what a budget is kept with: `bench_of` a model, once the budget is one that can be measured there.
+
+    Raises:
+        RecipeError: for a budget that says nothing, or an accelerator that there is not.
+        DataError: for samples that are too few or do not fit, or a metric that is not the same twice.
+    """
+    check_budget(budget, objective, has_metric=has_metric(data, metric))
+    npu = compiler_of(budget, objective, targets.load(target).name, accelerator)
+    bench = bench_of(source, data, calibration, metric, target, limit, input_shapes, io=io, npu=npu, progress=progress)
+    check_examples(budget, bench.before)
+    return bench
 
 
 def bench_of(
@@ -248,9 +275,11 @@ def bench_of(
     check_improvable(model)
     feeds, held_out = divided(() if samples is None else samples, model, None, is_auto=False)
     if not held_out:
+        different = len(set(copies(feeds)))
+        given = f"{len(feeds)} samples" + ("" if different == len(feeds) else f", {different} of them different,")
         raise DataError(
-            f"calibration: {len(feeds)} samples are too few (at least {LEAST_EXAMPLES}; a hundred are better): a "
-            "quarter of them judges. Pass more."
+            f"calibration: {given} are too few (at least {LEAST_EXAMPLES}; a hundred are better): a quarter of them "
+            "judges. Pass more."
         )
     task = task_of(data, metric, limit, model)
     setting = Setting(target, feeds, held_out, io=io, integers=True, float_joins=True, progress=progress)

@@ -10,8 +10,8 @@ from typing import Any
 
 from featherweight.analysis.evaluation import MetricLike
 from featherweight.arguments import checked, choice, count, stream
-from featherweight.choosing.bench import Bench, has_metric, with_repairs
-from featherweight.choosing.budget import OBJECTIVES, Budget, check_budget, check_examples, compiler_of
+from featherweight.choosing.bench import Bench, with_repairs
+from featherweight.choosing.budget import OBJECTIVES, Budget
 from featherweight.choosing.flow import STOPS, Flow, Optimized, chosen, take
 from featherweight.choosing.folder import locked
 from featherweight.choosing.searching import searched
@@ -20,7 +20,7 @@ from featherweight.ptq.plan import Plan
 from featherweight.recipes import recipe as recipes
 from featherweight.repair.improve import AUTO, asked_repairs
 from featherweight.targets import target as targets
-from featherweight.tasks.choose import FORMS, OF_FILES, ON_SAMPLES, bench_of
+from featherweight.tasks.choose import FORMS, OF_FILES, ON_SAMPLES, bench_within
 from featherweight.tasks.quantize import quantize
 from featherweight.tasks.requirements import require_change
 
@@ -116,13 +116,11 @@ def optimize(
         max_sram_bytes,
         max_cycles,
     )
-    check_budget(budget, objective, has_metric=has_metric(data, metric))
-    npu = compiler_of(budget, objective, targets.load(target).name, accelerator)
-    bench = bench_of(source, data, calibration, metric, target, limit, input_shapes, io=io, npu=npu, progress=progress)
-    check_examples(budget, bench.before)
+    asked = (source, data, calibration, metric, target, limit, input_shapes)
+    bench = bench_within(budget, objective, *asked, io=io, accelerator=accelerator, progress=progress)
     with locked(folder) as held:
         flow = Flow(source, bench, budget, objective, stop, held, estimate, jobs, engine)
-        for name in (*_RECIPES, *([_COMPRESSIBLE] if npu or max_compressed_bytes is not None else [])):
+        for name in (*_RECIPES, *([_COMPRESSIBLE] if bench.accelerator or max_compressed_bytes is not None else [])):
             take(flow, name, partial(_by_recipe, flow, name))
         take(flow, "int8 repaired", partial(_repaired, flow), is_last_resort=True)
         take(flow, "mixed", partial(_mixed, flow), is_last_resort=True)
