@@ -127,6 +127,24 @@ def test_a_page_fits_a_phone_and_a_desk(browser: Tab, file: Path, width: int) ->
     assert browser.run("document.documentElement.scrollWidth") <= width
 
 
+def test_what_goes_on_to_the_right_fades_there_until_it_is_reached(browser: Tab, file: Path) -> None:
+    browser.open(file, 360, 800)
+    figure = "document.querySelector('.figure')"
+    faded = f"getComputedStyle({figure}).maskImage !== 'none'"
+    assert browser.run(faded)
+    browser.run(f"{figure}.scrollLeft = 1e6; {figure}.dispatchEvent(new Event('scroll'))")
+    assert not browser.run(faded)
+    browser.open(file, 1280, 800)
+    assert not browser.run(faded)
+
+
+def test_long_names_break_behind_separators_and_stay_as_they_are(browser: Tab, file: Path) -> None:
+    browser.open(file)
+    name = "[...document.querySelectorAll('td.w')].find(c => c.title)"
+    assert browser.run(f"{name}.querySelectorAll('wbr').length") >= 3
+    assert browser.run(f"{name}.title") == LONG
+
+
 def test_dark_is_dark_and_paper_is_light(browser: Tab, file: Path) -> None:
     colour = "getComputedStyle(document.body).backgroundColor"
     browser.open(file, scheme="dark")

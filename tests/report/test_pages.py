@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests import building
 from tests.analysis.small_models import classifier, features
 
 import featherweight as fw
@@ -88,8 +89,8 @@ def test_a_report_with_evidence_shows_errors_ranges_and_scales(report: Report) -
     assert cards["Operators in integers"].value == "2 of 4"
     parts = section(page, "Where errors come from, worst first").rows[0].parts
     assert sum(parts) == pytest.approx(1)
-    rows = {row[1] or row[0]: row for row in section(page, "Ranges and scales").rows}
-    scale, zero_point, low, high = rows["hidden"][6:]
+    rows = {row[-1] or row[0]: row for row in section(page, "Ranges and scales").rows}
+    scale, zero_point, low, high = rows["hidden"][5:-1]
     assert (low, high) == pytest.approx((scale * (-128 - zero_point), scale * (127 - zero_point)))
     assert rows["one/kernel"][5] > 1  # a scale for each channel
     assert [place.name for place in section(page, "Error along the network").places][-1] == "scores"
@@ -118,6 +119,24 @@ def test_a_histogram_tells_how_much_a_range_clips() -> None:
     assert (row.low, row.high, row.range_high) == (seen.low, seen.high, 1.0)
     assert row.start + 40 * row.width == pytest.approx(seen.high)
     assert distributions(model.main, stats, {name: QuantParams("float16", (), ())}) == ()
+
+
+def test_what_masks_leave_out_is_neither_clipped_nor_an_error() -> None:
+    """Scores of which a mask leaves some: how deep the others lie below makes no difference behind the softmax."""
+    masked = {"x": np.zeros((1, 8), np.float32), "m": np.zeros((1, 8), np.float32)}
+    masked["x"][0] = np.linspace(-2, 3, 8)
+    masked["m"][0, 5:] = np.finfo(np.float32).min
+    shape = (1, 8)
+    layers = [building.add("x", "m", "scores", shape), building.softmax("scores", "p", shape)]
+    model = building.net({"x": shape, "m": shape}, {}, layers, ["p"])
+    quantized = fw.quantize(model, calibration=[masked], integers=True, progress=False)
+    found = with_evidence(quantized.report, model, quantized.model, quantized.plan, {0: [masked]}, progress=False)
+    (row,) = [row for row in found.errors if row.name == "scores"]
+    assert row.sqnr_db > 20
+    (drawn,) = [row for row in found.histograms if row.name == "scores"]
+    assert (drawn.clipped, drawn.high) == (0, pytest.approx(masked["x"][0, 4], rel=1e-3))
+    assert drawn.low > -1e3
+    assert "38 % beyond what matters behind (masks), not drawn" in drawn.detail
 
 
 def test_kept_float_is_grouped_by_reason(report: Report) -> None:

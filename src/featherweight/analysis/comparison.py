@@ -32,6 +32,7 @@ from featherweight.graph.numerics import INTEGER_BITS, QuantParams
 from featherweight.lower.names import by_present_names
 from featherweight.operators.layers import layer_names
 from featherweight.operators.profiles import Profile
+from featherweight.operators.relevance import EVERYTHING, Interval
 from featherweight.passes.legalization import densified
 from featherweight.runtime.litert import MOST_THREADS, Session
 
@@ -74,6 +75,35 @@ def compare(
         RecipeError: if there are not two profiles, one is unknown, or neither model computes with integers.
         UnsupportedOp: if a model can't run in its profile.
     """
+    return compared(
+        float_model,
+        other,
+        samples,
+        {},
+        profiles=profiles,
+        outputs_only=outputs_only,
+        limit=limit,
+        threads=threads,
+        progress=progress,
+    )
+
+
+def compared(
+    float_model: ModelLike,
+    other: ModelLike,
+    samples: Iterable[Any],
+    intervals: Mapping[str, Interval],
+    *,
+    profiles: Sequence[str | Profile] | None = None,
+    outputs_only: bool = False,
+    limit: int | None = None,
+    threads: int | None = None,
+    progress: bool = True,
+) -> list[TensorError]:
+    """Returns what `compare` does, where values of a tensor count as far as its interval reaches (`ptq.relevance`).
+
+    Beyond, its ends stand for them: how deep a mask lies below the scores that a softmax reads is no error.
+    """
     before, after = tflite.read(float_model), tflite.read(other)
     after = by_present_names(after, before)
     chosen = (None, None) if profiles is None else find_profiles(profiles, (before, after), threads)
@@ -82,7 +112,9 @@ def compare(
     if outputs_only:
         pairs, weights = [pair for pair in pairs if pair.kind == "output"], []
     names = matched_names(before, after)
-    rows = [row for pair in weights if (row := _weight_row(pair, plain.main, other_plain.main)) is not None]
+    rows = [
+        row for pair in weights if (row := _weight_row(pair, plain.main, other_plain.main, intervals.get(pair.tensor)))
+    ]
     results = [TensorSums(pair) for pair in pairs]
     fetched = tuple(dict.fromkeys(pair.tensor for pair in pairs))
     other_fetched = tuple(dict.fromkeys(pair.other_tensor for pair in pairs))
@@ -99,8 +131,10 @@ def compare(
             by_itself = alone(fed)
             for pair, result in zip(pairs, results, strict=True):
                 x, y = _values(pair, first, second)
-                result.add(x, y, by_itself.get(pair.tensor))
-                del x, y  # views of the interpreters' memory must not outlive the round
+                x, y = (_within(each, intervals.get(pair.tensor)) for each in (x, y))
+                z = by_itself.get(pair.tensor)
+                result.add(x, y, None if z is None else _within(z, intervals.get(pair.tensor)))
+                del x, y, z  # views of the interpreters' memory must not outlive the round
             del by_itself
     rows += [result.row(before.main.tensors[result.pair.tensor].shape) for result in results]
     return sorted(rows, key=lambda row: (row.sqnr_db, row.cosine, row.name))
@@ -220,7 +254,14 @@ def _read_weights(graph: Graph) -> Iterable[tuple[str, Node]]:
                 yield name, node
 
 
-def _weight_row(pair: Compared, first: Graph, second: Graph) -> TensorError | None:
+def _within(values: np.ndarray, interval: Interval | None) -> np.ndarray:
+    """Returns values with those beyond an interval at its ends; all of them where there is none, or it holds none."""
+    if interval is None or interval == EVERYTHING or interval[0] > interval[1]:
+        return values
+    return np.clip(values, *interval)
+
+
+def _weight_row(pair: Compared, first: Graph, second: Graph, interval: Interval | None) -> TensorError | None:
     """The error of a stored weight; None where its form in the other model can't be compared."""
     tensor, other = first.tensors[pair.tensor], second.tensors[pair.other_tensor]
     if tensor.shape != other.shape:
@@ -228,7 +269,7 @@ def _weight_row(pair: Compared, first: Graph, second: Graph) -> TensorError | No
     x = tensor.array
     if x is None or not other.is_constant:
         return None
-    y = stored_numbers(other, second)
+    x, y = (_within(each, interval) for each in (x, stored_numbers(other, second)))
     tflite.release_pages(tensor.data)
     channels = ChannelSums(-1 if pair.params is None or not pair.params.is_per_channel else pair.params.axis or 0)
     channels.add(x, y)

@@ -258,7 +258,7 @@ def quantize(
         progress=True,
     )
     result = with_measurements(result, graph, device, tested, metric, is_reported=report is not None)
-    summary = result.report
+    summary = replace(result.report, name=output.name)
     if report is not None and calibration:
         from featherweight.report.evidence import with_evidence
         from featherweight.runtime.samples import by_signature

@@ -179,7 +179,8 @@ def train(
         from featherweight.report.evidence import with_evidence
 
         before = result.float_model or graph
-        with_evidence(result.report, before, result.model, result.plan, {0: fed}).save(report)
+        summary = replace(result.report, name=output.name)
+        with_evidence(summary, before, result.model, result.plan, {0: fed}).save(report)
     print_result(output, result, graph)
     checkpoints.remove()
 

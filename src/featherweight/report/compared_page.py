@@ -15,7 +15,6 @@ from featherweight.report.summary import FileSize, environment
 LEVEL = "Σ signal² / Σ error² in dB: 20 dB is an error of a tenth, 40 dB of a hundredth."
 ERROR_COLUMNS = (
     Column("name", "name", "After the user's layers, as far as names tell."),
-    Column("tensor", "name", "As the file calls it."),
     Column("kind"),
     Column("operator"),
     Column("stored as"),
@@ -26,6 +25,7 @@ ERROR_COLUMNS = (
     Column("worst channel", "level"),
     Column("clipping", "share", "Part of the squared error that is made at values outside of the range."),
     Column("largest", "number", "The largest error of one value."),
+    Column("tensor", "name", "As the file calls it, where that is another name."),
 )
 
 
@@ -106,7 +106,8 @@ def _error_row(row: TensorError, names: Mapping[str, str]) -> tuple[str | float 
     levels = (row.sqnr_db, row.own_sqnr_db, row.operator_sqnr_db, row.inherited_sqnr_db, row.worst_channel_db)
     clipping = row.clipping_mse / row.mse if row.mse > 0 and math.isfinite(row.mse) else None
     called = _called(row, names)
-    return (called, other_name(row.name, called), row.kind, row.op, row.dtype, *levels, clipping, row.max_abs_error)
+    other = other_name(row.name, called)
+    return (called, row.kind, row.op, row.dtype, *levels, clipping, row.max_abs_error, other)
 
 
 def error_table(errors: Sequence[TensorError], model: Model) -> Table:

@@ -12,7 +12,9 @@ from featherweight.calibration.stats import TensorStats
 from featherweight.graph import Graph, producers
 from featherweight.graph.numerics import INTEGER_BITS, QuantParams, integer_range
 from featherweight.operators.layers import shown_names
+from featherweight.operators.relevance import EVERYTHING, Interval
 from featherweight.pages import Distribution
+from featherweight.ptq.relevance import within
 
 _BINS = 40
 
@@ -30,14 +32,18 @@ def held_range(params: QuantParams | None) -> tuple[float, float] | None:
     return min(s * (qmin - z) for s, z in pairs), max(s * (qmax - z) for s, z in pairs)
 
 
-def distributions(graph: Graph, stats: Stats, params: Mapping[str, QuantParams]) -> tuple[Distribution, ...]:
+def distributions(
+    graph: Graph, stats: Stats, params: Mapping[str, QuantParams], intervals: Mapping[str, Interval] | None = None
+) -> tuple[Distribution, ...]:
     """Returns the histograms of all tensors that become integers, what is clipped most first, in network order else.
 
     Args:
         graph: the float graph that the statistics are about.
         stats: with histograms; tensors without are left out.
         params: tensor → parameters of its integers, as in a plan.
+        intervals: tensor → the values that matter behind it (`ptq.relevance`): others are counted, and not drawn.
     """
+    matters = intervals or {}
     written, names = producers(graph), shown_names(graph)
     order = {name: index for index, name in enumerate([*graph.inputs, *written])}
     found: list[Distribution] = []
@@ -46,15 +52,25 @@ def distributions(graph: Graph, stats: Stats, params: Mapping[str, QuantParams])
         if held is not None and seen.count and seen.histogram is not None and name in graph.tensors:
             node = written.get(name)
             what = "input" if node is None else op_name(node)
-            found.append(_distribution(names.get(name, name), what, seen, held, max(params[name].scale)))
+            found.append(
+                _distribution(
+                    names.get(name, name), what, seen, held, max(params[name].scale), matters.get(name, EVERYTHING)
+                )
+            )
     return tuple(sorted(found, key=lambda row: -row.clipped))
 
 
-def _distribution(name: str, what: str, seen: TensorStats, held: tuple[float, float], step: float) -> Distribution:
+def _distribution(
+    name: str, what: str, seen: TensorStats, held: tuple[float, float], step: float, interval: Interval
+) -> Distribution:
     assert seen.histogram is not None
-    low, high = seen.low, seen.high
-    left, right, counts = seen.histogram.pieces(low, high)
+    low, high = within((seen.low, seen.high), interval)
+    left, right, counts = seen.histogram.pieces(seen.low, seen.high)
     total = counts.sum() + seen.histogram.zeros
+    matters = (right >= low) & (left <= high)
+    beyond = float(counts[~matters].sum() / total) if total else 0.0
+    left, right, counts = left[matters], right[matters], counts[matters]
+    left, right = np.maximum(left, low), np.minimum(right, high)
     spread = np.where(right > left, right - left, 1.0)
     # A value within half a step of the range is no further off than rounding makes it.
     inside = np.minimum(right, held[1] + step / 2) - np.maximum(left, held[0] - step / 2)
@@ -70,9 +86,19 @@ def _distribution(name: str, what: str, seen: TensorStats, held: tuple[float, fl
         for part in (
             what,
             f"{100 * zeros:.0f} % zeros, not drawn" if zeros >= 0.005 else "",
-            f"{100 * clipped:.2g} % clipped" if clipped else "",
+            f"{_percent(clipped)} clipped" if clipped else "",
+            f"{_percent(beyond)} beyond what matters behind (masks), not drawn" if beyond else "",
         )
         if part
     )
     drawn = tuple(round(float(count)) for count in np.atleast_1d(binned))
     return Distribution(name, low, high, *held, start=low, width=width, counts=drawn, clipped=clipped, detail=detail)
+
+
+def _percent(fraction: float) -> str:
+    """Returns a fraction in per cent, two digits; small ones, and ones near all, are not rounded away.
+
+    >>> _percent(1.0), _percent(0.047), _percent(0.00012)
+    ('100 %', '4.7 %', '0.012 %')
+    """
+    return f"{100 * fraction:.0f} %" if fraction >= 0.1 else f"{100 * fraction:.2g} %"

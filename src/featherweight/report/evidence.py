@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from featherweight.analysis import Dataset, compare
+from featherweight.analysis import Dataset
 from featherweight.analysis.agreement import evaluations
+from featherweight.analysis.comparison import compared
 from featherweight.analysis.evaluation import MetricLike
 from featherweight.calibration import calibrate
 from featherweight.device_code.footprint import footprint, is_compiled
@@ -16,6 +17,7 @@ from featherweight.errors import FeatherweightError
 from featherweight.graph import Model
 from featherweight.operators.entries import with_main
 from featherweight.ptq.plan import Plan
+from featherweight.ptq.relevance import relevant_intervals
 from featherweight.report.distributions import distributions
 from featherweight.report.summary import Report
 from featherweight.runtime import benchmark
@@ -62,10 +64,12 @@ def with_evidence(
     for index, given in samples.items():
         part = list(itertools.islice(given, most))
         pair = with_main(before, index), with_main(after, index)
-        errors += compare(*pair, part, limit=most, progress=progress)
+        intervals: dict[str, Any] = {}
         if plan.params:
             stats = calibrate(pair[0], part, histograms=True, limit=most, progress=progress)
-            histograms += distributions(pair[0].main, stats, plan.params)
+            intervals = relevant_intervals(pair[0].main, stats, {})
+            histograms += distributions(pair[0].main, stats, plan.params, intervals)
+        errors += compared(*pair, part, intervals, limit=most, progress=progress)
     errors.sort(key=lambda row: (row.sqnr_db, row.cosine, row.name))
     histograms.sort(key=lambda row: -row.clipped)
     found = replace(report, errors=tuple(errors), histograms=tuple(histograms))

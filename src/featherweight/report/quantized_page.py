@@ -35,8 +35,9 @@ def page(report: Report) -> Page:
     """Returns the content of the page about a quantized model."""
     nodes = ", ".join(f"{count} {kind}" for kind, count in report.nodes.items())
     weights = weight_rows(report.after.model)
+    made = f"recipe {report.recipe} for target {report.target}"
     return Page(
-        f"Recipe {report.recipe} for target {report.target}",
+        f"{report.name}: {made}" if report.name else f"{made[0].upper()}{made[1:]}",
         f"Arithmetic {report.profile}, inputs and outputs {report.io}. Operators: {nodes or 'none'}.",
         tuple(_cards(report, weights)),
         tuple(_sections(report, weights)),
@@ -208,7 +209,6 @@ def _tensors(report: Report) -> Iterable[Section]:
     names = shown_names(report.after.model.main)
     columns = (
         Column("name", "name", "After the user's layers, as far as names tell."),
-        Column("tensor", "name", "As the file calls it."),
         Column("written by"),
         Column("stored as"),
         Column("shape"),
@@ -217,11 +217,11 @@ def _tensors(report: Report) -> Iterable[Section]:
         Column("zero point", "number"),
         Column("from", "number", "The smallest number that the integers hold."),
         Column("to", "number", "The largest."),
+        Column("tensor", "name", "As the file calls it, where that is another name."),
     )
     rows = tuple(
         (
             (shown := names.get(t.name, t.name)),
-            other_name(t.name, shown),
             t.op or "constant",
             t.dtype,
             "×".join(map(str, t.shape)) or "scalar",
@@ -230,6 +230,7 @@ def _tensors(report: Report) -> Iterable[Section]:
             t.zero_point,
             t.low,
             t.high,
+            other_name(t.name, shown),
         )
         for t in sorted(report.tensors, key=lambda t: not t.op)
     )

@@ -116,6 +116,7 @@ class Report:
         footprints: what the device takes, by the name of the model (``float``, or the recipe), where its tools say so.
         histograms: of tensors that hold integers, beside their ranges, where values were counted.
         latency: where it was measured.
+        name: of the model, where one is known.
         times: of the operators, where they were measured.
     """
 
@@ -139,6 +140,7 @@ class Report:
     histograms: tuple[Distribution, ...] = ()
     latency: tuple[Latency, ...] = ()
     times: OperatorTimes | None = None
+    name: str = ""
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __repr__(self) -> str:

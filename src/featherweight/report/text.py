@@ -57,7 +57,8 @@ def _lines(title: str, lines: Sequence[str]) -> str:
 
 def _head(report: Report) -> str:
     nodes = ", ".join(f"{count} {kind}" for kind, count in report.nodes.items())
-    title = f"Recipe {report.recipe} for target {report.target}"
+    title = f"{report.name}: recipe" if report.name else "Recipe"
+    title = f"{title} {report.recipe} for target {report.target}"
     body = f"arithmetic {report.profile}, inputs and outputs {report.io}\noperators: {nodes}"
     return f"{title}\n{'=' * len(title)}\n{body}"
 

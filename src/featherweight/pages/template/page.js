@@ -13,6 +13,17 @@
     const [x, y] = [numberOf(a), numberOf(b)];
     return x === y ? 0 : x < y ? -1 : 1;
   };
+  // Names break behind their separators, not within a word.
+  document.querySelectorAll(".w, .what, .tile strong").forEach((place) => {
+    const parts = place.textContent.split(/(?<=[./_…])/);
+    if (place.children.length || parts.length < 3) return;
+    place.replaceChildren(...parts.flatMap((part) => [part, document.createElement("wbr")]));
+  });
+  // What goes on beyond the right edge fades there.
+  const edges = [...document.querySelectorAll(".region, .figure")];
+  const fade = (place) => place.classList.toggle("cut-off", place.scrollLeft + place.clientWidth < place.scrollWidth - 2);
+  edges.forEach((place) => place.addEventListener("scroll", () => fade(place), { passive: true }));
+  addEventListener("resize", () => edges.forEach(fade));
   document.querySelectorAll("table").forEach((table, index) => {
     const body = table.tBodies[0];
     const rows = [...body.rows];
@@ -87,4 +98,5 @@
       show();
     }
   });
+  edges.forEach(fade);
 })();
