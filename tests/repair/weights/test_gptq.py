@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from featherweight.repair.weights.gptq import Grid, gptq, inverse_factor, settled, with_fitted_scales
+from featherweight.repair.weights.gptq import Grid, factor_of, gptq, settled, with_fitted_scales
 from featherweight.repair.weights.halves import Halves, shrunk
 from featherweight.repair.weights.moments import InputMoments, total_error
 from featherweight.repair.weights.scales import best_scales, with_spread
@@ -132,7 +132,7 @@ def test_singular_moments_still_give_integers(kind):
 
 
 def test_moments_that_are_no_numbers_give_nothing():
-    assert inverse_factor(np.full((1, 3, 3), np.nan)) is None
+    assert factor_of(np.full((1, 3, 3), np.nan), np.arange(3)[None]) is None
     assert gptq(np.ones((1, 2, 3)), np.full((1, 3, 3), np.inf), _grid(2)) is None
 
 
@@ -176,17 +176,17 @@ def test_the_spread_of_outputs_is_that_of_the_float_layer():
 
 def test_correlations_that_halves_disagree_about_are_shrunk():
     x = np.random.default_rng(9).normal(size=(40, 60))
-    chance = Halves.of(_moments(x[:20]), _moments(x[20:]))
+    chance = Halves(_moments(x[:20]), _moments(x[20:]))
     assert chance.shrinkage > 0.9
     steady = _correlated(4000, 6)
-    assert Halves.of(_moments(steady[::2]), _moments(steady[1::2])).shrinkage < 0.02
+    assert Halves(_moments(steady[::2]), _moments(steady[1::2])).shrinkage < 0.02
     diagonal = np.diagonal(shrunk(chance.both.rounded_squares, 1.0)[0])
     assert np.array_equal(shrunk(chance.both.rounded_squares, 1.0)[0], np.diag(diagonal))
 
 
 def test_one_sample_alone_says_nothing_of_chance():
     x = _correlated(50, 5)
-    alone = Halves.of(_moments(x), _moments(np.zeros((0, 5))))
+    alone = Halves(_moments(x), _moments(np.zeros((0, 5))))
     assert alone.shrinkage == 0.5
     assert np.array_equal(alone.regressed(np.ones((1, 2, 5))), np.ones((1, 2, 5)))
 
@@ -194,14 +194,14 @@ def test_one_sample_alone_says_nothing_of_chance():
 def test_regressed_weights_undo_what_both_halves_see_wrong_and_nothing_else():
     x = _correlated(2000, 8)
     weights = np.random.default_rng(10).normal(size=(1, 3, 8))
-    wrong = Halves.of(*(_moments(part * 0.8, part) for part in (x[::2], x[1::2])))
+    wrong = Halves(*(_moments(part * 0.8, part) for part in (x[::2], x[1::2])))
     assert wrong.both.mixed is not None
     left, before = (
         float(total_error(weights - 0.8 * made, (x.T @ x)[None]).sum()) for made in (wrong.regressed(weights), weights)
     )
     assert left < 0.05 * before
     noise = np.random.default_rng(11).normal(scale=1e-3, size=x.shape)
-    random = Halves.of(*(_moments(part + each, part) for part, each in ((x[::2], noise[::2]), (x[1::2], noise[1::2]))))
+    random = Halves(*(_moments(part + each, part) for part, each in ((x[::2], noise[::2]), (x[1::2], noise[1::2]))))
     assert np.allclose(random.regressed(weights), weights, rtol=0.01)
 
 

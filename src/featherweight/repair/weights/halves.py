@@ -20,6 +20,8 @@ from featherweight.repair.weights.moments import InputMoments, total_error
 _UNKNOWN = 0.5
 # Inputs whose mean square is less than this part of the largest one's hold nothing.
 _DEAD = 1e-9
+# Rows of a matrix that are looked at at a time.
+_ROWS = 256
 # Of the mean of H's diagonal, what regressing is held to the float weights by; the first that does best in the other
 # half of the samples.
 _RIDGES = (0.1, 1.0)
@@ -27,56 +29,66 @@ _RIDGES = (0.1, 1.0)
 
 @dataclass(frozen=True, eq=False)
 class Halves:
-    """The moments of a layer's inputs in both halves of the samples, and in all.
+    """The moments of a layer's inputs in both halves of the samples.
 
     Attributes:
         one, another: of the halves.
-        both: of all samples.
     """
 
     one: InputMoments
     another: InputMoments
-    both: InputMoments
-
-    @staticmethod
-    def of(one: InputMoments, another: InputMoments) -> Halves:
-        """Returns the moments of the halves and of all samples."""
-        return Halves(one, another, one.plus(another))
 
     def plus(self, other: Halves) -> Halves:
         """Returns the moments of both sets of inputs."""
-        return Halves.of(self.one.plus(other.one), self.another.plus(other.another))
+        return Halves(self.one.plus(other.one), self.another.plus(other.another))
+
+    @property
+    def both(self) -> InputMoments:
+        """Those of all samples, added up anew."""
+        return self.one.plus(self.another)
+
+    @property
+    def count(self) -> int:
+        """How many inputs all samples have shown."""
+        return self.one.count + self.another.count
+
+    @property
+    def means(self) -> tuple[np.ndarray, np.ndarray]:
+        """E[x] and E[x̂] of all samples, (groups, depth)."""
+        count = max(1, self.count)
+        return (self.one.sums + self.another.sums) / count, (self.one.rounded_sums + self.another.rounded_sums) / count
 
     def centred(self) -> Halves:
         """Returns the moments about the means of all samples: what is left of an error once a bias has its mean."""
-        means = self.both.means
-        return Halves.of(self.one.about(*means), self.another.about(*means))
+        means = self.means
+        return Halves(self.one.about(*means), self.another.about(*means))
 
     @property
     def shrinkage(self) -> float:
         """How much of the correlations of the integer model's inputs is chance: 0 (none) to 1 (all)."""
-        pair = [part.rounded_squares / max(1, part.count) for part in (self.one, self.another)]
-        return self._chance(pair[0], pair[1], is_diagonal_known=True)
-
-    def shrunk(self) -> np.ndarray:
-        """Returns Σx̂ x̂ᵀ of all samples without the part of its correlations that is chance."""
-        return shrunk(self.both.rounded_squares, self.shrinkage)
+        return self._chance(self.one.rounded_squares, self.another.rounded_squares, is_diagonal_known=True)
 
     def _chance(self, one: np.ndarray, another: np.ndarray, *, is_diagonal_known: bool) -> float:
-        """Returns the part of the mean of two matrices' squares that is chance, in units of the inputs' deviations."""
+        """Returns the part of the mean of two sums' squares that is chance, in units of the inputs' deviations."""
         if not (self.one.count and self.another.count):
             return _UNKNOWN
-        squares = np.diagonal(self.both.rounded_squares, axis1=1, axis2=2) / self.both.count
+        halves = (self.one, self.another)
+        diagonals = [np.diagonal(part.rounded_squares, axis1=1, axis2=2) for part in halves]
+        squares = (diagonals[0] + diagonals[1]) / self.count
         is_alive = squares > _DEAD * squares.max(initial=0.0)
         units = np.where(is_alive, 1 / np.sqrt(np.where(is_alive, squares, 1.0)), 0.0)
         shared = alone = 0.0
-        for group in range(len(squares)):
-            scale = units[group][:, None] * units[group]
-            if is_diagonal_known:
-                np.fill_diagonal(scale, 0.0)
-            first, second = one[group] * scale, another[group] * scale
-            shared += float(np.vdot(first, second))
-            alone += float(np.vdot(first, first) + np.vdot(second, second)) / 2
+        for group, unit in enumerate(units):
+            for start in range(0, len(unit), _ROWS):
+                part = slice(start, start + _ROWS)
+                scale = unit[part, None] * unit
+                if is_diagonal_known:
+                    np.fill_diagonal(scale[:, start:], 0.0)
+                first, second = (
+                    half[group, part] * (scale / each.count) for half, each in zip((one, another), halves, strict=True)
+                )
+                shared += float(np.vdot(first, second))
+                alone += float(np.vdot(first, first) + np.vdot(second, second)) / 2
         chance = max(0.0, (alone - shared) / 2)
         return float(np.clip(chance / (chance + max(shared, 0.0)), 0, 1)) if alone > 0 else 0.0
 
@@ -90,8 +102,7 @@ class Halves:
         if not (self.one.count and self.another.count):
             return weights
         pair = [part.mixed - part.rounded_squares for part in (self.one, self.another) if part.mixed is not None]
-        counts = self.one.count, self.another.count
-        kept = 1 - self._chance(pair[0] / counts[0], pair[1] / counts[1], is_diagonal_known=False)
+        kept = 1 - self._chance(*pair, is_diagonal_known=False)
         shrinkage = self.shrinkage
         parts = (self.one, self.another)
 
@@ -107,11 +118,15 @@ class Halves:
         return fitted(self.both, best) if best else weights
 
 
-def shrunk(moments: np.ndarray, shrinkage: float) -> np.ndarray:
-    """Returns moments with their correlations made smaller: ``(1 − shrinkage) H + shrinkage diag(H)``."""
-    result = (1 - shrinkage) * moments
+def shrunk(moments: np.ndarray, shrinkage: float, out: np.ndarray | None = None) -> np.ndarray:
+    """Returns moments with their correlations made smaller: ``(1 − shrinkage) H + shrinkage diag(H)``.
+
+    They are written into `out`, which may be the moments themselves.
+    """
+    diagonal = np.diagonal(moments, axis1=1, axis2=2).copy()
+    result = np.multiply(moments, 1 - shrinkage, out=out)
     places = np.arange(moments.shape[-1])
-    result[:, places, places] = moments[:, places, places]
+    result[:, places, places] = diagonal
     return result
 
 

@@ -22,8 +22,8 @@ from featherweight.ptq.plan import Plan
 from featherweight.repair.weights.alike import alternating
 from featherweight.repair.weights.gptq import Grid, gptq, settled, with_fitted_scales
 from featherweight.repair.weights.grids import grid_of, params_of, planned_params, scales_of
-from featherweight.repair.weights.halves import Halves
-from featherweight.repair.weights.moments import groups_of, input_moments, too_few, total_error
+from featherweight.repair.weights.halves import Halves, shrunk
+from featherweight.repair.weights.moments import InputMoments, groups_of, input_moments, too_few, total_error
 from featherweight.repair.weights.places import Place, find_places, with_own_biases, written
 from featherweight.repair.weights.prefix import Prefix, most_runs
 from featherweight.repair.weights.scales import best_scales, with_spread
@@ -81,14 +81,24 @@ class Rounded:
 
 @dataclass(frozen=True, eq=False)
 class _Layer:
-    """One weight on its way: (groups, rows, depth), its moments, what it is added to."""
+    """One weight on its way, (groups, rows, depth).
+
+    Attributes:
+        weights: of the float model.
+        wanted: what rounding starts from.
+        moments: of its inputs; about their means, where a bias takes these.
+        squares: Σx̂ x̂ᵀ without what is chance.
+        power: of the layer's output, by the float weights.
+    """
 
     weights: np.ndarray
-    moments: Halves
+    wanted: np.ndarray
+    moments: InputMoments
+    squares: np.ndarray
+    power: float
     grid: Grid
     bits: int
     is_shared: bool
-    has_bias: bool
 
 
 def round_weights(
@@ -119,7 +129,7 @@ def round_weights(
     for position, node in enumerate(model.main.nodes):
         for place, kernel in by_node.get(node.name, ()):
             prefix.advance(position)
-            found = Halves.of(*input_moments(prefix, kernel, both=is_both))
+            found = Halves(*input_moments(prefix, kernel, both=is_both))
             moments[kernel.name] = moments[kernel.name].plus(found) if kernel.name in moments else found
             if kernel is not place.kernel:
                 continue  # other operators read it, too
@@ -136,36 +146,50 @@ def _chosen(
     """Returns what became of a weight, the new constants, and the plan with its scales."""
     kernel, tensors = place.kernel, model.main.tensors
     name, where = kernel.name, (kernel.node.name, kernel.name)
-    if not moments.both.count:
+    if not moments.count:
         return LayerRepair(*where, reason="no sample reaches it"), {}, plan
-    if not moments.both.is_finite:
+    if not (moments.one.is_finite and moments.another.is_finite):
         return LayerRepair(*where, reason="what it is fed holds infinite values"), {}, plan
     params = planned_params(plan, kernel.node, place.position)
     array = np.asarray(tensors[name].array, np.float32)
     weights = groups_of(as_rows(array, kernel.kernel.layout).astype(np.float64), kernel.groups)
     grid = grid_of(params, weights, is_narrow=lookup(kernel.node.op).weight is not None)
     has_bias = bool(place.bias) and choices.bias
-    layer = _Layer(weights, moments, grid, INTEGER_BITS[params.dtype], params.axis is None, has_bias)
-    before = layer.grid.values(layer.grid.integers(weights))
-    after, grid = _rounded(layer, choices, target)
-    changed = params_of(plan, kernel.node, place.position, scales_of(grid, params))
-    signal, errors = _errors(layer, (before, after))
-    is_refused = grid is not layer.grid and refused(kernel.node, model.main, changed.params, changed.edges, target)
+    count, means = moments.count, moments.means
+    if has_bias:
+        moments = moments.centred()
+    wanted = moments.regressed(weights) if choices.regress else weights
+    both, squares, power = _pooled(moments, weights)
+    del moments  # of large layers, that is most of the memory
+    layer = _Layer(weights, wanted, both, squares, power, grid, INTEGER_BITS[params.dtype], params.axis is None)
+    after, chosen = _rounded(layer, choices, target)
+    changed = params_of(plan, kernel.node, place.position, scales_of(chosen, params))
+    errors = [_error(layer, each) for each in (grid.values(grid.integers(weights)), after)]
+    is_refused = chosen is not grid and refused(kernel.node, model.main, changed.params, changed.edges, target)
     if errors[1] > errors[0] or is_refused:
-        after, errors[1], changed = before, errors[0], plan
-    before_db, after_db = (10 * math.log10(signal / error) if signal > 0 and error > 0 else 0.0 for error in errors)
+        after, errors[1], changed = grid.values(grid.integers(weights)), errors[0], plan
+    before_db, after_db = (10 * math.log10(power / error) if power > 0 and error > 0 else 0.0 for error in errors)
     found = {name: from_rows(after.reshape(-1, after.shape[-1]).astype(np.float32), kernel.kernel.layout)}
     if has_bias:
         bias = np.asarray(tensors[place.bias].array, np.float64)
-        found[place.bias] = (bias + _mean_error(layer, after).reshape(bias.shape)).astype(np.float32)
-    return LayerRepair(*where, before_db, after_db, note=too_few(moments.both.count, kernel.depth)), found, changed
+        found[place.bias] = (bias + _mean_error(weights, after, means).reshape(bias.shape)).astype(np.float32)
+    return LayerRepair(*where, before_db, after_db, note=too_few(count, kernel.depth)), found, changed
+
+
+def _pooled(halves: Halves, weights: np.ndarray) -> tuple[InputMoments, np.ndarray, float]:
+    """Returns the moments of all samples, their second moments without chance, and the power of the layer's output.
+
+    Where moments of the float inputs are not known, nothing else reads those with chance, and they are overwritten.
+    """
+    shrinkage, both = halves.shrinkage, halves.both
+    is_alone = both.squares is None
+    power = float(total_error(weights, both.rounded_squares if both.squares is None else both.squares).sum())
+    return both, shrunk(both.rounded_squares, shrinkage, both.rounded_squares if is_alone else None), power
 
 
 def _rounded(layer: _Layer, choices: Choices, target: Target) -> tuple[np.ndarray, Grid]:
     """Returns the chosen weights on their grid, and that."""
-    halves, grid = layer.moments.centred() if layer.has_bias else layer.moments, layer.grid
-    moments = halves.shrunk()
-    wanted = halves.regressed(layer.weights) if choices.regress else layer.weights
+    grid, moments, wanted = layer.grid, layer.squares, layer.wanted
     if choices.scales:
         is_power_of_two = target.is_power_of_two
         grid = best_scales(
@@ -180,28 +204,23 @@ def _rounded(layer: _Layer, choices: Choices, target: Target) -> tuple[np.ndarra
             grid = with_fitted_scales(wanted, moments, grid, integers)
             integers = settled(wanted, moments, grid, integers)
     if choices.spread and not layer.is_shared:
-        grid = with_spread(layer.weights, integers, halves.both, grid)
+        grid = with_spread(layer.weights, integers, layer.moments, grid)
     return grid.values(integers), grid
 
 
-def _errors(layer: _Layer, candidates: Sequence[np.ndarray]) -> tuple[float, list[float]]:
-    """Returns the power of the layer's output, and that of its error with each of some weights.
+def _error(layer: _Layer, after: np.ndarray) -> float:
+    """Returns the power of the error of the layer's output with some weights.
 
-    The error is that of the weights alone, or, where the moments of the float inputs are known, of the inputs, too.
+    It is that of the weights alone, or, where the moments of the float inputs are known, of the inputs, too.
     """
-    halves = layer.moments.centred() if layer.has_bias else layer.moments
-    both, moments, weights = halves.both, halves.shrunk(), layer.weights
-    if both.squares is None or both.mixed is None:
-        signal = float(total_error(weights, both.rounded_squares).sum())
-        return signal, [float(total_error(weights - after, moments).sum()) for after in candidates]
-    signal, crossed = float(total_error(weights, both.squares).sum()), weights @ both.mixed
-    return signal, [
-        signal - 2 * float((crossed * after).sum()) + float(total_error(after, both.rounded_squares).sum())
-        for after in candidates
-    ]
+    both, weights = layer.moments, layer.weights
+    if both.mixed is None:
+        return float(total_error(weights - after, layer.squares).sum())
+    crossed = float(((weights @ both.mixed) * after).sum())
+    return layer.power - 2 * crossed + float(total_error(after, both.rounded_squares).sum())
 
 
-def _mean_error(layer: _Layer, after: np.ndarray) -> np.ndarray:
+def _mean_error(weights: np.ndarray, after: np.ndarray, means: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """Returns ``E[W x − V x̂]`` of each row."""
-    x, rounded = layer.moments.both.means
-    return (layer.weights @ x[:, :, None] - after @ rounded[:, :, None])[:, :, 0]
+    x, rounded = means
+    return (weights @ x[:, :, None] - after @ rounded[:, :, None])[:, :, 0]

@@ -17,13 +17,14 @@ from featherweight.graph import Graph
 from featherweight.operators import lookup
 from featherweight.pruning.moments import Inputs, Run, inputs_of, is_recurrent, needs_output
 from featherweight.pruning.prunable import GraphKernel
+from featherweight.repair.weights.gptq import row_parts
 from featherweight.repair.weights.prefix import Pair, Prefix
 
 # Rows of inputs that are looked at, for each weight of a row: more bring no digit that matters.
 _ROWS_PER_WEIGHT = 32
 _LEAST_ROWS = 16384
 # Elements of inputs that are multiplied at a time.
-_ELEMENTS = 1 << 22
+_ELEMENTS = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +78,11 @@ class InputMoments:
 
         def moved(part: Any, left: Sequence[np.ndarray], right: Sequence[np.ndarray]) -> Any:
             # Σ (a − a0)(b − b0)ᵀ = Σ a bᵀ − Σa b0ᵀ − a0 Σbᵀ + n a0 b0ᵀ
-            (a, a0), (b, b0) = ([each[:, :, None] for each in left], [each[:, None, :] for each in right])
-            return None if part is None else part - a * b0 - a0 * b + self.count * a0 * b0
+            (a, a0), (b, b0) = left, right
+            if part is None:
+                return None
+            taken = np.stack([a, a0], axis=2) @ np.stack([b0, b - self.count * b0], axis=1)
+            return np.subtract(part, taken, out=taken)
 
         exact, rounded = (self.sums, x), (self.rounded_sums, y)
         return InputMoments(
@@ -189,4 +193,7 @@ def groups_of(rows: np.ndarray, groups: int) -> np.ndarray:
 
 def total_error(difference: np.ndarray, moments: np.ndarray) -> np.ndarray:
     """Returns ``d H dᵀ`` of every row d, (groups, rows)."""
-    return np.einsum("grd,grd->gr", difference @ moments, difference)
+    found = np.empty(difference.shape[:2])
+    for part in row_parts(difference):
+        found[:, part] = np.einsum("grd,grd->gr", difference[:, part] @ moments, difference[:, part])
+    return found

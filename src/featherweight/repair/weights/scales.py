@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from featherweight.repair.weights.gptq import Grid
+from featherweight.repair.weights.gptq import Grid, of_rows, row_parts
 from featherweight.repair.weights.moments import InputMoments, total_error
 
 # Parts of the largest weight: at 4 bits, cutting off the largest leaves finer steps for all others.
@@ -33,22 +33,24 @@ def best_scales(
     groups, rows, depth = weights.shape
     block = grid.block or depth
     blocks = depth // block
-    least, chosen = np.full((groups, rows, blocks), np.inf), np.ones((groups, rows, blocks))
-    parts = _diagonal_blocks(moments, block)
     is_cheap = float(groups) * rows * depth * block * len(factors) <= _MOST_PRODUCTS
-    for factor in factors:
-        scaled = grid.scaled(factor)
-        difference = (weights - scaled.values(scaled.integers(weights))).reshape(groups, rows, blocks, block)
-        if is_cheap:
-            errors = np.einsum(
-                "grbi,grbi->grb", np.einsum("grbi,gbij->grbj", difference, parts, optimize=True), difference
-            )
-        else:
-            errors = np.einsum("grbi,gbii->grb", difference**2, parts)
-        if is_shared:
-            errors = np.broadcast_to(errors.sum(), errors.shape)
-        is_less = errors < least
-        least, chosen = np.where(is_less, errors, least), np.where(is_less, factor, chosen)
+    squares = _diagonal_blocks(moments, block) if is_cheap else np.diagonal(moments, axis1=1, axis2=2)
+    chosen, totals = np.ones((groups, rows, blocks)), np.zeros(len(factors))
+    for part in row_parts(weights):
+        errors = np.empty((len(factors), *chosen[:, part].shape))
+        for index, factor in enumerate(factors):
+            scaled = of_rows(grid, part).scaled(factor)
+            difference = weights[:, part] - scaled.values(scaled.integers(weights[:, part]))
+            difference = difference.reshape(groups, -1, blocks, block)
+            if is_cheap:
+                carried = np.einsum("grbi,gbij->grbj", difference, squares, optimize=True)
+                errors[index] = np.einsum("grbi,grbi->grb", carried, difference)
+            else:
+                errors[index] = np.einsum("grbi,gbi->grb", difference**2, squares.reshape(groups, blocks, block))
+        totals += errors.sum(axis=(1, 2, 3))
+        chosen[:, part] = factors[errors.argmin(axis=0)]
+    if is_shared:
+        chosen[:] = factors[totals.argmin()]
     return grid.scaled(np.repeat(chosen, block, axis=2) if grid.block else chosen)
 
 
