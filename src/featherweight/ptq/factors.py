@@ -146,13 +146,13 @@ def coarse_divisors(
             elif ratio < LEAST_DB[dtype]:
                 yield maker, f"steps of its output leave {ratio:.0f} dB in what {node.op} '{node.name}' divides by"
             continue
-        for source, gain in _gains(maker, graph, measured):
+        for source, gain in gains(maker, graph, measured):
             if source in made and source not in seen:
                 seen.add(source)
                 waiting.append((source, terms * gain))
 
 
-def _gains(node: Node, graph: Graph, measured: Mapping[str, TensorStats]) -> Iterator[tuple[str, float]]:
+def gains(node: Node, graph: Graph, measured: Mapping[str, TensorStats]) -> Iterator[tuple[str, float]]:
     """Yields (input, by what a float operator multiplies the square of its error), where that is the same anywhere."""
     op, sources = operators.lookup(node.op), [t for _, t in graph.float_inputs(node)]
     if op.is_reduction:

@@ -12,6 +12,7 @@ import numpy as np
 
 from featherweight import operators
 from featherweight.calibration import Stats
+from featherweight.errors import listed
 from featherweight.graph import Graph, Model, Node, Tensor, consumers, producers
 from featherweight.graph.numerics import QuantParams, integer_range, params_from_range
 from featherweight.operators import profiles
@@ -28,6 +29,7 @@ from featherweight.ptq.groups import fixed_outputs, integer_nodes, notes_on_part
 from featherweight.ptq.partners import MOST_STEPS, Partners, is_blank
 from featherweight.ptq.plan import edge
 from featherweight.ptq.ranges import Ranges
+from featherweight.ptq.tails import coarse_tails
 from featherweight.ptq.weights import can_take, weight_params
 from featherweight.recipes.recipe import Recipe, Scheme
 from featherweight.targets.target import Target
@@ -98,6 +100,8 @@ class ParameterPlanner:
                 return rejected
             if self.float_joins and self.io == "float32" and (rejected := self.mixing_parts()):
                 return rejected
+            if self.ranges.stats and (rejected := self.tails(self.ranges.stats)):
+                return rejected
             coarse = unfaithful(self.graph, self.ranges.stats, self.forms, self.params, self.edges, self.target)
             self.too_wide = frozenset(node.inputs[0] for node, _ in coarse if self.has_curve(node)) - self.tight
             if self.too_wide:
@@ -131,6 +135,24 @@ class ParameterPlanner:
         """Returns the integer operators of front ends that are too coarse: those that no rule names."""
         found = coarse_front_ends(self.graph, stats, self.forms, self.params)
         rejected = [each for each in found.values() if not is_named(self.forms, each[0])]
+        self.plain_float |= {node.name for node, _ in rejected}
+        return rejected
+
+    def tails(self, stats: Stats) -> list[tuple[Node, str]]:
+        """Returns the integer operators that round an output over and over; notes them where they can't be float."""
+        rejected: list[tuple[Node, str]] = []
+        for tail in coarse_tails(self.graph, stats.tensors, self.forms, self.params):
+            said = (
+                f"operators behind the last layers, each rounding what others rounded, make {tail.ratio:.0f} times the "
+                f"noise in '{tail.end}' {tail.beside}"
+            )
+            if self.is_free and self.io == "float32":
+                rejected += [(node, f"it is one of {len(tail.nodes)} {said}") for node in tail.nodes]
+            else:
+                self.notes.append(
+                    f"{len(tail.nodes)} {said} ({listed([repr(node.name) for node in tail.nodes], 4)}); "
+                    "improve='wide-places' finds the ones to keep in 16 bits"
+                )
         self.plain_float |= {node.name for node, _ in rejected}
         return rejected
 
