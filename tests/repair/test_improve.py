@@ -79,6 +79,26 @@ def test_what_judges_repeats_nothing_that_was_chosen_by():
         assert all(np.abs(other[name] - feed[name]).max() > 0.1 for other in samples)
 
 
+def test_samples_before_a_fixed_camera_judge_each_other():
+    random = np.random.default_rng(4)
+    model, scene = models.lowered("convnet"), random.normal(size=(1, 24, 24, 3))
+    given = [(scene + 0.05 * random.normal(size=scene.shape)).astype(np.float32) for _ in range(12)]
+    samples, held_out = divided([*given, given[0]], model, None, is_auto=True)
+    assert len(samples) + len(held_out) in (12, 13)
+    assert len(held_out) == 4
+    result = fw.quantize(model, calibration=given, improve=["auto"], progress=False)
+    assert any("11 of 12 samples repeat others, or nearly" in note for note in result.plan.notes)
+
+
+def test_what_repairs_say_of_each_other_stays_in_the_plan():
+    model, samples = models.lowered("convnet"), models.samples("convnet", 9)
+    named = ["equalize", "smooth", "bias-correction"]
+    result = fw.quantize(model, calibration=[*samples, samples[0]], improve=named, progress=False)
+    said = [note.split()[0] for note in result.plan.notes]
+    assert said.count("equalized") == 1
+    assert any("1 of 10 samples repeat others" in note for note in result.plan.notes)
+
+
 def test_samples_that_repeat_others_are_too_few_and_named():
     model, samples = models.lowered("convnet"), models.samples("convnet", 9)
     with pytest.raises(fw.DataError, match="16 samples, 2 of them different, are too few"):

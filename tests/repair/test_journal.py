@@ -101,6 +101,18 @@ def test_a_folder_of_another_model_or_version_is_named(model, tmp_path, monkeypa
         run(model, tmp_path, improve=REPAIRS[:1])
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("waiting", ["nothing"]), ("about", [1]), ("candidate", None), ("levels_db", [1.0]), ("format", 1)],
+)
+def test_verdicts_that_were_changed_by_hand_are_refused(model, tmp_path, key, value):
+    run(model, tmp_path, improve=REPAIRS[:1])
+    path = tmp_path / "improve.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(fw.RecipeError, match=r"keeps no repairs \((it is not what was written|format 1, not 2)\)"):
+        run(model, tmp_path, improve=REPAIRS[:1])
+
+
 @pytest.mark.parametrize("spoil", ["verdicts", "candidate", "missing"])
 def test_damage_is_said_with_the_way_out(model, tmp_path, spoil):
     run(model, tmp_path, improve=REPAIRS[:1])

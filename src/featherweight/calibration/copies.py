@@ -19,12 +19,16 @@ _MOST_ELEMENTS = 16384
 Feed = Mapping[str, np.ndarray]
 
 
-def copies(feeds: Iterable[Feed]) -> list[int]:
+def copies(feeds: Iterable[Feed], *, nearly: bool = True) -> list[int]:
     """Returns for each example the index of the first one that it repeats; its own where it repeats none.
 
     Examples are gone through once, and of each no more than 16,384 numbers are kept. One repeats another if all inputs
     are the same, or if all are real numbers that differ by less than a hundredth of their power about their own mean.
     Crops, mirrored or scaled pictures are none to this measure.
+
+    Args:
+        feeds: the inputs of each example.
+        nearly: False: only what is the same repeats.
 
     >>> random = np.random.default_rng(0)
     >>> one, other = random.normal(size=(2, 10, 10)).astype(np.float32)
@@ -36,7 +40,7 @@ def copies(feeds: Iterable[Feed]) -> list[int]:
     for index, feed in enumerate(feeds):
         found.append(first.setdefault(_digest(feed), index))
         if found[-1] == index:
-            seen[index] = _vectors(feed)
+            seen[index] = _vectors(feed) if nearly else None
     kinds, vectors = list(seen), list(seen.values())
     if len(kinds) < 2 or any(each is None for each in vectors):
         return found

@@ -34,7 +34,7 @@ def from_bytes(content: bytes) -> Candidate:
     """
     try:
         found = _Reader(io.BytesIO(content)).load()
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError, ImportError) as error:
         raise FormatError(f"they hold no repaired model: {error}") from error
     if not isinstance(found, Candidate):
         raise FormatError(f"they hold no repaired model, but {type(found).__name__}")

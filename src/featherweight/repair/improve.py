@@ -71,8 +71,9 @@ def divided(
 ) -> tuple[tuple[Arrays, ...], tuple[Arrays, ...]]:
     """Returns feeds of single runs to repair with, and others to judge by: the same ones in whatever order they come.
 
-    No example that judges repeats another, or nearly one of those that are repaired with (`calibration.copies`). Of a
-    model that keeps state from run to run the last ones judge: samples follow each other there.
+    No example that judges repeats another, or nearly one of those that are repaired with (`calibration.copies`); where
+    nearly all are alike, as before a fixed camera, none that is the same as another. Of a model that keeps state from
+    run to run the last ones judge: samples follow each other there.
 
     Raises:
         DataError: if there are less than 8 different examples, and they are to decide.
@@ -82,6 +83,8 @@ def divided(
     if not is_sequence:
         found.sort(key=digest)
     kinds = list(range(len(found))) if is_sequence else copies(found)
+    if len(set(kinds)) < LEAST_EXAMPLES:
+        kinds = kinds if is_sequence else copies(found, nearly=False)
     different = sorted(set(kinds))
     if len(different) < LEAST_EXAMPLES and not is_auto:
         return tuple(found), ()
@@ -179,6 +182,9 @@ def _tried(
     if isinstance(found, str):
         attempt = Attempt(repair.name, None, time.monotonic() - start, False, found)
         return replace(now, attempts=(*now.attempts, attempt), waiting=waiting)
+    # A new plan has no notes yet.
+    known = now.candidate.notes
+    found = replace(found, notes=(*known, *(note for note in found.notes if note not in known)))
     after = judge.levels(integer_model(found)) if judge else now.levels
     brought = gain(now.levels, after) if judge else None
     is_better = brought is None or (brought.is_sure and brought.db >= _LEAST_GAIN_DB)

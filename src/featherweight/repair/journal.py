@@ -17,7 +17,7 @@ from featherweight.repair.candidate_files import from_bytes, to_bytes
 from featherweight.repair.judge import Gain
 from featherweight.tflite import write_atomically
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,15 @@ class Journal:
             return None
         try:
             content: dict[str, Any] = json.loads(self.path.read_text("utf-8"))
+            if content["format"] != _FORMAT:
+                raise ValueError(f"format {content['format']}, not {_FORMAT}")
+            if content.pop("sha256") != _digest(content):
+                raise ValueError("it is not what was written")
             about, file = content["about"], content["candidate"]
             attempts = tuple(_attempt(row) for row in content["attempts"])
             waiting, levels = tuple(content["waiting"]), np.array(content["levels_db"], np.float64)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise self._damaged(self.path, str(error)) from error
-        if content.get("format") != _FORMAT:
-            raise self._damaged(self.path, f"format {content.get('format')}, not {_FORMAT}")
         if others := [name for name in self.about if about.get(name) != self.about[name]]:
             raise RecipeError(
                 f"'{self.path}' keeps the repairs of something else: {listed(others)} differ. Name another folder, or "
@@ -129,6 +131,7 @@ class Journal:
             "levels_db": found.levels.tolist(),
             "candidate": self._stored[1],
         }
+        content["sha256"] = _digest(content)
         write_atomically(self.path, [(json.dumps(content, indent=1) + "\n").encode()])
         if old is not None and old["file"] != self._stored[1]["file"]:
             (self.folder / old["file"]).unlink(missing_ok=True)
@@ -137,6 +140,10 @@ class Journal:
         return RecipeError(
             f"'{path}' keeps no repairs ({why}). Delete '{self.path}' to begin anew, or name another folder."
         )
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _attempt(row: Mapping[str, Any]) -> Attempt:

@@ -87,7 +87,7 @@ def wide_places(setting: Setting, candidate: Candidate) -> Candidate | str:
         + listed((f"{len(group.nodes)} {group.role}{search.said(group, rung)}" for group, rung in kept.items()), 12)
         + f"): {best.bytes - least.bytes:+,} bytes"
     )
-    return replace(best.candidate, notes=base.notes, chosen=None).with_note(note)
+    return replace(best.candidate, chosen=None).with_note(note)
 
 
 WIDE_PLACES = Repair(

@@ -71,7 +71,7 @@ def eight_bits(setting: Setting, candidate: Candidate) -> Candidate | str:
         f"noise that rounding to 4 bits makes at the outputs, for {sum(c.bytes for c in taken):,.0f} bytes: "
         f"{listed([repr(cost.place.kernel.name) for cost in taken], 8)}"
     )
-    return replace(changed, notes=base.notes).with_note(note)
+    return changed.with_note(note)
 
 
 def worth(costs: Sequence[_Cost], most_bytes: float) -> list[_Cost]:
