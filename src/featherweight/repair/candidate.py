@@ -87,12 +87,14 @@ class Repair:
             that no repair could use.
         costs: a rough order of what it takes: 1 for seconds, 2 for a minute, 3 for many minutes, 4 for training, which
             `auto` leaves out.
+        saves: True of what makes a file smaller rather than better: `auto` leaves it out.
     """
 
     name: str
     description: str
     apply: Callable[[Setting, Candidate], Candidate | str]
     costs: int = 1
+    saves: bool = False
 
 
 def planned(

@@ -50,8 +50,8 @@ def asked_repairs(improve: str | Sequence[str] | None) -> tuple[Repair, ...]:
     """Returns the repairs that `improve` names, in the order in which they build on each other.
 
     Args:
-        improve: None, ``"none"``, ``"auto"`` for all but those that train, a name, or several (also in one text, with
-            commas).
+        improve: None, ``"none"``, ``"auto"`` for all but those that train or only save bytes, a name, or several (also
+            in one text, with commas).
 
     Raises:
         RecipeError: for a name that no repair has.
@@ -63,7 +63,7 @@ def asked_repairs(improve: str | Sequence[str] | None) -> tuple[Repair, ...]:
         if name not in (*known, AUTO):
             raise RecipeError(f"improve: '{name}' is no repair (allowed: {AUTO}, none, {listed(known, len(known))}).")
     is_auto = AUTO in names
-    return tuple(r for r in REPAIRS if r.name in names or (is_auto and r.costs <= _MOST_COSTS))
+    return tuple(r for r in REPAIRS if r.name in names or (is_auto and r.costs <= _MOST_COSTS and not r.saves))
 
 
 def divided(
@@ -132,7 +132,8 @@ def improved(
         candidate: what to start from, or what makes it.
         reference: the float model whose outputs are wanted.
         repairs: in the order to try them.
-        is_auto: keep only what is measurably better; else what was asked for is kept, and said to be worse where it is.
+        is_auto: keep only what is measurably better, or saves bytes; else what was asked for is kept, and said to be
+            worse where it is.
         journal: what is known of an earlier run, and is kept of this one after each repair.
 
     Raises:
@@ -188,9 +189,9 @@ def _tried(
     after = judge.levels(integer_model(found)) if judge else now.levels
     brought = gain(now.levels, after) if judge else None
     is_better = brought is None or (brought.is_sure and brought.db >= _LEAST_GAIN_DB)
-    reason = "" if is_better else "no sure gain on held-out samples"
+    reason = "" if is_better else "it saves bytes" if repair.saves else "no sure gain on held-out samples"
     reason = reason if judge else f"not measured: less than {LEAST_EXAMPLES} samples"
-    attempt = Attempt(repair.name, brought, time.monotonic() - start, is_better or not is_auto, reason)
+    attempt = Attempt(repair.name, brought, time.monotonic() - start, is_better or repair.saves or not is_auto, reason)
     attempts = (*now.attempts, attempt)
     if not attempt.is_kept:
         return replace(now, attempts=attempts, waiting=waiting)

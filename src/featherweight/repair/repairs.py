@@ -7,7 +7,9 @@ from featherweight.repair.factors.equalize import EQUALIZE
 from featherweight.repair.factors.smooth import SMOOTH
 from featherweight.repair.outputs import SPLIT_OUTPUTS
 from featherweight.repair.ranges import RANGES
-from featherweight.repair.weights.repairs import EIGHT_BITS, WEIGHT_REPAIRS
+from featherweight.repair.weights.repairs import EIGHT_BITS, ONE_SCALE, WEIGHT_REPAIRS
 from featherweight.repair.wide_places import WIDE_PLACES
 
-REPAIRS: tuple[Repair, ...] = (EQUALIZE, SMOOTH, SPLIT_OUTPUTS, RANGES, EIGHT_BITS, *WEIGHT_REPAIRS, WIDE_PLACES)
+REPAIRS: tuple[Repair, ...] = (
+    EQUALIZE, SMOOTH, SPLIT_OUTPUTS, RANGES, EIGHT_BITS, ONE_SCALE, *WEIGHT_REPAIRS, WIDE_PLACES,
+)  # fmt: skip

@@ -20,6 +20,7 @@ from featherweight.errors import FormatError
 from featherweight.graph import Graph, Model
 from featherweight.operators import lookup
 from featherweight.operators.call import FUSED_BOUNDS, fused_activation
+from featherweight.ptq.plan import Plan
 from featherweight.repair.candidate import Arrays, Candidate, Repair, Setting, integer_model, planned
 from featherweight.repair.factors.balance import MOST_OF_CAP, Exponents, Matrix, Problem, balanced, largest_magnitudes
 from featherweight.repair.factors.commuting import KINDS, freedom
@@ -164,11 +165,22 @@ def _spread(matrix: Matrix, factors: np.ndarray) -> float:
     return float(alive.max() / alive.min()) if alive.size else 1.0
 
 
+def _shares_scales(free: Freedom, plan: Plan) -> bool:
+    """True where a weight has one scale for outputs that could have a scale each."""
+    found = [
+        plan.params[weight.node.inputs[weight.position]]
+        for weight in free.weights
+        if _axis(weight) is not None and weight.writes.size > 1 and weight.node.inputs[weight.position] in plan.params
+    ]
+    return any(len(params.scale) == 1 and not params.block_size for params in found)
+
+
 def _apply(setting: Setting, candidate: Candidate) -> Candidate | str:
     """Tries what there is to choose on the samples; of what is as good, the one with fewer operators is taken."""
     free = freedom(candidate.model.main)
     has_own_steps = setting.target.is_per_channel
     ways: list[Exponents] = [VALUES] if has_own_steps else [WEIGHTS, VALUES_TOO]
+    ways += [WEIGHTS, VALUES_TOO] if has_own_steps and _shares_scales(free, candidate.plan) else []
     caps: list[Caps] = ["kept", "minimum"] if free.caps and setting.samples else ["kept"]
     tried: list[tuple[Caps, Exponents]] = (
         [(c, way) for c in caps for way in ways] if setting.samples else [("fixed", WEIGHTS)]
@@ -176,7 +188,13 @@ def _apply(setting: Setting, candidate: Candidate) -> Candidate | str:
     judge = Judge(candidate.model, setting.samples[:_JUDGED]) if len(tried) > 1 else None
     best: tuple[float, Equalized, Candidate] | None = None
     for cap, way in tried:
-        found = equalize_graph(candidate.model, setting.samples, caps=cap, exponents=way, is_per_channel=has_own_steps)
+        found = equalize_graph(
+            candidate.model,
+            setting.samples,
+            caps=cap,
+            exponents=way,
+            is_per_channel=has_own_steps and (way is VALUES or not setting.samples),
+        )
         if not any(not row.reason for row in found.tensors):
             continue
         new = planned(setting, found.model, candidate.recipe)

@@ -19,11 +19,12 @@ from featherweight.operators import lookup
 from featherweight.pruning.criteria import as_rows, from_rows
 from featherweight.recipes.matching import exactly, resolve
 from featherweight.recipes.recipe import Rule
-from featherweight.repair.candidate import Candidate, Setting, integer_model, planned
+from featherweight.repair.candidate import Candidate, Setting, integer_model
 from featherweight.repair.judge import Judge
 from featherweight.repair.weights.grids import grid_of, planned_params
 from featherweight.repair.weights.moments import groups_of
 from featherweight.repair.weights.places import Place, find_places, written
+from featherweight.repair.weights.rules import started_anew, with_rules
 from featherweight.tflite import write
 
 # Examples that show what a weight costs: it is a matter of several dB.
@@ -50,8 +51,7 @@ def eight_bits(setting: Setting, candidate: Candidate) -> Candidate | str:
     """
     if not setting.samples:
         return "it measures what rounding costs the output: pass calibration samples"
-    chosen = candidate.chosen
-    base = candidate if chosen is None else replace(candidate, model=chosen.model, plan=chosen.plan, chosen=None)
+    base = started_anew(candidate)
     rules = resolve(base.recipe, base.model)
     found = find_places(base.model, base.plan)[0]
     places = [place for place in found if _is_free(place, base, rules, setting)]
@@ -61,11 +61,8 @@ def eight_bits(setting: Setting, candidate: Candidate) -> Candidate | str:
     taken = worth(costs, _LARGEST_SHARE * len(write(integer_model(base))))
     if not taken:
         return "no weight that rounding to 4 bits costs more than others has few enough bytes"
-    names = [kernel.node for cost in taken for kernel in cost.place.kernels]
-    recipe = replace(base.recipe, rules=(*(_in_8_bits(node, rules[node.name]) for node in names), *base.recipe.rules))
-    tensors = base.model.tensors
-    given = {n: p for n, p in base.plan.params.items() if n in tensors and not tensors[n].is_constant}
-    changed = planned(setting, base.model, recipe, stats=base.stats, methods=base.methods, given=given or None)
+    nodes = [kernel.node for cost in taken for kernel in cost.place.kernels]
+    changed = with_rules(setting, base, [_in_8_bits(node, rules[node.name]) for node in nodes])
     note = (
         f"{len(taken)} of {len(costs)} weights in 4 bits have 8, which make {sum(c.noise for c in taken):.0%} of the "
         f"noise that rounding to 4 bits makes at the outputs, for {sum(c.bytes for c in taken):,.0f} bytes: "

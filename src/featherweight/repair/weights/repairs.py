@@ -13,6 +13,7 @@ from featherweight.errors import listed
 from featherweight.repair.candidate import Candidate, Chosen, Repair, Setting
 from featherweight.repair.weights.eight_bits import eight_bits
 from featherweight.repair.weights.layerwise import Choices, LayerRepair, round_weights
+from featherweight.repair.weights.one_scale import one_scale
 from featherweight.repair.weights.places import find_places, with_own_biases
 from featherweight.repair.weights.reconstruct import reconstructed
 
@@ -63,6 +64,7 @@ def _reconstruct(setting: Setting, candidate: Candidate) -> Candidate | str:
 
 
 EIGHT_BITS = Repair("eight-bits", "8 bits for the weights in 4 that cost the output most for their bytes", eight_bits)
+ONE_SCALE = Repair("one-scale", "one scale for all rows of a dense weight: a smaller file", one_scale, saves=True)
 WEIGHT_REPAIRS: tuple[Repair, ...] = (
     Repair("gptq", "integers that make up for each other's rounding", _choosing(gptq=True), 2),
     Repair("bias-correction", "biases that keep the mean of every channel", _choosing(bias=True)),
