@@ -150,9 +150,35 @@ def test_scores_of_other_forms_are_named_and_files_of_another_task_are_measured_
     assert not caplog.messages
     few = tuple(each[:32] for each in labelled)
     found = fw.search(model, few, forms=["int8"], **asked)
-    assert "of 64; they are measured anew by accuracy" in caplog.text
-    assert "of 32" in caplog.text
+    assert "of 64 examples" in caplog.text
+    assert "measured anew by accuracy" in caplog.text
     assert fw.write(found.model) == (tmp_path / "best.tflite").read_bytes()
+
+
+def test_drops_in_a_folder_are_those_of_the_metric_and_the_data(model, labelled, tmp_path, caplog):
+    asked = {"calibration": models.samples("convnet", 8), "progress": False}
+    scores = fw.sensitivity(model, labelled, folder=tmp_path, **asked)
+    again = fw.sensitivity(model, labelled, folder=tmp_path, **asked)
+    assert again.rows == scores.rows
+    assert not caplog.messages
+    found = fw.sensitivity(model, labelled, metric="probability", folder=tmp_path, **asked)
+    assert "keeps drops of accuracy" in caplog.text
+    assert found.metric == "probability"
+    assert {row.drop for row in found.rows} == {
+        row.drop for row in fw.sensitivity(model, labelled, metric="probability", **asked).rows
+    }
+    # Labels that the float model gets right as often, of other samples.
+    x, y = labelled
+    moved = fw.sensitivity(model, (x[::-1], y[::-1]), metric="probability", folder=tmp_path, **asked)
+    assert moved.about["task"] != found.about["task"]
+    assert caplog.text.count("keeps drops of") == 2
+
+
+def test_a_file_that_misses_bytes_alone_is_the_smallest_that_is_accurate(model):
+    asked = {"calibration": models.samples("convnet", 16), "min_sqnr_db": 12, "progress": False}
+    found = fw.search(model, max_bytes=1, **asked)
+    assert not found.best.fits
+    assert found.best.file_bytes == fw.search(model, **asked).best.file_bytes
 
 
 def test_an_impossible_budget_returns_what_misses_it_least(model):

@@ -77,6 +77,17 @@ def copies_said(feeds: Iterable[Feed]) -> str:
     )
 
 
+def counted(feeds: Iterable[Feed]) -> str:
+    """Returns how many examples there are, and how many of them differ where some repeat others.
+
+    >>> counted([{"x": np.ones((1, 3), np.float32)}] * 40)
+    '40 samples, 1 of them different,'
+    """
+    found = copies(feeds)
+    different = len({*found})
+    return f"{len(found)} samples" + ("" if different == len(found) else f", {different} of them different,")
+
+
 def _root(nearest: Mapping[int, int], index: int) -> int:
     while nearest[index] != index:
         index = nearest[index]

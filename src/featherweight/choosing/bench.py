@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from featherweight.analysis.evaluation import (
     resolve_metric,
     teacher_boxes,
 )
+from featherweight.calibration.stats import Stats
 from featherweight.choosing.budget import Budget, Tried, misses
 from featherweight.choosing.parts import parts_of, recipe_of
 from featherweight.detections.boxes import Boxes, is_boxes
@@ -29,7 +31,7 @@ from featherweight.errors import DataError, RecipeError
 from featherweight.graph import Model
 from featherweight.ptq.plan import Plan
 from featherweight.recipes.recipe import Recipe
-from featherweight.repair.candidate import Candidate, Repair, Setting, integer_model, planned
+from featherweight.repair.candidate import Candidate, Repair, Setting, digest, integer_model, planned
 from featherweight.repair.fingerprints import fingerprints
 from featherweight.repair.improve import improved
 from featherweight.repair.journal import Journal, attempts_said
@@ -37,6 +39,7 @@ from featherweight.repair.judge import Judge
 from featherweight.repair.weights.repairs import WEIGHT_REPAIRS
 from featherweight.repair.wide_places import WIDE_PLACES
 from featherweight.runtime.benchmark import benchmark
+from featherweight.runtime.samples import feeds
 from featherweight.runtime.sizes import sizes_bytes
 from featherweight.targets.delivery import for_device
 from featherweight.tflite import read
@@ -92,6 +95,7 @@ class Bench:
         is_auto: keep of these only what measurably helps.
         accelerator: what Vela compiles files for, if it is to.
         is_unrolled: recurrent layers of the source are written out in `model`, as no recipe alone may want them.
+        stats: what calibration measures of the model, where that is known.
     """
 
     def __init__(
@@ -106,6 +110,7 @@ class Bench:
         is_auto: bool = True,
         accelerator: str = "",
         is_unrolled: bool = False,
+        stats: Stats | None = None,
     ) -> None:
         self.setting, self.model, self.task, self.notes = setting, model, task, tuple(notes)
         self.repairs, self.is_auto, self.accelerator = tuple(repairs), is_auto, accelerator
@@ -117,12 +122,24 @@ class Bench:
         self.float_bytes = sizes_bytes(self._file(model), compress=False)[0]
         self._file_bytes: dict[tuple[str, ...], int] = {}
         everything = recipe_of({part.name: "int8" for part in self.parts}, self.parts)
-        self.stats = (start and start.stats) or planned(setting, self.graph, everything).stats
+        self.stats = (start and start.stats) or stats or planned(setting, self.graph, everything).stats
 
     @cached_property
     def before(self) -> Evaluation | None:
         """The task's metric of the float model; None without a task."""
         return None if self.task.data is None else self.task.evaluate(self.model)
+
+    @cached_property
+    def about_task(self) -> str:
+        """What the metric is about, as a short text that changes when metric, samples or labels do; "" without one."""
+        if self.before is None or self.task.data is None:
+            return ""
+        samples, labels = self.task.data.samples, self.task.data.labels
+        found = hashlib.sha256(labels.digest.encode() if isinstance(labels, Truth) else np.asarray(labels).tobytes())
+        for feed in feeds(samples, self.model, limit=self.task.limit, finite=False):
+            found.update(digest(feed.arrays))
+        about = f"{self.before.metric} {self.before.value!r} of {self.before.count}"
+        return f"{about} examples ({found.hexdigest()[:12]})"
 
     def candidate(self, choice: Mapping[str, str]) -> Candidate:
         """Returns the model with a form for each part; float where none is chosen."""

@@ -201,6 +201,15 @@ def check_budget(budget: Budget, objective: str, *, has_metric: bool) -> None:
         )
 
 
+def check_repeatable(first: Evaluation, second: Evaluation) -> None:
+    """Raises DataError for a metric that is not the same twice on the float model."""
+    if first.value != second.value:
+        raise DataError(
+            f"metric '{first.metric}' is {first.value:.6g} and then {second.value:.6g} on the same model and data. "
+            "Make it deterministic: fix its seeds."
+        )
+
+
 def check_examples(budget: Budget, before: Evaluation | None) -> None:
     """Raises DataError where no file could show the asked confidence on so few examples.
 

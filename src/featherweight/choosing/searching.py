@@ -190,9 +190,9 @@ def _bisect(state: State, front: list[tuple[float, Tried]], low: float) -> None:
 
 def _swap(state: State) -> None:
     """Moves single parts of the best to the form that wins most for what it costs, as long as that is better."""
-    # More noise than any file had that fits is not worth a try.
-    fitting = [state.predicted(row.choice) for row in state.tried.values() if row.fits]
-    bearable = _BEARABLE * max(fitting, default=math.inf)
+    # More noise than any file had that is accurate enough is not worth a try.
+    accurate = [state.predicted(row.choice) for row in state.tried.values() if row.is_accurate]
+    bearable = _BEARABLE * max(accurate, default=math.inf)
     failures = 0
     for _ in range(_SWAPS):
         best = state.best
@@ -202,12 +202,12 @@ def _swap(state: State) -> None:
             for other in state.noise[part]:
                 noise = state.noise[part][other] - state.noise[part][form]
                 size = state.size[part][other] - state.size[part][form]
-                is_smaller = state.objective != "accuracy" and best.fits
+                is_smaller = state.objective != "accuracy" and best.is_accurate
                 wanted, paid = (size, noise) if is_smaller else (noise, size)
                 is_hopeless = is_smaller and state.predicted(best.choice) + noise > bearable
                 if wanted < 0 and not is_hopeless:
                     moves.append((wanted / max(paid, 1e-12), {**best.choice, part: other}))
-        if state.objective == "bytes" and best.fits:
+        if state.objective == "bytes" and best.is_accurate:
             moves += _border_moves(state, best, bearable)
         untried = [m for m in sorted(moves, key=lambda move: move[0]) if state.key(m[1]) not in state.tried]
         if not untried:

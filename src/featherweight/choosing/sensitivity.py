@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,6 +20,9 @@ from featherweight.graph import Model
 from featherweight.repair.fingerprints import fingerprints
 from featherweight.runtime.progress import track
 from featherweight.runtime.workers import mapped
+
+_TASK = "task"
+_log = logging.getLogger("featherweight")
 
 
 def about(bench: Bench, forms: Sequence[str]) -> dict[str, str]:
@@ -65,6 +69,8 @@ def measured(
         if form != FLOAT
     ]
     is_task = with_task and task.data is not None
+    if is_task:
+        scores = _of_task(scores, bench.about_task, task.name, path)
     if only is not None and any(scores.find(p.name, f) is None for p, f in wanted):
         for row in estimated(bench, [form for form in forms if form != FLOAT]):
             scores = scores if scores.find(row.part, row.form) else scores.with_row(row)
@@ -98,6 +104,17 @@ def measured(
             scores = scores.with_row(row)
         _keep(scores, path)
     return scores
+
+
+def _of_task(scores: Scores, about_task: str, metric: str, path: Path | None) -> Scores:
+    """Returns scores whose drops are those of a task: drops of another one are left out, which is said."""
+    before = scores.about.get(_TASK)
+    if before == about_task:
+        return scores
+    if before:
+        _log.warning(f"sensitivity: '{path}' keeps drops of {before}; they are measured anew, of {about_task}.")
+    rows = [replace(r, drop=None, drop_error=None, without=None, without_error=None) for r in scores.rows]
+    return replace(scores, rows=tuple(rows), metric=metric, about={**scores.about, _TASK: about_task})
 
 
 def _keep(scores: Scores, path: Path | None) -> None:

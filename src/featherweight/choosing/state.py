@@ -88,8 +88,7 @@ class State:
 
     def about(self) -> dict[str, str]:
         """Returns what the measurements depend on."""
-        task = "" if self.before is None else f"{self.before.metric} {self.before.value!r} of {self.before.count}"
-        return {**self.scores.about, "task": task}
+        return {**self.scores.about, "task": self.bench.about_task}
 
     def predicted(self, choice: Mapping[str, str]) -> float:
         """Returns the noise that the scores of a choice add up to."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from featherweight.calibration.copies import copies, copies_said
+from featherweight.calibration.copies import copies, copies_said, counted
 from featherweight.clustering.few_values import dissolved
 from featherweight.errors import DataError, FeatherweightError, RecipeError, listed
 from featherweight.graph import Model
@@ -89,11 +89,9 @@ def divided(
     if len(different) < LEAST_EXAMPLES and not is_auto:
         return tuple(found), ()
     if len(different) < LEAST_EXAMPLES:
-        given = f"{len(found)} samples"
-        given += "" if len(found) == len(different) else f", {len(different)} of them different,"
         raise DataError(
-            f"improve: {given} are too few to tell what helps (at least {LEAST_EXAMPLES}; a hundred are better). Pass "
-            "more calibration samples, or name the repairs that are to be applied unmeasured."
+            f"improve: {counted(found)} are too few to tell what helps (at least {LEAST_EXAMPLES}; a hundred are "
+            "better). Pass more calibration samples, or name the repairs that are to be applied unmeasured."
         )
     count = min(max(_LEAST_HELD_OUT, len(different) // 4), _MOST_HELD_OUT)
     if is_sequence:

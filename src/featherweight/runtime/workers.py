@@ -21,7 +21,7 @@ _Result = TypeVar("_Result")
 ENGINES = ("processes", "ray")
 # A worker may die (of memory, of an abort in native code): what it had is done again, so often.
 _ATTEMPTS = 3
-_AT_ONCE = 4
+_AT_ONCE = 8
 MOST_JOBS = 4096
 _FUNCTION, _ARRAYS = "function", "arrays"
 # Arrays begin at multiples of it in a file, as NumPy's own do in memory.

@@ -23,15 +23,24 @@ from featherweight.arguments import (
     text,
 )
 from featherweight.arguments import path as path_of
-from featherweight.calibration.copies import copies
+from featherweight.calibration.collect import calibrate
+from featherweight.calibration.copies import counted
 from featherweight.choosing.bench import Bench, has_metric, task_of, with_repairs
-from featherweight.choosing.budget import OBJECTIVES, Budget, check_budget, check_examples, compiler_of
+from featherweight.choosing.budget import (
+    OBJECTIVES,
+    Budget,
+    check_budget,
+    check_examples,
+    check_repeatable,
+    compiler_of,
+)
 from featherweight.choosing.folder import locked
 from featherweight.choosing.parts import check_forms
 from featherweight.choosing.scores import Scores, scores_in
 from featherweight.choosing.searching import Found, searched
 from featherweight.choosing.sensitivity import measured
 from featherweight.errors import DataError
+from featherweight.operators.families.control import keeps_state
 from featherweight.passes.substitutes import substituted
 from featherweight.repair.candidate import Setting
 from featherweight.repair.improve import AUTO, LEAST_EXAMPLES, MOST_EXAMPLES, asked_repairs, check_improvable, divided
@@ -116,17 +125,12 @@ def sensitivity(
         DataError: for samples that are too few or do not fit.
     """
     forms = check_forms(forms)
-    bench = bench_of(source, data, calibration, metric, target, limit, input_shapes, progress=progress)
+    asked = (source, data, calibration, metric, target, limit, input_shapes)
+    bench = bench_of(*asked, jobs=jobs, engine=engine, progress=progress)
     with locked(folder) as held:
-        return measured(
-            bench,
-            forms,
-            path=scores_in(held),
-            with_task=task and not estimate,
-            only=() if estimate else None,
-            jobs=jobs,
-            engine=engine,
-        )
+        is_task, only = task and not estimate, () if estimate else None
+        path = scores_in(held)
+        return measured(bench, forms, path=path, with_task=is_task, only=only, jobs=jobs, engine=engine)
 
 
 @checked(
@@ -215,7 +219,9 @@ def search(
     )
     repairs = asked_repairs(improve)
     asked = (source, data, calibration, metric, target, limit, input_shapes)
-    bench = bench_within(budget, objective, *asked, io=io, accelerator=accelerator, progress=progress)
+    bench = bench_within(
+        budget, objective, *asked, io=io, accelerator=accelerator, jobs=jobs, engine=engine, progress=progress
+    )
     with locked(folder) as held:
         if repairs:
             bench = with_repairs(bench, repairs, is_auto=AUTO in (improve or ()), folder=held)
@@ -235,6 +241,8 @@ def bench_within(
     *,
     io: str | None,
     accelerator: str | None,
+    jobs: int,
+    engine: str,
     progress: bool,
 ) -> Bench:
     """Returns what a budget is kept with: `bench_of` a model, once the budget is one that can be measured there.
@@ -245,7 +253,8 @@ def bench_within(
     """
     check_budget(budget, objective, has_metric=has_metric(data, metric))
     npu = compiler_of(budget, objective, targets.load(target).name, accelerator)
-    bench = bench_of(source, data, calibration, metric, target, limit, input_shapes, io=io, npu=npu, progress=progress)
+    asked = (source, data, calibration, metric, target, limit, input_shapes)
+    bench = bench_of(*asked, io=io, npu=npu, jobs=jobs, engine=engine, progress=progress)
     check_examples(budget, bench.before)
     return bench
 
@@ -261,9 +270,11 @@ def bench_of(
     *,
     io: str | None = None,
     npu: str = "",
+    jobs: int = 1,
+    engine: str = ENGINES[0],
     progress: bool,
 ) -> Bench:
-    """Returns a model with the samples that it is calibrated and judged by, and its task.
+    """Returns a model with the samples that it is calibrated and judged by, and its task; workers share the former.
 
     Raises:
         DataError: if samples are too few or do not fit, or the metric is not the same twice.
@@ -275,30 +286,19 @@ def bench_of(
     check_improvable(model)
     feeds, held_out = divided(() if samples is None else samples, model, None, is_auto=False)
     if not held_out:
-        different = len(set(copies(feeds)))
-        given = f"{len(feeds)} samples" + ("" if different == len(feeds) else f", {different} of them different,")
         raise DataError(
-            f"calibration: {given} are too few (at least {LEAST_EXAMPLES}; a hundred are better): a quarter of them "
-            "judges. Pass more."
+            f"calibration: {counted(feeds)} are too few (at least {LEAST_EXAMPLES}; a hundred are "
+            "better): a quarter of them judges. Pass more."
         )
     task = task_of(data, metric, limit, model)
     setting = Setting(target, feeds, held_out, io=io, integers=True, float_joins=True, progress=progress)
     notes = [*lowered.notes, *substitutes]
     if len(feeds) + len(held_out) == MOST_EXAMPLES:
         notes.append(f"the first {MOST_EXAMPLES} calibration samples were used; any more were not")
-    bench = Bench(setting, model, task, notes, accelerator=npu, is_unrolled=bool(lowered.recurrent))
-    _check_repeatable(bench)
+    stats = None
+    if (jobs > 1 or engine != ENGINES[0]) and not keeps_state(model):
+        stats = calibrate(model, feeds, jobs=jobs, engine=engine, progress=progress)
+    bench = Bench(setting, model, task, notes, accelerator=npu, is_unrolled=bool(lowered.recurrent), stats=stats)
+    if bench.before is not None:
+        check_repeatable(bench.before, bench.task.evaluate(model))
     return bench
-
-
-def _check_repeatable(bench: Bench) -> None:
-    """Raises DataError for a metric that is not the same twice on the float model."""
-    first = bench.before
-    if first is None:
-        return
-    second = bench.task.evaluate(bench.model)
-    if first.value != second.value:
-        raise DataError(
-            f"metric '{bench.task.name}' is {first.value:.6g} and then {second.value:.6g} on the same model and data. "
-            "Make it deterministic: fix its seeds."
-        )

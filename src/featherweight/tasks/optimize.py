@@ -117,7 +117,9 @@ def optimize(
         max_cycles,
     )
     asked = (source, data, calibration, metric, target, limit, input_shapes)
-    bench = bench_within(budget, objective, *asked, io=io, accelerator=accelerator, progress=progress)
+    bench = bench_within(
+        budget, objective, *asked, io=io, accelerator=accelerator, jobs=jobs, engine=engine, progress=progress
+    )
     with locked(folder) as held:
         flow = Flow(source, bench, budget, objective, stop, held, estimate, jobs, engine)
         for name in (*_RECIPES, *([_COMPRESSIBLE] if bench.accelerator or max_compressed_bytes is not None else [])):
