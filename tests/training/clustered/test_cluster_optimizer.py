@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -221,6 +222,38 @@ def test_weights_that_are_no_numbers_are_refused() -> None:
     model.get_layer("body_2").kernel.assign(np.full((3, 3, 32, 64), np.nan))
     with pytest.raises(DataError, match="net/body_2/kernel holds NaN or infinity"):
         fw.ClusterOptimizer("adam", model=model).build(model.trainable_variables)
+
+
+def test_bfloat16_is_too_coarse() -> None:
+    model = keras.Sequential([L.Input((32,)), L.Dense(32), L.Dense(32, name="body"), L.Dense(4)], name="net")
+    halved = keras.Sequential([L.Input((32,)), L.Dense(32), L.Dense(32, dtype="bfloat16"), L.Dense(4)])
+    fw.ClusterOptimizer("adam", model=model).build(model.trainable_variables)
+    with pytest.raises(RecipeError, match=r"dense_.*/kernel is bfloat16.*policy mixed_bfloat16"):
+        fw.ClusterOptimizer("adam", model=halved).build(halved.trainable_variables)
+
+
+@pytest.mark.parametrize("make", [lambda: fw.ClusterOptimizer("adam"), lambda: fw.SparseOptimizer("adam", 0.5)])
+def test_weights_go_into_a_model_that_has_not_been_trained(make: Any, tmp_path: Path) -> None:
+    model, path = trained(several_kinds_net(), make()), tmp_path / "net.weights.h5"
+    model.save_weights(path)
+    fresh = several_kinds_net()
+    fresh.compile(make(), "sparse_categorical_crossentropy")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        fresh.load_weights(path)
+    assert any("not built yet, so that its stored" in str(one.message) for one in said)
+    np.testing.assert_array_equal(kernel_of(fresh, PATHS[0]), kernel_of(model, PATHS[0]))
+    if not isinstance(fresh.optimizer, fw.SparseOptimizer):
+        trained(fresh, fresh.optimizer, 1)
+        assert values_in(fresh, PATHS[0]) <= 16
+
+
+@pytest.mark.parametrize("make", [lambda: fw.ClusterOptimizer("adam"), lambda: fw.SparseOptimizer("adam", 0.5)])
+def test_layers_that_are_frozen_once_it_is_built_want_a_new_optimizer(make: Any) -> None:
+    model = trained(several_kinds_net(), make())
+    model.get_layer("body_1").trainable = False
+    with pytest.raises(RecipeError, match=r"was built with .* are trained now: layers were frozen.* a new optimizer"):
+        trained(model, model.optimizer)
 
 
 def test_a_training_that_ends_too_early_warns() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -116,6 +117,11 @@ class ClusterOptimizer(ConstrainingOptimizer):
         rows = values_of([variables[kernel.index] for kernel in clustered])
         if odd := [kernel.path for kernel, (_, value) in zip(clustered, rows, strict=True) if not _is_finite(value)]:
             raise DataError(f"ClusterOptimizer: {listed(odd)} holds NaN or infinity. Train from finite weights.")
+        if coarse := [kernel.path for kernel in clustered if str(variables[kernel.index].dtype) == "bfloat16"]:
+            raise RecipeError(
+                f"ClusterOptimizer: {listed(coarse)} is bfloat16, which is too coarse for weights of one value in "
+                "channels of different scales. Use the policy mixed_bfloat16, whose variables are float32."
+            )
         self.inner_optimizer.build(variables)
         super().build(variables)
         self._training = Training.of(layers, self)
@@ -152,10 +158,12 @@ class ClusterOptimizer(ConstrainingOptimizer):
 
     def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
         """Lets the wrapped optimizer put in its averages, and gives these few values again."""
-        known = [one.members() for one in self._clustered] if self.built else []
-        self.inner_optimizer.finalize_variable_values(var_list)
         inner = getattr(self.inner_optimizer, "inner_optimizer", self.inner_optimizer)
-        if inner.use_ema and known:
+        # (`fit` comes here after a failed step, too: then there may be no values to look at.)
+        is_held = self.built and inner.use_ema and sys.exc_info()[0] is None
+        known = [one.members() for one in self._clustered] if is_held else []
+        self.inner_optimizer.finalize_variable_values(var_list)
+        if known:
             self._hold(known, self._strength(self._updates()))
 
     def _hold(self, known: Sequence[Members], strength: Any) -> None:
@@ -240,7 +248,8 @@ class ClusterOptimizer(ConstrainingOptimizer):
         if "step" not in keys:
             warnings.warn(f"No levels are stored for '{self.name}'; it keeps those that it has.", stacklevel=2)
             return
-        self._check_built()
+        if self.is_left_out("levels"):
+            return
         count = sum(key.startswith("levels_") for key in keys)
         stored = [tuple(int(size) for size in np.asarray(store[f"shape_{i}"])) for i in range(count)]
         counts = [len(np.asarray(store[f"levels_{i}"])) for i in range(count)]

@@ -124,6 +124,11 @@ class ConstrainingOptimizer(WrappingOptimizer):
         if keras.backend.backend() == "tensorflow" or not self.built:
             return super().stateless_apply(optimizer_variables, grads, trainable_variables)
         variables, weights = self.variables, keras_internals.own_trainable_variables(self)
+        if len(weights) != len(trainable_variables):
+            raise RecipeError(
+                f"{type(self).__name__}: it was built with {len(weights)} variables, and {len(trainable_variables)} "
+                "are trained now: layers were frozen, or are not any more. Compile with a new optimizer."
+            )
         mapping = [*zip(variables, optimizer_variables, strict=True), *zip(weights, trainable_variables, strict=True)]
         inner = self.inner_optimizer
         with keras.StatelessScope(mapping) as scope:
@@ -135,6 +140,16 @@ class ConstrainingOptimizer(WrappingOptimizer):
                 variable.assign(value)
             self.after_step(noted)
         return [scope.get_current_value(v) for v in weights], [scope.get_current_value(v) for v in variables]
+
+    def is_left_out(self, what: str) -> bool:
+        """Warns if there is nothing that stored state could be put into, as Keras's own optimizers do; True then."""
+        if not self.built:
+            warnings.warn(
+                f"{type(self).__name__} is not built yet, so that its stored {what} are left out: training begins with "
+                "the weights as they are. Load the whole model (keras.models.load_model), or call build(variables).",
+                stacklevel=3,
+            )
+        return not self.built
 
     def _updates(self) -> Any:
         """Returns the number of finished updates as a tensor that later updates don't change."""

@@ -240,7 +240,8 @@ class SparseOptimizer(ConstrainingOptimizer):
         if "step" not in store.keys():  # noqa: SIM118, a store of Keras is no container
             warnings.warn(f"No masks are stored for '{self.name}'; it keeps those that it has.", stacklevel=2)
             return
-        self._check_built()
+        if self.is_left_out("masks"):
+            return
         mask_storage.load(self._masking, store)
         self._start, self._has_zeros = int(np.asarray(store["step"])), True
 
