@@ -89,4 +89,13 @@ def summary(found: Found) -> str:
 
 
 def _with_error(value: float | None, error: float | None) -> str:
-    return "-" if value is None else f"{value:.4f} ± {error or 0:.4f}"
+    return "-" if value is None else f"{value:.4f} {plus_minus(error)}"
+
+
+def plus_minus(error: float | None) -> str:
+    """Returns a standard error as it stands behind its value; a question mark where it is not known.
+
+    >>> plus_minus(0.0123), plus_minus(float("nan"))
+    ('± 0.0123', '± ?')
+    """
+    return "± ?" if error is None or not math.isfinite(error) else f"± {error:.4f}"

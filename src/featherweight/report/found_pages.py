@@ -11,7 +11,7 @@ from featherweight.choosing.searching import Found, Tried
 from featherweight.errors import listed
 from featherweight.pages import Card, Column, Page, Point, Scatter, Section, Table
 from featherweight.pages.formats import amount, percent, shortened
-from featherweight.report.choices import StepLike
+from featherweight.report.choices import StepLike, plus_minus
 from featherweight.report.summary import environment
 
 _LEVEL = "Signal to noise at the outputs, the mean over examples."
@@ -147,7 +147,7 @@ def _cards(best: Tried, float_bytes: int = 0) -> Iterable[Card]:
     yield Card("Outputs, signal to noise", f"{best.sqnr_db:.1f} dB")
     if best.drop is not None:
         side = "below" if best.drop >= 0 else "above"
-        said = f"± {best.drop_error or 0:.4f}, {side} the float model's metric"
+        said = f"{plus_minus(best.drop_error)}, {side} the float model's metric"
         yield Card("Drop" if best.drop >= 0 else "Gain", f"{abs(best.drop):.4f}", detail=said)
     if best.latency is not None:
         yield Card("Latency", f"{best.latency:.2f} ×", detail="of the float model's, this machine")
