@@ -138,6 +138,30 @@ def tfmot_prune_quantize(
     return {}
 
 
+def tfmot_cluster_quantize(
+    weights: str, out: str, seed: int, steps: int, learning_rates: tuple[float, float], sparsity: float, clusters: int
+) -> dict[str, Any]:
+    """Prunes and clusters all kernels of the CNN in as many steps, then trains it quantized with both kept (PCQAT)."""
+    import tensorflow_model_optimization as tfmot
+    from tensorflow_model_optimization.python.core.clustering.keras.experimental import cluster
+
+    pruning, quantization = tfmot.sparsity.keras, tfmot.quantization.keras
+    pruned = 6 * steps // 10
+    schedule = pruning.PolynomialDecay(0.0, sparsity, 0, pruned, frequency=10)
+    model = pruning.prune_low_magnitude(trained("fashion_cnn", weights), schedule)
+    fit(model, seed, pruned, learning_rates[0], [pruning.UpdatePruningStep()])
+    initial = tfmot.clustering.keras.CentroidInitialization.KMEANS_PLUS_PLUS
+    settings = {"number_of_clusters": clusters, "cluster_centroids_init": initial, "preserve_sparsity": True}
+    model = cluster.cluster_weights(pruning.strip_pruning(model), **settings)
+    fit(model, seed + 1, steps - pruned, learning_rates[0] / 2)
+    model = tfmot.clustering.keras.strip_clustering(model)
+    scheme = tfmot.experimental.combine.Default8BitClusterPreserveQuantizeScheme(preserve_sparsity=True)
+    model = quantization.quantize_apply(quantization.quantize_annotate_model(model), scheme)
+    fit(model, seed, steps, learning_rates[1])
+    save(model, out, is_quantized=True)
+    return {}
+
+
 def main(name: str, arguments: str, taken: str) -> None:
     """Runs one job and writes its result."""
     Path(taken).write_text(json.dumps(globals()[name](**json.loads(arguments))))

@@ -66,7 +66,7 @@ def test_times_tell_the_pack(pack, fixed):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"multiple": "measured", "target": "tflm"}, "times LiteRT, which target 'tflm' does not run"),
+        ({"multiple": "measured", "target": "tflm"}, "times LiteRT, which target 'tflm' does not run. Instead, leave"),
         ({"multiple": "often"}, "a whole number from 1 on, or 'measured'"),
         ({"multiple": 0}, "a whole number from 1 on, or 'measured'"),
         ({"form": "int4"}, "form"),

@@ -171,10 +171,10 @@ def test_taylor_keeps_what_the_loss_needs() -> None:
 def test_taylor_takes_the_share_of_macs() -> None:
     data = _digits()
     removed = fw.remove_channels(
-        models.lowered("convnet"), macs=0.3, method="taylor", data=data, loss="sparse_categorical_crossentropy",
+        models.lowered("convnet"), macs=0.4, method="taylor", data=data, loss="sparse_categorical_crossentropy",
         multiple=2,
     )  # fmt: skip
-    assert removed.macs[1] <= 0.7 * removed.macs[0]
+    assert removed.macs[1] <= 0.6 * removed.macs[0]
 
 
 # ------------------------------------------------------------------------------------------- operators built by hand

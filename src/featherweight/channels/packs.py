@@ -43,7 +43,7 @@ def measured_pack(dtype: str) -> int:
     where 3/2 p cost what 2 p do. The largest such p counts; without one, it is 4.
     """
     counts = sorted({width * factor // 2 for width in _WIDTHS for factor in (2, 3, 4)})
-    sessions = {count: Session(_convolution(count, dtype), threads=1) for count in counts}
+    sessions = {count: Session(convolution(count, dtype), threads=1) for count in counts}
     fastest = dict.fromkeys(counts, float("inf"))
     given = np.zeros((1, _SIDE, _SIDE, _READ), dtype)
     for _ in range(_ROUNDS):
@@ -71,11 +71,11 @@ def pack_of(seconds: Mapping[int, float]) -> int:
     return _WIDTHS[0]
 
 
-def _convolution(channels: int, dtype: str) -> Model:
+def convolution(channels: int, dtype: str, side: int = _SIDE, read: int = _READ) -> Model:
     """Returns a pointwise convolution of that many output channels."""
-    shape, written = (1, _SIDE, _SIDE, _READ), (1, _SIDE, _SIDE, channels)
+    shape, written = (1, side, side, read), (1, side, side, channels)
     real = QuantParams(dtype, (0.05,), (0,)) if dtype == "int8" else None
-    weight = np.ones((channels, 1, 1, _READ), dtype)
+    weight = np.ones((channels, 1, 1, read), dtype)
     scales = QuantParams("int8", (0.01,) * channels, (0,) * channels, 0) if real else None
     products = QuantParams("int32", (0.0005,) * channels, (0,) * channels, 0) if real else None
     tensors = {

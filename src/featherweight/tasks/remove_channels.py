@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,12 +13,14 @@ import numpy as np
 from featherweight import tflite
 from featherweight.arguments import checked, choice, count, either, flag, number, several, shapes, stream, text
 from featherweight.channels.always_zero import zero_channels
+from featherweight.channels.amounts import share_of_macs, share_of_time
 from featherweight.channels.cut import constant_bytes, total_macs, without_channels
 from featherweight.channels.groups import Group, find_groups, magnitudes, taylor
 from featherweight.channels.labeling import label
 from featherweight.channels.labels import Labeled
+from featherweight.channels.latencies import clock_of
 from featherweight.channels.packs import measured_pack, multiple_of
-from featherweight.channels.steps import Step, fraction_of, steps_of
+from featherweight.channels.steps import fraction_of, steps_of
 from featherweight.errors import RecipeError, listed
 from featherweight.graph import Model
 from featherweight.operators import profiles
@@ -29,6 +32,8 @@ METHODS = ("magnitude", "taylor")
 MEASURED = "measured"
 # Channels that kernels compute together, where a target does not say.
 _PACK = 16
+# From so much more of the multiply-accumulates on than was asked for, it is said.
+_MUCH_MORE = 0.1
 
 
 @dataclass(frozen=True)
@@ -57,19 +62,24 @@ class Removed:
         groups: all groups of channels, those that stayed whole too.
         macs: multiply-accumulates of one run, before and after.
         weight_bytes: bytes of all constants, before and after.
+        time_us: microseconds that convolutions and dense layers take on this machine, each timed alone, before and
+            after; None where no share of it was asked for.
     """
 
     model: Model
     groups: tuple[ChannelGroup, ...]
     macs: tuple[int, int]
     weight_bytes: tuple[int, int]
+    time_us: tuple[float, float] | None = None
 
     def __repr__(self) -> str:
         cut = sum(group.after < group.before for group in self.groups)
         return (
             f"Smaller model: channels of {cut} of {len(self.groups)} groups were removed\n"
             f"  multiply-accumulates  {self.macs[0]:,} → {self.macs[1]:,}\n"
-            f"  bytes of constants    {self.weight_bytes[0]:,} → {self.weight_bytes[1]:,}\n{self.model!r}"
+            f"  bytes of constants    {self.weight_bytes[0]:,} → {self.weight_bytes[1]:,}\n"
+            + (f"  time of products, µs  {self.time_us[0]:,.1f} → {self.time_us[1]:,.1f}\n" if self.time_us else "")
+            + repr(self.model)
         )
 
     def save(self, path: str | Path) -> int:
@@ -81,6 +91,7 @@ class Removed:
     {"fraction": "sparsity", "criterion": "method"},
     sparsity=number(0, 1, open_at="high", way="It is the fraction of each group's channels to remove."),
     macs=number(0, 1, open_at="high", way="It is the fraction of all multiply-accumulates to remove."),
+    latency=number(0, 1, open_at="high", way="It is the fraction of the time to save."),
     only_zero=flag,
     method=text,
     multiple=either(count(), choice(MEASURED), allowed="a whole number from 1 on, or 'measured'"),
@@ -94,6 +105,7 @@ def remove_channels(
     sparsity: float | None = None,
     *,
     macs: float | None = None,
+    latency: float | None = None,
     only_zero: bool = False,
     method: str = "magnitude",
     data: Any = None,
@@ -114,6 +126,9 @@ def remove_channels(
         source: what `load` takes.
         sparsity: the fraction of each group's channels that go, at most, in [0, 1).
         macs: at least this share of all multiply-accumulates, in [0, 1), from where scores are lowest.
+        latency: at least this share of the time that convolutions and dense layers take in LiteRT on this machine, in
+            [0, 1), from where scores are lowest for the microseconds saved: operators are timed alone, with the
+            channels that are left (`channels.latencies`). Times differ from call to call, and so may the choice.
         only_zero: exactly the channels that are 0 for every input, their weights and biases being 0; outputs stay as
             they are.
         method: ``magnitude``, the mean of ``|w|`` over all weights that make a channel (Li et al., 1608.08710, section
@@ -130,6 +145,9 @@ def remove_channels(
         samples: inputs to verify a lowered model with; a PyTorch module or JAX function needs at least one.
         input_shapes: as in `load`.
 
+    Warns:
+        UserWarning: if much more goes than was asked for, since groups keep packs of channels.
+
     Raises:
         RecipeError: for an option that is not understood, or nothing to remove.
         DataError: if the data are no pair of equal length.
@@ -138,11 +156,15 @@ def remove_channels(
     """
     model = load(source, samples=samples, input_shapes=input_shapes)
     check_float(model, "remove_channels")
-    pack, multiple = _pack(targets.load(target), form, multiple)
-    _check(sparsity, macs, only_zero)
+    device = targets.load(target)
+    pack, multiple = _pack(device, form, multiple)
+    _check(sparsity, macs, latency, only_zero)
+    if latency is not None:
+        _check_timed(device, f"latency={latency:g}", "give macs=")
     _check_method(method, data, loss, only_zero=only_zero)
     labels = label(model.main)
     groups = _excluded(find_groups(model.main, labels), several(text)(exclude, "exclude"))
+    times = None
     if only_zero:
         removed = _with_one_left(groups, zero_channels(model.main, labels, groups))
     else:
@@ -153,35 +175,48 @@ def remove_channels(
             raise RecipeError(_nothing(groups, pack, multiple))
         if sparsity is not None:
             removed = {v for group, own in zip(groups, steps, strict=True) for v in fraction_of(group, own, sparsity)}
+        elif latency is not None:
+            removed, times = share_of_time(clock_of(model, labels, form), groups, scores, steps, latency)
         else:
             assert macs is not None
-            removed = _macs_of(model, labels, [step for own in steps for step in own], macs)
+            removed = share_of_macs(model, labels, [step for own in steps for step in own], macs)
     smaller = without_channels(model, labels, removed)
     rows = tuple(_row(group, removed, pack, multiple, only_zero=only_zero) for group in groups)
-    sizes = (constant_bytes(model), constant_bytes(smaller))
-    return Removed(smaller, rows, (total_macs(model), total_macs(smaller)), sizes)
+    sizes, products = (constant_bytes(model), constant_bytes(smaller)), (total_macs(model), total_macs(smaller))
+    if macs is not None and (gone := 1 - products[1] / max(products[0], 1)) > macs + _MUCH_MORE:
+        least = sorted({multiple_of(group, pack, multiple) for group in groups if not group.reason})
+        warnings.warn(
+            f"remove_channels: {gone:.0%} of the multiply-accumulates went, {macs:.0%} were asked for: groups of few "
+            f"channels keep a multiple of {listed(least)}. multiple=1 keeps closer to it, in kernels that compute "
+            "channels that are not there.",
+            stacklevel=3,
+        )
+    return Removed(smaller, rows, products, sizes, times)
 
 
 def _pack(target: targets.Target, form: str, multiple: int | str | None) -> tuple[int, int | None]:
     """Returns how many channels kernels compute together, and what was asked for instead."""
     if multiple == MEASURED:
-        if not profiles.find(target.profile).is_delegate:
-            raise RecipeError(
-                f"remove_channels: multiple='measured' times LiteRT, which target '{target.name}' does not run. Leave "
-                "it out for what the target says, or give a number."
-            )
+        _check_timed(target, "multiple='measured'", "leave it out for what the target says, or give a number")
         return measured_pack(form), None
     assert not isinstance(multiple, str)
     return target.packs.get(form, _PACK), multiple
 
 
-def _check(sparsity: float | None, macs: float | None, only_zero: bool) -> None:
-    given = [name for name, is_given in (("sparsity", sparsity is not None), ("macs", macs is not None)) if is_given]
-    given += ["only_zero"] if only_zero else []
+def _check_timed(target: targets.Target, what: str, way: str) -> None:
+    if not profiles.find(target.profile).is_delegate:
+        raise RecipeError(
+            f"remove_channels: {what} times LiteRT, which target '{target.name}' does not run. Instead, {way}."
+        )
+
+
+def _check(sparsity: float | None, macs: float | None, latency: float | None, only_zero: bool) -> None:
+    shares = {"sparsity": sparsity, "macs": macs, "latency": latency}
+    given = [name for name, share in shares.items() if share is not None] + ["only_zero"] * only_zero
     if len(given) != 1:
         raise RecipeError(
             f"remove_channels: {listed(given) or 'nothing'} says how much to remove. Give one of sparsity= (of each "
-            "group's channels), macs= (of all multiply-accumulates) and only_zero=True."
+            "group's channels), macs= (of all multiply-accumulates), latency= (of the time) and only_zero=True."
         )
 
 
@@ -227,34 +262,6 @@ def _scores(
     from featherweight.training.keras_models.saliency import contributions  # Keras is imported where it is needed
 
     return taylor(model.main, labels, groups, contributions(model, data, loss))
-
-
-def _macs_of(model: Model, labels: Labeled, steps: Sequence[Step], share: float) -> set[int]:
-    """Returns what goes so that at least this share of the multiply-accumulates does: the lowest scores first.
-
-    Raises:
-        RecipeError: if all that can be removed is less.
-    """
-    # Stable: the steps of a group stay in their order, since their scores rise.
-    order = sorted(steps, key=lambda step: step.score)
-    before = total_macs(model)
-
-    def removed(count: int) -> set[int]:
-        return {value for step in order[:count] for value in step.labels}
-
-    def gone(count: int) -> float:
-        return 1 - total_macs(without_channels(model, labels, removed(count))) / max(before, 1)
-
-    if (most := gone(len(order))) < share:
-        raise RecipeError(
-            f"remove_channels: macs={share:g} can't be removed; {most:.3f} is the most that these channels, "
-            "`multiple` and `exclude` allow."
-        )
-    low, high = 0, len(order)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if gone(middle) >= share else (middle + 1, high)
-    return removed(low)
 
 
 def _with_one_left(groups: Sequence[Group], zeros: set[int]) -> set[int]:
