@@ -36,7 +36,9 @@ def stored_numbers(tensor: Tensor, graph: Graph) -> np.ndarray:
         return dequantized(stored, tensor)
     scale = graph.tensors[params.scale_tensor].array
     if scale is None or params.block_size is None:
-        raise DataError(f"The scales '{params.scale_tensor}' of quantized blocks are not stored in the model.")
+        raise DataError(
+            f"The scales '{params.scale_tensor}' of quantized blocks are not stored in the model. Convert it again."
+        )
     # scale[row, block] × q along the last axis; LiteRT's blocks have no zero point of their own.
     spread = np.repeat(scale.astype(np.float32).reshape(*stored.shape[:-1], -1), params.block_size, axis=-1)
     return stored.astype(np.float32) * spread
@@ -113,7 +115,7 @@ def matched_names(before: Model, after: Model) -> dict[str, str]:
     if len(first) != len(second):
         raise DataError(
             f"The float model has {len(first)} inputs ({listed(first)}), the other {len(second)} ({listed(second)}): "
-            "these are not two versions of one model."
+            "these are not two versions of one model. Give two that are."
         )
     names = {n: n for n in first} if set(first) == set(second) else dict(zip(first, second, strict=True))
     for name, other in names.items():
@@ -122,7 +124,7 @@ def matched_names(before: Model, after: Model) -> dict[str, str]:
         if shape[1:] != other_shape[1:]:
             raise DataError(
                 f"Input '{name}' has the shape {list(shape)} in the float model, but {list(other_shape)} in the "
-                "other: these are not two versions of one model."
+                "other: these are not two versions of one model. Give two that are."
             )
     return names
 

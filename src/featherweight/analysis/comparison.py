@@ -174,7 +174,7 @@ def _values(pair: Compared, first: Side, second: Side) -> tuple[np.ndarray, np.n
     if x.shape != y.shape:
         raise DataError(
             f"Tensor '{pair.name}' has the shape {list(x.shape)} in the float model, but {list(y.shape)} in the other: "
-            "these are not two versions of one model."
+            "these are not two versions of one model. Give two that are."
         )
     return x, y
 
@@ -186,7 +186,7 @@ def _pairs(before: Model, after: Model) -> tuple[list[Compared], list[Compared]]
     if len(outputs) != len(other_outputs):
         raise DataError(
             f"The float model has {len(outputs)} outputs ({listed(outputs)}), the other {len(other_outputs)} "
-            f"({listed(other_outputs)}): these are not two versions of one model."
+            f"({listed(other_outputs)}): these are not two versions of one model. Give two that are."
         )
     by_name = set(outputs) == set(other_outputs)
     others = [other_outputs[name] for name in outputs] if by_name else list(other_outputs.values())

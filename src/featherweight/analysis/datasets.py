@@ -158,7 +158,9 @@ def _load_named(
 ) -> Dataset:
     for name, array in {**arrays, **({} if labels is None else {"y": labels})}.items():
         if array.ndim == 0 or len(array) == 0:
-            raise DataError(f"Data '{path}': the array '{name}' holds no samples (shape {list(array.shape)}).")
+            raise DataError(
+                f"Data '{path}': the array '{name}' holds no samples (shape {list(array.shape)}). Give one at least."
+            )
     counts = {name: len(array) for name, array in arrays.items()}
     if labels is not None:
         counts["y"] = len(labels)
@@ -217,7 +219,10 @@ def _load_images(folder: Path, inputs: Mapping[str, tuple[int, ...]], preprocess
         )
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
     if not files:
-        raise DataError(f"Data '{folder}' holds no images (looked for {', '.join(IMAGE_SUFFIXES)}).")
+        raise DataError(
+            f"Data '{folder}' holds no images (looked for {', '.join(IMAGE_SUFFIXES)}). Give the folder that holds "
+            "them, or one of a folder for each class."
+        )
     height, width = _image_size(files[0], shape)
     samples = ImageSamples(tuple(files), (height, width, shape[3]), scale, offset)
     classes = sorted({p.relative_to(folder).parts[0] for p in files if p.parent != folder})

@@ -122,7 +122,8 @@ def auc_scores(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
     score = score[:, -1].astype(np.float64)
     if np.isnan(score).any():
         raise DataError(
-            f"auc can't rank the prediction of sample {int(np.flatnonzero(np.isnan(score))[0])}: it is NaN."
+            f"auc can't rank the prediction of sample {int(np.flatnonzero(np.isnan(score))[0])}: it is NaN. "
+            "Repair the model."
         )
     positive = labels == 1
     positives, negatives = score[positive], score[~positive]
@@ -221,7 +222,9 @@ def own_value(
     try:
         found = value_of(slice(None))
     except (Exception, SystemExit) as error:
-        raise DataError(f"Metric '{name}' raised {type(error).__name__}: {error}.") from error
+        raise DataError(
+            f"Metric '{name}' raised {type(error).__name__}: {error}. Correct the function, or its inputs."
+        ) from error
     value = _number(found, name)
     groups = min(_JACKKNIFE_GROUPS, count)
     # Shuffled, so that an order in the data does not look like spread; the same groups for every model.

@@ -179,7 +179,10 @@ def _asked(model: Model, tensors: Sequence[str]) -> tuple[str, ...]:
     computed = producers(graph)
     for name in tensors:
         if name not in graph.tensors:
-            raise RecipeError(f"tensor '{name}' does not exist in the model's main graph; nothing can be measured.")
+            raise RecipeError(
+                f"tensor '{name}' does not exist in the model's main graph; nothing can be measured. `inspect` lists "
+                "the names."
+            )
         is_held = name in computed or name in graph.inputs or name in cells(graph)
         if not graph.tensors[name].is_float or not is_held:
             raise RecipeError(

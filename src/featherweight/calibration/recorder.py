@@ -63,7 +63,10 @@ class Recorder:
         self.overhead, self.tolerance = overhead, tolerance
         self._session = Session(self.model, threads=threads)
         if self._session.is_stateful:
-            raise DataError("Recorder: the model keeps state from run to run, which a second interpreter has not.")
+            raise DataError(
+                "Recorder: the model keeps state from run to run, which a second interpreter has not. Collect "
+                "successive inputs, and give them to `calibrate` in their order."
+            )
         self._inputs = input_tensors(self.model)
         self._shard = opened_shard(self.model, measurable(self.model), histograms=histograms, threads=threads)
         self._before: Stats | None = None

@@ -90,7 +90,10 @@ def read_idx_folder(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
     images = _read_idx(images_file, _IMAGES_MAGIC)
     labels = _read_idx(labels_file, _LABELS_MAGIC)
     if len(images) != len(labels):
-        raise DataError(f"{images_file} holds {len(images)} images but {labels_file} holds {len(labels)} labels.")
+        raise DataError(
+            f"{images_file} holds {len(images)} images but {labels_file} holds {len(labels)} labels. Install the set "
+            "again, or remove it: a subset is bundled."
+        )
     return images, labels
 
 
@@ -105,7 +108,10 @@ def _read_idx(path: Path, magic: int) -> np.ndarray:
         content = gzip.decompress(path.read_bytes())
         found, *_ = struct.unpack_from(">i", content)
         if found != magic:
-            raise DataError(f"{path} is not the IDX file its name says: its magic number is {found}, not {magic}.")
+            raise DataError(
+                f"{path} is not the IDX file its name says: its magic number is {found}, not {magic}. Install the set "
+                "again, or remove it: a subset is bundled."
+            )
         shape = struct.unpack_from(f">{magic & 0xFF}i", content, 4)
         return np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
     except (OSError, EOFError, zlib.error, struct.error, ValueError) as error:

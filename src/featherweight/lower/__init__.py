@@ -118,7 +118,7 @@ def _lower_path(path: Path, unroll: bool, fuse: bool, samples: list[Any] | None,
             "Save a PyTorch module as it is live: pass it to lower()."
         )
     if not path.is_file():
-        raise LoweringError(f"There is no file '{path}'.")
+        raise LoweringError(f"There is no file '{path}'. Give the path of a .keras, .h5 or .tflite file.")
     if route == "auto" and _keras.backend() != "jax":
         return _worker.lower_file(path, unroll=unroll, fuse=fuse, samples=samples, input_shapes=shapes)
     return _lower_keras(_keras.load(path), unroll, fuse, samples, shapes, route)

@@ -59,7 +59,7 @@ def load(path: str | Path) -> Any:
     import keras
 
     if not Path(path).is_file():
-        raise LoweringError(f"There is no file '{path}'.")
+        raise LoweringError(f"There is no file '{path}'. Give the path of a .keras or .h5 file.")
     try:
         with keras.saving.custom_object_scope(_legacy_layers()):
             return _loaded(path)

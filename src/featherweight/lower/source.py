@@ -98,11 +98,13 @@ def with_input_shapes(inputs: Sequence[Input], shapes: Any) -> tuple[Input, ...]
         unknown = [name for name in shapes if name not in {i.name for i in inputs}]
         if unknown:
             known = ", ".join(i.name for i in inputs)
-            raise LoweringError(f"input_shapes names '{unknown[0]}', but the inputs are: {known}.")
+            raise LoweringError(f"input_shapes names '{unknown[0]}', but the inputs are: {known}. Name one of these.")
         return tuple(_reshaped(i, tuple(shapes.get(i.name, i.shape))) for i in inputs)
     listed = shape_list(shapes)
     if len(listed) != len(inputs):
-        raise LoweringError(f"input_shapes has {len(listed)} shapes; the model has {len(inputs)} inputs.")
+        raise LoweringError(
+            f"input_shapes has {len(listed)} shapes; the model has {len(inputs)} inputs. Give one for each."
+        )
     return tuple(_reshaped(i, shape) for i, shape in zip(inputs, listed, strict=True))
 
 
@@ -178,7 +180,7 @@ def _arrays(sample: Any, inputs: Sequence[Input]) -> list[np.ndarray]:
         missing = [i.name for i in inputs if i.name not in sample]
         if missing:
             raise LoweringError(
-                f"A sample has no array for input '{missing[0]}'; it names: {', '.join(map(str, sample))}."
+                f"A sample has no array for input '{missing[0]}'; it names: {', '.join(map(str, sample))}. Add it."
             )
         arrays = [sample[i.name] for i in inputs]
     else:
@@ -186,7 +188,9 @@ def _arrays(sample: Any, inputs: Sequence[Input]) -> list[np.ndarray]:
         if isinstance(sample, (tuple, list)) and len(inputs) == 1 and len(sample) == 1:
             arrays = list(sample)
     if len(arrays) != len(inputs):
-        raise LoweringError(f"A sample has {len(arrays)} arrays; the model has {len(inputs)} inputs.")
+        raise LoweringError(
+            f"A sample has {len(arrays)} arrays; the model has {len(inputs)} inputs. Give one for each."
+        )
     return [as_row(np.asarray(array), len(item.shape)) for array, item in zip(arrays, inputs, strict=True)]
 
 

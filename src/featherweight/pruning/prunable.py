@@ -95,7 +95,10 @@ def find_kernels(model: Model) -> tuple[GraphKernel, ...]:
                 continue
             array = tensor.array
             if array is None or not np.isfinite(array).all():
-                raise DataError(f"{node.op} '{node.name}': its kernel '{tensor.name}' holds NaN or infinite values.")
+                raise DataError(
+                    f"{node.op} '{node.name}': its kernel '{tensor.name}' holds NaN or infinite values. "
+                    "Repair the model."
+                )
             kind = lookup(node.op).weight_kind or "dense"
             kernel = Kernel(len(found), tensor.name, kind, layout_of(node, tensor.shape))
             groups = _groups(node, tensor.shape, graph.tensors[activation].shape)

@@ -241,7 +241,10 @@ def with_outputs(model: Model, outputs: Sequence[str]) -> Model:
     graph = model.main
     for name in outputs:
         if name not in graph.tensors or graph.tensors[name].is_constant:
-            raise RecipeError(f"tensor '{name}' is not computed by the model's main graph; it can't be an output.")
+            raise RecipeError(
+                f"tensor '{name}' is not computed by the model's main graph; it can't be an output. `inspect` lists "
+                "the names."
+            )
     inputs = tuple((public, tensor) for public, tensor in io_names(model)[0].items())
     kept = tuple(replace(s, inputs=inputs, outputs=()) for s in model.signatures if s.graph == 0)[:1]
     graphs = (replace(graph, outputs=tuple(outputs)), *model.graphs[1:])

@@ -54,7 +54,9 @@ def run_reference(
     wanted = io_names(model)[1] if keep is None else {name: name for name in keep}
     for name in wanted.values():
         if name not in model.main.tensors:
-            raise RecipeError(f"tensor '{name}' is not in the model's main graph; it can't be kept.")
+            raise RecipeError(
+                f"tensor '{name}' is not in the model's main graph; it can't be kept. `inspect` lists the names."
+            )
     parts = split(checked_arrays(inputs, fed, finite=False), fed)
     kept = frozenset(wanted.values())
     execution = Execution(model, chosen)

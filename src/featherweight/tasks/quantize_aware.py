@@ -285,7 +285,10 @@ def _check_given(plan: Plan, target: str | Path | device.Target) -> str | Path |
     if isinstance(target, str) and target == "litert":
         return plan.target
     if device.load(target).name != plan.target:
-        raise RecipeError(f"quantize_aware: the plan is for target '{plan.target}', not '{device.load(target).name}'.")
+        raise RecipeError(
+            f"quantize_aware: the plan is for target '{plan.target}', not '{device.load(target).name}'. Leave target= "
+            "out, or plan anew."
+        )
     return target
 
 

@@ -50,7 +50,9 @@ def reestimate_batch_norm(model: keras.Model, batches: Iterable[Any]) -> list[st
     """
     layers = _batch_norms(model)
     if not layers:
-        raise RecipeError(f"The model '{model.name}' has no batch norm whose statistics could be estimated.")
+        raise RecipeError(
+            f"The model '{model.name}' has no batch norm whose statistics could be estimated. Use it as it is."
+        )
     if isinstance(batches, Mapping) or hasattr(batches, "shape"):
         raise DataError(
             f"reestimate_batch_norm takes an iterable of batches, not one {type(batches).__name__}. Cut it into "
@@ -60,7 +62,7 @@ def reestimate_batch_norm(model: keras.Model, batches: Iterable[Any]) -> list[st
     _observe(model, (keras.tree.map_structure(np.asarray, batch) for batch in batches), pools)
     reached = {layer: pool.statistics() for layer, pool in pools.items() if pool.values}
     if not reached:
-        raise DataError("There is no batch to estimate the statistics of batch norms from.")
+        raise DataError("There is no batch to estimate the statistics of batch norms from. Give one at least.")
     for layer, statistics in reached.items():
         if not np.isfinite(statistics).all():
             raise DataError(f"Batch norm '{layer.path}' gets statistics that are not finite. Look at its inputs.")
