@@ -60,6 +60,24 @@ def test_every_bit_is_litert_s(oracle: Oracle, data: st.DataObject) -> None:
         np.testing.assert_array_equal(run_reference(model, x, profile)["y"], expected[0][0], err_msg=profile)
 
 
+@pytest.mark.parametrize("profile", ["xnnpack", "tflite_opt", "tflite_ref"])
+@pytest.mark.parametrize("size", [32, 64])
+def test_rows_of_a_table_in_blocks_are_litert_s(oracle: Oracle, profile: str, size: int) -> None:
+    random, ids = np.random.default_rng(size), np.array([4, 0, 9, 4], np.int32)
+    tensors = [
+        Tensor("x", ids.shape, "int32"),
+        constant(
+            "w", random.integers(-8, 8, (10, 128)).astype(np.int8), "int4", QuantParams("int4", (), (), 0, size, "s")
+        ),
+        constant("s", (2.0 ** random.uniform(-9, -4, (10, 128 // size))).astype(np.float16)),
+        Tensor("y", (4, 128), "float32"),
+    ]
+    node = Node("EMBEDDING_LOOKUP", ("x", "w"), ("y",), {}, 4)
+    model = Model((Graph("main", ("x",), ("y",), (node,), {t.name: t for t in tensors}),))
+    expected = oracle(write(model), [{"x": ids}], profile)
+    np.testing.assert_array_equal(run_reference(model, ids, profile)["y"], expected[0][0])
+
+
 def test_blocks_that_no_kernel_runs_are_refused() -> None:
     x, scales = np.ones((1, 64), np.float32), np.ones((4, 2), np.float16)
     with pytest.raises(UnsupportedOp, match="weights in blocks, which only XNNPACK always computes rightly"):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.building import dense, layer, net, weights
-from tests.ptq.nets import X, agreement_db, one_conv, one_dense, operators, planned, ranges, recipe, samples
+from tests.building import dense, layer, model_of, net, weights
+from tests.ptq.nets import X, agreement_db, one_conv, one_dense, operators, planned, ranges, recipe, samples, sqnr_db
 
 from featherweight.calibration import calibrate
 from featherweight.errors import DataError
-from featherweight.graph import Graph, Node
+from featherweight.graph import Graph, Model, Node
 from featherweight.graph.numerics import QuantParams
 from featherweight.ptq.planning import plan
 from featherweight.recipes.recipe import Rule, Scheme
@@ -170,12 +170,57 @@ def test_int4_blocks() -> None:
     assert agreement_db(model, quantized) > 15
 
 
+def looked_up(table: np.ndarray) -> Model:
+    """Returns a model of one table."""
+    shapes = {"y": (4, table.shape[1])}
+    return model_of("EMBEDDING_LOOKUP", {"x": (4,), "w": table}, shapes, dtypes={"x": "int32"})
+
+
+def test_tables_have_a_scale_for_every_block() -> None:
+    """Which keeps the small weights of a row beside a large one."""
+    table = weights(40, 128)
+    table[:, 5] *= 30
+    decided, quantized = planned(looked_up(table), "weights4")
+    assert decided.forms == {"y": "float32*int4"}
+    assert decided.params["w"] == QuantParams("int4", (), (), 0, 64, "w_scales")
+    assert operators(quantized) == {"EMBEDDING_LOOKUP": 1}
+    ids = np.array([3, 39, 0, 3], np.int32)
+    found = run(quantized, ids)
+    assert sqnr_db(table[ids][:, 64:], np.asarray(found)[:, 64:]) > 15
+
+
+def test_tables_that_blocks_do_not_divide() -> None:
+    decided, quantized = planned(looked_up(weights(40, 34)), "weights4")
+    assert len(decided.params["w"].scale) == 40
+    assert decided.notes == (
+        "EMBEDDING_LOOKUP 'y', weight 'w': rows of 34 are no multiple of the block of 64; one scale per channel "
+        "instead",
+    )
+    assert operators(quantized) == {"EMBEDDING_LOOKUP": 1}
+
+
+def test_tables_that_smaller_blocks_divide() -> None:
+    decided, _ = planned(looked_up(weights(40, 96)), "weights4")
+    assert decided.params["w"].block_size == 32
+    assert decided.notes == (
+        "EMBEDDING_LOOKUP 'y', weight 'w': rows of 96 are no multiple of the block of 64; blocks of 32 instead",
+    )
+
+
+def test_rows_that_are_no_whole_bytes_are_unpacked_before() -> None:
+    decided, quantized = planned(looked_up(weights(40, 33)), "weights4")
+    assert decided.forms == {"y": "float32+int4"}
+    assert operators(quantized) == {"DEQUANTIZE": 1, "EMBEDDING_LOOKUP": 1}
+    ids = np.array([3, 39, 0, 3], np.int32)
+    assert sqnr_db(np.asarray(looked_up(weights(40, 33)).tensors["w"].array)[ids], np.asarray(run(quantized, ids))) > 15
+
+
 def test_rows_that_blocks_do_not_divide() -> None:
     decided, quantized = planned(one_dense(weights(6, 40)), "weights4")
     assert decided.params["w"].block_size is None
     assert len(decided.params["w"].scale) == 6
     assert decided.notes == (
-        "FULLY_CONNECTED 'y', weight 'w': 40 inputs are no multiple of the block of 32; one scale per channel instead",
+        "FULLY_CONNECTED 'y', weight 'w': rows of 40 are no multiple of the block of 32; one scale per channel instead",
     )
     assert operators(quantized) == {"FULLY_CONNECTED": 1}
 

@@ -87,6 +87,20 @@ def test_all_of_it_adds_a_tenth_of_the_bytes_at_most() -> None:
     assert decided.forms.keys() == {"a", "b", "y"}
 
 
+def test_8_bits_for_all_come_before_floats_for_the_smallest() -> None:
+    # 640 weights in float would take more than a tenth of all bytes, in 8 bits they leave room for those of 2,304.
+    constants = {"w": weights(48, 640), "v": weights(48, 48), "u": weights(10, 48), "t": weights(16, 10)}
+    layers = [
+        dense("x", "w", "", "a", (1, 48)),
+        dense("a", "v", "", "b", (1, 48)),
+        dense("b", "u", "", "c", (1, 10)),
+        dense("c", "t", "", "y", (1, 16)),
+    ]
+    rule = Rule(weight=Scheme("int4"), weight_only=True, keep_small=True)
+    decided = plan(net({"x": (1, 640)}, constants, layers, ["y"]), None, Recipe("four", (rule,)))
+    assert decided.forms == {"a": "float32+int4", "b": "float32+int8", "c": "float32+int8", "y": "float32+int8"}
+
+
 @pytest.mark.parametrize("scheme", ["int8", "int4"])
 def test_a_rule_of_ones_own_wins(scheme: str) -> None:
     own = Rule(weight=Scheme(scheme), weight_only=True)

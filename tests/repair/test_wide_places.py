@@ -220,6 +220,30 @@ def test_weights_start_anew_beside_wide_places():
     )
 
 
+def test_weights_in_4_bits_stay_where_outputs_are_better_with_them():
+    """What they make up for is each other's rounding, which is the same beside wide operators."""
+    model = stream()
+    where = setting(model)
+    recipe = Recipe("four", (Rule(weight=Scheme("int4"), activation=Scheme("int8")),))
+    start = planned(where, model, recipe)
+    (gptq,) = asked_repairs("gptq")
+    rounded = gptq.apply(where, start)
+    assert isinstance(rounded, Candidate)
+    found, anew = wide_places(where, rounded), wide_places(where, start)
+    assert isinstance(found, Candidate)
+    assert isinstance(anew, Candidate)
+    assert found.chosen is not None
+    for name, tensor in rounded.model.tensors.items():
+        if tensor.is_constant:
+            assert np.array_equal(found.model.tensors[name].array, tensor.array)
+            assert np.array_equal(found.chosen.model.tensors[name].array, model.tensors[name].array)
+    levels = [float(Judge(model, where.held_out).levels(integer_model(each)).mean()) for each in (anew, found)]
+    assert levels[1] > levels[0]
+    again = gptq.apply(where, found)  # anew, beside what is wide
+    assert isinstance(again, Candidate)
+    assert again.plan.forms == found.plan.forms
+
+
 def test_nothing_to_gain_is_said():
     w = {"w": weights(4, WIDTH)}
     model = net({"x": (1, WIDTH)}, w, [dense("x", "w", "", "y", (1, 4))], ["y"])

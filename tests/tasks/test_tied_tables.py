@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -68,6 +70,32 @@ def test_the_table_is_stored_once(recipe, dtype, least, tied):
     if recipe in ("int8", "w4a8", "dynamic"):
         reference = fw.run(done.model, feed[:1], runtime="reference")
         assert np.allclose(reference, found[:1], atol=0 if recipe != "dynamic" else 1e-5)
+
+
+def test_a_table_in_blocks_has_those_of_the_layer_that_reads_it(tied):
+    """Though tables alone have larger ones."""
+    graph = tied.main
+    looking = Node("EMBEDDING_LOOKUP", ("flat", "table"), ("rows",), {})
+    nodes = (
+        Node("RESHAPE", ("ids", "shape"), ("flat",), {}),
+        looking,
+        *(replace(node, attrs={**node.attrs, "keep_num_dims": False}) for node in graph.nodes[1:]),
+    )
+    tensors = {
+        **graph.tensors,
+        "shape": constant("shape", np.array([6], np.int32)),
+        "flat": Tensor("flat", (6,), "int32"),
+        "rows": Tensor("rows", (6, _SIZE), "float32"),
+        "hidden": Tensor("hidden", (6, _SIZE), "float32"),
+        "scores": Tensor("scores", (6, _WORDS), "float32"),
+    }
+    model = replace(tied, graphs=(replace(graph, nodes=nodes, tensors=tensors),))
+    done = fw.quantize(model, "weights4", progress=False)
+    assert _tables(done.model) == [("int4", _WORDS * _SIZE // 2)]
+    assert done.plan.params["table"].block_size == 32
+    assert [done.plan.forms[name] for name in ("rows", "scores")] == ["float32*int4"] * 2
+    right, found = (np.asarray(fw.run(each, _IDS[0])) for each in (model, done.model))
+    assert 10 * np.log10(np.square(right).sum() / np.square(right - found).sum()) > 14
 
 
 def test_a_table_whose_rows_are_too_unlike_is_stored_twice_and_says_so():

@@ -23,7 +23,7 @@ from featherweight.ptq.fitness import unfaithful, unfit
 from featherweight.ptq.forms.decisions import Forms, freed_form
 from featherweight.ptq.forms.following import stored_types
 from featherweight.ptq.forms.islands import is_named
-from featherweight.ptq.forms.nodes import real_tensors, weight_roles
+from featherweight.ptq.forms.nodes import looks_up, real_tensors, weight_roles
 from featherweight.ptq.front_ends import coarse_front_ends
 from featherweight.ptq.groups import fixed_outputs, integer_nodes, notes_on_parts, tied_groups, unlike_tails
 from featherweight.ptq.partners import MOST_STEPS, Partners, is_blank
@@ -335,11 +335,14 @@ class ParameterPlanner:
     def share_weights(self, found: Sequence[tuple[Node, int, Tensor, QuantParams]]) -> None:
         """Records the parameters of weights; where operators read one constant, they share them if they can."""
         by_channel = {id(tensor.data): params for _, _, tensor, params in found if params.axis is not None}
+        in_blocks = {id(t.data): params for node, _, t, params in found if params.block_size and not looks_up(node)}
         for node, position, tensor, params in found:
             table = self.params.get(self.tables.get(id(tensor.data), ""))
             if "+" in self.forms.forms[node.name]:  # unpacked before it is read, whatever its scales
                 wanted = by_channel.get(id(tensor.data), params)
                 params = wanted if wanted.dtype == params.dtype else params
+            elif looks_up(node) and id(tensor.data) in in_blocks:
+                params = in_blocks[id(tensor.data)]
             elif table is not None and can_take(np.asarray(tensor.array), params, table):
                 params = table
             elif table is not None:

@@ -89,20 +89,22 @@ def _members(
     end: Node, graph: Graph, forms: Forms, made: Mapping[str, Node], read: Mapping[str, Sequence[Node]]
 ) -> list[Node]:
     """Returns the int8 operators that lead to one alone, from layers and curves on, in the graph's order."""
-    found, waiting = {end.name: end} if _is_free(end, graph, forms, made) else {}, [end]
-    while waiting and found:
-        node = waiting.pop()
-        if operators.lookup(node.op).is_curved or operators.lookup(node.op).probability:
-            continue
-        for name in _computed(node, graph):
-            maker = made.get(name)
-            if maker is None or maker.name in found or name in graph.outputs:
-                continue
-            readers = [reader for reader in read[name] if touches_float(reader, graph)]
-            if all(reader.name in found for reader in readers) and _is_free(maker, graph, forms, made):
-                found[maker.name] = maker
-                waiting = list(found.values())
-    return [node for node in graph.nodes if node.name in found]
+    if not _is_free(end, graph, forms, made):
+        return []
+    found, passing = [end], {end.name} if _is_arithmetic(end) else set[str]()
+    for node in reversed(graph.nodes):
+        readers = [r for name in node.outputs for r in read.get(name, ()) if touches_float(r, graph)]
+        is_alone = readers and all(r.name in passing for r in readers) and not set(graph.outputs) & set(node.outputs)
+        if is_alone and _is_free(node, graph, forms, made):
+            found.append(node)
+            passing |= {node.name} if _is_arithmetic(node) else set()
+    return found[::-1]
+
+
+def _is_arithmetic(node: Node) -> bool:
+    """True but for curves and probabilities, through which the noise of what they are fed is not followed."""
+    op = operators.lookup(node.op)
+    return not (op.is_curved or bool(op.probability))
 
 
 def _is_free(node: Node, graph: Graph, forms: Forms, made: Mapping[str, Node]) -> bool:

@@ -20,9 +20,11 @@ from featherweight.ptq import clipping
 from featherweight.recipes.recipe import Scheme
 from featherweight.targets.target import Target
 
-# The smallest normal float16 number: below it, scales lose bits.
 # What int8 activations leave, about: a weight with more noise would show beside them.
 _LEAST_SHARED_DB = 30.0
+# Kernels take blocks of multiples of so many weights.
+_BLOCK_UNIT = 32
+# The smallest normal float16 number: below it, scales lose bits.
 _SMALLEST_BLOCK_SCALE = float(np.finfo(np.float16).tiny)
 
 
@@ -63,15 +65,19 @@ def weight_params(
     largest = _largest(values, axis)
     notes: list[str] = []
     if scheme.block_size and dtype == "int4" and form == "float32*int4" and axis == 0:
-        if values.shape[-1] % scheme.block_size == 0:
+        size = _block_size(values, scheme.block_size)
+        if size != scheme.block_size:
+            instead = f"blocks of {size}" if size else "one scale per channel"
+            notes.append(
+                f"{where}: rows of {values.shape[-1]} are no multiple of the block of {scheme.block_size}; {instead} "
+                "instead"
+            )
+        if size:
             if largest.max() != 0:
                 _check_block_scales(scales_from_largest(largest, dtype, power_of_two=False, where=where), where)
-            notes.append(f"{where}: block scales are computed right by LiteRT's XNNPACK kernels only")
-            return QuantParams(dtype, (), (), 0, scheme.block_size, f"{tensor.name}_scales"), notes
-        notes.append(
-            f"{where}: {values.shape[-1]} inputs are no multiple of the block of {scheme.block_size}; one scale per "
-            "channel instead"
-        )
+            if op.weight != op.activation:
+                notes.append(f"{where}: block scales are computed right by LiteRT's XNNPACK kernels only")
+            return QuantParams(dtype, (), (), 0, size, f"{tensor.name}_scales"), notes
     steps = scheme.grid if scheme.grid and dtype == scheme.dtype else dtype
     scales = scales_from_largest(largest, steps, power_of_two=target.is_power_of_two, where=where)
     if steps == "int4":
@@ -88,6 +94,12 @@ def weight_params(
         if widened := int((narrow & (largest >= DEAD_WEIGHT)).sum()):
             notes.append(f"{where}: scales of {widened} channels were widened so that their biases fit their integers")
     return QuantParams(dtype, tuple(scales.tolist()), (0,) * scales.size, axis), notes
+
+
+def _block_size(values: np.ndarray, wanted: int) -> int:
+    """Returns the size of blocks that divides the rows: that wanted, or a half or quarter of it; 0 where none does."""
+    sizes = [wanted, *(wanted // part for part in (2, 4) if wanted % (part * _BLOCK_UNIT) == 0)]
+    return next((size for size in sizes if values.ndim == 2 and values.shape[1] % size == 0), 0)
 
 
 def can_take(values: np.ndarray, params: QuantParams, shared: QuantParams) -> bool:

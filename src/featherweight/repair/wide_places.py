@@ -16,12 +16,12 @@ import numpy as np
 
 from featherweight import operators
 from featherweight.errors import listed
-from featherweight.graph import Graph, Node
+from featherweight.graph import Graph, Model, Node
 from featherweight.graph.numerics import QuantParams
 from featherweight.ptq.forms.nodes import weight_position
 from featherweight.recipes.matching import exactly, resolve
 from featherweight.recipes.recipe import Rule, Scheme
-from featherweight.repair.candidate import Candidate, Repair, Setting, integer_model, planned
+from featherweight.repair.candidate import Candidate, Chosen, Repair, Setting, integer_model, planned
 from featherweight.repair.judge import Judge
 from featherweight.repair.ladder import Rungs, climbed, needed
 from featherweight.repair.roles import Group, Surroundings, groups, moves
@@ -50,26 +50,30 @@ _GOOD_ENOUGH_DB = 40.0
 def wide_places(setting: Setting, candidate: Candidate) -> Candidate | str:
     """Returns the candidate with the groups of operators wide that need it, or why that is not possible.
 
-    Weights that repairs chose for the integers of before start anew: what they make up for is another's error then.
+    Weights that repairs chose stay where the outputs are better with them; else they start anew, for what they make up
+    for is another's error then. Either way what was chosen is due again.
     """
     graph, forms = candidate.model.main, candidate.plan.forms
     integer = [node for node in graph.nodes if not forms.get(node.name, "float32").startswith("float32")]
     if not integer:
         return "no operator computes in integers"
-    chosen = candidate.chosen
-    base = candidate if chosen is None else replace(candidate, model=chosen.model, plan=chosen.plan, chosen=None)
-    rules = resolve(candidate.recipe, base.model)
+    exact = _unchosen(candidate)
+    rules = resolve(candidate.recipe, exact.model)
     widths = {
         node.name: found
         for node in integer
-        if (found := wide_rules(node, base.model.main, rules.get(node.name), setting))
+        if (found := wide_rules(node, exact.model.main, rules.get(node.name), setting))
     }
-    free = groups(base.model.main, widths.keys())
+    free = groups(exact.model.main, widths.keys())
     if not free:
         return f"target '{setting.target.name}' runs none of its integer operators in float, hybrid or in 16 bits"
-    search = _Search(setting, base, widths)
+    all_wide = dict.fromkeys(free, 1)
+    bases = (exact,) if candidate.chosen is None else (exact, candidate)
+    search = max(
+        (_Search(setting, base, widths, exact.model) for base in bases), key=lambda search: search.level(all_wide).db
+    )
     least = search.measured(candidate)
-    usual = search.level(dict.fromkeys(free, 1))
+    usual = search.level(all_wide)
     most = usual
     if usual.db < _POOR_DB and any(len(found) > 1 for found in widths.values()):
         most = search.level({group: search.height(group) for group in free})
@@ -87,7 +91,17 @@ def wide_places(setting: Setting, candidate: Candidate) -> Candidate | str:
         + listed((f"{len(group.nodes)} {group.role}{search.said(group, rung)}" for group, rung in kept.items()), 12)
         + f"): {best.bytes - least.bytes:+,} bytes"
     )
-    return replace(best.candidate, chosen=None).with_note(note)
+    found = replace(best.candidate, chosen=None)
+    if candidate.chosen is not None and search.candidate is candidate:
+        start = _Search(setting, exact, widths, exact.model).planned(search.rungs(kept))
+        found = replace(found, chosen=Chosen(start.model, start.plan, candidate.chosen.choices))
+    return found.with_note(note)
+
+
+def _unchosen(candidate: Candidate) -> Candidate:
+    """Returns a candidate with the weights that it had before repairs chose others."""
+    chosen = candidate.chosen
+    return candidate if chosen is None else replace(candidate, model=chosen.model, plan=chosen.plan, chosen=None)
 
 
 WIDE_PLACES = Repair(
@@ -115,12 +129,14 @@ class _Level:
 class _Search:
     """Plans and runs choices of groups, each once."""
 
-    def __init__(self, setting: Setting, candidate: Candidate, widths: Mapping[str, Sequence[Rule]]) -> None:
+    def __init__(
+        self, setting: Setting, candidate: Candidate, widths: Mapping[str, Sequence[Rule]], reference: Model
+    ) -> None:
         self.setting, self.candidate, self.widths = setting, candidate, widths
         self.around = Surroundings(candidate.model.main)
         self.movers = [node for node in candidate.model.main.nodes if node.name in widths and moves(node)]
         step = max(1, math.ceil(len(setting.samples) / _MOST_EXAMPLES))
-        self.judge = Judge(candidate.model, setting.samples[::step])
+        self.judge = Judge(reference, setting.samples[::step])
         usual = planned(setting, candidate.model, candidate.recipe, stats=candidate.stats, methods=candidate.methods)
         self.is_usual = usual.plan.params == candidate.plan.params
         self.known: dict[frozenset[tuple[str, int]], _Level] = {}
@@ -145,9 +161,12 @@ class _Search:
         """Returns what comes of the model with these groups wide, each as wide as its rung says."""
         key = frozenset((group.role, rung) for group, rung in chosen.items() if rung)
         if key not in self.known:
-            rungs = {node.name: rung for group, rung in chosen.items() if rung for node in group.nodes}
-            self.known[key] = self.measured(self.planned(rungs))
+            self.known[key] = self.measured(self.planned(self.rungs(chosen)))
         return self.known[key]
+
+    def rungs(self, chosen: Mapping[Group, int]) -> dict[str, int]:
+        """Returns operator → rung of those that are wide."""
+        return {node.name: rung for group, rung in chosen.items() if rung for node in group.nodes}
 
     def planned(self, rungs: Mapping[str, int]) -> Candidate:
         """Returns the candidate with these operators on these rungs, and what only moves data between them.

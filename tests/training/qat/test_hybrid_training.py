@@ -49,6 +49,15 @@ LAYERS: dict[str, tuple[fw.Model, str]] = {
     "depthwise": (model_of("DEPTHWISE_CONV_2D", (1, 5, 7, 10), (1, 3, 3, 10), (1, 5, 7, 10), **RELU), "dynamic"),
     "transposed": (single_ops.FACTORIES["TRANSPOSE_CONV"](), "dynamic"),
     "embedding": (single_ops.FACTORIES["EMBEDDING_LOOKUP"](), "dynamic"),
+    "embedding, blocks": (
+        building.model_of(
+            "EMBEDDING_LOOKUP",
+            {"x": (4,), "w": building.weights(10, 128)},
+            {"y": (4, 128)},
+            dtypes={"x": "int32"},
+        ),
+        "weights4",
+    ),
     "convolution, int4 read as floats": (single_ops.FACTORIES["CONV_2D"](), "weights4"),
 }
 

@@ -262,6 +262,9 @@ def embedding_lookup(call: Call) -> tuple[np.ndarray, ...]:
         return (rows,)
     if call.input(1).dtype == "int4" and math.prod(table.shape[1:]) % 2:
         raise call.unsupported(f"int4 tables of {math.prod(table.shape[1:])} (odd) columns are not supported")
+    if blocks.is_blocked(call):
+        scales = blocks.scales_of(call, table.shape)
+        return (rows.astype(np.float32) * np.repeat(scales[index], table.shape[1] // scales.shape[1], axis=-1),)
     scales = hybrid.weight_scales(call)
     scales = scales if scales.size == 1 else scales[index].reshape(-1, *(1,) * (table.ndim - 1))
     return (rows.astype(np.float32) * scales,)

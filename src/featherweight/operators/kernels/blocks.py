@@ -37,7 +37,7 @@ def fully_connected(call: Call, x: np.ndarray, weight: np.ndarray) -> np.ndarray
         UnsupportedOp: if LiteRT does not run it, or wrongly: its reference kernel does not know blocks, and its
             optimized one runs them from 4 rows of weights on and forgets the fused activation.
     """
-    scales = _scales(call, weight.shape)
+    scales = scales_of(call, weight.shape)
     x, integers = x.astype(np.float32, copy=False), weight.astype(np.float32)
     if call.profile.is_delegate:
         values, row_scales = _delegated(x, integers, scales)
@@ -83,8 +83,8 @@ def _products(x: np.ndarray, weight: np.ndarray, size: int) -> Iterator[np.ndarr
         yield x[:, start : start + size] @ weight[:, start : start + size].T
 
 
-def _scales(call: Call, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns the scales (out, blocks) as float32.
+def scales_of(call: Call, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns the scales (out, blocks) of a weight of a shape (out, in), as float32.
 
     Raises:
         UnsupportedOp: if they are no float16 constant, one for each block of a multiple of 32 weights.

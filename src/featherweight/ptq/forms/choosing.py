@@ -101,6 +101,7 @@ def _choose_weights(result: Forms, node: Node, graph: Graph, rule: Rule, target:
         dtype = "int8"
         what = "its table is" if operators.lookup(node.op).weight is None else "its weights are"
         result.notes.append(f"{node.op} '{node.name}': {what} int8, too much would be lost at 4 bits with one scale")
+    must_unpack = looks_up(node) and dtype in target.weight_only and not _reads_rows(node, graph, dtype, target)
     if operators.lookup(node.op).weight is None and (flaw := _flaw_of_table(node, graph, dtype, result.notes)):
         result.keep(node, flaw)
     elif not target.is_float_allowed:
@@ -109,7 +110,7 @@ def _choose_weights(result: Forms, node: Node, graph: Graph, rule: Rule, target:
         result.keep(
             node, f"target '{target.name}' does not turn {dtype} weights into float ones; choose the recipe int8"
         )
-    elif dtype == "float16" or rule.weight_only:
+    elif dtype == "float16" or rule.weight_only or must_unpack:
         result.forms[node.name] = f"float32+{dtype}"
     elif target.runs(node.op, f"float32*{dtype}"):
         result.forms[node.name] = f"float32*{dtype}"
@@ -117,6 +118,13 @@ def _choose_weights(result: Forms, node: Node, graph: Graph, rule: Rule, target:
         result.forms[node.name] = dtype
     else:
         result.keep(node, f"target '{target.name}' has no kernel for {dtype} weights beside float activations")
+
+
+def _reads_rows(node: Node, graph: Graph, dtype: str, target: Target) -> bool:
+    """True where the target reads rows of a table of a type: of int4 only those that are whole bytes."""
+    table = graph.tensors[node.inputs[weight_position(node, graph) or 0]]
+    is_whole = dtype != "int4" or table.elements // max(1, table.shape[0]) % 2 == 0
+    return is_whole and target.runs(node.op, f"float32*{dtype}")
 
 
 def _flaw_of_table(node: Node, graph: Graph, dtype: str, notes: list[str]) -> str | None:

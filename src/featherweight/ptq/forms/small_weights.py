@@ -32,43 +32,54 @@ _LARGEST_SHARE = 0.1
 def keep_small_weights(forms: Forms, model: Model, target: Target) -> None:
     """Gives small weights a finer type, where their rules say so (`Rule.keep_small`) and the target can.
 
-    Depthwise kernels come first, then what is smallest, as long as it adds no more than a tenth to the bytes of all
-    weights that the recipe stores in integers. A constant that several operators read stays as it is: stored once.
+    First come 8 bits where 4 are asked for, then floats beside float activations; of each, depthwise kernels and then
+    what is smallest, as long as all adds no more than a tenth to the bytes of the weights that the recipe stores in
+    integers. A constant that several operators read stays as it is: stored once.
     """
     found = [(node, graph) for graph in model.graphs for node in graph.nodes if _bits(forms, node)]
     readers = Counter(id(data) for node, graph in found for data in _constants(node, graph))
     bytes_left = _LARGEST_SHARE * sum(_elements(node, graph) * _bits(forms, node) / 8 for node, graph in found)
-    in_int8: list[str] = []
-    for node, graph in sorted(found, key=lambda pair: (not _is_depthwise(pair[0]), _elements(*pair))):
-        if not forms.rules[node.name].keep_small or any(readers[id(data)] > 1 for data in _constants(node, graph)):
-            continue
-        wanted, bits = _finer(forms, node, graph)
-        added = _elements(node, graph) * (bits - _bits(forms, node)) / 8
-        if not 0 < added <= bytes_left or not _runs(forms, node, graph, wanted, target):
-            continue
-        bytes_left -= added
-        if wanted == "float32":
-            most = _FLOAT_BELOW[_is_depthwise(node)]
-            forms.keep(node, f"it has less than {most} weights: float costs few bytes there, and keeps much")
-        else:
-            forms.forms[node.name] = wanted
-            in_int8.append(f"'{node.name}'")
+    small = [
+        (node, graph)
+        for node, graph in sorted(found, key=lambda pair: (not _is_depthwise(pair[0]), _elements(*pair)))
+        if forms.rules[node.name].keep_small and all(readers[id(data)] == 1 for data in _constants(node, graph))
+    ]
+    in_int8: dict[str, str] = {}
+    for finer in (_in_8_bits, _in_float):
+        for node, graph in small:
+            wanted, bits = finer(forms, node, graph)
+            added = _elements(node, graph) * (bits - _bits(forms, node)) / 8
+            if not 0 < added <= bytes_left or not _runs(forms, node, graph, wanted, target):
+                continue
+            bytes_left -= added
+            if wanted == "float32":
+                most = _FLOAT_BELOW[_is_depthwise(node)]
+                in_int8.pop(node.name, None)
+                forms.keep(node, f"it has less than {most} weights: float costs few bytes there, and keeps much")
+            else:
+                forms.forms[node.name] = wanted
+                in_int8[node.name] = f"'{node.name}'"
     if in_int8:
         forms.notes.append(
             f"weights of less than {_INT8_BELOW} elements are int8, which costs few bytes and keeps much (as long as "
             f"finer weights add no more than {_LARGEST_SHARE:.0%} of bytes): "
-            f"{listed(in_int8)}"
+            f"{listed(in_int8.values())}"
         )
 
 
-def _finer(forms: Forms, node: Node, graph: Graph) -> tuple[str, int]:
-    """Returns the form that an operator of so many weights should have, and the bits of a weight in it."""
-    form, elements = forms.forms[node.name], _elements(node, graph)
-    if form.startswith("float32") and elements < _FLOAT_BELOW[_is_depthwise(node)]:
-        return "float32", 32
-    if elements < _INT8_BELOW:
-        return f"{form.removesuffix('int4').removesuffix('int8')}int8", 8
-    return form, _bits(forms, node)
+def _in_8_bits(forms: Forms, node: Node, graph: Graph) -> tuple[str, int]:
+    """Returns the form of an operator with a small weight in 8 bits, and those; (its own, 0) where it has no such."""
+    form = forms.forms[node.name]
+    if not form.endswith("int4") or _elements(node, graph) >= _INT8_BELOW:
+        return form, 0
+    return f"{form.removesuffix('int4')}int8", 8
+
+
+def _in_float(forms: Forms, node: Node, graph: Graph) -> tuple[str, int]:
+    """Returns the float form of an operator with a small weight, and 32; (its own, 0) beside integers."""
+    form = forms.forms[node.name]
+    is_small = _elements(node, graph) < _FLOAT_BELOW[_is_depthwise(node)]
+    return ("float32", 32) if form.startswith("float32") and is_small else (form, 0)
 
 
 def _bits(forms: Forms, node: Node) -> int:

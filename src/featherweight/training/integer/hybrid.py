@@ -22,7 +22,7 @@ from featherweight.operators.geometry import padding_of, strides_of
 from featherweight.operators.profiles import Profile
 from featherweight.operators.record import HYBRID_FORMS
 from featherweight.training.graph.registry import Function, ops
-from featherweight.training.integer.hybrid_blocks import block_products
+from featherweight.training.integer.hybrid_blocks import block_products, quantized_blocks
 from featherweight.training.integer.hybrid_rows import Rows, asymmetric_rows, delegated_rows
 from featherweight.training.integer.int64_scope import real_product_sum
 from featherweight.training.integer.step import IntegerStep, quantized_weight, spread
@@ -123,6 +123,11 @@ def depthwise_conv_2d(step: IntegerStep) -> Array:
 @_hybrid("embedding")
 def embedding_lookup(step: IntegerStep) -> Array:
     """Rows of a quantized table, as real numbers."""
+    quant = step.input(1).quant
+    if quant is not None and quant.block_size is not None:
+        integers, scales = quantized_blocks(step, quant.block_size)
+        table = integers * ops.repeat(scales, quant.block_size, axis=1)
+        return _kept(ops.take(table, step.array(0), axis=0))
     scale = spread(step.scale(1), step.input(1))
     table = quantized_weight(step.array(1), scale, step.input(1).dtype, step.zero) * scale
     return _kept(ops.take(table, step.array(0), axis=0))

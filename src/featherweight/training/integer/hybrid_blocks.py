@@ -30,7 +30,7 @@ _NORMAL, _SUBNORMAL = 2.0**-14, 2.0**-24
 
 def block_products(step: IntegerStep, rows: Rows, size: int, bias: Array) -> Array:
     """Returns rows (…, depth) times the step's weight (out, depth) in blocks of a size, plus the bias."""
-    weight, scales = _quantized(step, size)
+    weight, scales = quantized_blocks(step, size)
     blocks = range(scales.shape[1])
     rounded_scales = _shortened(scales, _BEYOND_BFLOAT16)
     zero_points = rows.zero_points + _UNSIGNED
@@ -46,7 +46,7 @@ def block_products(step: IntegerStep, rows: Rows, size: int, bias: Array) -> Arr
     return standing_for(value, ops.matmul(rows.centred * rows.scales, ops.transpose(real)) + bias)
 
 
-def _quantized(step: IntegerStep, size: int) -> tuple[Array, Array]:
+def quantized_blocks(step: IntegerStep, size: int) -> tuple[Array, Array]:
     """Returns the weight's integers (out, depth), and the float16 scales (out, blocks) as float32."""
     weight, dtype = step.array(1), step.input(1).dtype
     blocks = ops.reshape(weight, (weight.shape[0], -1, size))
