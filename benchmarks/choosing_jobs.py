@@ -74,17 +74,17 @@ def mixed_forms(
     made: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() else {}
 
     def smallest(choices: list[Mapping[str, str]]) -> dict[str, Any]:
-        best: dict[str, Any] = {}
-        for choice in choices:
+        """Returns the first file that keeps the drop, from the smallest on."""
+        for choice in sorted(choices, key=lambda choice: sum(size[part].get(choice[part], 0.0) for part in parts)):
             key = " ".join(choice[part] for part in parts)
             if key not in made:
                 model = bench.file(bench.candidate(choice))
                 drop, error = drop_of(bench.task.evaluate(model), before)
                 made[key] = {"bytes": len(fw.write(model)), "drop": drop, "error": error}
                 kept.write_text(json.dumps(made))
-            if made[key]["drop"] <= max_drop and made[key]["bytes"] < best.get("bytes", 1 << 60):
-                best = made[key]
-        return best
+            if made[key]["drop"] <= max_drop:
+                return made[key]
+        return {}
 
     weighted = [part.name for part in bench.parts if part.weight_elements]
     narrow = {part: FORMS[1] if FORMS[1] in size[part] else FORMS[0] for part in parts}

@@ -17,10 +17,7 @@ _SOUND_NETWORKS = ("kws", "str_ww", "ad")
 
 
 def mixed_forms(options: Options) -> list[Figure]:
-    """Smallest file that loses half a point at most: forms mixed by the search, by rules, by MCT's solver.
-
-    Half a point of the label's probability, or of those that listen of agreement with the float network.
-    """
+    """Smallest file within half a point of the label's probability (sounds: accuracy): search, rules, MCT's solver."""
     say("cropping images")
     FILES.mkdir(parents=True, exist_ok=True)
     run_job("image_data", out=FILES, draws=1, calibration=100, crops=60)

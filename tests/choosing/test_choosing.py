@@ -227,6 +227,23 @@ def test_budgets_that_say_nothing_are_errors(budget, objective, has_metric, matc
         check_budget(budget, objective, has_metric=has_metric)
 
 
+def test_a_metric_that_is_lower_for_the_better_is_an_error(model, labelled):
+    def distance(labels, predictions):
+        return float(np.abs(labels - predictions).mean())
+
+    def closeness(labels, predictions):
+        return -distance(labels, predictions)
+
+    data = labelled[0], fw.run(model, models.batch("convnet", 64, seed=5))
+    asked = {"calibration": models.samples("convnet", 8), "forms": ["int8"], "max_drop": 0.5, "progress": False}
+    with pytest.raises(
+        fw.DataError, match=r"'distance' is 0 of the float model, .* lower for the better.*its negative"
+    ):
+        fw.search(model, data, metric=distance, **asked)
+    assert fw.search(model, data, metric=closeness, **asked).best.drop > 0
+    assert fw.search(model, data, metric=lambda labels, predictions: 1.0, **asked).best.fits
+
+
 def test_confidence_adds_standard_errors():
     row = fw.Tried({}, 10, 10, 30.0, 30.0, 0.9, 0.01, 0.004, 0.003)
     assert not misses(row, Budget(max_drop=0.005))
@@ -481,7 +498,8 @@ def test_what_few_examples_leave_open_is_said_in_words_and_in_the_plan(found):
 )
 def test_the_drop_that_examples_leave_open(scores, drop, error, max_drop, most):
     from featherweight.analysis.evaluation import Evaluation
-    from featherweight.choosing.budget import Budget, doubt
+    from featherweight.choosing.budget import Budget
+    from featherweight.choosing.judging import doubt
 
     before = Evaluation("accuracy", 1.0, 0.0, len(scores), True, scores)
     said = doubt(fw.Tried({}, 1, 1, 30, 30, 1, 0, drop, error), before, Budget(max_drop=max_drop))

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from featherweight.choosing.bench import Bench
-from featherweight.choosing.budget import Budget, Tried, doubt, goal, shortfall
+from featherweight.choosing.budget import Budget, Tried, goal, shortfall
+from featherweight.choosing.judging import doubt
 from featherweight.errors import FeatherweightError, listed
 from featherweight.graph import Model
 from featherweight.ptq.plan import Plan

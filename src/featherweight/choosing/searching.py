@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from featherweight.choosing.bench import Bench
-from featherweight.choosing.budget import Budget, Tried, doubt, goal, shortfall
+from featherweight.choosing.budget import Budget, Tried, goal, shortfall
+from featherweight.choosing.judging import doubt
 from featherweight.choosing.parts import FLOAT, FORMS
 from featherweight.choosing.scores import Scores, scores_in
 from featherweight.choosing.sensitivity import measured
@@ -28,6 +29,8 @@ from featherweight.targets.target import Violation, check
 # them, which end after some that brought nothing.
 _POINTS, _BISECTIONS, _SWAPS, _FAILURES = 10, 6, 40, 8
 _BEARABLE = 1.2
+# What saves less than this share of the file is not worth making and measuring one.
+_LEAST_SAVED = 5e-4
 # Steps beyond the border of the budget, each so much noisier.
 _BEYOND, _STEP = 6, 1.12
 # Files whose size is looked at in one round, for moved borders.
@@ -205,7 +208,8 @@ def _swap(state: State) -> None:
                 is_smaller = state.objective != "accuracy" and best.is_accurate
                 wanted, paid = (size, noise) if is_smaller else (noise, size)
                 is_hopeless = is_smaller and state.predicted(best.choice) + noise > bearable
-                if wanted < 0 and not is_hopeless:
+                least = _LEAST_SAVED * best.file_bytes if state.objective == "bytes" and is_smaller else 0.0
+                if wanted < -least and not is_hopeless:
                     moves.append((wanted / max(paid, 1e-12), {**best.choice, part: other}))
         if state.objective == "bytes" and best.is_accurate:
             moves += _border_moves(state, best, bearable)
@@ -233,7 +237,8 @@ def _border_moves(state: State, best: Tried, bearable: float) -> list[tuple[floa
             if noise <= bearable and state.key(choice) not in state.tried and len(found) < _BORDERS:
                 size = state.bench.file_bytes(choice) - best.file_bytes
                 gain = noise - state.predicted(best.choice)
-                found += [(size / max(gain, 1e-12), choice)] if size < 0 else []
+                is_saving = size < -_LEAST_SAVED * best.file_bytes
+                found += [(size / max(gain, 1e-12), choice)] if is_saving else []
     return found
 
 

@@ -30,11 +30,10 @@ from featherweight.choosing.budget import (
     OBJECTIVES,
     Budget,
     check_budget,
-    check_examples,
-    check_repeatable,
     compiler_of,
 )
 from featherweight.choosing.folder import locked
+from featherweight.choosing.judging import check_examples, check_metric
 from featherweight.choosing.parts import check_forms
 from featherweight.choosing.scores import Scores, scores_in
 from featherweight.choosing.searching import Found, searched
@@ -299,6 +298,5 @@ def bench_of(
     if (jobs > 1 or engine != ENGINES[0]) and not keeps_state(model):
         stats = calibrate(model, feeds, jobs=jobs, engine=engine, progress=progress)
     bench = Bench(setting, model, task, notes, accelerator=npu, is_unrolled=bool(lowered.recurrent), stats=stats)
-    if bench.before is not None:
-        check_repeatable(bench.before, bench.task.evaluate(model))
+    check_metric(bench)
     return bench
