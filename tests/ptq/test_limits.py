@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.building import add, layer, net, softmax, unary, weights
+from tests.building import Layer, add, layer, net, softmax, unary, weights
 from tests.ptq import nets
 from tests.ptq.litert_worker import run_all
 from tests.ptq.nets import planned, ranges, sqnr_db
@@ -191,29 +191,58 @@ def test_a_kernel_that_can_not_follow_its_curve_stays_float(
         assert any("dB on these samples (wanted:" in note for note in whole.notes)
 
 
-def test_a_normalization_stays_float_as_a_whole() -> None:
-    rows = np.random.default_rng(0).normal(size=(1, 64, 32)).astype(np.float32)
-    rows *= np.geomspace(1e-3, 10, 64).astype(np.float32)[None, :, None]
-    shape, row = rows.shape, (1, 64, 1)
-    layers = [
-        layer("MEAN", ("h", "axis"), {"m": row}, keep_dims=True),
-        layer("SUB", ("h", "m"), {"d": shape}),
+def normalized(x: str, row: tuple[int, ...], shape: tuple[int, ...]) -> list[Layer]:
+    return [
+        layer("MEAN", (x, "axis"), {"m": row}, keep_dims=True),
+        layer("SUB", (x, "m"), {"d": shape}),
         layer("MUL", ("d", "d"), {"q": shape}),
         layer("MEAN", ("q", "axis"), {"v": row}, keep_dims=True),
         add("v", "eps", "e", row),
         unary("RSQRT", "e", "r", row),
         layer("MUL", ("d", "r"), {"n": shape}),
     ]
+
+
+NORMALIZING = {"w": weights(32, 32), "axis": np.array([2], np.int32), "eps": np.float32(1e-6)}
+
+
+def test_a_normalization_stays_float_as_a_whole() -> None:
+    rows = np.random.default_rng(0).normal(size=(1, 64, 32)).astype(np.float32)
+    rows *= np.geomspace(1e-3, 10, 64).astype(np.float32)[None, :, None]
+    shape, row = rows.shape, (1, 64, 1)
     dense = layer("FULLY_CONNECTED", ("x", "w", ""), {"h": shape}, keep_num_dims=True)
     last = layer("FULLY_CONNECTED", ("n", "w", ""), {"y": shape}, keep_num_dims=True)
-    constants = {"w": weights(32, 32), "axis": np.array([2], np.int32), "eps": np.float32(1e-6)}
-    model = net({"x": shape}, constants, [dense, *layers, last], ["y"])
+    model = net({"x": shape}, NORMALIZING, [dense, *normalized("h", row, shape), last], ["y"])
     for recipe in ("int8", "int16x8"):
         q = quantize(model, recipe, calibration=[rows], progress=False, verify=False)
         assert set(q.plan.kept_float) == {"m", "d", "q", "v", "e", "r", "n"}, (recipe, q.plan.kept_float)
         assert "goes with" in q.plan.kept_float["n"] or "leads to or follows RSQRT 'r'" in q.plan.kept_float["n"]
     whole = quantize(model, "int8", calibration=[rows], integers=True, progress=False, verify=False)
     assert whole.plan.kept_float == {}
+
+
+def test_a_row_that_is_taken_out_to_be_normalized_has_the_steps_of_all() -> None:
+    """A class token beside patches that are a hundred times as large."""
+    random = np.random.default_rng(0)
+    tokens = random.normal(size=(24, 1, 17, 32)).astype(np.float32)
+    tokens[:, :, 0] *= 0.01
+    shape, taken = (1, 17, 32), (1, 1, 32)
+    constants = NORMALIZING | {"b": np.array([0, 0, 0], np.int32), "z": np.array([1, 1, 32], np.int32)}
+    layers = [
+        add("x", "x", "h", shape),
+        layer("SLICE", ("h", "b", "z"), {"t": taken}),
+        *normalized("t", (1, 1, 1), taken),
+        layer("FULLY_CONNECTED", ("n", "w", ""), {"y": taken}, keep_num_dims=True),
+        layer("FULLY_CONNECTED", ("h", "w", ""), {"all": shape}, keep_num_dims=True),
+    ]
+    model = net({"x": shape}, constants, layers, ["y", "all"])
+    q = quantize(model, "int8", calibration=list(tokens), progress=False, verify=False)
+    assert {"h", "t", "n"} <= set(q.plan.kept_float), q.plan.kept_float
+    assert "in rows that RSQRT 'r' normalizes" in q.plan.kept_float["h"]
+    found, right = (run(form, tokens[0]) for form in (q.model, model))
+    assert isinstance(found, dict)
+    assert isinstance(right, dict)
+    assert sqnr_db(next(iter(right.values())), next(iter(found.values()))) > 25
 
 
 def test_magnitudes_merge_exactly() -> None:

@@ -95,7 +95,7 @@ def coarse_sources(
         name
         for member in members.values()
         for name in member.inputs
-        if name in made and made[name].name not in members and graph.tensors[name].elements == size
+        if name in made and made[name].name not in members and _has_rows(graph.tensors[name], member, size)
     ]
     means = magnitudes.values.astype(np.float64)
     is_positive = means > 0
@@ -110,10 +110,15 @@ def coarse_sources(
                 ratio = -10 * math.log10(noise) if noise else math.inf
                 if ratio < _LEAST_SOURCE_DB[dtype]:
                     yield maker, ratio
-        elif operators.lookup(maker.op).moves_data or operators.lookup(maker.op).finest is not None:
+        elif operators.lookup(maker.op).is_mover or operators.lookup(maker.op).finest is not None:
             further = [n for n in maker.inputs if n in made and n not in seen and graph.tensors[n].is_float]
             waiting += further
             seen.update(further)
+
+
+def _has_rows(tensor: Tensor, reader: Node, size: int) -> bool:
+    """True for what is normalized, or for what its rows are taken from: they have the steps of the larger tensor."""
+    return tensor.elements == size or (tensor.elements > size and operators.lookup(reader.op).is_mover)
 
 
 def coarse_divisors(
@@ -158,7 +163,7 @@ def gains(node: Node, graph: Graph, measured: Mapping[str, TensorStats]) -> Iter
     if op.is_reduction:
         count = sources[0].elements / max(graph.tensors[node.outputs[0]].elements, 1)
         yield sources[0].name, 1.0 if op.picks else 1 / count if op.is_homogeneous else count
-    elif op.moves_data or op.picks or op.finest is not None or (op.elementwise == 1 and not op.is_curved):
+    elif op.is_mover or op.picks or op.finest is not None or (op.elementwise == 1 and not op.is_curved):
         yield from ((tensor.name, 1.0) for tensor in sources)
     elif op.elementwise == 2 and op.divisor is None and len(sources) == 2:
         for tensor, other in (sources, reversed(sources)):
