@@ -52,6 +52,18 @@ def amount(size_bytes: float) -> str:
     return f"{size_bytes:.0f} B"
 
 
+def duration(time_ms: float) -> str:
+    """Returns milliseconds with a unit, three digits, for a card.
+
+    >>> duration(16.24), duration(0.00549), duration(2500)
+    ('16.2 ms', '5.49 µs', '2.5 s')
+    """
+    for least, factor, unit in ((1e3, 1e3, "s"), (0.1, 1.0, "ms")):
+        if time_ms >= least:
+            return f"{time_ms / factor:.3g} {unit}"
+    return f"{1e3 * time_ms:.3g} µs"
+
+
 def tick(value: float) -> str:
     """Returns a number at an axis.
 

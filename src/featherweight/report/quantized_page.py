@@ -19,7 +19,7 @@ from featherweight.pages import (
     Section,
     Table,
 )
-from featherweight.pages.formats import amount, decibels, percent
+from featherweight.pages.formats import amount, decibels, duration, percent
 from featherweight.report.compared_page import LEVEL, error_sections, error_table, other_name
 from featherweight.report.summary import NodeNote, Report
 from featherweight.report.text import grouped, grouped_notes, times_text
@@ -70,7 +70,7 @@ def _cards(report: Report, weights: Sequence[WeightRow]) -> Iterable[Card]:
     if len(report.latency) > 1:
         first, last = report.latency[0], report.latency[-1]
         said = f"{last.ratio:.2f} × the time, {last.threads} thread{'s' if last.threads > 1 else ''}, this machine"
-        yield Card("Latency", f"{last.median_ms:.3g} ms", f"{first.median_ms:.3g} ms", said)
+        yield Card("Latency", duration(last.median_ms), duration(first.median_ms), said)
     total = sum(report.nodes.values())
     integer = report.nodes.get("integer", 0)
     kept = len(report.kept_float)
