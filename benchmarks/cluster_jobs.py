@@ -23,6 +23,9 @@ def train_for_clusters(network: str, out: str, seed: int, steps: int) -> dict[st
         training.train(data, seed, steps=steps, progress=False).save(out)
         return {}
     trained, stock = networks.ds_cnn(_quick_depthwise(keras)), networks.ds_cnn()
+    for norm in trained.layers:
+        if isinstance(norm, keras.layers.BatchNormalization):
+            norm.momentum = 0.9  # of few steps: averages of a hundred would still hold where they began
     schedule = keras.optimizers.schedules.CosineDecay(4e-3, steps)
     trained.compile(keras.optimizers.AdamW(schedule, weight_decay=1e-3), "sparse_categorical_crossentropy")
     trained.fit(_batches(trained, data, steps, seed), steps_per_epoch=steps, verbose=0)

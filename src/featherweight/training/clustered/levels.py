@@ -69,7 +69,7 @@ class Clustered:
 
     def members(self) -> Members:
         """Returns which level each weight is nearest to."""
-        value = view(ops, ops.cast(ops.convert_to_tensor(self.variable), "float32"), self.kernel.layout)
+        value = self._viewed(self.variable)
         largest = ops.max(ops.abs(value), axis=self._axes, keepdims=True)
         scale = ops.where(largest > 0, largest, np.float32(1))
         levels = ops.convert_to_tensor(self.levels)
@@ -78,11 +78,11 @@ class Clustered:
         above = [ops.cast(units > between[number], "int32") for number in range(between.shape[0])]
         members, share = apart(sum(above[1:], above[0])), scale / ops.max(scale)
         shares = self._by_level(ops.broadcast_to(share * share, value.shape), members, levels)
-        return Members(apart(value), scale, levels, members, share, shares)
+        return Members(value, scale, levels, members, share, shares)
 
     def along(self, gradient: Array, known: Members, strength: Array) -> Array:
         """Returns the gradient as a weight on a level can follow it; unchanged before weights are on levels."""
-        given = view(ops, ops.cast(gradient, "float32"), self.kernel.layout)
+        given = self._viewed(gradient)
         placed = apart(ops.take(known.levels, known.members))
         of_scale = _ratio(self._sum(given * placed), self._sum(placed * placed))
         rest = self._by_level(known.share * (given - placed * of_scale), known.members, known.levels)
@@ -90,7 +90,7 @@ class Clustered:
         of_level = ops.where(moves, _ratio(rest, known.shares), np.float32(0))
         followed = placed * of_scale + known.share * ops.take(of_level, known.members)
         found = ops.where(strength >= 1, followed, given)
-        return ops.cast(unview(ops, found, self.kernel.layout), gradient.dtype)
+        return ops.cast(unview(ops, apart(found), self.kernel.layout), gradient.dtype)
 
     def held(self, known: Members, strength: Array) -> tuple[Array, Array]:
         """Returns (weights, levels) after a step.
@@ -99,7 +99,7 @@ class Clustered:
             known: the members before it.
             strength: how far weights are drawn to their levels: 0, not at all; 1, they are on them.
         """
-        value = view(ops, ops.cast(ops.convert_to_tensor(self.variable), "float32"), self.kernel.layout)
+        value = self._viewed(self.variable)
         placed = apart(ops.take(known.levels, known.members))
         scale = _ratio(self._sum(value * placed), self._sum(placed * placed))
         scale = ops.where(scale > 0, scale, known.scale)
@@ -114,8 +114,13 @@ class Clustered:
         wanted = ops.where(is_zero, np.float32(0), scale * ops.take(levels, known.members))
         # (In full: an average would leave rounding errors beside the levels.)
         drawn = ops.where(strength >= 1, wanted, value + strength * (wanted - value))
-        weights = unview(ops, ops.where(strength > 0, drawn, value), self.kernel.layout)
+        weights = unview(ops, apart(ops.where(strength > 0, drawn, value)), self.kernel.layout)
         return ops.cast(weights, self.variable.dtype), ops.sort(levels)
+
+    def _viewed(self, values: Array) -> Array:
+        """Returns values as `view` has them. (Apart: what is computed while it is transposed misses the caches.)"""
+        given = apart(ops.cast(ops.convert_to_tensor(values), "float32"))
+        return apart(view(ops, given, self.kernel.layout))
 
     @property
     def _axes(self) -> tuple[int, ...]:
