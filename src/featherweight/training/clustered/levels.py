@@ -118,7 +118,7 @@ class Clustered:
         return ops.cast(weights, self.variable.dtype), ops.sort(levels)
 
     def _viewed(self, values: Array) -> Array:
-        """Returns values as `view` has them. (Apart: what is computed while it is transposed misses the caches.)"""
+        """Returns values as `view` has them; what is computed while it is transposed misses the caches."""
         given = apart(ops.cast(ops.convert_to_tensor(values), "float32"))
         return apart(view(ops, given, self.kernel.layout))
 
