@@ -24,7 +24,7 @@ from benchmarks.tiny_tasks import float_model
 
 
 def workers(options: Options) -> list[Figure]:
-    """What each part of EfficientNet-Lite0 costs in int8 and w4a8: two workers of one thread against one of one."""
+    """What each part of EfficientNet-Lite0 costs in three forms: two workers of one thread against one of one."""
     source = float_file("efficientnet_lite0")
     kinds = {
         "one": {"workers": 1, "engine": "processes", "threads": 1},
