@@ -482,6 +482,12 @@ def test_search_writes_what_fits_and_exits_with_1_where_nothing_does(folder):
     assert "max_bytes" in {miss["limit"] for miss in json.loads(result.stdout)["best"]["misses"]}
 
 
+def test_labelled_samples_to_decide_by_have_two_names(folder):
+    common = ("sensitivity", "model.tflite", "--calibration", "data.npz", "--forms", "int8", "--json")
+    first, second = (ok(*common, name, "data.npz") for name in ("--data", "--validation"))
+    assert first == second
+
+
 def test_for_an_ethos_u_vela_says_what_it_takes(folder):
     printed = ok("quantize", "model.tflite", "-o", "npu.tflite", "--target", "ethos-u55", "--calibration", "data.npz")
     assert "Vela for ethos-u55-128: " in " ".join(printed.split())

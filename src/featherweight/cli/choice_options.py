@@ -10,7 +10,13 @@ import typer
 
 Calibration = Annotated[str, typer.Option(metavar="DATA", help="Samples of the training split, at least 8.")]
 Data = Annotated[
-    str | None, typer.Option(metavar="DATA", help="Labelled samples, as for `evaluate`; without, outputs are judged.")
+    str | None,
+    typer.Option(
+        "--data",
+        "--validation",
+        metavar="DATA",
+        help="Labelled samples, as for `evaluate`; without, outputs are judged.",
+    ),
 ]
 Metric = Annotated[str, typer.Option(metavar="NAME", help="As for `evaluate`.")]
 MaxDrop = Annotated[float | None, typer.Option(min=0, help="Of the metric below the float model's.")]
