@@ -143,8 +143,8 @@ class ParameterPlanner:
         rejected: list[tuple[Node, str]] = []
         for tail in coarse_tails(self.graph, stats.tensors, self.forms, self.params):
             said = (
-                f"operators behind the last layers, each rounding what others rounded, make {tail.ratio:.0f} times the "
-                f"noise in '{tail.end}' {tail.beside}"
+                f"operators behind the last layers, each rounding what others rounded, make {tail.ratio:.0f} times as "
+                f"much noise in '{tail.end}' as {tail.beside}"
             )
             if self.is_free and self.io == "float32":
                 rejected += [(node, f"it is one of {len(tail.nodes)} {said}") for node in tail.nodes]

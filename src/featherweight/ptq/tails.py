@@ -65,7 +65,7 @@ def coarse_tails(
         last = _of_step(params[end.name])
         ratio = noise / max(min(last, of_layers), 1e-300)
         if ratio >= _LEAST_RATIO:
-            beside = "of its last rounding" if last < of_layers else "that the steps of what they are fed make there"
+            beside = "its last rounding alone" if last < of_layers else "the steps of what they are fed"
             found.append(Tail(end.name, tuple(_without_movers_before(members, graph)), ratio, beside))
     return found
 
