@@ -11,6 +11,8 @@ from featherweight.pruning.prunable import GraphKernel, find_kernels
 
 # Files hold at most so many values for a kernel, and each at least so many weights.
 _MOST, _LEAST_MEMBERS = 128, 8
+# Elements that are looked at before all of them.
+_FEW = 4096
 # How far from each other, in integers, the values of a cluster may be: float32 rounds them.
 _OFF = 1e-2
 
@@ -24,18 +26,29 @@ def clusters_of(value: np.ndarray, scale: np.ndarray) -> np.ndarray | None:
         value: the weight.
         scale: of its int8 integers, which broadcasts.
     """
+    few = np.unravel_index(np.arange(0, value.size, max(1, value.size // _FEW)), value.shape)
+    if _grouped(value[few], np.broadcast_to(scale, value.shape)[few]) is None:  # which says no for nearly all weights
+        return None
+    found = _grouped(value, scale)
+    if found is None or not (len(found[0]) > 1 and value.size >= _LEAST_MEMBERS * len(found[0])):
+        return None
+    return found[1].reshape(value.shape).astype(np.int32)
+
+
+def _grouped(value: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns the integers of elements that have few values, and which each has; None for others."""
     with np.errstate(divide="ignore", invalid="ignore"):
         units = value.astype(np.float64) / scale
     if not np.isfinite(units).all():
         return None
     found, members = np.unique(np.rint(units), return_inverse=True)
     members = members.reshape(-1)
-    if not (1 < len(found) <= _MOST and value.size >= _LEAST_MEMBERS * len(found)):
+    if len(found) > _MOST:
         return None
     least, largest = np.full(len(found), np.inf), np.full(len(found), -np.inf)
     np.minimum.at(least, members, units.ravel())
     np.maximum.at(largest, members, units.ravel())
-    return members.reshape(value.shape).astype(np.int32) if (largest - least).max() <= _OFF else None
+    return (found, members) if (largest - least).max(initial=0.0) <= _OFF else None
 
 
 def in_channels(rows: np.ndarray) -> np.ndarray | None:

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from featherweight.repair.weights.gptq import Grid, factor_of, gptq, settled, with_fitted_scales
+from featherweight.repair.weights.gptq import Grid, cholesky, factor_of, gptq, settled, with_fitted_scales
 from featherweight.repair.weights.halves import Halves, shrunk
 from featherweight.repair.weights.moments import InputMoments, total_error
 from featherweight.repair.weights.scales import best_scales, with_spread
@@ -129,6 +129,17 @@ def test_singular_moments_still_give_integers(kind):
     assert np.abs(found).max() <= 7
     unused = [c for c in range(6) if not x[:, c].any()]
     assert np.array_equal(found[:, :, unused], grid.integers(weights)[:, :, unused])
+
+
+def test_large_moments_are_factored_in_place(monkeypatch):
+    monkeypatch.setattr("featherweight.repair.weights.gptq._LARGE", 100)
+    moments = np.stack([(x := _correlated(700, 300, seed)).T @ x for seed in range(2)])
+    given = moments.copy()
+    found = cholesky(given)
+    assert found is given
+    np.testing.assert_allclose(np.tril(found), np.linalg.cholesky(moments), rtol=1e-6, atol=1e-6 * np.abs(found).max())
+    with pytest.raises(np.linalg.LinAlgError):
+        cholesky(-moments)
 
 
 def test_moments_that_are_no_numbers_give_nothing():

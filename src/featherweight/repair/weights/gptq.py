@@ -17,6 +17,8 @@ import numpy as np
 DAMPING = 0.01
 _PASSES = 2
 _BLOCK = 128
+# Matrices from here on are factored in place.
+_LARGE = 1024
 # Weights that are worked on at a time, in float64: 4 MB of each of some arrays.
 _ELEMENTS = 1 << 19
 # Rows of a weight whose scales are fitted at a time.
@@ -75,13 +77,36 @@ def factor_of(moments: np.ndarray, order: np.ndarray) -> np.ndarray | None:
         hessian = moments[groups, order[:, :, None], order[:, None, :]]
         hessian[:, places, places] += damping_of(moments, damping)[:, None]
         try:
-            found = np.linalg.cholesky(hessian)
+            found = cholesky(hessian)
         except np.linalg.LinAlgError:
             found = None
         if found is not None and np.isfinite(found).all():
             return found
         damping *= 10
     return None
+
+
+def cholesky(matrices: np.ndarray) -> np.ndarray:
+    """Returns lower Cholesky factors of matrices (groups, depth, depth); large ones are overwritten, without a copy.
+
+    What such a factor holds above its diagonal means nothing.
+
+    Raises:
+        LinAlgError: if one is not positive definite.
+    """
+    depth = matrices.shape[-1]
+    if depth <= _LARGE:
+        return np.linalg.cholesky(matrices)
+    for matrix in matrices:
+        for start in range(0, depth, _BLOCK):
+            end = min(start + _BLOCK, depth)
+            own, below = matrix[start:end, start:end], matrix[end:, start:end]
+            own[:] = np.linalg.cholesky(own)
+            below[:] = np.linalg.solve(own, below.T).T
+            for first in range(end, depth, _BLOCK):
+                last = first + _BLOCK
+                matrix[first:, first:last] -= below[first - end :] @ below[first - end : last - end].T
+    return matrices
 
 
 def of_rows(grid: Grid, part: slice) -> Grid:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from featherweight.pruning.prunable import GraphKernel
 from featherweight.ptq.fitness import refused
 from featherweight.ptq.plan import Plan
 from featherweight.repair.weights.alike import alternating
-from featherweight.repair.weights.gptq import Grid, gptq, settled, with_fitted_scales
+from featherweight.repair.weights.gptq import Grid, gptq, of_rows, row_parts, settled, with_fitted_scales
 from featherweight.repair.weights.grids import grid_of, params_of, planned_params, scales_of
 from featherweight.repair.weights.halves import Halves, shrunk
 from featherweight.repair.weights.moments import InputMoments, groups_of, input_moments, too_few, total_error
@@ -129,8 +130,10 @@ def round_weights(
     for position, node in enumerate(model.main.nodes):
         for place, kernel in by_node.get(node.name, ()):
             prefix.advance(position)
-            found = Halves(*input_moments(prefix, kernel, both=is_both))
-            moments[kernel.name] = moments[kernel.name].plus(found) if kernel.name in moments else found
+            seen = [moments.pop(kernel.name)] if kernel.name in moments else []
+            seen.append(Halves(*input_moments(prefix, kernel, both=is_both)))
+            moments[kernel.name] = reduce(Halves.plus, seen)
+            seen.clear()  # of large layers, moments are most of the memory
             if kernel is not place.kernel:
                 continue  # other operators read it, too
             row, constants, plan = _chosen(place, moments.pop(kernel.name), model, plan, choices, target)
@@ -160,11 +163,11 @@ def _chosen(
         moments = moments.centred()
     wanted = moments.regressed(weights) if choices.regress else weights
     both, squares, power = _pooled(moments, weights)
-    del moments  # of large layers, that is most of the memory
+    del moments
     layer = _Layer(weights, wanted, both, squares, power, grid, INTEGER_BITS[params.dtype], params.axis is None)
     after, chosen = _rounded(layer, choices, target)
     changed = params_of(plan, kernel.node, place.position, scales_of(chosen, params))
-    errors = [_error(layer, each) for each in (grid.values(grid.integers(weights)), after)]
+    errors = [_error(layer, None), _error(layer, after)]
     is_refused = chosen is not grid and refused(kernel.node, model.main, changed.params, changed.edges, target)
     if errors[1] > errors[0] or is_refused:
         after, errors[1], changed = grid.values(grid.integers(weights)), errors[0], plan
@@ -208,16 +211,21 @@ def _rounded(layer: _Layer, choices: Choices, target: Target) -> tuple[np.ndarra
     return grid.values(integers), grid
 
 
-def _error(layer: _Layer, after: np.ndarray) -> float:
-    """Returns the power of the error of the layer's output with some weights.
+def _error(layer: _Layer, after: np.ndarray | None) -> float:
+    """Returns the power of the error of the layer's output with some weights; None: the nearest of the grid.
 
     It is that of the weights alone, or, where the moments of the float inputs are known, of the inputs, too.
     """
-    both, weights = layer.moments, layer.weights
-    if both.mixed is None:
-        return float(total_error(weights - after, layer.squares).sum())
-    crossed = float(((weights @ both.mixed) * after).sum())
-    return layer.power - 2 * crossed + float(total_error(after, both.rounded_squares).sum())
+    both, error = layer.moments, 0.0 if layer.moments.mixed is None else layer.power
+    for part in row_parts(layer.weights):
+        weights, grid = layer.weights[:, part], of_rows(layer.grid, part)
+        values = grid.values(grid.integers(weights)) if after is None else after[:, part]
+        if both.mixed is None:
+            error += float(total_error(weights - values, layer.squares).sum())
+        else:
+            error -= 2 * float(((weights @ both.mixed) * values).sum())
+            error += float(total_error(values, both.rounded_squares).sum())
+    return error
 
 
 def _mean_error(weights: np.ndarray, after: np.ndarray, means: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
