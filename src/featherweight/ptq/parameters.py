@@ -41,6 +41,8 @@ _LEAST_SLOW_MACS = 110_000
 # have bits to spare beside 8-bit weights, and what calibration did not see is clipped otherwise. The largest value
 # stays a whole number of steps: masks are 0 and 1.
 _HEADROOM = 32767 / 16383
+# From here on a number of times says no more than that.
+_MANY_TIMES = 1000
 
 
 class ParameterPlanner:
@@ -142,8 +144,9 @@ class ParameterPlanner:
         """Returns the integer operators that round an output over and over; notes them where they can't be float."""
         rejected: list[tuple[Node, str]] = []
         for tail in coarse_tails(self.graph, stats.tensors, self.forms, self.params):
+            times = f"{tail.ratio:.0f}" if tail.ratio < _MANY_TIMES else f"over {_MANY_TIMES:,}"
             said = (
-                f"operators behind the last layers, each rounding what others rounded, make {tail.ratio:.0f} times as "
+                f"operators behind the last layers, each rounding what others rounded, make {times} times as "
                 f"much noise in '{tail.end}' as {tail.beside}"
             )
             if self.is_free and self.io == "float32":
