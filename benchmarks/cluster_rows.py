@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measuring import FILES, Figure, Options, cell, figure_of, run_job
+from benchmarks.measuring import FILES, Figure, JobError, Options, cell, figure_of, run_job, say
 from benchmarks.pruning_rows import zip_bytes
 from benchmarks.training_rows import SEEDS, float_net, paired_over_seeds
 
@@ -72,6 +72,7 @@ def cluster_zip(options: Options) -> list[Figure]:
         scores.append(row)
     correct = {name: np.array([row[name] for row in scores], float) for name in kinds}
     figures = [Figure("float, accuracy", 100 * correct["float"].mean(), "%", note=f"{len(scores)} seeds")]
+    figures += _beside_tfmot(correct["pruned, 10 values"])
     for name, values in sizes.items():
         bound = {"at_most": 16.3} if name in ("pruned, 10 values", "pruned, 8 values") else {}
         note = "TFMOT 0.8, clustering, pruning and training in int8: 16.3 kB" if bound else ""
@@ -83,6 +84,34 @@ def cluster_zip(options: Options) -> list[Figure]:
             what = f"{name}: accuracy minus the pruned one's"
             figures.append(Figure(what, mean, "points", note=f"± {error:.2f}"))
     return figures
+
+
+def _beside_tfmot(ours: np.ndarray) -> list[Figure]:
+    """TFMOT's pruning, clustering and training in int8, with the same steps, rates and batches; where it is installed.
+
+    Args:
+        ours: which test images are right, (seeds, images).
+    """
+    try:
+        found = [cell(f"cluster_zip_{seed}_tfmot_16", partial(_zipped_by_tfmot, seed, 16)) for seed in SEEDS]
+    except JobError as error:
+        say(f"without TFMOT: {error}")
+        return []
+    theirs = np.array([row["right"] for row in found], float)
+    figures = [figure_of("TFMOT, pruned, 16 values: zip", [row["zip"] / 1000 for row in found], "kB")]
+    mean, error = paired_over_seeds(ours, theirs)
+    note = f"± {error:.2f}; the bound is two standard errors below zero"
+    what = "pruned, 10 values: accuracy minus TFMOT's"
+    return [*figures, Figure(what, mean, "points", at_least=min(0.0, -2 * error), note=note)]
+
+
+def _zipped_by_tfmot(seed: int, count: int) -> dict[str, Any]:
+    net = float_net(seed, "fashion_cnn")
+    out = f"{net}_tfmot_clusters_{count}.tflite"
+    arguments = {"steps": _ZIP_STEPS, "learning_rates": _ZIP_RATES, "sparsity": _SPARSITY, "clusters": count}
+    run_job("tfmot_cluster_quantize", tfmot=True, weights=f"{net}.npz", out=out, seed=seed, **arguments)
+    found = run_job("fashion_scores", files={"float": f"{net}.tflite", "right": out})
+    return {"zip": zip_bytes(out), "float": found["float"], "right": found["right"]}
 
 
 def _zipped(seed: int, count: int | None) -> dict[str, Any]:

@@ -317,12 +317,14 @@ def measured_packs() -> Result:
     return {dtype: measured_pack(dtype) for dtype in ("int8", "float32")}
 
 
-def remove_channels(model: str, out: str, macs: float, multiple: int | str | None = None) -> Result:
-    """Removes channels from a float file until that share of its multiply-accumulates is gone."""
+def remove_channels(
+    model: str, out: str, macs: float | None = None, multiple: int | str | None = None, latency: float | None = None
+) -> Result:
+    """Removes channels from a float file until that share of its multiply-accumulates, or of its time, is gone."""
     import featherweight as fw
 
     start = time.perf_counter()
-    removed = fw.remove_channels(model, macs=macs, multiple=multiple)
+    removed = fw.remove_channels(model, macs=macs, latency=latency, multiple=multiple)
     seconds = time.perf_counter() - start
     removed.save(out)
     return {"seconds": seconds, "macs": removed.macs, "weight_bytes": removed.weight_bytes}
