@@ -35,7 +35,14 @@ def train_for_clusters(network: str, out: str, seed: int, steps: int) -> dict[st
 
 
 def cluster_in_training(
-    network: str, source: str, seed: int, steps: int, learning_rate: float, clusters: int, keep: tuple[str, ...]
+    network: str,
+    source: str,
+    seed: int,
+    steps: int,
+    learning_rate: float,
+    clusters: int,
+    keep: tuple[str, ...],
+    rules: dict[str, int],
 ) -> dict[str, Any]:
     """Trains on with few values; returns bytes and accuracy of the plain int8 file and of the encoded one."""
     import keras
@@ -49,7 +56,7 @@ def cluster_in_training(
     trained, clustered = build(quick), build()
     trained.set_weights(plain.get_weights())
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-    optimizer = fw.ClusterOptimizer(keras.optimizers.Adam(schedule), clusters, keep=keep)
+    optimizer = fw.ClusterOptimizer(keras.optimizers.Adam(schedule), clusters, keep=keep, rules=rules)
     trained.compile(optimizer, "sparse_categorical_crossentropy")
     trained.fit(_batches(trained, data, steps, seed), steps_per_epoch=steps, verbose=0)
     clustered.set_weights(trained.get_weights())
