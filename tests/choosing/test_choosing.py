@@ -295,6 +295,32 @@ def test_what_was_measured_is_kept_at_once(model, tmp_path, monkeypatch):
     assert 2 < kept <= len(again.tried)
 
 
+def test_a_search_that_was_interrupted_ends_as_if_it_had_not_been(model, tmp_path, monkeypatch):
+    from featherweight.choosing.bench import Bench
+
+    asked = {"calibration": models.samples("convnet", 12), "min_sqnr_db": 27, "progress": False}
+    whole = fw.search(model, folder=tmp_path / "whole", **asked)
+    measured, made = Bench.measured, []
+
+    def interrupted(*args, **kwargs):
+        made.append(None)
+        if len(made) > files:
+            raise KeyboardInterrupt
+        return measured(*args, **kwargs)
+
+    assert len(whole.tried) > 12
+    for files in (5, len(whole.tried) - 2):
+        folder = tmp_path / str(files)
+        made.clear()
+        monkeypatch.setattr(Bench, "measured", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fw.search(model, folder=folder, **asked)
+        monkeypatch.undo()
+        fw.search(model, folder=folder, **asked)
+        for name in ("search.json", "best.tflite", "best_plan.json"):
+            assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
 @pytest.mark.parametrize("target", ["tflm", "ethos-u55", "litert"])
 def test_what_is_measured_is_the_file_that_quantize_writes(model, tmp_path, target):
     calibration = models.samples("convnet", 12)

@@ -139,6 +139,7 @@ def searched(
     _swap(state)
     if bench.repairs:
         _repair(state)
+    state.take_known()
     assert state.best is not None
     model, plan = state.best_made()
     if doubted := doubt(state.best, state.before, budget):

@@ -28,7 +28,12 @@ _log = logging.getLogger("featherweight")
 
 @dataclass
 class State:
-    """The state of a search: what was tried, and how a choice becomes a measured file."""
+    """The state of a search: what was tried, and how a choice becomes a measured file.
+
+    Attributes:
+        known: what an earlier run of the same search has measured and this one has not come to: it goes the same way
+            again, so that it ends as if it had not been interrupted.
+    """
 
     bench: Bench
     scores: Scores
@@ -37,6 +42,7 @@ class State:
     folder: Path | None
     before: Evaluation | None
     tried: dict[tuple[str, ...], Tried] = field(default_factory=dict[tuple[str, ...], Tried])
+    known: dict[tuple[str, ...], Tried] = field(default_factory=dict[tuple[str, ...], Tried])
     best: Tried | None = None
     made: tuple[Model, Plan] | None = None
 
@@ -60,7 +66,10 @@ class State:
                         del forms[FLOAT]
 
     def resume(self) -> None:
-        """Takes over what an earlier search on the same scores and task has measured."""
+        """Takes over what an earlier search on the same scores and task has measured.
+
+        Of a search within another budget, the files are there from the start.
+        """
         path = None if self.folder is None else self.folder / _RESULTS
         if path is None or not path.is_file():
             return
@@ -68,6 +77,7 @@ class State:
             content = json.loads(path.read_text("utf-8"))
             rows = [_read(row) for row in content["tried"]]
             about: dict[str, str] = dict(content["about"])
+            is_same = (content["budget"], content["objective"]) == (asdict(self.budget), self.objective)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise RecipeError(f"'{path}' holds no search ({error}). Name another folder, or delete it.") from error
         if about != self.about():
@@ -84,7 +94,11 @@ class State:
             )
             is_known = set(row.choice) == set(self.scores.parts) and is_measured
             if is_known and all(form in self.noise[part] for part, form in row.choice.items()):
-                self._take(replace(row, misses=misses(row, self.budget)))
+                row = replace(row, misses=misses(row, self.budget))
+                if is_same:
+                    self.known[self.key(row.choice, is_repaired=row.is_repaired)] = row
+                else:
+                    self._take(row)
 
     def about(self) -> dict[str, str]:
         """Returns what the measurements depend on."""
@@ -98,6 +112,10 @@ class State:
         """Returns what a choice comes to as a file, once; the best so far is on disk."""
         if (key := self.key(choice, is_repaired=is_repaired)) in self.tried:
             return self.tried[key]
+        if key in self.known:
+            row = self.known.pop(key)
+            self._take(row)
+            return row
         candidate, repairs = self.bench.candidate(choice), ()
         if is_repaired:
             candidate, repairs = self.bench.repaired(candidate)
@@ -110,6 +128,12 @@ class State:
             self.keep_best(model, candidate.plan)
         self.keep_results()
         return row
+
+    def take_known(self) -> None:
+        """Adds what an earlier run has measured and this one did not come to, such as files of other code."""
+        for row in self.known.values():
+            self._take(row)
+        self.known.clear()
 
     def key(self, choice: Mapping[str, str], *, is_repaired: bool = False) -> tuple[str, ...]:
         """Returns what a file is known by: the forms of all parts in order, and whether its weights are repaired."""
@@ -147,7 +171,7 @@ class State:
         """Writes all that was measured."""
         if self.folder is None:
             return
-        rows = [asdict(row) for row in self.tried.values()]
+        rows = [asdict(row) for row in (*self.tried.values(), *self.known.values())]
         content = {
             "version": 1,
             "about": self.about(),
