@@ -16,7 +16,7 @@ from featherweight.operators import lookup
 from featherweight.runtime.litert import Session
 
 
-def branches(wide: int = 48, narrow: int = 48):
+def branches(wide: int = 48, narrow: int = 48, side: int = 12):
     """Two convolutions of one image, the first of 3 x 3, and what reads each: nothing ties their channels."""
     constants = {
         "w": building.weights(wide, 3, 3, 8, seed=1),
@@ -25,13 +25,13 @@ def branches(wide: int = 48, narrow: int = 48):
         "s": building.weights(4, 1, 1, narrow, seed=3),
     }
     layers = [
-        building.conv("x", "w", "", "h", (1, 12, 12, wide)),
-        building.conv("x", "v", "", "g", (1, 12, 12, narrow)),
-        building.conv("h", "r", "", "a", (1, 12, 12, 4)),
-        building.conv("g", "s", "", "b", (1, 12, 12, 4)),
-        building.add("a", "b", "y", (1, 12, 12, 4)),
+        building.conv("x", "w", "", "h", (1, side, side, wide)),
+        building.conv("x", "v", "", "g", (1, side, side, narrow)),
+        building.conv("h", "r", "", "a", (1, side, side, 4)),
+        building.conv("g", "s", "", "b", (1, side, side, 4)),
+        building.add("a", "b", "y", (1, side, side, 4)),
     ]
-    return building.net({"x": (1, 12, 12, 8)}, constants, layers, ("y",))
+    return building.net({"x": (1, side, side, 8)}, constants, layers, ("y",))
 
 
 def in_packs(model) -> float:
@@ -108,7 +108,7 @@ def test_each_operator_runs_alone_with_fewer_channels(name: str, form: str) -> N
 
 
 def test_the_clock_runs_here() -> None:
-    removed = fw.remove_channels(branches(), latency=0.1)
+    removed = fw.remove_channels(branches(side=64), latency=0.1)
     assert removed.time_us[1] <= 0.9 * removed.time_us[0]
     assert removed.macs[1] < removed.macs[0]
 
@@ -149,3 +149,9 @@ def test_much_more_than_asked_is_said() -> None:
         UserWarning, match=r"3\d% of the multiply-accumulates went, 10% were asked for.*multiple of 8, 16"
     ):
         fw.remove_channels(model, macs=0.1)
+
+
+def test_times_that_the_clock_does_not_tell_apart_are_refused(monkeypatch) -> None:
+    monkeypatch.setattr(latencies, "fastest", lambda model: 1e-5)
+    with pytest.raises(RecipeError, match=r"less than a call of the runtime \(10\.0 µs\).*Give macs= or sparsity="):
+        fw.remove_channels(branches(), latency=0.3)

@@ -49,12 +49,18 @@ def share_of_time(
     """Returns what goes so that at least this share of the time does, and microseconds before and after.
 
     Raises:
-        RecipeError: if all that can be removed takes less.
+        RecipeError: if all that can be removed takes less, or everything so little that the clock says nothing.
     """
+    if (whole := clock.total(set())) < clock.prices.call:
+        raise RecipeError(
+            f"remove_channels: convolutions and dense layers take {1e6 * whole:.1f} µs together, less than a call of "
+            f"the runtime ({1e6 * clock.prices.call:.1f} µs): too little to tell them apart. Give macs= or "
+            "sparsity=."
+        )
     removed, gone = without_time(clock, groups, scores, [coarser(own) for own in steps], share)
     if gone < share:
         raise RecipeError(
             f"remove_channels: latency={share:g} can't be saved; {gone:.3f} is the most that these channels, "
             "`multiple` and `exclude` allow."
         )
-    return removed, (1e6 * clock.total(set()), 1e6 * clock.total(removed))
+    return removed, (1e6 * whole, 1e6 * clock.total(removed))
