@@ -67,11 +67,12 @@ def write_messages(_app: object) -> None:
 
 
 def made_accessible(_app: object, _page: str, _template: str, context: dict[str, object], _tree: object) -> None:
-    """Gives captions that Sphinx calls headings a level, and code that scrolls a place for the keyboard."""
+    """Gives captions that Sphinx calls headings a level, and code and tables that scroll a place for the keyboard."""
     for name in ("body", "furo_navigation_tree"):
         if isinstance(text := context.get(name), str):
             text = text.replace('role="heading">', 'role="heading" aria-level="2">')
-            context[name] = text.replace("<pre>", '<pre tabindex="0">')
+            text = text.replace("<pre>", '<pre tabindex="0">')
+            context[name] = text.replace('<div class="table-wrapper', '<div tabindex="0" class="table-wrapper')
 
 
 def setup(app: object) -> None:
