@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from featherweight.choosing.searching import Found
     from featherweight.detections.boxes import Boxes
     from featherweight.device_code.arena import Arena
+    from featherweight.device_code.footprint import Footprint
     from featherweight.device_code.vela import NpuFigures
     from featherweight.diagnosis.cause import Cause
     from featherweight.encoded_files.records import Encoded, EncodedTensor
@@ -153,6 +154,7 @@ _HOMES = {
     "detections.boxes": ("Boxes",),
     "diagnosis.cause": ("Cause",),
     "device_code.arena": ("Arena",),
+    "device_code.footprint": ("Footprint",),
     "device_code.vela": ("NpuFigures",),
     "encoded_files.records": (
         "Encoded",
@@ -320,6 +322,7 @@ __all__ = [
     "Evaluation",
     "FeatherweightError",
     "FileSize",
+    "Footprint",
     "FormatError",
     "Found",
     "Graph",

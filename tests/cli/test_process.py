@@ -76,6 +76,7 @@ def test_public_names_are_deliberate():
         "Evaluation",
         "FeatherweightError",
         "FileSize",
+        "Footprint",
         "FormatError",
         "Found",
         "Graph",

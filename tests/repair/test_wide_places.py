@@ -11,13 +11,14 @@ from tests.building import add, conv, dense, layer, net, softmax, unary, weights
 import featherweight as fw
 from featherweight.graph import Model
 from featherweight.recipes import recipe as recipes
-from featherweight.recipes.matching import resolve
+from featherweight.recipes.matching import exactly, resolve
 from featherweight.recipes.recipe import Recipe, Rule, Scheme
 from featherweight.repair.candidate import Candidate, Setting, integer_model, planned
 from featherweight.repair.improve import asked_repairs, improved
 from featherweight.repair.judge import Judge
 from featherweight.repair.roles import groups
-from featherweight.repair.wide_places import exactly, wide_places, wide_rules
+from featherweight.repair.wide_places import wide_places
+from featherweight.repair.wide_rules import wide_rules
 from featherweight.targets import target as targets
 
 WIDTH, STREAM, HIDDEN = 16, (1, 8, 16), (1, 8, 32)

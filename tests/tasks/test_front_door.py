@@ -23,7 +23,7 @@ RECORDS = {
     "Cause", "ChannelGroup", "ChannelMoments", "Clustered", "ClusteredKernel",
     "Constraint", "Curve", "CurvePoint", "Dataset", "Diagnosis",
     "Difference", "Encoded", "EncodedTensor", "Equalized", "JudgedOutput", "OwnErrorRow",
-    "EqualizedTensor", "Evaluation", "FileSize", "Found", "Graph", "GraphModel", "Histogram", "Inspection",
+    "EqualizedTensor", "Evaluation", "FileSize", "Footprint", "Found", "Graph", "GraphModel", "Histogram", "Inspection",
     "Distribution", "Latency",
     "Magnitudes", "Model", "Node", "NodeNote", "OutputError", "OperatorRow", "OperatorTime",
     "OperatorTimes", "Plan", "PortRow", "Profile", "Pruned",

@@ -14,18 +14,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from featherweight import operators
 from featherweight.errors import listed
-from featherweight.graph import Graph, Model, Node
+from featherweight.graph import Model, Node
 from featherweight.graph.numerics import QuantParams
-from featherweight.ptq.forms.nodes import weight_position
-from featherweight.recipes.matching import exactly, resolve
-from featherweight.recipes.recipe import Rule, Scheme
+from featherweight.recipes.matching import resolve
+from featherweight.recipes.recipe import Rule
 from featherweight.repair.candidate import Candidate, Chosen, Repair, Setting, integer_model, planned
 from featherweight.repair.judge import Judge
 from featherweight.repair.ladder import Rungs, climbed, needed
 from featherweight.repair.roles import Group, Surroundings, groups, moves
-from featherweight.targets.target import Target
+from featherweight.repair.wide_rules import wide_rules
 from featherweight.tflite import write
 
 # Examples that the search runs, spread over the samples: it compares differences of several dB.
@@ -72,16 +70,17 @@ def wide_places(setting: Setting, candidate: Candidate) -> Candidate | str:
     search = max(
         (_Search(setting, base, widths, exact.model) for base in bases), key=lambda search: search.level(all_wide).db
     )
-    least = search.measured(candidate)
+    least = max((search.measured(base) for base in bases), key=lambda level: float(level.noise.max(initial=0.0)))
     usual = search.level(all_wide)
     most = usual
     if usual.db < _POOR_DB and any(len(found) > 1 for found in widths.values()):
         most = search.level({group: search.height(group) for group in free})
-    needed = _LEAST_GAIN_DB if least.db < _POOR_DB else _LEAST_GAIN_OF_GOOD_DB
-    if most.db - least.db < needed:
+    now, then = search.held_out_db(candidate), search.held_out_db(most.candidate)
+    needed = _LEAST_GAIN_DB if now < _POOR_DB else _LEAST_GAIN_OF_GOOD_DB
+    if then - now < needed:
         return (
-            f"with all operators wide, the output has {most.db:.1f} dB instead of {least.db:.1f}: they are worth their "
-            f"time from {needed:.0f} dB more on"
+            f"with all operators wide, the output has {then:.1f} dB instead of {now:.1f}: they are worth their time "
+            f"from {needed:.0f} dB more on"
         )
     kept = search.narrowed(free, least, usual) if most is usual else search.climbed(free, usual)
     best = search.level(kept)
@@ -123,7 +122,11 @@ class _Level:
     @property
     def db(self) -> float:
         """How far the worst output is above its error."""
-        return -10 * math.log10(max(float(self.noise.max(initial=0.0)), 1e-10))
+        return _db(self.noise)
+
+
+def _db(noise: np.ndarray) -> float:
+    return -10 * math.log10(max(float(noise.max(initial=0.0)), 1e-10))
 
 
 class _Search:
@@ -151,6 +154,15 @@ class _Search:
         if rung == 1:
             return ""
         return " with weights read as floats" if rule.weight_only else " in float"
+
+    def held_out_db(self, candidate: Candidate) -> float:
+        """Returns how far the worst output is above its error on samples that nothing was chosen by, if there are any.
+
+        What was fitted to the samples that repairs choose by looks better on them than it is.
+        """
+        samples = self.setting.held_out or self.setting.samples
+        noise = Judge(self.judge.model, samples).noise(integer_model(candidate))
+        return _db(noise)
 
     def measured(self, candidate: Candidate) -> _Level:
         """Returns a candidate with what it loses."""
@@ -246,44 +258,3 @@ def _is_like(params: QuantParams, old: Candidate, name: str) -> bool:
         len(params.scale),
         params.block_size,
     )
-
-
-def wide_rules(node: Node, graph: Graph, rule: Rule | None, setting: Setting) -> tuple[Rule, ...]:
-    """Returns rules that keep an integer operator wide, each wider than the one before; none where there is no form.
-
-    Weights stay integers, but for small ones (`keep_small`): activations are quantized on the fly, or have 16 bits, or
-    the weights are read as floats; at last, where the target runs floats, all is float. What the recipe names by a
-    pattern stays as it is.
-    """
-    if rule is None or rule.match != "*":
-        return ()
-    target, match = setting.target, exactly(node.outputs[0])
-    has_floats = target.is_float_allowed and not setting.integers
-    op = operators.lookup(node.op)
-    weight = (rule.weight or Scheme("int8")) if weight_position(node, graph) is not None else None
-    if not has_floats:
-        found = _in_16_bits(node, match, weight, target)
-        return () if found is None else (found,)
-    if weight is None:
-        return (Rule(match),)
-    if op.weight is None:  # a table that is copied out of
-        return (Rule(match, weight=replace(weight, dtype="int8", block_size=None)),)
-    read = None
-    if weight.dtype in target.weight_only:
-        read = Rule(match, weight=replace(weight, block_size=None), weight_only=True, keep_small=True)
-    hybrid = Rule(match, weight=weight, keep_small=True) if target.runs(node.op, f"float32*{weight.dtype}") else None
-    if weight.dtype == "int4":  # weights of 4 bits stay as small as they are
-        found = hybrid or read or _in_16_bits(node, match, weight, target)
-        return () if found is None else (found,)
-    first = hybrid or _in_16_bits(node, match, weight, target)
-    plain = Rule(match) if target.runs(node.op, "float32") else None
-    return tuple(rule for rule in (first, read, plain) if rule is not None)
-
-
-def _in_16_bits(node: Node, match: str, weight: Scheme | None, target: Target) -> Rule | None:
-    op = operators.lookup(node.op)
-    form = "int16" if weight is None or op.weight is None else "int16*int8"
-    if not target.runs(node.op, form) or form not in op.versions:
-        return None
-    stored = replace(weight, dtype="int8", block_size=None) if weight else None
-    return Rule(match, weight=stored, activation=Scheme("int16"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tests import models
 
@@ -42,6 +44,15 @@ def test_each_repair_helps_where_weights_have_4_bits(setting):
         found = BY_NAME[name].apply(setting, start)
         assert not isinstance(found, str)
         assert gain(before, judge.levels(integer_model(found))).db > 1, name
+
+
+def test_scales_of_a_layer_that_reads_floats_are_chosen_too(setting):
+    recipe = recipes.load("int8")
+    rule = recipes.Rule(op="FULLY_CONNECTED", weight=recipes.Scheme("int8", per_channel=False))
+    start = planned(setting, models.lowered("depthwise"), replace(recipe, rules=(rule, *recipe.rules)))
+    assert "float32*int8" in start.plan.forms.values()
+    for name in ("weight-scales", "weight-spread"):
+        assert not isinstance(BY_NAME[name].apply(setting, start), str)
 
 
 def test_what_can_not_be_repaired_has_a_reason(setting):

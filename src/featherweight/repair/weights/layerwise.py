@@ -168,7 +168,9 @@ def _chosen(
     after, chosen = _rounded(layer, choices, target)
     changed = params_of(plan, kernel.node, place.position, scales_of(chosen, params))
     errors = [_error(layer, None), _error(layer, after)]
-    is_refused = chosen is not grid and refused(kernel.node, model.main, changed.params, changed.edges, target)
+    is_integer = not plan.forms.get(kernel.node.name, "float32").startswith("float32")
+    is_new = is_integer and chosen is not grid
+    is_refused = is_new and refused(kernel.node, model.main, changed.params, changed.edges, target)
     if errors[1] > errors[0] or is_refused:
         after, errors[1], changed = grid.values(grid.integers(weights)), errors[0], plan
     before_db, after_db = (10 * math.log10(power / error) if power > 0 and error > 0 else 0.0 for error in errors)
