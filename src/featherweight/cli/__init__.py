@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 from featherweight.cli import (
@@ -76,3 +77,6 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("featherweight: interrupted.\n")
         sys.exit(130)
+    finally:
+        # The work is over: what is left is to wait for workers and threads of libraries, which print tracebacks.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
