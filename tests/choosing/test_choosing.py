@@ -121,6 +121,16 @@ def test_the_front_has_no_file_that_another_beats(found):
     assert all(first[1] > second[1] for first, second in itertools.pairwise(losses))
 
 
+def test_four_bits_with_ends_in_8_are_tried_where_four_bits_lose_too_much(model):
+    found = fw.search(model, calibration=models.samples("convnet", 16), min_sqnr_db=30.0, progress=False)
+    layers = [part.name for part in parts_of(model) if part.weight_elements]
+    assert len(layers) > 2
+    narrow = next(row for row in found.tried if {row.choice[layer] for layer in layers} == {"w4a8"})
+    assert not narrow.is_accurate
+    choices = [row.choice for row in found.tried]
+    assert {**narrow.choice, layers[0]: "int8", layers[-1]: "int8"} in choices
+
+
 def test_another_budget_measures_no_part_again(found, model, labelled, folder, monkeypatch):
     from featherweight.choosing import sensitivity
 

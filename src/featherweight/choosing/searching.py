@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -93,8 +93,8 @@ def searched(
     """Returns the best model that keeps a budget, as measured on the exported files.
 
     Scores do not quite add up, and sizes hardly: so choices along the front of added-up noise and bytes are made into
-    files and measured, then the front is halved between those that fit and those that don't, and last single parts
-    of the best are moved to smaller or finer forms.
+    files and measured, and so are single forms for all, and 4 bits with ends in 8; then the front is halved between
+    those that fit and those that don't, and last single parts of the best are moved to smaller or finer forms.
 
     Args:
         bench: of the model.
@@ -126,8 +126,10 @@ def searched(
     # The front begins where one part alone is quantized, the one that costs least; where none may be float, with all.
     least = max(low, min((n for forms in state.noise.values() for n in forms.values() if n), default=0.0), 1e-9)
     levels = np.geomspace(least, max(high, least), _POINTS)
-    for form in dict.fromkeys(form for forms in state.noise.values() for form in forms):
-        state.measure(state.uniform(form))
+    names = dict.fromkeys(form for forms in state.noise.values() for form in forms)
+    uniform = {form: state.measure(state.uniform(form)) for form in names}
+    for choice in _with_finer_ends(state, uniform):
+        state.measure(choice)
     shown = track(levels.tolist(), "searching", total=len(levels), enabled=bench.setting.progress)
     choices = ((level, state.solved(max(level, low))) for level in shown)
     front = [(level, state.measure(choice)) for level, choice in choices if choice is not None]
@@ -148,6 +150,19 @@ def searched(
     state.keep_results()
     tried, violations = tuple(state.tried.values()), tuple(check(model, target))
     return Found(state.best, model, plan, tried, state.scores, violations, doubted)
+
+
+def _with_finer_ends(state: State, uniform: Mapping[str, Tried]) -> Iterator[dict[str, str]]:
+    """Yields the choices of 4 bits for all that lose too much, with 8 in the first and the last layer.
+
+    Errors of layers can cancel, which sums of scores do not know; this common rule is therefore tried by itself.
+    """
+    layers = [part.name for part in state.bench.parts if part.weight_elements]
+    for form, row in uniform.items():
+        weight, activation = FORMS[form]
+        if weight == "int4" and not row.is_accurate and len(layers) > 2:
+            finer = {part: state.likest(part, "int8", activation) for part in (layers[0], layers[-1])}
+            yield {**row.choice, **{part: form for part, form in finer.items() if form in state.noise[part]}}
 
 
 def _borders(state: State, front: list[tuple[float, Tried]]) -> tuple[tuple[float, Tried], tuple[float, Tried]] | None:
