@@ -56,6 +56,17 @@ def test_softmax_of_attention_is_one_operator() -> None:
     assert not {"REDUCE_MAX", "EXP", "SUM", "DIV"} & set(found)
 
 
+def test_keys_of_what_is_returned_name_the_outputs() -> None:
+    model = lower(lambda x: {"scores": x + 1, "boxes": (x * 2, [x - 3])}, samples=[X])
+    found = run(model, X)
+    np.testing.assert_allclose(found["scores"], X + 1)
+    np.testing.assert_allclose(found["boxes_0"], X * 2)
+    np.testing.assert_allclose(found["boxes_1_0"], X - 3)
+    assert list(run(lower(lambda x: (x + 1, x * 2), samples=[X]), X)) == ["output_0", "output_1"]
+    ((public, _),) = lower(lambda x: x + 1, samples=[X]).signatures[0].outputs
+    assert public == "output"
+
+
 def test_softmax_over_another_axis_is_right() -> None:
     model = lower(lambda x: jax.nn.softmax(x, axis=1), samples=[X])
     np.testing.assert_allclose(run(model, X), jax.nn.softmax(X, axis=1), atol=1e-6)

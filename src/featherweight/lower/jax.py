@@ -47,7 +47,7 @@ def lower_function(
     """Lowers a plain JAX function, given example arguments.
 
     Args:
-        function: takes arrays (or nested structures of arrays) and returns them.
+        function: takes arrays (or nested structures of arrays) and returns them; keys of a dictionary name the outputs.
         example: its arguments: a tuple, or a single array. They fix shapes and dtypes, and verify the result.
         unroll: write loops of known length (`lax.scan`) out step by step.
         fuse: write Keras LSTM layers that it calls as one operator each.
@@ -64,8 +64,13 @@ def lower_function(
     paths = [_path(path) for path, _ in jax.tree_util.tree_flatten_with_path(arguments)[0]]
     arrays = [np.asarray(leaf) for leaf in flat]
 
+    names: list[str] = []
+
     def call(*inputs: Any) -> list[Any]:
-        return jax.tree.leaves(function(*jax.tree.unflatten(structure, inputs)))
+        found = jax.tree_util.tree_flatten_with_path(function(*jax.tree.unflatten(structure, inputs)))[0]
+        returned = [_path(path) for path, _ in found if path]
+        names[:] = [f"output_{path}" if path[:1].isdigit() else path for path in returned]
+        return [leaf for _, leaf in found]
 
     named = unique_names(f"input_{path}" if path.isdigit() else path for path in paths)
     inputs = tuple(
@@ -73,7 +78,7 @@ def lower_function(
         for name, a in zip(named, arrays, strict=True)
     )
     title = title or f"function {getattr(function, '__name__', '')}".strip()
-    return lower_source(Source(call, inputs, title=title), unroll=unroll, fuse=fuse, samples=[tuple(arrays)])
+    return lower_source(Source(call, inputs, names, title=title), unroll=unroll, fuse=fuse, samples=[tuple(arrays)])
 
 
 def lower_source(
