@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from tests import models
 
 import featherweight as fw
+from featherweight.graph import Node, replace_graph
 from featherweight.recipes import recipe as recipes
 from featherweight.repair import improve
 from featherweight.repair.candidate import Setting, integer_model, planned
@@ -161,6 +163,16 @@ def test_bytes_that_are_no_candidate_are_refused(content, capsys):
     with pytest.raises(fw.FormatError, match="they hold no repaired model"):
         from_bytes(content)
     assert not capsys.readouterr().out
+
+
+def test_nodes_that_repairs_make_come_back():
+    network = models.lowered("convnet")
+    first, *others = network.main.nodes
+    made = Node(first.op, first.inputs, first.outputs, first.attrs)
+    changed = replace_graph(network, 0, replace(network.main, nodes=(made, *others)))
+    before = planned(Setting(targets.load("litert"), (), ()), changed, recipes.load("dynamic"))
+    found = from_bytes(to_bytes(before)).model.main.nodes[0]
+    assert (found.op, found.inputs, dict(found.extras)) == (made.op, made.inputs, {})
 
 
 def test_a_candidate_comes_back_as_it_was():

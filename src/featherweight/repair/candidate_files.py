@@ -43,13 +43,18 @@ def from_bytes(content: bytes) -> Candidate:
 
 class _Writer(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
-        return (MappingProxyType, (dict(obj),)) if isinstance(obj, MappingProxyType) else NotImplemented
+        return (_read_only, (dict(obj),)) if isinstance(obj, MappingProxyType) else NotImplemented
+
+
+def _read_only(values: dict[Any, Any]) -> MappingProxyType[Any, Any]:
+    """Returns a read-only view, whose type pickle can't name."""
+    return MappingProxyType(values)
 
 
 class _Reader(pickle.Unpickler):
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        if (module_name, global_name) == ("builtins", "mappingproxy"):
-            return MappingProxyType
+        if (module_name, global_name) == (__name__, _read_only.__name__):
+            return _read_only
         is_array = module_name.partition(".")[0] == "numpy" and global_name in _ARRAYS
         if is_array or (module_name.startswith(_PACKAGE) and "." not in global_name):
             found = super().find_class(module_name, global_name)
