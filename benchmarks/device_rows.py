@@ -79,5 +79,5 @@ def _models(target: str) -> Iterator[tuple[str, Any]]:
         shape = [max(size, 1) for size in source.main.tensors[source.main.inputs[0]].shape]
         samples = [np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32) for seed in range(4)]
         for recipe in _RECIPES:
-            given = {"calibration": samples, "target": target, "io": "int8" if recipe != "int16x8" else "int16"}
+            given = {"calibration": samples, "target": target, "io": "int8" if recipe != "int16x8" else None}
             yield f"{name}, {recipe}", fw.quantize(source, recipe, verify=False, progress=False, **given).model
