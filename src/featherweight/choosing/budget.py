@@ -196,7 +196,9 @@ def check_budget(budget: Budget, objective: str, *, has_metric: bool) -> None:
         raise RecipeError("search: the most accurate model is the float one. Give max_bytes, or another limit of size.")
     if objective != "accuracy" and not any(is_limited[name] for name in _LIMITS if _LIMITS[name].is_accuracy):
         raise RecipeError(
-            f"search: the model of least {objective} would be noise. Give max_drop (with labels), or min_sqnr_db."
+            f"search: nothing says what accuracy to keep, and the model of least {objective} would be noise. Give "
+            "max_drop (with labels) or min_sqnr_db; or ask for the most accurate one within limits of size: "
+            "objective='accuracy'."
         )
 
 
