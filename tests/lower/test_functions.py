@@ -177,7 +177,7 @@ def test_several_arguments_are_named_after_their_place() -> None:
     assert [name for name, _ in model.signatures[0].inputs] == ["input_0", "1_k"]
     got = run(model, (X, X))
     assert isinstance(got, dict)
-    np.testing.assert_allclose(got["output_1"], X + X, atol=1e-6)
+    np.testing.assert_allclose(got["sum"], X + X, atol=1e-6)
 
 
 def test_a_function_needs_an_example() -> None:
