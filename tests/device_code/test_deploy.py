@@ -205,6 +205,11 @@ def test_golden_numbers_of_every_kind_are_those(tmp_path):
     sign = bytes([0, 0, 0xC0, 0x7F])
     assert done.stdout.replace(bytes([0, 0, 0xC0, 0xFF]), sign) == written.replace(bytes([0, 0, 0xC0, 0xFF]), sign)
     assert number(float(np.float32(0.1))) == "0.1f"
+    (tmp_path / "net_test.c").write_text(source)
+    for compiler in filter(None, (cortex_m.GCC, cortex_m.CLANG)):  # without a library there is no math.h
+        target = ["--target=arm-none-eabi"] if compiler == cortex_m.CLANG else []
+        options = ["-std=c99", "-mcpu=cortex-m3", "-ffreestanding", "-nostdlib", "-Wall", "-Wextra", "-Werror"]
+        subprocess.run([compiler, *target, *options, "-fsyntax-only", str(tmp_path / "net_test.c")], check=True)
 
 
 def test_operators_are_put_in_the_order_that_needs_a_smaller_arena(tmp_path):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests import models
 from tests.building import dense, layer, model_of, net, weights
 from tests.ptq.nets import X, agreement_db, one_conv, one_dense, operators, planned, ranges, recipe, samples, sqnr_db
 
+import featherweight as fw
 from featherweight.calibration import calibrate
 from featherweight.errors import DataError
 from featherweight.graph import Graph, Model, Node
@@ -137,6 +139,26 @@ def test_int4_falls_back_to_int8_where_there_is_no_kernel() -> None:
     decided, _ = planned(FACTORIES["DEPTHWISE_CONV_2D"](), recipe(rule))
     assert decided.forms["y"] == "int8*int8"
     assert decided.notes == ("DEPTHWISE_CONV_2D 'y': weights are int8, target 'litert' has no int4 kernel",)
+
+
+@pytest.mark.parametrize("name", ["dense", "transformer"])
+def test_int4_falls_back_to_int8_where_its_scales_do_not_suit_the_target(name: str) -> None:
+    found = fw.quantize(
+        models.lowered(name), "w4a8", calibration=models.samples(name, 4), target="tflm", progress=False
+    )
+    layers = [node.name for node in models.lowered(name).main.nodes if node.op == "FULLY_CONNECTED"]
+    assert {found.plan.forms[node] for node in layers} == {"int8*int8"}
+    assert any("weights are int8: " in note and "one scale" in note for note in found.plan.notes)
+    assert check(found.model, "tflm") == ()
+
+
+def test_int4_stays_where_one_scale_is_asked_for() -> None:
+    rule = Rule(weight=Scheme("int4", per_channel=False), activation=Scheme("int8"))
+    found = fw.quantize(
+        models.lowered("dense"), recipe(rule), calibration=models.samples("dense", 4), target="tflm", progress=False
+    )
+    assert set(found.plan.forms.values()) == {"int8*int4"}
+    assert check(found.model, "tflm") == ()
 
 
 def test_what_else_must_compute_an_operator_has_a_say() -> None:

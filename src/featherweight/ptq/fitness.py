@@ -45,6 +45,27 @@ def refused(
     return operators.refusal(call) or (_broken(call, graph, target) if target.runs(node.op, "float32") else None)
 
 
+def form_in_8_bits(
+    node: Node,
+    graph: Graph,
+    forms: Forms,
+    params: Mapping[str, QuantParams],
+    edges: Mapping[str, QuantParams],
+    target: Target,
+) -> str | None:
+    """Returns the form of a refused operator with 8 bits for its 4-bit weights; None where it is refused so, too."""
+    form = forms.forms[node.name]
+    activation = forms.activation(node)
+    wanted = f"{activation}*int8"
+    if activation is None or not form.endswith("*int4") or not target.runs(node.op, wanted):
+        return None
+    if refused(node, graph, params, edges, target) is None or forms.obstacle(node, graph, wanted) is not None:
+        return None  # it leaves integers for what its weights have no part in
+    wider = {name: replace(quant, dtype="int8") for name, quant in params.items() if quant.dtype == "int4"}
+    wider_edges = {place: replace(quant, dtype="int8") for place, quant in edges.items() if quant.dtype == "int4"}
+    return wanted if refused(node, graph, {**params, **wider}, {**edges, **wider_edges}, target) is None else None
+
+
 def _integer_nodes(graph: Graph, forms: Forms) -> Iterator[Node]:
     return (node for node in graph.nodes if forms.activation(node))
 

@@ -10,6 +10,7 @@ from featherweight.errors import RecipeError, listed
 from featherweight.graph import Model, ModelLike
 from featherweight.graph.numerics import QuantParams
 from featherweight.operators.entries import callers, entries, joined
+from featherweight.ptq.fitness import form_in_8_bits
 from featherweight.ptq.forms.choosing import check_is_float, choose_forms, no_ranges
 from featherweight.ptq.forms.decisions import Obstacle, no_obstacle, reasons_said, set_free
 from featherweight.ptq.forms.following import share_tables
@@ -119,6 +120,9 @@ def plan(
         for node, reason in rejected:
             if node.name in planner.plain_float:
                 forms.keep(node, reason)  # weights too: they are as coarse beside what is quiet
+            elif finer := form_in_8_bits(node, graph, forms, planner.params, planner.edges, target):
+                forms.forms[node.name] = finer
+                forms.notes.append(f"{node.op} '{node.name}': weights are int8: {reason}")
             else:
                 set_free(forms, node, graph, target, reason)
         settle(forms, model, graph, recipe, target)
