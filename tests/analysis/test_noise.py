@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from tests.building import Layer, add, dense, layer, net, softmax, weights
 
 from featherweight.analysis.noise import OutputError, notes_on_noise, output_errors
-from featherweight.graph import Model
+from featherweight.graph import Model, constant
 from featherweight.tasks.finalize import finalize
 from featherweight.tasks.quantize import quantize
 from featherweight.tasks.quantize_aware import quantize_aware
@@ -146,8 +147,6 @@ def test_masked_values_do_not_count(low: float, caplog: pytest.LogCaptureFixture
     constants = {"w": weights(8, 8), "zero": np.float32(0), "low": np.float32(low)}
     built = net({"x": ROW}, constants, layers, ["y"])
     tensors = dict(built.main.tensors)
-    from dataclasses import replace
-
     tensors["c"] = replace(tensors["c"], dtype="bool")
     model = Model((replace(built.main, tensors=tensors),))
     assert warned(model, caplog) == []
@@ -161,6 +160,15 @@ def test_masks_that_differ_are_told() -> None:
     error = OutputError("y", 16, 40.0, 40.0, masked_fraction=0.25)
     (note,) = notes_on_noise(model, model, feeds(), [error])
     assert "25.0% of output 'y'" in note
+
+
+def test_outputs_that_are_constants_leave_the_others_compared() -> None:
+    made = columns(1, 2)
+    tensors = {**made.main.tensors, "c": constant("c", np.float32([[3, 4]]))}
+    model = Model((replace(made.main, outputs=("c", *made.main.outputs), tensors=tensors),))
+    (error,) = quantize(model, calibration=feeds(), progress=False).report.outputs
+    assert error.name == "y"
+    assert error.sqnr_db > 25
 
 
 def test_errors_are_those_of_the_samples() -> None:

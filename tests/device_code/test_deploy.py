@@ -14,9 +14,9 @@ from tests import branched, building, clients, models
 from tests.device_code import cortex_m
 
 import featherweight as fw
-from featherweight.device_code.arena import Arena
+from featherweight.device_code.arena import Arena, micro_run
 from featherweight.device_code.borders import Border
-from featherweight.device_code.c_text import number
+from featherweight.device_code.c_text import comment, number
 from featherweight.device_code.selftest import selftest_sources
 from featherweight.device_code.sources import model_header, resolver_calls
 from featherweight.graph.numerics import QuantParams, quantize
@@ -342,6 +342,42 @@ def test_names_that_c_has_not_are_refused(model, tmp_path, name):
     with pytest.raises(fw.RecipeError, match="is no name in C"):
         fw.deploy(model, tmp_path, name=name)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["stdint", "Math"])
+def test_a_header_never_stands_in_for_one_of_c(model, tmp_path, name):
+    with pytest.raises(fw.RecipeError, match=rf"'{name}\.h' would stand in for the header of C"):
+        fw.deploy(model, tmp_path, name=name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_model_itself_is_never_written_over(model, tmp_path):
+    source = tmp_path / "net.tflite"
+    content = fw.write(model)
+    source.write_bytes(content)
+    with pytest.raises(fw.FeatherweightError, match=r"net\.tflite' would be written over"):
+        fw.deploy(source, tmp_path / ".." / tmp_path.name, name="net")
+    assert [*tmp_path.iterdir()] == [source]
+    assert source.read_bytes() == content
+
+
+@pytest.mark.parametrize("text", ["*/", "/*/", "/*/*/", "x*\n/", "/**/"])
+def test_names_neither_begin_nor_end_a_comment(text):
+    said = comment(f"input '{text}'")
+    assert not {"*/", "/*", "\n"} & {said[i : i + n] for i in range(len(said)) for n in (1, 2)}
+
+
+def test_a_refusal_points_to_missing_operators_only_where_it_is_that(tmp_path):
+    empty = building.net({"x": (1, 0)}, {}, [building.unary("RELU", "x", "y", (1, 0))], ["y"])
+    assert [violation.constraint[:30] for violation in fw.check(empty, "tflm")] == ["Tensors that are computed or g"]
+    fw.save(empty, tmp_path / "empty.tflite")
+    with pytest.raises(fw.FeatherweightError, match="Dynamic tensors") as found:
+        micro_run(tmp_path / "empty.tflite", [[np.zeros((1, 0), np.float32)]], 1)
+    assert "featherweight check" not in str(found.value)
+    lacking = building.model_of("ATAN2", {"x": (1, 4), "y": (1, 4)}, {"z": (1, 4)})
+    fw.save(lacking, tmp_path / "lacking.tflite")
+    with pytest.raises(fw.FeatherweightError, match=r"ATAN2.* `featherweight check MODEL --target tflm` says which"):
+        micro_run(tmp_path / "lacking.tflite", [[np.zeros((1, 4), np.float32)] * 2], 1)
 
 
 def test_what_does_not_fit_is_refused_and_nothing_is_written(model, tmp_path):

@@ -111,6 +111,16 @@ def test_what_is_not_installed_is_said_and_proves_nothing(model, monkeypatch, tm
     assert "not installed" in sheet.verdict
 
 
+def test_a_runtime_that_leaves_outputs_out_is_a_row_that_says_so():
+    """OpenVINO gives no output that is a constant; the others do."""
+    computed = [building.unary("RELU", "x", "y", (1, 4))]
+    net = building.net({"x": (1, 4)}, {"c": np.float32([[1, 2]])}, computed, ["c", "y"])
+    sheet = fw.prove(net, vectors=1, runtimes=["builtin", "tflm", "openvino"])
+    assert [row(sheet, name).status for name in ("builtin", "tflm")] == ["equal", "equal"]
+    assert row(sheet, "openvino").status == "refused"
+    assert "it gives 1 outputs of 2" in row(sheet, "openvino").said
+
+
 def test_a_model_that_a_runtime_refuses(tmp_path):
     """TFLite Micro has no ATAN2: its refusal counts where it is the target's runtime only."""
     net = building.model_of("ATAN2", {"x": (1, 4), "y": (1, 4)}, {"z": (1, 4)})

@@ -144,7 +144,7 @@ class _Sums:
 def output_errors(
     before: Model, after: Model, samples: Iterable[Any], limit: int | None = None
 ) -> tuple[OutputError, ...]:
-    """Returns the error of each real output of a quantized model, on up to 16 of these samples (4 of large models).
+    """Returns the error of each real output that is computed, on up to 16 of these samples (4 of large models).
 
     Args:
         before: the float model.
@@ -161,6 +161,7 @@ def output_errors(
         name: (tensor, match)
         for (name, tensor), match in zip(io_names(before)[1].items(), _outputs(before, after), strict=True)
         if graph.tensors[tensor].is_float
+        and not (graph.tensors[tensor].is_constant or other.tensors[match].is_constant)
     }
     sums = {name: _Sums(before, tensor) for name, (tensor, _) in pairs.items()}
     rows = {name: _Sums(before, tensor) for name, (tensor, _) in pairs.items() if _has_rows(graph.tensors[tensor])}

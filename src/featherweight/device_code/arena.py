@@ -20,6 +20,8 @@ _TIMEOUT_S = 600
 _ARENA_BYTES = 256 << 20
 _ALIGNMENT = 16
 _USED = re.compile(r"Arena allocation (head|tail) (\d+) bytes")
+# What it says before it ends where it has no kernel of an operator (tflite-micro, micro_allocation_info, micro_graph).
+_LACKS_OPERATOR = "Failed to get registration"
 _TRIED = re.compile(r"^(\d+) (tried|loaded)$", re.MULTILINE)
 
 
@@ -81,10 +83,8 @@ def micro_run(path: Path, feeds: Sequence[Sequence[np.ndarray]], outputs: int) -
             raise FeatherweightError(
                 "The model is run in TFLite Micro, which is not installed: pip install 'featherweight[clients]'."
             )
-        raise FeatherweightError(
-            f"TFLite Micro does not run the model: {str(done).rstrip('.')}. "
-            "`featherweight check MODEL --target tflm` says which operators it lacks."
-        )
+        lacks = "`featherweight check MODEL --target tflm` says which." if _LACKS_OPERATOR in done.text else ""
+        raise FeatherweightError(f"TFLite Micro does not run the model: {str(done).rstrip('.')}. {lacks}".rstrip())
     used = {part: int(size) for part, size in _USED.findall(done.text)}
     size = _least(path, used["head"] + used["tail"])
     with np.load(taken) as arrays:

@@ -22,6 +22,12 @@ _KEYWORDS = {
     "template", "this", "thread_local", "throw", "true", "try", "typedef", "typeid", "typename", "union", "unix",
     "unsigned", "using", "virtual", "void", "volatile", "wchar_t", "while", "xor", "xor_eq",
 }  # fmt: skip
+# C's own headers: a NAME.h beside the sources would stand in for them, on some file systems in any case of letters.
+_HEADERS = {
+    "assert", "complex", "ctype", "errno", "fenv", "float", "inttypes", "iso646", "limits", "locale", "math", "setjmp",
+    "signal", "stdalign", "stdarg", "stdatomic", "stdbool", "stddef", "stdint", "stdio", "stdlib", "stdnoreturn",
+    "string", "tgmath", "threads", "time", "uchar", "wchar", "wctype",
+}  # fmt: skip
 
 
 def check_identifier(name: str) -> str:
@@ -37,6 +43,10 @@ def check_identifier(name: str) -> str:
         raise RecipeError(
             f"deploy: '{name}' is no name in C (allowed: letters, digits and _, not beginning with a digit, and no "
             "keyword). Choose another with name= (--name)."
+        )
+    if name.lower() in _HEADERS:
+        raise RecipeError(
+            f"deploy: '{name}.h' would stand in for the header of C of that name. Choose another with name= (--name)."
         )
     return name
 
@@ -65,4 +75,6 @@ def _float(value: float) -> str:
 
 def comment(text: str) -> str:
     """Returns a text that can stand in a comment."""
-    return text.replace("*/", "* /").replace("\n", " ").replace("\r", " ")
+    for mark in ("*/", "/*", "/*"):  # twice: of /*/* the first pass leaves one
+        text = text.replace(mark, " ".join(mark))
+    return " ".join(text.splitlines())

@@ -51,6 +51,13 @@ def _check_kernel(node: Node, graph: Graph, limits: Limits) -> str | None:
     return f"its kernel is {height}×{width}{where}" if is_large else None
 
 
+@constraint_check()
+def _check_elements(node: Node, graph: Graph, limits: Limits) -> str | None:
+    names = (name for name in (*node.inputs, *node.outputs) if name and not graph.tensors[name].is_constant)
+    empty = next((name for name in names if 0 in graph.tensors[name].shape), None)
+    return None if empty is None else f"'{empty}' has the shape {list(graph.tensors[empty].shape)}"
+
+
 @constraint_check("max")
 def _check_stride(node: Node, graph: Graph, limits: Limits) -> str | None:
     height, width = _pair(node, "stride")

@@ -96,7 +96,12 @@ def deploy(
             f"(allowed: {listed(able)}). Where its board runs the model on the processor, give one of these; other "
             "runtimes and compilers take the .tflite file as it is."
         )
-    graph = tflite.read(opened(model, "deploy: model", None))
+    source = opened(model, "deploy: model", None)
+    graph = tflite.read(source)
+    if isinstance(source, Path) and source.resolve() in {(folder / file).resolve() for file in _files(name)}:
+        raise FeatherweightError(
+            f"deploy: '{source}' would be written over by the file of that name. Choose another folder or name."
+        )
     if violations := targets.check(graph, target):
         found = listed((f"{row.op} '{row.node}': {row.message.rstrip('.')}" for row in violations), 5)
         raise TargetViolation(f"Target '{target.name}' does not run the model: {found}. Quantize it for that target.")
@@ -119,24 +124,27 @@ def deploy(
             f"{max_arena:,}. Smaller inputs or fewer channels make it smaller (`remove_channels`)."
         )
     header, test = selftest_sources(name, borders, feeds, run.outputs)
-    written = {
-        f"{name}.tflite": content,
-        f"{name}.h": sources.model_header(name, graph, run.arena, len(content), borders),
-        f"{name}.c": sources.model_source(name, content),
-        f"{name}_ops.h": sources.resolver_header(name, graph),
-        f"{name}_test.h": header,
-        f"{name}_test.c": test,
-    }
+    texts = (
+        sources.model_header(name, graph, run.arena, len(content), borders),
+        sources.model_source(name, content),
+        sources.resolver_header(name, graph),
+        header,
+        test,
+    )
+    written = dict(zip(_files(name), (content, *(text.encode() for text in texts)), strict=True))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FeatherweightError(f"'{folder}' can't be made: {error.strerror}. Choose another folder.") from error
-    for file, text_or_bytes in written.items():
-        tflite.write_atomically(
-            folder / file, [text_or_bytes.encode() if isinstance(text_or_bytes, str) else text_or_bytes]
-        )
+    for file, content_of_file in written.items():
+        tflite.write_atomically(folder / file, [content_of_file])
     files = tuple(folder / file for file in written)
     return Deployed(files, len(content), run.arena, sources.resolver_calls(graph), len(feeds), notes)
+
+
+def _files(name: str) -> tuple[str, ...]:
+    """Returns the names of the files that a deployed model is."""
+    return tuple(f"{name}{end}" for end in (".tflite", ".h", ".c", "_ops.h", "_test.h", "_test.c"))
 
 
 def _run(graph: Model, feeds: Sequence[Sequence[np.ndarray]]) -> MicroRun:
