@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import re
 import resource
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from featherweight.graph import Graph, Model, Node, Tensor, constant
-from featherweight.tflite import read, release_pages, save, write
+from featherweight.tflite import outside, read, release_pages, save, write
 
 MIB = 1 << 20
 LAYERS, WIDTH = 25, 1024  # 100 MiB
@@ -108,6 +109,31 @@ def test_released_pages_come_back_unchanged(large: Path) -> None:
     release_pages(tensor.data)
     assert tensor.array is not None
     assert (tensor.array == 7).all()
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not say what is mapped")
+def test_writing_leaves_no_constant_of_a_mapped_file_in_memory(large: Path) -> None:
+    model = read(large)
+    assert all(np.asarray(model.main.tensors[f"w{i}"].array).any() for i in range(1, LAYERS))
+    assert resident_bytes(large) > 90 * MIB
+    assert len(write(model)) > 100 * MIB
+    assert resident_bytes(large) < MIB
+
+
+def resident_bytes(path: Path) -> int:
+    """Returns how much of a mapped file is in memory."""
+    mapped = rf"^\S+ .*{re.escape(path.name)}\n(?:\S+: .*\n)*?Rss: +(\d+) kB"
+    return 1024 * sum(map(int, re.findall(mapped, Path("/proc/self/smaps").read_text(), re.MULTILINE)))
+
+
+def test_an_array_outside_is_the_same_and_its_pages_can_be_released() -> None:
+    array = np.arange(MIB, dtype=np.float32).reshape(1024, 1024)
+    kept = outside(array)
+    release_pages(kept)
+    np.testing.assert_array_equal(kept, array)
+    assert isinstance(owner(kept), mmap.mmap)
+    small = np.zeros(3, np.float32)
+    assert outside(small) is small
 
 
 def test_releasing_what_is_not_mapped_does_nothing() -> None:

@@ -15,6 +15,7 @@ from featherweight.operators.relevance import (
     of_saturated,
     of_smaller,
 )
+from featherweight.tflite import release_pages
 
 # What these compute from an infinity is finite again, or a fault that is worth an error.
 _ENDING = (of_rectified, of_saturated, of_exponential)
@@ -39,7 +40,9 @@ def holds_infinity(tensor: Tensor) -> bool:
     """True for a float constant that holds infinity, or NaN, or finite numbers as large as masks are."""
     if not (tensor.is_float and tensor.is_constant) or "sparsity" in tensor.extras or not tensor.elements:
         return False
-    return not bool((np.abs(np.asarray(tensor.array)) < LARGEST_ORDINARY).all())
+    is_ordinary = bool((np.abs(np.asarray(tensor.array)) < LARGEST_ORDINARY).all())
+    release_pages(tensor.data)
+    return not is_ordinary
 
 
 def masking_bias(node: Node, graph: Graph) -> Tensor | None:

@@ -25,8 +25,8 @@ from featherweight.runtime.samples import input_tensors
 
 # Two interpreters side by side keep all processors busy while NumPy counts; each holds the weights packed and
 # all measured tensors. Above this size memory matters more.
-_LARGEST_TWICE_BYTES = 128 << 20
-_LARGEST_MATRICES_BYTES = 128 << 20
+_LARGEST_TWICE_BYTES = 64 << 20
+_LARGEST_MATRICES_BYTES = 64 << 20
 
 
 class ProbeShard:

@@ -8,6 +8,7 @@ from featherweight.clustering.levels import LARGEST
 from featherweight.graph import Model
 from featherweight.pruning.criteria import as_rows
 from featherweight.pruning.prunable import GraphKernel, find_kernels
+from featherweight.tflite import release_pages
 
 # Files hold at most so many values for a kernel, and each at least so many weights.
 _MOST, _LEAST_MEMBERS = 128, 8
@@ -63,13 +64,16 @@ def in_channels(rows: np.ndarray) -> np.ndarray | None:
 
 def dissolved(before: Model, after: Model) -> tuple[str, ...]:
     """Returns a sentence for each kernel that has few values before, and many afterwards; kernels go by name."""
-    now = {kernel.name: _rows(after, kernel) for kernel in find_kernels(after)}
+    now = {kernel.name: kernel for kernel in find_kernels(after)}
     said = list[str]()
     for kernel in find_kernels(before):
-        rows, others = _rows(before, kernel), now.get(kernel.name)
+        rows = _rows(before, kernel)
         found = in_channels(rows)
-        if found is not None and others is not None and others.shape == rows.shape and in_channels(others) is None:
-            said.append(f"the {int(found.max()) + 1} values of '{kernel.name}' are many now")
+        if found is not None and kernel.name in now:
+            others = _rows(after, now[kernel.name])
+            if others.shape == rows.shape and in_channels(others) is None:
+                said.append(f"the {int(found.max()) + 1} values of '{kernel.name}' are many now")
+        release_pages(before.graphs[kernel.graph].tensors[kernel.name].data)
     return tuple(said)
 
 

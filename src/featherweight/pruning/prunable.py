@@ -14,6 +14,7 @@ from featherweight.graph import Graph, Model, Node, Tensor
 from featherweight.graph.numerics import INTEGER_BITS
 from featherweight.operators import Op, lookup, registered
 from featherweight.sparsity.weight_layouts import Layout
+from featherweight.tflite import release_pages
 
 # Kind → the operator that a kernel of that kind becomes; a target names blocks by operator.
 OPERATORS: dict[str, str] = {op.weight_kind: op.name for op in registered() if op.has_integer_weights}
@@ -99,6 +100,7 @@ def find_kernels(model: Model) -> tuple[GraphKernel, ...]:
                     f"{node.op} '{node.name}': its kernel '{tensor.name}' holds NaN or infinite values. "
                     "Repair the model."
                 )
+            release_pages(tensor.data)
             kind = lookup(node.op).weight_kind or "dense"
             kernel = Kernel(len(found), tensor.name, kind, layout_of(node, tensor.shape))
             groups = _groups(node, tensor.shape, graph.tensors[activation].shape)

@@ -11,6 +11,7 @@ from featherweight.calibration import Stats
 from featherweight.graph import Graph, Node, Tensor
 from featherweight.graph.numerics import INTEGER_BITS
 from featherweight.operators.relevance import EVERYTHING, NOTHING, Interval, Reading
+from featherweight.tflite import release_pages
 
 _PEAK_UNKNOWN = 0.0
 
@@ -32,6 +33,8 @@ def relevant_intervals(graph: Graph, stats: Stats | None, dtypes: Mapping[str, s
         for position, name in enumerate(node.inputs):
             if name in extents:
                 found[name] = _hull(found.get(name, NOTHING), op.relevant(reading, position))
+        for name in node.inputs:
+            release_pages(graph.tensors[name].data if name in extents else None)
     return found
 
 

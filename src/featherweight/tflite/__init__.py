@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from featherweight.tflite.reader import read, release_pages
+from featherweight.tflite.reader import outside, read, release_pages
 from featherweight.tflite.writer import save, write, write_atomically
 
-__all__ = ["read", "release_pages", "save", "write", "write_atomically"]
+__all__ = ["outside", "read", "release_pages", "save", "write", "write_atomically"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from featherweight.tflite import names
 from featherweight.tflite.memory_plan import fitted
 from featherweight.tflite.names import schema
 
+# Arrays from here on are worth a file of their own.
+_LARGE_BYTES = 1 << 20
 _DAMAGE = (
     struct.error,
     IndexError,
@@ -107,6 +110,20 @@ def release_pages(array: np.ndarray | None) -> None:
     length = (start + array.nbytes - first) // mmap.PAGESIZE * mmap.PAGESIZE
     if length > 0:
         owner.madvise(mmap.MADV_DONTNEED, first, length)
+
+
+def outside(array: np.ndarray) -> np.ndarray:
+    """Returns a read-only copy of a large array in a temporary file, the pages of which can be released; else itself.
+
+    The file has no name, and is gone with the array.
+    """
+    if array.nbytes < _LARGE_BYTES:
+        return array
+    with tempfile.TemporaryFile() as file:
+        array.tofile(file)
+        file.flush()
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return np.frombuffer(mapped, array.dtype).reshape(array.shape)
 
 
 def _text(value: bytes | str | None) -> str:

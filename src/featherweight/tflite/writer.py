@@ -8,6 +8,7 @@ as the format prescribes.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import struct
 import tempfile
@@ -40,7 +41,10 @@ def write(model: ModelLike, *, inline_limit_bytes: int = _LARGEST_INLINE_BYTES) 
 
     Constants of more than `inline_limit_bytes` together are placed after the flatbuffer.
     """
-    return b"".join(_chunks(model, inline_limit_bytes))
+    file = io.BytesIO()  # joined at the end, constants would be read again after their pages were released
+    for chunk in _chunks(model, inline_limit_bytes):
+        file.write(memoryview(chunk).cast("B"))
+    return file.getvalue()
 
 
 @checked(path=path_of, inline_limit_bytes=count(0, _LARGEST_INLINE_BYTES))

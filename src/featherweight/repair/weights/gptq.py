@@ -126,7 +126,7 @@ def row_parts(weights: np.ndarray) -> Iterator[slice]:
 
 
 def gptq(weights: np.ndarray, moments: np.ndarray, grid: Grid) -> np.ndarray | None:
-    """Returns the integers, float64, of weights (groups, rows, depth), or None where the moments can't be factored.
+    """Returns the integers, float32, of weights (groups, rows, depth), or None where the moments can't be factored.
 
     Columns are rounded in the order of the diagonal of H, the largest first.
 
@@ -139,7 +139,7 @@ def gptq(weights: np.ndarray, moments: np.ndarray, grid: Grid) -> np.ndarray | N
     lower = factor_of(moments, order)
     if lower is None:
         return None
-    integers = np.empty(weights.shape)
+    integers = np.empty(weights.shape, np.float32)
     for part in row_parts(weights):
         sorted_grid = of_rows(grid, part)
         if grid.scale.shape[2] > 1:
@@ -172,9 +172,9 @@ def settled(weights: np.ndarray, moments: np.ndarray, grid: Grid, integers: np.n
     Each integer in turn becomes the best beside all others, ``q_j = Q(v_j + (d H)_j / H_jj)`` for the error
     ``d = w − v`` of the values v; GPTQ, where it can only make up with later columns, leaves 0.2 to 0.3 dB of that.
     """
-    found = np.empty(weights.shape)
+    found = np.empty(weights.shape, np.float32)
     for part in row_parts(weights):
-        found[:, part] = _settled(weights[:, part], moments, of_rows(grid, part), integers[:, part].copy())
+        found[:, part] = _settled(weights[:, part], moments, of_rows(grid, part), integers[:, part].astype(np.float64))
     return found
 
 

@@ -29,6 +29,7 @@ from featherweight.repair.weights.places import Place, find_places, with_own_bia
 from featherweight.repair.weights.prefix import Prefix, most_runs
 from featherweight.repair.weights.scales import best_scales, with_spread
 from featherweight.targets.target import Target
+from featherweight.tflite import outside, release_pages
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,8 @@ def round_weights(
                 continue  # other operators read it, too
             row, constants, plan = _chosen(place, moments.pop(kernel.name), model, plan, choices, target)
             rows.append(row)
-            values |= constants
+            values |= {name: outside(array) for name, array in constants.items()}
+            release_pages(model.main.tensors[kernel.name].data)
             prefix.model, prefix.plan = written(model, values), plan
     return Rounded(written(model, values), plan, tuple(rows))
 
