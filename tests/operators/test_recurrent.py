@@ -113,6 +113,19 @@ def test_an_integer_layer_is_near_the_real_one() -> None:
         np.testing.assert_allclose((y[:, time] - 3.0) / 127, hidden, atol=0.02)
 
 
+@pytest.mark.parametrize("exponent", [-15, -12, -9])
+@pytest.mark.parametrize(("batch", "attrs"), [(1, {"cell_clip": 1.5}), (3, {}), (2, {"time_major": True})])
+def test_micro_computes_every_tensor_in_its_own_arithmetic(batch: int, attrs: dict[str, Any], exponent: int) -> None:
+    built = layer(batch, 2.0**exponent, **attrs)
+    model = built.model()
+    sheet = fw.prove(model, target="tflm", runtimes=["tflm"], vectors=2, progress=False)
+    (row,) = (row for row in sheet.rows if row.runtime == "tflm")
+    assert row.status == "equal", row
+    assert [each.elements for each in row.tensors] == [batch * 5 * 8 * 2]
+    litert, micro = (run_reference(model, built.feeds, p, keep=["c"])["c"] for p in ("tflite_ref", "tflm"))
+    assert exponent == -9 or not np.array_equal(litert, micro)  # few integers: they may be the same
+
+
 def test_chips_compute_it_in_their_own_arithmetic() -> None:
     built = layer(batch=2)
     profiles = ("integer_multiplier", "tflite_ref")

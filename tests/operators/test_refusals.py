@@ -73,6 +73,7 @@ def test_sums_of_the_reference_kernel_are_refused() -> None:
     assert run("SUM", arrays, "int8", EIGHTH).tolist() == [4]
     with pytest.raises(UnsupportedOp, match="SUM 'y': sums of int8 in profile 'tflite_ref' are not supported"):
         run("SUM", arrays, "int8", EIGHTH, profile="tflite_ref")
+    assert run("SUM", arrays, "int8", EIGHTH, profile="tflm").tolist() == [4]
 
 
 def test_comparisons_need_scales_below_one_and_int16_one_scale() -> None:

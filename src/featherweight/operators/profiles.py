@@ -78,7 +78,7 @@ PROFILES: dict[str, Profile] = {
         replace(
             _TFLITE_REF,
             name="tflm",
-            description="TFLite Micro: LiteRT's reference kernels, but fixed point in dense layers",
+            description="TFLite Micro: LiteRT's reference kernels, but for dense layers in fixed point, and LSTM",
             is_micro=True,
         ),
         _TFLITE_OPT,

@@ -18,6 +18,7 @@ from featherweight.graph import Graph, Model, Node, Signature, Tensor, fresh_nam
 from featherweight.graph.numerics import QuantParams
 from featherweight.operators import lookup
 from featherweight.tflite import names
+from featherweight.tflite.absent_inputs import fill_absent_inputs
 from featherweight.tflite.memory_plan import fitted
 from featherweight.tflite.names import schema
 
@@ -77,7 +78,7 @@ def _parse(content: Any, where: str) -> Model:
         found = "it is empty" if size == 0 else f"its {size} bytes carry no 'TFL3' identifier"
         raise FormatError(f"{where} is not a .tflite model: {found}. {_way(where)}")
     try:
-        packed = schema.ModelT.InitFromPackedBuf(content, 0)
+        packed = fill_absent_inputs(schema.ModelT.InitFromPackedBuf(content, 0))
         return _Reader(packed, content).model()
     except FormatError as error:
         raise FormatError(f"{where}: {error}") from None

@@ -106,7 +106,7 @@ def _image_mean(call: Call, sums: np.ndarray, count: int) -> np.ndarray:
 
 @kernel("SUM", "int8", "int16")
 def total(call: Call) -> tuple[np.ndarray, ...]:
-    """Sum over axes: an integer sum, rescaled in float32.
+    """Sum over axes: an integer sum, rescaled in float32; in fixed point by chips and TFLite Micro.
 
     Raises:
         UnsupportedOp: in the arithmetic of LiteRT's reference kernels, which read the integers as uint8.
@@ -118,13 +118,14 @@ def total(call: Call) -> tuple[np.ndarray, ...]:
     call = placed(call)
     if call.profile.is_delegate:
         return (_delegated(call, sums, count, in_scale / out_scale),)
-    if not call.profile.is_litert:
+    if call.profile.is_micro or not call.profile.is_litert:
         factor = np.float64(in_scale) / np.float64(out_scale)
         return (call.finish(call.rescaled(sums - count * in_zero, factor)),)
     if call.profile.is_reference:
         raise call.unsupported(
             f"sums of {call.input(0).dtype} in profile '{call.profile.name}' are not supported (LiteRT's reference "
-            "kernel reads the integers as uint8, and gives garbage; supported: profiles 'tflite_opt' and 'xnnpack')"
+            "kernel reads the integers as uint8, and gives garbage; supported: profiles 'tflite_opt', 'xnnpack' and "
+            "'tflm')"
         )
     scale = in_scale / out_scale
     bias = np.float32(-in_zero) * scale * np.float32(count)

@@ -1,7 +1,7 @@
 """Reference kernel of the integer LSTM: int8 activations and weights, int16 gates and cell state.
 
 Sources: LiteRT unidirectional_sequence_lstm.cc (PopulateQuantizedLstmParams8x8_16) and lstm_eval.cc
-(LstmStepInteger8x8_16).
+(LstmStepInteger8x8_16); TFLite Micro lstm_eval.h (LstmStep) and lstm_eval_common.cc (PrepareGateParametersInteger).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from featherweight.operators import fixed_point as fixedpoint
 from featherweight.operators.call import Call
 from featherweight.operators.families.recurrent import CELL, HIDDEN, LSTM
 from featherweight.operators.fixed_point import binary_exponent, rounding_shift
-from featherweight.operators.kernels.lstm import KERNELS, RECURRENTS, Layer, weight_scale
+from featherweight.operators.kernels.interpolation import sigmoid_16, tanh_16
+from featherweight.operators.kernels.lstm import KERNELS, RECURRENTS, Layer, Step, weight_scale
 from featherweight.operators.record import kernel
 
 # Gates have 3 integer and 12 fractional bits; there are hyperbolic tangents of up to 6 integer bits.
@@ -38,6 +39,8 @@ def lstm_of_8(call: Call) -> tuple[np.ndarray, ...]:
     clip = int(np.clip(np.float32(layer.clip) / call.affine(call.input(CELL))[0], 0, 32767))
     out_scale, out_zero = call.affine(_hidden_parameters(call))
     out_factor = np.float64(np.float32(2.0**-15 / np.float64(out_scale) * 2.0**-15))
+    if call.profile.is_micro:
+        return layer.run(given, _micro_step(call, layer, factors.astype(np.float64), exponent, clip))
 
     def step(at: np.ndarray, hidden: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         sums = (hidden.astype(np.float64) - hidden_zero) @ recurrent.T
@@ -53,6 +56,28 @@ def lstm_of_8(call: Call) -> tuple[np.ndarray, ...]:
         return np.clip(call.rescaled(products, out_factor) + out_zero, -128, 127).astype(np.int8), cell
 
     return layer.run(given, step)
+
+
+def _micro_step(call: Call, layer: Layer, factors: np.ndarray, exponent: int, clip: int) -> Step:
+    """Returns one step as TFLite Micro takes it: by kernels of products, sums and functions that round to 16 bits."""
+    hidden_scale, hidden_zero = call.affine(call.input(HIDDEN))
+    recurrent, cell_scale = layer.recurrent.astype(np.float64), np.float32(2.0**exponent)
+    out_factor = 2.0**-30 / np.float64(hidden_scale)
+
+    def step(at: np.ndarray, hidden: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        sums = (hidden.astype(np.float64) - hidden_zero) @ recurrent.T
+        call.check_accumulator(sums, 32)
+        gates = _int16(_int16(call.rescaled(sums.astype(np.int64), factors)) + at)
+        into, forget, new, out = (gate.astype(np.int16) for gate in layer.split(gates))
+        kept = _int16(call.rescaled(_product(sigmoid_16(forget, _GATE_SCALE), cell), 2.0**-15))
+        products = _product(sigmoid_16(into, _GATE_SCALE), tanh_16(new, _GATE_SCALE))
+        cell = _int16(kept + _int16(call.rescaled(products, 2.0 ** (-30 - exponent)))).astype(np.int16)
+        if clip:
+            cell = np.clip(cell, -clip, clip).astype(np.int16)
+        products = _product(tanh_16(cell, cell_scale), sigmoid_16(out, _GATE_SCALE))
+        return np.clip(call.rescaled(products, out_factor) + hidden_zero, -128, 127).astype(np.int8), cell
+
+    return step
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:

@@ -32,13 +32,13 @@ def mean(step: IntegerStep) -> Array:
 
 
 # LiteRT's reference kernel reads the integers as uint8, and gives garbage.
-@integer("SUM", runs_in=lambda profile: not (profile.is_litert and profile.is_reference))
+@integer("SUM", runs_in=lambda profile: profile.is_micro or not (profile.is_litert and profile.is_reference))
 def total(step: IntegerStep) -> Array:
-    """One sum, one factor: in float32, but for chips with a multiplier."""
+    """One sum, one factor: in float32, but for chips with a multiplier and TFLite Micro."""
     factor = step.over_output(step.scale(0))
     if step.is_delegated:
         return _delegated(step, factor)
-    if not step.profile.is_litert:
+    if step.profile.is_micro or not step.profile.is_litert:
         with wide():
             exact = fixed_point.factor((step.scale(0),), step.affine(step.outputs[0])[0], step.zero)
             sums = fixed_point.whole(_reduced(step, fixed_point.real(step.array(0))))
