@@ -46,13 +46,22 @@ def test_what_makes_it_worse_is_not_kept():
     assert attempts[1].reason == "there is nothing to do"
 
 
-def test_what_is_asked_for_is_kept_and_said_to_be_no_gain():
+def test_what_is_asked_for_is_kept_and_said_to_do_harm(caplog: pytest.LogCaptureFixture):
     model, setting = models.lowered("convnet"), _setting()
     start = planned(setting, model, recipes.load("int8"))
     end, attempts = improved(setting, start, model, (Repair("spoil", "", _spoilt),), is_auto=False)
     assert end is not start
     assert attempts[0].is_kept
-    assert "no sure gain" in str(attempts[0])
+    assert "it does harm" in str(attempts[0])
+    assert "'spoil' was asked for, and does harm: -" in caplog.text
+
+
+def test_what_changes_nothing_is_said_to():
+    model, setting = models.lowered("convnet"), _setting()
+    start = planned(setting, model, recipes.load("int8"))
+    idle = Repair("idle", "", lambda setting, candidate: replace(candidate))
+    _, attempts = improved(setting, start, model, (idle,), is_auto=False)
+    assert attempts[0].reason == "the outputs are the same"
 
 
 def test_samples_are_divided_without_overlap():

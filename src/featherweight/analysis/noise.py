@@ -282,7 +282,9 @@ def _place(before: Model, rows: Iterable[TensorError]) -> str:
     if not nodes:
         return ""
     worst = max(nodes, key=lambda node: _noise(ratios[node.name]) - _noise(_incoming(node, ratios)))
-    found = f"{_incoming(worst, ratios):.0f} dB before, {ratios[worst.name]:.0f} dB behind it"
+    before_db = _incoming(worst, ratios)
+    before_said = "without error before" if math.isinf(before_db) else f"{before_db:.0f} dB before"
+    found = f"{before_said}, {ratios[worst.name]:.0f} dB behind it"
     return f"; most is lost in {worst.op} '{worst.name}' ({found})"
 
 

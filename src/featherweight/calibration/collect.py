@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from featherweight import tflite
-from featherweight.arguments import checked, choice, count, flag, several, stream, text
+from featherweight.arguments import checked, choice, count, flag, instance, several, stream, text
 from featherweight.calibration.details import Asked, asked
 from featherweight.calibration.lstm_tensors import cells, held
+from featherweight.calibration.odd_samples import Reaches
 from featherweight.calibration.probes import Probed, can_probe, implied, with_probes
 from featherweight.calibration.shards import ProbeShard, ValueShard, kernels, shard_number, share
 from featherweight.calibration.stats import Stats
@@ -39,6 +40,7 @@ _CHUNK_FEEDS, _CHUNKS_AT_ONCE = 16, 4
     threads=count(1, MOST_THREADS),
     jobs=count(1, MOST_JOBS),
     engine=choice(*ENGINES),
+    reaches=instance(Reaches),
     progress=flag,
 )
 def calibrate(
@@ -52,16 +54,15 @@ def calibrate(
     threads: int | None = None,
     jobs: int = 1,
     engine: str = "processes",
+    reaches: Reaches | None = None,
     progress: bool = True,
 ) -> Stats:
     """Returns the statistics of a float model's tensors over samples: exact, whatever the samples' order.
 
     Args:
-        model: what `load` takes; its main graph is measured, or those of its signatures; tensors inside of loops are
-            not.
-        samples: any iterable of arrays, tuples or dicts (`runtime.samples`); a generator is consumed once. A model with
-            several signatures takes a dict of them by the signatures' names. A model that keeps state between runs
-            takes them in their order, as one sequence.
+        model: what `load` takes; its main graph is measured, or those of its signatures; no tensors inside of loops.
+        samples: any iterable of arrays, tuples or dicts (`runtime.samples`); a generator is consumed once. A model of
+            several signatures takes a dict of them by name, one that keeps state takes them in order, as one sequence.
         tensors: names in the main graph; default: every float32 tensor that is fed or computed there.
         histograms: collect distributions too, for range methods other than minmax. Of tensors that hold more than
             16,384 values for one example, about so many are counted, always the same ones (`calibration.subsets`).
@@ -69,14 +70,15 @@ def calibrate(
         limit: use at most so many examples.
         threads: of the runtime; default as `runtime.default_threads`, of which workers take their share.
         jobs: processes that share the samples; the statistics are the same on any number.
-        engine: ``processes``, or ``ray`` for the workers of a Ray cluster.
+        engine: ``processes``, or ``ray`` for those of a Ray cluster.
+        reaches: is told what is fed, run by run (of a model of one signature).
         progress: show a bar on a terminal once it has taken a second.
 
     Raises:
         DataError: if samples don't fit, or NaN or infinity occurs in them or is computed from them.
         FormatError: if the model computes in integers, and no tensors are named.
-        RecipeError: if a tensor is not a float32 tensor that the main graph is fed or computes, or a model that keeps
-            state, whose samples are one sequence, is to be shared between workers.
+        RecipeError: if a tensor is no float32 tensor that the main graph is fed or computes, or workers are to share the
+            samples of a model that keeps state, which are one sequence.
         FeatherweightError: if LiteRT can't run the model.
     """
     model = tflite.read(model)
@@ -108,6 +110,7 @@ def calibrate(
     origin |= {name: name for name in names if name in closer}
     measured = tuple(dict.fromkeys(origin[name] for name in names))
     incoming = feeds(samples, model, limit=limit)
+    incoming = incoming if reaches is None else reaches.watching(incoming)
     total = known_length(samples)
     shown = track(incoming, "calibrating", total=min(total, limit) if total and limit else total, enabled=progress)
     measure = functools.partial(
@@ -129,7 +132,7 @@ def _measured(
     threads: int | None,
 ) -> Stats:
     incoming, threads = iter(incoming), threads or default_threads()
-    if histograms or channels:
+    if histograms or channels or not set(names) - set(model.main.inputs):
         return _by_values(model, names, incoming, closer, histograms=histograms, channels=channels, threads=threads)
     return _by_probes(model, names, incoming, closer, threads=threads)
 
@@ -258,8 +261,6 @@ def _computed_values(model: Model, names: Sequence[str]) -> list[str]:
 
 def _by_probes(model: Model, names: Sequence[str], incoming: Iterator[Feed], closer: Asked, *, threads: int) -> Stats:
     """Collects minima and maxima where they are computed; the fed tensors' and odd ones' in NumPy."""
-    if not set(names) - set(model.main.inputs):
-        return _by_values(model, names, incoming, closer, histograms=False, channels=False, threads=threads)
     plan, number = _probing(model, names, closer), shard_number(model, threads, 0)
     content = tflite.write(plan.opened) if number > 1 else None
     each = max(1, threads // number)

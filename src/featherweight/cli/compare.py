@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -179,10 +180,9 @@ def compare(
     before = open_model(first, input_shape, data)
     after = before if other is None else open_model(other, None if _is_ready(other) else input_shape, data)
     dataset = open_data(data, before, preprocess=preprocess)
-    if not _is_ready(first):
-        before = nearest_form(
-            before, after, lambda fuse: open_lowered(first, input_shape, data, unroll=True, fuse=fuse).model
-        )
+    if other is not None:
+        again = functools.partial(open_lowered, first, input_shape, data, unroll=True)
+        before = nearest_form(before, after, lambda fuse: before if _is_ready(first) else again(fuse=fuse).model)
     found = run(before, after, dataset.samples, profiles=profile or None, limit=samples, threads=threads, progress=True)
     if node_data is not None:
         from featherweight.report.overlay import save_node_data

@@ -96,7 +96,7 @@ def _clipped(place: Place, evidence: Evidence, bounds: tuple[float, float]) -> I
         f"{_percent(share)} of the values of {_name(place, evidence)} are clipped: its integers hold "
         f"{number(bounds[0])} to {number(bounds[1])}, these samples reach {number(low)} to {number(high)}"
     )
-    is_foreign = place.node is None and share > _MOST_CLIPPED
+    is_foreign = place.node is None and share > _MOST_CLIPPED and not evidence.is_calibrated
     yield Suspect("unlike-data" if is_foreign else "clipped-range", said, {place.tensor: kept})
 
 
@@ -130,21 +130,22 @@ def _unlike_ranges(place: Place, evidence: Evidence, bounds: tuple[float, float]
             f"one scale holds all channels of {_name(place, evidence)}: channels {indices(small)} (of {widths.size}) "
             f"span {number(float(widths[small].max()))} at most, others up to {number(float(widths.max()))}"
         )
-        is_shown = _is_shown(place, evidence)
+        is_output = is_shown(place.tensor, evidence)
         readers = consumers(evidence.pair.float_graph).get(place.tensor, ())
-        if not is_shown and all(lookup(node.op).weight is None for node in readers):
+        if not is_output and all(lookup(node.op).weight is None for node in readers):
             return  # no weights beside which channels could be given like ranges
         # Scales of their own make the error of any channels smaller, of alike ones too, if not by this much.
-        yield Suspect("unlike-ranges" if is_shown else "unlike-channels", said, kept, most=0.25)
+        yield Suspect("unlike-ranges" if is_output else "unlike-channels", said, kept, most=0.25)
 
 
-def _is_shown(place: Place, evidence: Evidence) -> bool:
+def is_shown(tensor: str, evidence: Evidence) -> bool:
     """True for an output, and for what is only moved into outputs."""
     graph, read = evidence.pair.float_graph, consumers(evidence.pair.float_graph)
-    waiting = [place.tensor]
+    waiting = [tensor]
     for name in waiting:
         readers = read.get(name, ())
-        if not all(lookup(node.op).moves_data for node in readers) or not (readers or name in graph.outputs):
+        is_moved = all(lookup(node.op).moves_data or lookup(node.op).is_mover for node in readers)
+        if not is_moved or not (readers or name in graph.outputs):
             return False
         waiting += [output for node in readers for output in node.outputs if output not in waiting]
     return True

@@ -9,14 +9,16 @@ import numpy as np
 
 from featherweight.diagnosis.exact import Runs
 
+# The repair that is for outputs only.
+SPLIT = "split-outputs"
 # Causes: name → the repairs that address it, by the names that `improve` takes, and what a user can do besides.
 REMEDIES: dict[str, tuple[tuple[str, ...], str]] = {
     "stands-alone": ((), "Quantize the float model anew: reading it fuses the activation into the operator before it"),
     "unlike-ranges": (
-        ("split-outputs", "wide-places"),
+        (SPLIT, "wide-places"),
         "Give values of unlike range a tensor, and an output, of their own",
     ),
-    "clipped-range": (("ranges",), "Calibrate with samples like these"),
+    "clipped-range": (("ranges",), "Calibrate with samples like these, by ranges that clip less"),
     "dead-range": (("ranges",), "Calibrate with samples like these, or give the range with a plan"),
     "outliers": (("ranges", "smooth"), "Clip them, or keep the tensor in 16 bits"),
     "constant-shift": (("bias-correction",), "Correct the bias by the mean of the error"),
@@ -37,7 +39,9 @@ REMEDIES: dict[str, tuple[tuple[str, ...], str]] = {
     "state-feedback": (("wide-places",), "Keep the state and what computes it in float or 16 bits"),
     "outside-windows": (("ranges", "wide-places"), "Keep scales inside of what the runtime's kernels take"),
     "kernel-arithmetic": (("wide-places",), "Keep the operator float, or in 16 bits"),
-    "unseen-ranges": (("ranges",), "Calibrate with more samples, of all kinds that occur"),
+    "odd-samples": (("ranges",), "Leave them out if they are mistakes, or let samples choose the ranges"),
+    "other-weights": ((), "Quantize this float model anew, or give the one that the file was made from"),
+    "unseen-ranges": ((), "Calibrate with more samples, of all kinds that occur"),
     "unlike-data": ((), "Normalize the data as in training, or calibrate with samples like these"),
 }
 

@@ -27,6 +27,7 @@ class Evidence:
         total: the error of these.
         own: every operator's own error, worst first.
         layers: operator → the user's layer.
+        is_calibrated: True where the ranges are of these samples.
     """
 
     pair: Pair
@@ -35,6 +36,7 @@ class Evidence:
     total: Level
     own: tuple[OwnError, ...]
     layers: Mapping[str, str]
+    is_calibrated: bool = False
 
     def layer(self, place: Place) -> str:
         """Returns the user's name of the layer that a place is in; of an input of the model, the input's."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from featherweight.analysis.inspection import op_name
 from featherweight.analysis.places import Place
-from featherweight.diagnosis.activation_suspects import activation_suspects
-from featherweight.diagnosis.cause import REMEDIES, Cause, Suspect
+from featherweight.diagnosis.activation_suspects import activation_suspects, is_shown
+from featherweight.diagnosis.cause import REMEDIES, SPLIT, Cause, Suspect
 from featherweight.diagnosis.evidence import Evidence
 from featherweight.diagnosis.exact import Carrier
 from featherweight.diagnosis.levels import Level
@@ -140,7 +140,10 @@ def cause_at(name: str, statement: str, places: Sequence[Place], evidence: Evide
     operators = tuple(f"{op_name(node)} '{node.name}'" for node in nodes)
     tensors = tuple(dict.fromkeys(place.tensor for place in places))
     statement = f"{statement[0].upper()}{statement[1:]}."
-    return Cause(name, statement, layers, operators, tensors, "", math.inf, math.inf, None, None, *REMEDIES[name])
+    repairs, remedy = REMEDIES[name]
+    if SPLIT in repairs and not any(is_shown(tensor, evidence) for tensor in tensors):
+        repairs = tuple(repair for repair in repairs if repair != SPLIT)
+    return Cause(name, statement, layers, operators, tensors, "", math.inf, math.inf, None, None, repairs, remedy)
 
 
 def _places(group: Sequence[Explanation]) -> list[Place]:

@@ -51,6 +51,7 @@ def found_causes(
     *,
     most: int = MOST_CARRIED,
     explained: int = MOST_EXPLAINED,
+    is_calibrated: bool = False,
     progress: bool = False,
 ) -> Found:
     """Returns the causes of a quantized model's error on samples, those that cost most first.
@@ -60,12 +61,13 @@ def found_causes(
         exact: the float model's values on samples.
         most: how many operators' own errors are carried to the output.
         explained: how many of them are looked into.
+        is_calibrated: True where the ranges are of these samples.
         progress: show a progress bar on terminals.
 
     Raises:
         DataError: if the two are no versions of one model.
     """
-    evidence = gathered(pair, exact, ())
+    evidence = replace(gathered(pair, exact, ()), is_calibrated=is_calibrated)
     check_is_same(pair, evidence.total)
     evidence = replace(evidence, own=own_errors(pair, exact, most=most, progress=progress))
     notes = list(_unmatched(evidence))
@@ -85,19 +87,20 @@ def found_causes(
 def first_cause(before: Model, after: Model, samples: Iterable[Any]) -> str:
     """Returns the first cause of a quantized model's error, and what repairs it, in two sentences; empty without one.
 
-    It takes a few samples, and carries the errors of a few operators only.
+    The samples are those that it was calibrated with. A few of them are taken, and the errors of a few operators
+    carried to the output.
     """
     pair = Pair(before, after)
     if not pair.places:
         return ""
     try:
         exact = exact_values(before, samples, _FEW_EXAMPLES, stand_ins=pair.stand_ins)
-        causes = found_causes(pair, exact, most=_FEW_CARRIED, explained=_FEW_EXPLAINED).causes
+        found = found_causes(pair, exact, most=_FEW_CARRIED, explained=_FEW_EXPLAINED, is_calibrated=True)
     except FeatherweightError:  # what can't be measured has no cause that a number shows
         return ""
-    if not causes:
+    if not found.causes:
         return ""
-    cause, improve = causes[0], ""
+    cause, improve = found.causes[0], ""
     if cause.repairs:
         improve = f" (improve='{cause.repairs[0]}')"
     return f"First cause, {cause.name}: {cause.statement} {cause.remedy}{improve}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,8 +13,13 @@ from featherweight.analysis.tensor_errors import sqnr_db
 from featherweight.diagnosis.cause import REMEDIES, Cause
 from featherweight.lower import keras
 
+if TYPE_CHECKING:
+    from featherweight.training.keras_models.batch_norms import FirstNorm
+
 # Means that are so many deviations off, and variances so many times larger or smaller, are of other data.
 _FAR_MEAN, _FAR_VARIANCE = 4.0, 16.0
+# Percentiles of the input between which values are no outliers.
+_WITHOUT_OUTLIERS = (0.5, 99.5)
 # Examples that the batch norm sees.
 _EXAMPLES = 16
 
@@ -36,14 +41,15 @@ def normalization_causes(source: Any, samples: Sequence[Any] | None) -> list[Cau
         return []
     rank = len(model.inputs[0].shape)
     rows = [array if array.ndim == rank else array[np.newaxis] for array in arrays]
-    found = first_norm(model, np.concatenate(rows) if model.inputs[0].shape[0] is None else rows[0])
-    if found is None:
+    batch = np.concatenate(rows) if model.inputs[0].shape[0] is None else rows[0]
+    found = first_norm(model, batch)
+    if found is None or not _is_far(found):
         return []
-    spread = np.sqrt(np.maximum(found.expected_variance, 1e-12))
-    distance = float(np.median(np.abs(found.mean - found.expected_mean) / spread))
-    ratio = float(np.median(found.variance / np.maximum(found.expected_variance, 1e-12)))
-    if distance < _FAR_MEAN and 1 / _FAR_VARIANCE < ratio < _FAR_VARIANCE:
-        return []
+    if batch.dtype.kind == "f":
+        rest = first_norm(model, np.clip(batch, *np.percentile(batch, _WITHOUT_OUTLIERS)).astype(batch.dtype))
+        if rest is None or not _is_far(rest):  # a few values are far off, which is no matter of normalization
+            return []
+    distance, ratio = _differences(found)
     level = sqnr_db(found.normalized, found.outputs)
     said = (
         f"What batch norm '{found.path}' reads of these samples is {distance:.1f} deviations off the mean that it was "
@@ -52,3 +58,15 @@ def normalization_causes(source: Any, samples: Sequence[Any] | None) -> list[Cau
     )
     given = REMEDIES["unlike-data"]
     return [Cause("unlike-data", said, (found.path,), (), (), "all outputs", level, level, None, None, *given)]
+
+
+def _differences(found: FirstNorm) -> tuple[float, float]:
+    """Returns by how many deviations means are off, and how many times larger variances are: medians over channels."""
+    spread = np.sqrt(np.maximum(found.expected_variance, 1e-12))
+    distance = float(np.median(np.abs(found.mean - found.expected_mean) / spread))
+    return distance, float(np.median(found.variance / np.maximum(found.expected_variance, 1e-12)))
+
+
+def _is_far(found: FirstNorm) -> bool:
+    distance, ratio = _differences(found)
+    return distance >= _FAR_MEAN or not 1 / _FAR_VARIANCE < ratio < _FAR_VARIANCE

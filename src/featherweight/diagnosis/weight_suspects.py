@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from featherweight.analysis.places import Place
+from featherweight.analysis.tensor_errors import power_ratio_db
 from featherweight.diagnosis.cause import Suspect, columns, indices, number, without_mean
 from featherweight.diagnosis.evidence import Evidence
 from featherweight.diagnosis.exact import Runs
@@ -17,6 +18,8 @@ from featherweight.operators import lookup
 
 # A channel whose largest weight is fewer steps than this has next to nothing left.
 _FEW_STEPS = 4
+# Rounding, also against the layer's output, moves few weights by more steps than this, and hardly the whole of them.
+_ROUNDED_STEPS, _MOST_MOVED, _OTHERS_DB = 2.0, 0.25, 3.0
 # From weights to what the operator computes with them.
 Computed = Callable[[np.ndarray], Mapping[str, Runs]]
 _CLIPS = np.linspace(1.0, 0.3, 15)
@@ -41,6 +44,9 @@ def weight_suspects(
         return
     w, bits, axis = array.astype(np.float64), INTEGER_BITS[place.params.dtype], op.axis
     said, step = evidence.said(node), _steps(place, w)
+    yield from _others(
+        evidence.pair.rounded_weight(node, node.inputs.index(place.tensor)), w, step, said, changed, evidence
+    )
 
     def computed(values: np.ndarray) -> Mapping[str, Runs]:
         tensor = replace(constant(place.tensor, values.astype(np.float32)), quant=None)
@@ -68,6 +74,26 @@ def weight_suspects(
     text = f"rounding the weights of {said} moves the mean of its channels, of channel {worst} by {number(mean)}"
     yield Suspect("constant-shift", text, without_mean(changed, evidence.exact.values))
     yield Suspect("weight-rounding", f"the weights of {said} are held in {bits} bits: {_steps_said(w, step)}")
+
+
+def _others(
+    found: np.ndarray | None,
+    w: np.ndarray,
+    step: np.ndarray,
+    said: str,
+    changed: Mapping[str, Runs],
+    evidence: Evidence,
+) -> Iterator[Suspect]:
+    """Weights that no rounding makes of the float model's: of another layer, or of another state of training."""
+    if found is None or np.mean(np.abs(found - w) > _ROUNDED_STEPS * step) < _MOST_MOVED:
+        return
+    ratio = power_ratio_db(float(np.square(w).sum()), float(np.square(found - w).sum()))
+    if ratio < _OTHERS_DB:
+        text = (
+            f"the weights of {said} are not those of the float model, rounded: they are {ratio:.1f} dB above the "
+            "difference to them"
+        )
+        yield Suspect("other-weights", text, {name: evidence.exact.values[name] for name in changed}, surpasses=True)
 
 
 def _shift(changed: Mapping[str, Runs], evidence: Evidence) -> tuple[float, int]:

@@ -11,6 +11,7 @@ import numpy as np
 from featherweight.analysis.places import Pair, Place
 from featherweight.analysis.tensor_errors import power_ratio_db
 from featherweight.calibration import Stats
+from featherweight.calibration.odd_samples import OddSamples
 from featherweight.diagnosis.cause import Cause, columns, number
 from featherweight.diagnosis.evidence import Evidence
 from featherweight.diagnosis.exact import Exact
@@ -31,6 +32,8 @@ _LARGE_SHARE = 0.3
 # From this share of saturated values on, a first layer sees other data than it was trained on.
 _MOST_SATURATED = 0.25
 _LEAST_LOSS_DB = 3.0
+# Outputs that move by less than this part of their largest value, over so many runs at least, are still.
+_STILL, _LEAST_RUNS = 1e-3, 4
 # Ranges of two halves of the data that differ by less are alike.
 _UNLIKE = 1.5
 
@@ -178,6 +181,41 @@ def _calmer(node: Node, exact: Exact) -> tuple[float | None, dict[str, list[np.n
             if np.mean(saturated) < 0.05:
                 return float(factor), found
     return None, {}
+
+
+def odd_causes(evidence: Evidence, odd: Sequence[OddSamples], now: Level, without: Level) -> list[Cause]:
+    """Returns whether a few samples make a range, where that costs the others.
+
+    Args:
+        evidence: what was measured.
+        odd: these samples.
+        now: the error of the model on all others.
+        without: the same where ranges are made for these others alone.
+    """
+    if not odd or now.level_db > without.level_db - _LEAST_LOSS_DB:
+        return []
+    said = f"{odd[0]}; with ranges without it the others are {without.sqnr_db:.1f} dB above their error"
+    places = [Place("activation", tensor, None) for tensor in evidence.exact.model.main.inputs[:1]]
+    cause = sized(cause_at("odd-samples", said, places, evidence), now)
+    return [replace(cause, layers=(odd[0].name,), without_db=without.level_db)]
+
+
+def notes_on_outputs(exact: Exact) -> list[str]:
+    """Returns a note on float outputs that hardly differ from sample to sample, as those of wrong data do."""
+    notes: list[str] = []
+    for output in exact.outputs:
+        runs = [x.astype(np.float64) for x in exact.values[output.tensor]]
+        shapes = {x.shape for x in runs}
+        if len(runs) < _LEAST_RUNS or len(shapes) > 1 or not all(np.isfinite(x).all() for x in runs):
+            continue
+        largest, moved = (max(float(np.abs(x - y).max(initial=0.0)) for x in runs) for y in (0.0, runs[0]))
+        if moved <= _STILL * largest:
+            notes.append(
+                f"The float model's output '{output.name}' is all but the same for {len(runs)} samples: no value moves "
+                f"by more than {number(moved)}, the largest is {number(largest)}. Data that are normalized in another "
+                "way than in training do that, and dead layers; what is measured there says little."
+            )
+    return notes
 
 
 def coverage_causes(

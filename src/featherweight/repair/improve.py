@@ -21,7 +21,7 @@ from featherweight.recipes.recipe import Recipe
 from featherweight.repair.candidate import Arrays, Candidate, Repair, Setting, digest, integer_model, planned
 from featherweight.repair.fingerprints import fingerprints
 from featherweight.repair.journal import Attempt, Improvement, Journal, attempts_said
-from featherweight.repair.judge import Judge, gain
+from featherweight.repair.judge import Gain, Judge, gain
 from featherweight.repair.ranges import RANGES, with_all_samples
 from featherweight.repair.repairs import REPAIRS
 from featherweight.repair.weights.repairs import WEIGHT_REPAIRS
@@ -187,9 +187,11 @@ def _tried(
     after = judge.levels(integer_model(found)) if judge else now.levels
     brought = gain(now.levels, after) if judge else None
     is_better = brought is None or (brought.is_sure and brought.db >= _LEAST_GAIN_DB)
-    reason = "" if is_better else "it saves bytes" if repair.saves else "no sure gain on held-out samples"
+    reason = "" if is_better or brought is None else "it saves bytes" if repair.saves else _why_not(brought)
     reason = reason if judge else f"not measured: less than {LEAST_EXAMPLES} samples"
     attempt = Attempt(repair.name, brought, time.monotonic() - start, is_better or repair.saves or not is_auto, reason)
+    if attempt.is_kept and brought and brought.is_loss and not repair.saves:
+        _log.warning("improve: '%s' was asked for, and does harm: %s at the output. Leave it out", repair.name, brought)
     attempts = (*now.attempts, attempt)
     if not attempt.is_kept:
         return replace(now, attempts=attempts, waiting=waiting)
@@ -197,6 +199,12 @@ def _tried(
         kept = {each.name for each in attempts if each.is_kept and now.candidate.chosen is not None}
         waiting += tuple(each.name for each in repairs if _is_due_again(each, kept, is_auto=is_auto))
     return Improvement(found, after, attempts, waiting)
+
+
+def _why_not(brought: Gain) -> str:
+    if not brought.db and not brought.error_db:
+        return "the outputs are the same"
+    return "it does harm" if brought.is_loss else "no sure gain on held-out samples"
 
 
 def _is_due_again(repair: Repair, kept: Container[str], *, is_auto: bool) -> bool:

@@ -17,6 +17,8 @@ from featherweight.runtime.litert import Session
 
 # Ratios beyond these say nothing more: an output that is lost, and one that is right to float32's own error.
 _LOWEST_DB, _HIGHEST_DB = -20.0, 100.0
+# A loss that is worth a word.
+LEAST_LOSS_DB = 0.5
 # Outputs with so few columns have a meaning for each: they are judged column by column.
 _MOST_COLUMNS = 64
 # The error of less values than this in a run says little of that run.
@@ -43,6 +45,11 @@ class Gain:
     def is_sure(self) -> bool:
         """True where the mean is more than two standard errors above zero."""
         return self.db > 2 * self.error_db and self.db > 0
+
+    @property
+    def is_loss(self) -> bool:
+        """True where the mean is more than two standard errors, and half a dB, below zero."""
+        return -self.db > max(2 * self.error_db, LEAST_LOSS_DB)
 
     def __str__(self) -> str:
         return f"{self.db:+.2f} ± {self.error_db:.2f} dB"

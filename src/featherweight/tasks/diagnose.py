@@ -12,6 +12,7 @@ from featherweight.analysis.places import Pair
 from featherweight.arguments import checked, choice, count, flag, shapes, stream, text
 from featherweight.calibration import Stats, calibrate, needs_histogram
 from featherweight.calibration.copies import copies_said
+from featherweight.calibration.odd_samples import OddSamples, odd_samples
 from featherweight.diagnosis.cause import Cause
 from featherweight.diagnosis.evidence import Evidence, quantized_values
 from featherweight.diagnosis.exact import MOST_EXAMPLES, exact_values
@@ -19,7 +20,7 @@ from featherweight.diagnosis.finding import Found, found_causes, ordered
 from featherweight.diagnosis.levels import Level
 from featherweight.diagnosis.normalization import normalization_causes
 from featherweight.diagnosis.own_errors import MOST_CARRIED, OwnError
-from featherweight.diagnosis.whole import coverage_causes
+from featherweight.diagnosis.whole import coverage_causes, notes_on_outputs, odd_causes
 from featherweight.errors import DataError
 from featherweight.graph import Model
 from featherweight.operators.entries import entries, with_main
@@ -36,6 +37,8 @@ from featherweight.tasks.quantize import methods, quantize
 
 # Halves of the calibration data are held against each other from so many samples on.
 _LEAST_HALVES = 4
+# Fewer samples than this show little of what a model meets.
+_FEW = 8
 # Samples that are compared with each other, the first ones.
 _MOST_COMPARED = 256
 
@@ -125,7 +128,8 @@ def diagnose(
         (entries(model)[index] if len(parts) > 1 else "", _part(model, other, index, part, carried, maker, progress))
         for index, part in parts.items()
     ]
-    foreign = normalization_causes(float_model, first) if [*parts] == [0] else []
+    usual = _others(parts[0], _odd(parts[0], model)) if [*parts] == [0] else []
+    foreign = normalization_causes(float_model, _spread(usual, model)) if usual else []
     return _told(what, found, foreign)
 
 
@@ -171,12 +175,21 @@ def _part(
             "other names. Give a quantized model that was made from this float one."
         )
     exact = exact_values(pair.before, _spread(samples, pair.before), stand_ins=pair.stand_ins)
-    found = found_causes(pair, exact, most=carried, progress=progress)
-    found = replace(found, notes=(*found.notes, *_repeated(samples, pair.before)))
+    found = found_causes(pair, exact, most=carried, is_calibrated=maker is not None, progress=progress)
+    repeated = _repeated(samples, pair.before)
+    notes = (*found.notes, *repeated, *(() if repeated else notes_on_outputs(exact)))
+    if maker is not None and len(samples) < _FEW:
+        notes += (
+            f"Samples that made the ranges judge them, too, and there are {len(samples)} of them: others may reach "
+            "farther, and lose more. Pass a hundred or more.",
+        )
+    found = replace(found, notes=notes)
     if maker is None or len(samples) < _LEAST_HALVES:
         return found
-    causes = (*found.causes, *_coverage(maker, found.evidence, samples))
-    return replace(found, causes=ordered(causes, found.evidence.total))
+    odd = _odd(samples, pair.before)
+    others = _others(samples, odd)
+    causes = ordered((*found.causes, *_coverage(maker, found.evidence, others)), found.evidence.total)
+    return replace(found, causes=(*_odd_causes(maker, found.evidence, odd, others), *causes))
 
 
 def _repeated(samples: Sequence[Any], model: Model) -> list[str]:
@@ -206,17 +219,36 @@ class _Maker:
         plan = planning.plan(self.model, stats, self.recipe, self.target, io=self.io, ranges=self.ranges)
         return rewrite(self.model, plan)
 
+    def level(self, model: Model, samples: Sequence[Any]) -> Level:
+        """Returns the error of such a model on some samples."""
+        pair = Pair(self.model, model)
+        exact = exact_values(self.model, _spread(samples, self.model), stand_ins=pair.stand_ins)
+        return exact.level(quantized_values(pair, exact))
+
 
 def _coverage(maker: _Maker, evidence: Evidence, samples: Sequence[Any]) -> list[Cause]:
     half = len(samples) // 2
     halves = (samples[:half], samples[half:])
+    return coverage_causes(evidence, halves, [maker.stats(part) for part in halves], maker.quantized, maker.level)
 
-    def level(model: Model, unseen: Sequence[Any]) -> Level:
-        pair = Pair(maker.model, model)
-        exact = exact_values(maker.model, _spread(unseen, maker.model), stand_ins=pair.stand_ins)
-        return exact.level(quantized_values(pair, exact))
 
-    return coverage_causes(evidence, halves, [maker.stats(part) for part in halves], maker.quantized, level)
+def _odd(samples: Sequence[Any], model: Model) -> tuple[OddSamples, ...]:
+    fed = feeds(samples, model, batch=1 if model.main.inputs else None)
+    return odd_samples(feed.arrays for feed in fed)
+
+
+def _others(samples: Sequence[Any], odd: Sequence[OddSamples]) -> list[Any]:
+    """Returns the samples without odd ones; all of them where a sample is several examples."""
+    indices = {index for each in odd for index in each.indices}
+    is_single = all(each.samples == len(samples) for each in odd)
+    return [sample for index, sample in enumerate(samples) if not is_single or index not in indices]
+
+
+def _odd_causes(maker: _Maker, evidence: Evidence, odd: Sequence[OddSamples], others: Sequence[Any]) -> list[Cause]:
+    if not odd:
+        return []
+    now, without = (maker.level(model, others) for model in (evidence.pair.after, maker.quantized(maker.stats(others))))
+    return odd_causes(evidence, odd, now, without)
 
 
 def _told(what: str, found: Sequence[tuple[str, Found]], foreign: Sequence[Cause]) -> Diagnosis:

@@ -18,6 +18,7 @@ from featherweight.lower.source import as_row
 from featherweight.passes.composites import composites
 from featherweight.passes.fusing import count_fused
 from featherweight.passes.legalization import prepare
+from featherweight.repair.factors.units import in_units_of
 from featherweight.runtime.samples import by_signature
 
 _ALLOWED = (
@@ -107,7 +108,8 @@ def opened(source: Any, where: str, samples: Iterable[Any] | None = None) -> Mod
 def nearest_form(model: Model, other: Model, lower: Callable[[bool], Model]) -> Model:
     """Returns the form of a float model that another was made from: the one in which most of what that rounds is found.
 
-    Recurrent layers may be loops in one, and written out or one operator each in the other.
+    Recurrent layers may be loops in one, and written out or one operator each in the other; channels may be divided by
+    factors.
 
     Args:
         model: as it was loaded.
@@ -117,7 +119,7 @@ def nearest_form(model: Model, other: Model, lower: Callable[[bool], Model]) -> 
     forms = [model]
     if len(model.graphs) > len(other.graphs):
         forms += [lower(False), lower(True)]
-    return max(forms, key=lambda form: len(Pair(form, other).places))
+    return in_units_of(max(forms, key=lambda form: len(Pair(form, other).places)), other)
 
 
 def lowered_anew(source: Any, model: Model, samples: Any = None, input_shapes: Any = None) -> Callable[[bool], Model]:

@@ -11,6 +11,7 @@ from typing import Any
 from featherweight import tflite
 from featherweight.arguments import checked, choice, count, either, flag, instance, path, several, shapes, stream, text
 from featherweight.calibration import Stats, calibrate, load_stats, needs_histogram
+from featherweight.calibration.odd_samples import Reaches
 from featherweight.choosing.folder import locked
 from featherweight.encoded_files.records import Encoded
 from featherweight.encoded_files.store import check_decodes
@@ -194,7 +195,7 @@ def quantize(
         model, substitutes = substituted(model, target)
     seen = {index: part for index, (part, _) in parts.items()} if verify else {}
     wish = Setting(target, (), (), io, ranges, integers or strict, progress)
-    left_out: list[str] = []
+    left_out, reaches = list[str](), Reaches()
     if decided is None and recipe.needs_ranges and is_open:
         if len(entries(model)) > 1:
             wish, recipe = replace(wish, ranges=MINMAX if ranges == AUTO_RANGES else ranges), without_auto(recipe)
@@ -209,7 +210,7 @@ def quantize(
             )
         seen = {0: held_out or seen[0]} if seen else {}
     elif decided is None:
-        stats = stats or _measured(model, recipe, wish, parts, limit)
+        stats = stats or _measured(model, recipe, wish, parts, limit, reaches)
         decided = planning.plan(model, stats, recipe, target, io=io, ranges=wish.ranges, integers=wish.integers)
     if given is None:
         notes = [f"Recurrent layers: {listed(lowered.recurrent)}; {style.reason}."] if lowered.recurrent else []
@@ -224,7 +225,7 @@ def quantize(
         decided = replace(decided, notes=(*decided.notes, *against))
         for note in against:
             _log.warning(note)
-    decided, errors = measured(exact, result, decided, seen, limit)
+    decided, errors = measured(exact, result, decided, seen, limit, reaches.odd())
     report = make_report(exact, result, decided, targets.check(result, target))
     return stored_as(store, Quantized(result, decided, replace(report, outputs=errors), model), target)
 
@@ -235,7 +236,12 @@ def _with_present_names(stats: Stats, model: Model) -> Stats:
 
 
 def _measured(
-    model: Model, recipe: recipes.Recipe, wish: Setting, parts: Mapping[int, tuple[Any, Any]], limit: int | None
+    model: Model,
+    recipe: recipes.Recipe,
+    wish: Setting,
+    parts: Mapping[int, tuple[Any, Any]],
+    limit: int | None,
+    reaches: Reaches,
 ) -> Stats | None:
     """Returns what calibration measures of a model, or None for a recipe that needs no ranges."""
     if not recipe.needs_ranges or not parts:
@@ -246,6 +252,7 @@ def _measured(
         parts[0][1] if [*parts] == [0] else named,
         histograms=any(needs_histogram(method) for method in (wish.ranges, *methods(recipe))),
         limit=limit,
+        reaches=reaches,
         progress=wish.progress,
     )
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from featherweight.analysis.noise import OutputError, most_examples, notes_on_noise, output_errors
 from featherweight.calibration import Stats
+from featherweight.calibration.odd_samples import OddSamples
+from featherweight.diagnosis.cause import REMEDIES
 from featherweight.diagnosis.finding import first_cause
 from featherweight.errors import FeatherweightError, TargetViolation, listed
 from featherweight.graph import Model
@@ -19,14 +21,15 @@ from featherweight.ptq import planning
 from featherweight.ptq.rewrite import rewrite
 from featherweight.recipes.recipe import Recipe
 from featherweight.repair.candidate import Setting
+from featherweight.repair.factors.units import in_units_of
 from featherweight.repair.judge import Gain, Judge, gain
 from featherweight.runtime.litert import runs
 from featherweight.runtime.samples import feeds, input_tensors
 
 _log = logging.getLogger("featherweight")
 EXTREMES = "minmax"
-# A loss that is worth a word: in dB, and in standard errors; of a single example, in dB alone.
-_LEAST_LOSS_DB, _SURE, _LEAST_LOSS_OF_ONE_DB = 0.5, 2.0, 1.0
+# A loss that is worth a word, of a single example.
+_LEAST_LOSS_OF_ONE_DB = 1.0
 
 
 def notes_against_extremes(
@@ -88,15 +91,21 @@ def _said(found: Gain) -> str:
 def _is_loss(found: Gain) -> bool:
     if found.examples < 2:
         return found.db <= -_LEAST_LOSS_OF_ONE_DB
-    return found.db <= -max(_LEAST_LOSS_DB, _SURE * found.error_db)
+    return found.is_loss
 
 
 def measured(
-    before: Model, after: Model, plan: plans.Plan, seen: Mapping[int, Sequence[Any] | None], limit: int | None = None
+    before: Model,
+    after: Model,
+    plan: plans.Plan,
+    seen: Mapping[int, Sequence[Any] | None],
+    limit: int | None = None,
+    odd: Sequence[OddSamples] = (),
 ) -> tuple[plans.Plan, tuple[OutputError, ...]]:
     """Returns the errors of a quantized model's outputs on samples, and the plan with a note where they are noise.
 
-    The note is logged as a warning, too. Without quantized operators, there is nothing to measure.
+    Another note tells of odd samples. Notes are logged as warnings, too. Without quantized operators, there is nothing
+    to measure.
 
     Args:
         before: the float model.
@@ -104,6 +113,7 @@ def measured(
         plan: what it was made by.
         seen: index of a signature's graph → samples of it.
         limit: use at most so many examples.
+        odd: samples that were calibrated with and make a range.
 
     Raises:
         TargetViolation: if LiteRT runs the float model, but not the quantized one.
@@ -117,7 +127,7 @@ def measured(
         where = f"signature '{entries(before)[index]}': " if len(seen) > 1 else ""
         try:
             errors = output_errors(*pair, samples, limit)
-            cause = functools.partial(first_cause, *pair, samples)
+            cause = functools.partial(_cause, *pair, samples, odd)
             noise = notes_on_noise(*pair, samples, errors, plan.recipe, cause)
         except FeatherweightError as error:  # a file whose batch is not as free as it says
             if runs(pair[0]) and not runs(pair[1]):
@@ -129,6 +139,17 @@ def measured(
             continue
         found += [replace(error, name=f"{where}{error.name}") for error in errors]
         notes += [f"{where}{note}" for note in noise]
+    if plan.forms and not notes:  # notes on noise name them already
+        notes = [f"{each}. {REMEDIES['odd-samples'][1]} (ranges='auto')" for each in odd]
     for note in notes:
         _log.warning(note)
     return replace(plan, notes=(*plan.notes, *notes)), tuple(found)
+
+
+def _cause(before: Model, after: Model, samples: Sequence[Any], odd: Sequence[OddSamples]) -> str:
+    """Returns the first cause of the error, in two sentences; odd samples come before any other."""
+    if not odd:
+        return first_cause(in_units_of(before, after), after, samples)
+    repairs, remedy = REMEDIES["odd-samples"]
+    said = str(odd[0])
+    return f"First cause, odd-samples: {said[0].upper()}{said[1:]}. {remedy} (improve='{repairs[0]}')"
