@@ -77,8 +77,8 @@ def calibrate(
     Raises:
         DataError: if samples don't fit, or NaN or infinity occurs in them or is computed from them.
         FormatError: if the model computes in integers, and no tensors are named.
-        RecipeError: if a tensor is no float32 tensor that the main graph is fed or computes, or workers are to share the
-            samples of a model that keeps state, which are one sequence.
+        RecipeError: if a tensor is no float32 tensor that the main graph is fed or computes, or workers are to share
+            the samples of a model that keeps state, which are one sequence.
         FeatherweightError: if LiteRT can't run the model.
     """
     model = tflite.read(model)
