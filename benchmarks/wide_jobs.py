@@ -59,10 +59,10 @@ def quantize_encoder(
     }
 
 
-def encoder_scores(files: dict[str, str], sentences: str, skipped: int) -> dict[str, Any]:
+def encoder_scores(files: dict[str, str], sentences: str, skipped: int, size: int) -> dict[str, Any]:
     """Returns per file SQNR in dB, mean cosine, and how many sentences have the nearest neighbour of the float file.
 
-    The first file is the float one.
+    The first file is the float one. Neighbours are looked for in sets of `size` sentences, each of which has its share.
     """
     outputs = {name: _vectors(file, _feeds(file, sentences)[skipped:]) for name, file in files.items()}
     wanted = next(iter(outputs.values()))
@@ -72,7 +72,10 @@ def encoder_scores(files: dict[str, str], sentences: str, skipped: int) -> dict[
         found[name] = {
             "sqnr_db": 10 * np.log10(float(np.square(wanted).sum(dtype=np.float64)) / error) if error else None,
             "cosine": float((_unit(vectors) * _unit(wanted)).sum(axis=1).mean()),
-            "neighbours": float((_nearest(vectors) == _nearest(wanted)).mean()),
+            "neighbours": [
+                float((_nearest(vectors[start:][:size]) == _nearest(wanted[start:][:size])).mean())
+                for start in range(0, len(wanted), size)
+            ],
         }
     return found
 
