@@ -80,7 +80,7 @@ class Asked:
     Attributes:
         infinite: those that may hold infinity because a constant does; only their finite values count.
         rows: those whose rows are normalized.
-        curves: those that an operator follows a curve over, takes a power of, or divides by.
+        curves: those that an operator follows a curve over, takes a power of, or divides by, and probabilities of rows.
     """
 
     infinite: frozenset[str] = frozenset()
@@ -102,6 +102,7 @@ def asked(graph: Graph) -> Asked:
     curves = first_inputs((name, op.is_curved or op.is_steep_at_zero) for name, op in read)
     divisors = [(lookup(node.op).input_of(node, lookup(node.op).divisor), True) for node in graph.nodes]
     curves |= first_inputs((name, wanted) for name, wanted in divisors if name)
+    curves |= first_inputs((name, lookup(node.op).normalizes_rows) for node in graph.nodes for name in node.outputs)
     return Asked(holding_infinity(graph, or_nan=True), rows, curves)
 
 

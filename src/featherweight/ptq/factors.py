@@ -1,7 +1,6 @@
 """Factors of rows, such as the reciprocal roots of normalizations: what belongs to one, and what is too coarse for it.
 
-A normalization lifts a row of small values to the size of all others, and with it the steps that its values were
-rounded to. How large the rows are is known from the means of squares that calibration counted.
+How large the rows are is known from the means of squares that calibration counted.
 """
 
 from __future__ import annotations
@@ -22,8 +21,9 @@ from featherweight.ptq.forms.decisions import Forms
 # The least signal-to-noise ratio, in dB, that one operator or tensor alone may leave: what is left of 8 or 16 bits
 # where they fit. Below, it costs more than all roundings around it.
 LEAST_DB = {"int8": 20.0, "int16": 45.0}
-# The same for what is normalized: the errors of a whole stream of sums add up in it.
-_LEAST_SOURCE_DB = {"int8": 30.0, "int16": 45.0}
+# One token that gathers what the others say is a row among hundreds: so many of all rows, the smallest ones, count by
+# themselves.
+_FEW_ROWS = 1 / 1024
 # Quantiles of the normal distribution.
 _NORMAL = np.array([NormalDist().inv_cdf((i + 0.5) / 512) for i in range(512)])
 
@@ -49,6 +49,19 @@ def company(node: Node, graph: Graph) -> list[Node]:
     return [other for other in found.values() if other is not node]
 
 
+def smallest(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Returns the counts of the smallest rows alone, zero for all others.
+
+    >>> smallest(np.array([3.0, 1.0, 2.0]), np.array([4000, 3, 2000])).tolist()
+    [0, 3, 2000]
+    """
+    order = np.argsort(values)
+    place = int(np.searchsorted(np.cumsum(counts[order]), _FEW_ROWS * counts.sum()))
+    kept = np.zeros_like(counts)
+    kept[order[: place + 1]] = counts[order[: place + 1]]
+    return kept
+
+
 def squares_db(
     node: Node, graph: Graph, magnitudes: Magnitudes, forms: Forms, params: Mapping[str, QuantParams]
 ) -> float:
@@ -64,7 +77,7 @@ def _root_db(node: Node, graph: Graph, magnitudes: Magnitudes, params: Mapping[s
     """Returns the ratio of roots of means of squares that a node rounds, for means that were counted.
 
     Rows are taken as normal: a value √v z on the square's input grid, squared, on its output grid, and the mean over z;
-    the mean of n of them also scatters by s / √(12 n).
+    the mean of n of them also scatters by s / √(12 n). That of all rows, or of the smallest, whichever is less.
     """
     step, square = params[node.inputs[0]].scale[0], params[node.outputs[0]].scale[0]
     means = magnitudes.values.astype(np.float64)
@@ -76,49 +89,8 @@ def _root_db(node: Node, graph: Graph, magnitudes: Magnitudes, params: Mapping[s
     bias, scatter = found / means - 1, square / math.sqrt(12 * row) / means
     # A root halves relative errors, as long as they are small; a mean of nothing is no root at all.
     noise = np.where(found > 0, np.minimum(bias**2 + scatter**2, 4.0) / 4, 1.0)
-    total = float(counts @ noise)
-    return 10 * math.log10(float(counts.sum()) / total) if total else math.inf
-
-
-def coarse_sources(
-    node: Node, graph: Graph, magnitudes: Magnitudes, forms: Forms, params: Mapping[str, QuantParams]
-) -> Iterator[tuple[Node, float]]:
-    """Yields (operator, dB) for the integer operators whose steps are too coarse for the rows that a factor is for.
-
-    They are those that compute what it normalizes, whether at once or as a part of float sums. The noise of a row of
-    mean square v is s² / 12 v.
-    """
-    made = producers(graph)
-    members = {n.name: n for n in (node, *company(node, graph))}
-    size = max(graph.tensors[name].elements for name in members)
-    waiting = [
-        name
-        for member in members.values()
-        for name in member.inputs
-        if name in made and made[name].name not in members and _has_rows(graph.tensors[name], member, size)
-    ]
-    means = magnitudes.values.astype(np.float64)
-    is_positive = means > 0
-    means, counts = means[is_positive], magnitudes.counts[is_positive].astype(np.float64)
-    seen = set(waiting)
-    while waiting:
-        name = waiting.pop()
-        maker = made[name]
-        if dtype := forms.activation(maker):
-            if name in params and counts.size:
-                noise = counts @ np.minimum(params[name].scale[0] ** 2 / 12 / means, 1.0) / counts.sum()
-                ratio = -10 * math.log10(noise) if noise else math.inf
-                if ratio < _LEAST_SOURCE_DB[dtype]:
-                    yield maker, ratio
-        elif operators.lookup(maker.op).is_mover or operators.lookup(maker.op).finest is not None:
-            further = [n for n in maker.inputs if n in made and n not in seen and graph.tensors[n].is_float]
-            waiting += further
-            seen.update(further)
-
-
-def _has_rows(tensor: Tensor, reader: Node, size: int) -> bool:
-    """True for what is normalized, or for what its rows are taken from: they have the steps of the larger tensor."""
-    return tensor.elements == size or (tensor.elements > size and operators.lookup(reader.op).is_mover)
+    shares = [float(some @ noise) / float(some.sum()) for some in (counts, smallest(means, counts)) if some.size]
+    return -10 * math.log10(max(shares)) if any(shares) else math.inf
 
 
 def coarse_divisors(

@@ -13,13 +13,15 @@ from featherweight.calibration import Stats
 from featherweight.calibration.details import Magnitudes
 from featherweight.errors import FeatherweightError
 from featherweight.graph import Graph, Node, Tensor
-from featherweight.graph.numerics import QuantParams, bias_type, dequantize, quantize
+from featherweight.graph.numerics import INTEGER_BITS, QuantParams, bias_type, dequantize, quantize
 from featherweight.operators import profiles
 from featherweight.operators.call import Call
 from featherweight.operators.profiles import Profile
 from featherweight.ptq import factors
 from featherweight.ptq.factors import LEAST_DB
 from featherweight.ptq.forms.decisions import Forms
+from featherweight.ptq.losses import streams
+from featherweight.ptq.losses.probabilities import rounded_db
 from featherweight.ptq.plan import edge
 from featherweight.targets.target import Target, broken
 
@@ -131,30 +133,44 @@ def unfaithful(
         if op.divisor is not None and stats is not None:
             for source, reason in factors.coarse_divisors(node, graph, stats.tensors, forms, params):
                 found.setdefault(source.name, (source, reason))
+        if stats is not None and (reason := _lost_probabilities(node, graph, stats, forms)) is not None:
+            found.setdefault(node.name, (node, reason))
         measured = stats.tensors.get(node.inputs[0]) if stats is not None and op.is_curved else None
         if measured is None or measured.magnitudes is None or not measured.magnitudes.keys.size:
             continue
+        least, ratio, of_grids, what = LEAST_DB["int8"], math.inf, math.inf, ""
         if forms.activation(node):
             ratio, of_grids = curve_db(node, graph, measured.magnitudes, params, profile)
             least = LEAST_DB[params[node.inputs[0]].dtype]
             what = "its grids alone leave" if of_grids < least else "its kernel alone leaves"
-            of_squares = factors.squares_db(node, graph, measured.magnitudes, forms, params) if op.is_factor else ratio
-            if of_squares < min(ratio, of_grids):
-                what, ratio, of_grids = "the squares that it is computed from alone leave", of_squares, of_squares
-            if ratio < least:
-                found[node.name] = (node, f"{what} {ratio:.0f} dB on these samples (wanted: {least:.0f})")
-        else:
-            ratio, of_grids, least = math.inf, math.inf, 0.0
-        sources = list(factors.coarse_sources(node, graph, measured.magnitudes, forms, params)) if op.is_factor else []
+        of_squares = factors.squares_db(node, graph, measured.magnitudes, forms, params) if op.is_factor else math.inf
+        if of_squares < min(ratio, of_grids):
+            what, ratio, of_grids = "the squares that it is computed from alone leave", of_squares, of_squares
+        if ratio < least and forms.activation(node):
+            found[node.name] = (node, f"{what} {ratio:.0f} dB on these samples (wanted: {least:.0f})")
+        sources = list(streams.coarse_sources(node, graph, measured.magnitudes, forms, params)) if op.is_factor else []
         if of_grids < least or sources:
             reason = f"it goes with {node.op} '{node.name}', for which integers are too coarse"
             for other in (node, *factors.company(node, graph)):
                 if forms.activation(other):
                     found.setdefault(other.name, (other, reason))
-        for source, ratio in sources:
-            reason = f"steps of its output leave {ratio:.0f} dB in rows that {node.op} '{node.name}' normalizes"
+        for source, reason in sources:
             found.setdefault(source.name, (source, reason))
     return list(found.values())
+
+
+def _lost_probabilities(node: Node, graph: Graph, stats: Stats, forms: Forms) -> str | None:
+    """Returns why prescribed steps are too coarse for probabilities that calibration saw and that are read, or None."""
+    measured, dtype = stats.tensors.get(node.outputs[0]) if node.outputs else None, forms.activation(node)
+    if not operators.lookup(node.op).normalizes_rows or set(node.outputs) & set(graph.outputs):
+        return None
+    if dtype is None or measured is None or measured.magnitudes is None:
+        return None
+    step, _ = operators.lookup(node.op).fixed_output[dtype]
+    ratio = rounded_db(measured.magnitudes, step, 1 << INTEGER_BITS[dtype])
+    if ratio >= LEAST_DB[dtype]:
+        return None
+    return f"steps of 1/{1 / step:.0f} leave {ratio:.0f} dB of its probabilities on these samples"
 
 
 def curve_db(
@@ -164,7 +180,7 @@ def curve_db(
 
     ``10 log10(Σ f(x)² / Σ (f̂(x̂) − f(x))²)`` over the values that were counted, with x̂ the input on its grid and f̂ the
     integer kernel; −inf where that does not compute. Of an operator whose results are factors of rows, each error
-    counts relative to its value.
+    counts relative to its value, and the smallest rows must keep as much as all.
     """
     op, x = operators.lookup(node.op), magnitudes.values
     incoming, outgoing = params[node.inputs[0]], params[node.outputs[0]]
@@ -175,13 +191,15 @@ def curve_db(
 
     wanted, stored = exact(x), quantize(x, incoming)
     on_grids = dequantize(quantize(exact(dequantize(stored, incoming)).astype(np.float32), outgoing), outgoing)
-    weights = magnitudes.counts / np.square(wanted) if op.is_factor else magnitudes.counts.astype(np.float64)
+    counts = [magnitudes.counts, factors.smallest(x, magnitudes.counts)] if op.is_factor else [magnitudes.counts]
+    weights = [each / np.square(wanted) if op.is_factor else each.astype(np.float64) for each in counts]
     try:
         inputs, outputs = (_typed(source, incoming),), (_typed(result, outgoing),)
         integers = op.kernels[incoming.dtype](Call(node, (stored,), inputs, outputs, profile))[0]
     except FeatherweightError:
         return -math.inf, -math.inf
-    return _ratio_db(wanted, dequantize(integers, outgoing), weights), _ratio_db(wanted, on_grids, weights)
+    ratio = min(_ratio_db(wanted, dequantize(integers, outgoing), each) for each in weights)
+    return ratio, min(_ratio_db(wanted, on_grids, each) for each in weights)
 
 
 def _ratio_db(wanted: np.ndarray, found: np.ndarray, weights: np.ndarray) -> float:

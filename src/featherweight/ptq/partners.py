@@ -6,15 +6,16 @@ result can't be finer than their rounding. A constant that is nothing beside the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from featherweight import operators
 from featherweight.graph import Graph, Node, consumers
-from featherweight.graph.numerics import QuantParams
+from featherweight.graph.numerics import QuantParams, integer_range
 from featherweight.operators.call import FUSED_BOUNDS, fused_activation
+from featherweight.operators.families.elementwise import SUB
 from featherweight.targets.target import Target
 
 # Of the output's scale: below, 8 bits of an operand are less than a step of it (and XNNPACK leaves the operator).
@@ -23,6 +24,8 @@ _FINEST_OPERAND = 2.0**-9
 _BLANK_SCALE = 1.0
 _LARGEST_SCALE = 2.0**127
 _ROUNDS = 4
+# What a step may be longer by to be the same for all purposes: less than a tenth of a bit.
+_HARDLY_COARSER = 1.05
 # Half of what int32 holds: as far as the bounds of activations may be away, in steps.
 MOST_STEPS = 2.0**30
 
@@ -53,6 +56,7 @@ class Partners:
                     self.fill(node, blank)
                 self.coarsen(node)
                 self.level(node)
+                self.follow(node)
             if self.params == before:
                 return
 
@@ -90,6 +94,18 @@ class Partners:
             if name in self.group and self.params[name].scale[0] < least and self.is_read_by(name, node):
                 self.rescale(name, least)
 
+    def follow(self, node: Node) -> None:
+        """Gives a sum the grid of an operand where the other is less than half a step: nothing is rounded then."""
+        output = node.outputs[0]
+        for name in node.inputs[:1] if node.op == SUB else node.inputs:
+            is_apart = {name, output} <= self.group.keys() and self.group[name] is not self.group[output]
+            if not is_apart or self.settled.intersection(self.group[output]):
+                continue
+            params = self.params[name]
+            if is_passed(node, name, {**self.params, output: params}) and _holds(params, self.params[output]):
+                self.params.update(dict.fromkeys(self.group[output], params))
+                return
+
     def is_read_by(self, name: str, node: Node) -> bool:
         """True where a node alone reads a tensor and those that share its scale, other than to move their values."""
         group = self.group[name]
@@ -120,6 +136,34 @@ class Partners:
         if self.target.is_power_of_two:
             scale = 2.0 ** float(np.ceil(np.log2(scale)))
         return replace(params, scale=(float(np.float32(min(scale, _LARGEST_SCALE))),))
+
+
+def is_passed(node: Node, name: str, params: Mapping[str, QuantParams]) -> bool:
+    """True for a sum in integers that is one of its operands as it is: on its grid, the other is less than half a step.
+
+    >>> x = QuantParams("int8", (1.0,), (0,))
+    >>> node = Node("ADD", ("x", "z"), ("y",), {})
+    >>> [is_passed(node, "x", {"x": x, "y": x, "z": QuantParams("int8", (s,), (0,))}) for s in (0.0039, 0.004)]
+    [True, False]
+    """
+    if operators.lookup(node.op).finest is None or name not in params or params[name] != params.get(node.outputs[0]):
+        return False
+    others = [other for other in node.inputs if other != name]
+    return len(others) == 1 and others[0] in params and max(_ends(params[others[0]])) < params[name].scale[0] / 2
+
+
+def _ends(params: QuantParams) -> tuple[float, float]:
+    """Returns how far a grid reaches below and above zero."""
+    low, high = (params.scale[0] * (q - params.zero_point[0]) for q in integer_range(params.dtype))
+    return -low, high
+
+
+def _holds(params: QuantParams, other: QuantParams) -> bool:
+    """True where a grid is no coarser than another of its type, and reaches as far but for a step."""
+    is_fine = params.dtype == other.dtype and params.scale[0] <= other.scale[0] * _HARDLY_COARSER
+    return is_fine and all(
+        end >= wanted - params.scale[0] for end, wanted in zip(_ends(params), _ends(other), strict=True)
+    )
 
 
 def is_blank(params: QuantParams) -> bool:

@@ -1,0 +1,1 @@
+"""What integers would lose of values in certain places, estimated from what calibration measured."""
