@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -45,6 +45,16 @@ def refused(
     """Returns why an integer kernel refuses an operator with these parameters, or None; as `unfit`."""
     call = _planned(node, graph, params, edges, profiles.find(target.profile))
     return operators.refusal(call) or (_broken(call, graph, target) if target.runs(node.op, "float32") else None)
+
+
+def reading_infinity(graph: Graph, forms: Forms, unbounded: Collection[str]) -> Rejected:
+    """Returns the integer operators of tensors, named `unbounded`, that hold an infinity which integers can't say."""
+    return [
+        (node, f"'{name}' holds infinity or a mask, which neither a softmax nor a pooling nor a comparison takes out")
+        for node in _integer_nodes(graph, forms)
+        for name in [next((n for n in (*node.inputs, *node.outputs) if n in unbounded), None)]
+        if name is not None
+    ]
 
 
 def form_in_8_bits(

@@ -6,34 +6,31 @@ group's range is the union of its members' ranges.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-
-import numpy as np
+from collections.abc import Collection, Mapping
 
 from featherweight import operators
 from featherweight.calibration import Stats
 from featherweight.errors import listed
-from featherweight.graph import Graph, Model, Node, Tensor, consumers, producers
+from featherweight.graph import Graph, Model, Node, consumers, producers
 from featherweight.graph.numerics import QuantParams, integer_range, params_from_range
 from featherweight.operators import profiles
 from featherweight.operators.call import FUSED_BOUNDS
 from featherweight.operators.families.control import VALUE, uses
 from featherweight.ptq import recurrent
-from featherweight.ptq.fitness import unfaithful, unfit
-from featherweight.ptq.forms.decisions import Forms, freed_form
+from featherweight.ptq.fitness import reading_infinity, unfaithful, unfit
+from featherweight.ptq.forms.decisions import Forms, can_free
 from featherweight.ptq.forms.following import stored_types
 from featherweight.ptq.forms.islands import is_named
-from featherweight.ptq.forms.nodes import looks_up, real_tensors, weight_roles
+from featherweight.ptq.forms.nodes import real_tensors, weight_roles
 from featherweight.ptq.front_ends import coarse_front_ends
 from featherweight.ptq.groups import fixed_outputs, integer_nodes, notes_on_parts, tied_groups, unlike_tails
 from featherweight.ptq.partners import MOST_STEPS, Partners, is_blank
 from featherweight.ptq.plan import edge
 from featherweight.ptq.ranges import Ranges
 from featherweight.ptq.tails import coarse_tails
-from featherweight.ptq.weights import can_take, weight_params
-from featherweight.recipes.recipe import Recipe, Scheme
+from featherweight.ptq.weights import planned_weights, shared_weights
+from featherweight.recipes.recipe import Recipe
 from featherweight.targets.target import Target
-from featherweight.tflite import release_pages
 
 # From here on a product that XNNPACK leaves to the built-in kernel loses 20 µs (0.18 ns per multiply-accumulate).
 _LEAST_SLOW_MACS = 110_000
@@ -93,7 +90,7 @@ class ParameterPlanner:
         """
         is_integer = any(self.forms.activation(node) for node in self.graph.nodes)
         if is_integer or self.io != "float32":
-            if rejected := self.reading_infinity():
+            if rejected := reading_infinity(self.graph, self.forms, self.ranges.unbounded()):
                 return rejected
             self.plan_activations()
             if self.is_free and (rejected := self.slowed_by_zero_points()):
@@ -108,30 +105,18 @@ class ParameterPlanner:
             self.too_wide = frozenset(node.inputs[0] for node, _ in coarse if self.has_curve(node)) - self.tight
             if self.too_wide:
                 return []
-            if rejected := [(node, reason) for node, reason in coarse if self.is_free and self.can_free(node)]:
+            if rejected := [
+                (node, reason)
+                for node, reason in coarse
+                if self.is_free and can_free(self.forms, node, self.graph, self.target)
+            ]:
                 return rejected
             self.notes += [f"{node.op} '{node.name}': {reason}" for node, reason in coarse]
-        found = [weight for graph in model.graphs for weight in self.planned_weights(graph)]
-        self.share_weights(found)
+        weights = list(planned_weights(model, self.forms, self.target, self.params, self.edges))
+        for weight in shared_weights(weights, self.forms, self.tables, self.params):
+            self.want(weight.node, weight.position, weight.tensor.name, weight.params)
+            self.notes += weight.notes
         return unfit(self.graph, self.forms, self.params, self.edges, self.target) if is_integer else []
-
-    def can_free(self, node: Node) -> bool:
-        """True where an operator can leave integers without its weights becoming float."""
-        has_weight = "*" in self.forms.forms[node.name]
-        return not has_weight or freed_form(self.forms, node, self.graph, self.target) != "float32"
-
-    def reading_infinity(self) -> list[tuple[Node, str]]:
-        """Returns the integer operators of tensors that hold an infinity which integers can't say."""
-        unbounded = self.ranges.unbounded()
-        return [
-            (
-                node,
-                f"'{name}' holds infinity or a mask, which neither a softmax nor a pooling nor a comparison takes out",
-            )
-            for node, _ in integer_nodes(self.graph, self.forms)
-            for name in [next((n for n in (*node.inputs, *node.outputs) if n in unbounded), None)]
-            if name is not None
-        ]
 
     def front_ends(self, stats: Stats) -> list[tuple[Node, str]]:
         """Returns the integer operators of front ends that are too coarse: those that no rule names."""
@@ -334,41 +319,3 @@ class ParameterPlanner:
         """Records the parameters of one input: as the tensor's, if it has none yet, else for this edge alone."""
         if self.params.setdefault(name, wanted) != wanted:
             self.edges[edge(node.name, position)] = wanted
-
-    def share_weights(self, found: Sequence[tuple[Node, int, Tensor, QuantParams]]) -> None:
-        """Records the parameters of weights; where operators read one constant, they share them if they can."""
-        by_channel = {id(tensor.data): params for _, _, tensor, params in found if params.axis is not None}
-        in_blocks = {id(t.data): params for node, _, t, params in found if params.block_size and not looks_up(node)}
-        for node, position, tensor, params in found:
-            table = self.params.get(self.tables.get(id(tensor.data), ""))
-            if "+" in self.forms.forms[node.name]:  # unpacked before it is read, whatever its scales
-                wanted = by_channel.get(id(tensor.data), params)
-                params = wanted if wanted.dtype == params.dtype else params
-            elif looks_up(node) and id(tensor.data) in in_blocks:
-                params = in_blocks[id(tensor.data)]
-            elif table is not None and can_take(np.asarray(tensor.array), params, table):
-                params = table
-            elif table is not None:
-                self.notes.append(
-                    f"{node.op} '{node.name}': its weight '{tensor.name}' is stored twice: the one scale at which "
-                    "another operator looks it up does not suit it"
-                )
-            self.want(node, position, tensor.name, params)
-            release_pages(tensor.data)
-
-    def planned_weights(self, graph: Graph) -> Iterator[tuple[Node, int, Tensor, QuantParams]]:
-        """Yields every weight with its operator, position and parameters."""
-        for node in graph.nodes:
-            form = self.forms.forms.get(node.name)
-            if form is None or not ("*" in form or "+" in form):
-                continue
-            for role in weight_roles(node, graph):
-                tensor = graph.tensors[node.inputs[role.weight]]
-                activation = None
-                if self.forms.activation(node):
-                    source = role.activation
-                    activation = self.edges.get(edge(node.name, source)) or self.params[node.inputs[source]]
-                scheme = self.forms.rules[node.name].weight or Scheme("int8")
-                params, notes = weight_params(node, graph, role, form, scheme, self.target, activation)
-                self.notes += notes
-                yield node, role.weight, tensor, params

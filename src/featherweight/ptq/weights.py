@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
 import numpy as np
 
 from featherweight import operators
 from featherweight.errors import DataError
-from featherweight.graph import Graph, Node
+from featherweight.graph import Graph, Model, Node, Tensor
 from featherweight.graph.numerics import (
     DEAD_WEIGHT,
     LARGEST_BIAS,
@@ -17,8 +20,12 @@ from featherweight.graph.numerics import (
     scales_from_largest,
 )
 from featherweight.ptq import clipping
+from featherweight.ptq.forms.decisions import Forms
+from featherweight.ptq.forms.nodes import looks_up, weight_roles
+from featherweight.ptq.plan import edge
 from featherweight.recipes.recipe import Scheme
 from featherweight.targets.target import Target
+from featherweight.tflite import release_pages
 
 # What int8 activations leave, about: a weight with more noise would show beside them.
 _LEAST_SHARED_DB = 30.0
@@ -26,6 +33,74 @@ _LEAST_SHARED_DB = 30.0
 _BLOCK_UNIT = 32
 # The smallest normal float16 number: below it, scales lose bits.
 _SMALLEST_BLOCK_SCALE = float(np.finfo(np.float16).tiny)
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight as one operator reads it.
+
+    Attributes:
+        position: of the weight among the operator's inputs.
+        notes: what there is to say about its parameters.
+    """
+
+    node: Node
+    position: int
+    tensor: Tensor
+    params: QuantParams
+    notes: tuple[str, ...] = ()
+
+
+def planned_weights(
+    model: Model, forms: Forms, target: Target, params: Mapping[str, QuantParams], edges: Mapping[str, QuantParams]
+) -> Iterator[Weight]:
+    """Yields every weight that is quantized, with its parameters; `params` and `edges` are those of activations."""
+    for graph, node in ((part, node) for part in model.graphs for node in part.nodes):
+        form = forms.forms.get(node.name)
+        if form is None or not ("*" in form or "+" in form):
+            continue
+        for role in weight_roles(node, graph):
+            tensor = graph.tensors[node.inputs[role.weight]]
+            activation = None
+            if forms.activation(node):
+                activation = edges.get(edge(node.name, role.activation)) or params[node.inputs[role.activation]]
+            scheme = forms.rules[node.name].weight or Scheme("int8")
+            found, notes = weight_params(node, graph, role, form, scheme, target, activation)
+            yield Weight(node, role.weight, tensor, found, tuple(notes))
+
+
+def shared_weights(
+    weights: Sequence[Weight], forms: Forms, tables: Mapping[int, str], params: Mapping[str, QuantParams]
+) -> Iterator[Weight]:
+    """Yields the weights; where operators read one constant, it has the same parameters for all of them if it can.
+
+    Args:
+        weights: of all operators.
+        forms: what they compute in.
+        tables: id of a constant that is looked up, too → the name of the tensor there.
+        params: of tensors; what was yielded before may be among them.
+    """
+    by_channel = {id(each.tensor.data): each.params for each in weights if each.params.axis is not None}
+    in_blocks = {
+        id(each.tensor.data): each.params for each in weights if each.params.block_size and not looks_up(each.node)
+    }
+    for each in weights:
+        node, own, key = each.node, each.params, id(each.tensor.data)
+        table, notes = params.get(tables.get(key, "")), each.notes
+        if "+" in forms.forms[node.name]:  # unpacked before it is read, whatever its scales
+            wanted = by_channel.get(key, own)
+            own = wanted if wanted.dtype == own.dtype else own
+        elif looks_up(node) and key in in_blocks:
+            own = in_blocks[key]
+        elif table is not None and can_take(np.asarray(each.tensor.array), own, table):
+            own = table
+        elif table is not None:
+            notes += (
+                f"{node.op} '{node.name}': its weight '{each.tensor.name}' is stored twice: the one scale at which "
+                "another operator looks it up does not suit it",
+            )
+        yield replace(each, params=own, notes=notes)
+        release_pages(each.tensor.data)
 
 
 def weight_params(

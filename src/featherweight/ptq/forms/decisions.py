@@ -70,3 +70,8 @@ def set_free(result: Forms, node: Node, graph: Graph, target: Target, reason: st
     else:
         result.forms[node.name] = form
         result.notes.append(f"{node.op} '{node.name}': its inputs are quantized on the fly: {reason}")
+
+
+def can_free(result: Forms, node: Node, graph: Graph, target: Target) -> bool:
+    """True where an operator can leave integers without its weights becoming float."""
+    return "*" not in result.forms[node.name] or freed_form(result, node, graph, target) != "float32"
