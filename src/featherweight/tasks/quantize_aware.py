@@ -39,7 +39,7 @@ from featherweight.runtime.samples import as_feeds, input_tensors
 from featherweight.targets import target as device
 from featherweight.tasks.load import as_fed, load, peeked
 from featherweight.tasks.quantize import methods
-from featherweight.tasks.requirements import require_integer
+from featherweight.tasks.requirements import require_change, require_integer
 from featherweight.tasks.verification import measured
 
 if TYPE_CHECKING:
@@ -160,8 +160,8 @@ def quantize_aware(
             raise RecipeError("quantize_aware: targets= goes without target= and plan=. Leave them out.")
         options = {
             "ranges": ranges, "train_ranges": train_ranges, "oscillations": oscillations, "approximate": approximate,
-            "teacher": teacher, "dropout": dropout, "keep_zeros": keep_zeros, "strict": strict, "limit": limit,
-            "verify": verify, "input_shapes": input_shapes, "progress": progress,
+            "teacher": teacher, "dropout": dropout, "keep_zeros": keep_zeros, "keep_clusters": keep_clusters,
+            "strict": strict, "limit": limit, "verify": verify, "input_shapes": input_shapes, "progress": progress,
         }  # fmt: skip
         return _for_several(source, recipe, calibration, targets, name, options)
     given = plan if plan is None or isinstance(plan, Plan) else load_plan(plan)
@@ -265,6 +265,7 @@ def _planned(
         float_joins=not strict,
         obstacle=obstacle,
     )
+    require_change(plan)
     integer = rewrite(model, plan)
     if strict:
         if missing := without_kernel(integer, profile, approximate=approximate):

@@ -109,6 +109,53 @@ def test_callbacks_see_a_model_of_keras():
         np.testing.assert_array_equal(one, other)
 
 
+def test_loops_of_ones_own_take_steps_by_turns_and_leave_one_set_of_weights():
+    several = made()
+    several.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    x, y = models.batch("convnet", 8, seed=2), np.arange(8) % 10
+    scores = [several.train_on_batch(x, y, return_dict=True) for _ in range(4)]
+    assert [next(key for key in each if key != "loss") for each in scores] == [
+        f"{TARGETS[step % 3]}_loss" for step in (1, 2, 3, 4)
+    ]
+    first, *others = several.models.values()
+    for other in others:
+        assert_same_weights(first, other)
+    for name, result in fw.finalize(several).items():
+        assert_equal(several.predict(x)[name], runtime_outputs(result, x))
+
+
+def test_a_part_of_the_samples_is_held_out():
+    x, y = models.batch("convnet", 32, seed=2), np.arange(32) % 10
+    found = []
+    for first, options in (
+        (32, {"validation_split": 0.25}),
+        (24, {"validation_data": ({"image": x["image"][24:]}, y[24:])}),
+    ):
+        several = made()
+        several.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        fed = {"image": x["image"][:first]}
+        found.append(several.fit(fed, y[:first], 8, 1, 0, sample_weight=np.ones(first), **options).history)
+    assert found[0] == found[1]
+    assert several.evaluate(fed, y[:24], return_dict=True).keys() == several.models.keys()
+    for split in (1.5, 0.999):
+        with pytest.raises(fw.RecipeError, match="validation_split"):
+            several.fit(x, y, verbose=0, validation_split=split)
+
+
+def test_clusters_are_let_go_where_that_is_asked_for():
+    clustered = fw.cluster(models.lowered("convnet"), 8, keep=()).model
+    options = {"calibration": models.samples("convnet", 4), "targets": ["litert", "tflm"], "progress": False}
+    for keep in (True, False):
+        several = fw.quantize_aware(clustered, keep_clusters=keep, **options)
+        assert {bool(model.blueprint.clustered) for model in several.models.values()} == {keep}
+
+
+def test_a_recipe_that_changes_nothing_on_one_of_them_is_refused():
+    options = {"targets": ["litert", "tflm"], "progress": False}
+    with pytest.raises(fw.RecipeError, match="Recipe 'weights8' on target 'tflm' changes nothing"):
+        fw.quantize_aware(models.lowered("convnet"), "weights8", **options)
+
+
 def test_pruning_goes_on_in_every_arithmetic():
     several = made(teacher=True)
     several.compile(fw.SparseOptimizer("adam", 0.5))

@@ -41,7 +41,7 @@ def saved(tmp_path: Path, **options: Any) -> Path:
 
 @pytest.mark.parametrize("part", ["graph", "integer", "plan", "target"])
 def test_what_was_edited_in_the_file_is_named_with_both_digests(part: str, tmp_path: Path) -> None:
-    path, other = saved(tmp_path), quantized("dense", "w4a8", target="tflm").get_config()
+    path, other = saved(tmp_path), quantized("dense", "int16x8", target="tflm").get_config()
     known = quantized("dense").get_config()["digests"][part]
     found = other["digests"][part]
     if part == "graph":  # the same for both recipes

@@ -15,11 +15,10 @@ import numpy as np
 from featherweight.arguments import count
 from featherweight.errors import DataError, RecipeError, listed
 from featherweight.training.courses.loop import gathered
-from featherweight.training.graph.registry import ops
+from featherweight.training.courses.shared_weights import check_alike, copy_values, flat, pair, split, units_like
 from featherweight.training.optimizers.arguments import as_optimizer
 from featherweight.training.optimizers.scaled import in_units
 from featherweight.training.qat.quantized_model import QuantizedModel
-from featherweight.training.qat.units import units_of
 
 
 @keras.saving.register_keras_serializable("featherweight")
@@ -35,7 +34,7 @@ class SeveralTargets(keras.Model):
 
     def __init__(self, models: Mapping[str, QuantizedModel], last: str | None = None, **options: Any) -> None:
         super().__init__(**options)
-        _check(models)
+        check_alike(models)
         self.models = dict(models)
         self._last = next(iter(models)) if last is None else last
         self.built = True
@@ -67,7 +66,7 @@ class SeveralTargets(keras.Model):
         for model in self.models.values():
             own: Any = keras.optimizers.deserialize(config)
             if options.get("scaled", True):
-                own = in_units(own, lambda model=model: _units_like(first, model))
+                own = in_units(own, lambda model=model: units_like(first, model))
             model.compile(own, loss, **options)
             model.build_optimizer()
 
@@ -81,6 +80,7 @@ class SeveralTargets(keras.Model):
         callbacks: Any = None,
         *,
         validation_data: Any = None,
+        validation_split: float = 0.0,
         shuffle: bool = True,
         sample_weight: Any = None,
         class_weight: Any = None,
@@ -101,6 +101,7 @@ class SeveralTargets(keras.Model):
             callbacks: of Keras, which see these models as one.
             initial_epoch: where to go on.
             validation_data: inputs, or (inputs, labels), that every target is evaluated on after each epoch.
+            validation_split: where that is not given, the part of the samples, the last, that is held out: 0 to 1.
             shuffle: False takes the samples in their order.
             sample_weight: of each sample's loss.
             class_weight: class → weight of the loss of its samples.
@@ -114,10 +115,15 @@ class SeveralTargets(keras.Model):
         batch_size, epochs = count(1)(batch_size, "fit: batch_size"), count(0)(epochs, "fit: epochs")
         inputs, labels = self._gathered(x, y)
         weights = None if sample_weight is None else np.asarray(sample_weight)
+        if weights is not None and len(weights) != len(next(iter(inputs.values()))):
+            raise DataError(
+                f"fit: there are {len(weights)} weights for {len(next(iter(inputs.values())))} samples; there must be "
+                "one for each."
+            )
+        held_out = pair(validation_data)
+        if held_out is None and validation_split:
+            held_out, inputs, labels, weights = split(validation_split, inputs, labels, weights)
         rows = len(next(iter(inputs.values())))
-        if weights is not None and len(weights) != rows:
-            raise DataError(f"fit: there are {len(weights)} weights for {rows} samples; there must be one for each.")
-        held_out = _pair(validation_data)
         steps = max(rows // batch_size, 1)
         told = callbacks
         if not isinstance(told, keras.callbacks.CallbackList):
@@ -138,7 +144,7 @@ class SeveralTargets(keras.Model):
                 if held_out is not None:
                     self._share()
                     scores = self._scores(*self._gathered(*held_out), batch_size)
-                    logs |= {f"val_{key}": value for key, value in _flat(scores).items()}
+                    logs |= {f"val_{key}": value for key, value in flat(scores).items()}
                 told.on_epoch_end(epoch, logs)
                 if self.stop_training:
                     break
@@ -153,31 +159,55 @@ class SeveralTargets(keras.Model):
         self, inputs: Any, labels: Any, weights: Any, class_weight: Any, batches: Sequence[Any], told: Any, epoch: int
     ) -> dict[str, float]:
         """Trains one epoch, and returns its means."""
-        names, found = list(self.models), dict[str, dict[str, float]]()
-        turn = names.index(self._last)
+        found: dict[str, dict[str, float]] = {}
         for model in self.models.values():
             model.refresh()
             model.reset_metrics()
         for step, rows in enumerate(batches):
             told.on_train_batch_begin(step)
-            turn = (turn + 1) % len(names)
-            name = names[turn]
-            self._hand_over(name)
             fed = {key: array[rows] for key, array in inputs.items()}
             parts = [None if part is None else part[rows] for part in (labels, weights)]
-            scores: Any = self.models[name].train_on_batch(fed, *parts, class_weight=class_weight, return_dict=True)
-            found[name] = {key: float(value) for key, value in scores.items()}
-            if not np.isfinite(found[name]["loss"]):
-                raise DataError(f"The loss for '{name}' is {found[name]['loss']} in epoch {epoch + 1}. Lower the rate.")
-            told.on_train_batch_end(step, _flat(found))
+            scores = self._step(fed, *parts, class_weight)
+            found[self._last] = scores
+            if not np.isfinite(scores["loss"]):
+                raise DataError(
+                    f"The loss for '{self._last}' is {scores['loss']} in epoch {epoch + 1}. Lower the rate."
+                )
+            told.on_train_batch_end(step, flat(found))
             if self.stop_training:
                 break
-        return _flat(found)
+        return flat(found)
+
+    def _step(self, fed: Any, labels: Any, weights: Any, class_weight: Any) -> dict[str, float]:
+        """Takes one step in the next target's arithmetic, and returns its scores."""
+        names = list(self.models)
+        name = names[(names.index(self._last) + 1) % len(names)]
+        self._hand_over(name)
+        scores: Any = self.models[name].train_on_batch(
+            fed, labels, weights, class_weight=class_weight, return_dict=True
+        )
+        return {key: float(value) for key, value in scores.items()}
+
+    def train_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = True
+    ) -> dict[str, float]:
+        """Takes one step of a loop of one's own in the next target's arithmetic; returns its scores, by target too.
+
+        Raises:
+            RecipeError: if it is not compiled.
+        """
+        self._check_compiled("train_on_batch")
+        scores = self._step(*self._gathered(x, y), sample_weight, class_weight)
+        self._share()
+        return flat({self._last: scores})
 
     def evaluate(
-        self, x: Iterable[Any], y: Any = None, batch_size: int = 32, verbose: Any = 0
+        self, x: Iterable[Any], y: Any = None, batch_size: int = 32, verbose: Any = 0, *, return_dict: bool = True
     ) -> dict[str, dict[str, float]]:
-        """Returns target → what `keras.Model.evaluate` says of its model: the table of losses and metrics by chip."""
+        """Returns target → what `keras.Model.evaluate` says of its model: the table of losses and metrics by chip.
+
+        It is a dict whatever `return_dict` says, for a list would not tell the targets apart.
+        """
         self._check_compiled("evaluate")
         return self._scores(*self._gathered(x, y), batch_size, verbose)
 
@@ -230,7 +260,7 @@ class SeveralTargets(keras.Model):
         """Gives weights and the optimizer's state to the model that is trained next."""
         source, target = self.models[self._last], self.models[name]
         if source is not target:
-            _copy(
+            copy_values(
                 [*source.trainable_variables, *source.optimizer.variables],
                 [*target.trainable_variables, *target.optimizer.variables],
             )
@@ -241,59 +271,5 @@ class SeveralTargets(keras.Model):
         source = self.models[self._last]
         for model in self.models.values():
             if model is not source:
-                _copy(source.trainable_variables, model.trainable_variables)
+                copy_values(source.trainable_variables, model.trainable_variables)
             model.scales.follow(model.constants_of_program())
-
-
-def _pair(given: Any) -> tuple[Any, Any] | None:
-    """Returns (inputs, labels) of what is held out."""
-    if given is None:
-        return None
-    if isinstance(given, tuple):
-        if len(given) == 2:
-            return given
-        raise RecipeError(f"fit: validation_data has {len(given)} parts (allowed: inputs, or inputs and labels).")
-    return given, None
-
-
-def _flat(found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Returns each score by its name as the mean over targets, and by target and name."""
-    keys = dict.fromkeys(key for scores in found.values() for key in scores)
-    means = {key: float(np.mean([scores[key] for scores in found.values()])) for key in keys}
-    return means | {f"{name}_{key}": value for name, scores in found.items() for key, value in scores.items()}
-
-
-def _copy(source: Any, target: Any) -> None:
-    for one, other in zip(source, target, strict=True):
-        other.assign(ops.copy(ops.convert_to_tensor(one)))  # JAX's steps consume the buffers of what they train
-
-
-def _units_like(first: QuantizedModel, model: QuantizedModel) -> dict[int, np.ndarray]:
-    units = units_of(first)
-    pairs = zip(first.trainable_variables, model.trainable_variables, strict=True)
-    return {id(other): units[id(one)] for one, other in pairs if id(one) in units}
-
-
-def _check(models: Mapping[str, QuantizedModel]) -> None:
-    """Raises where models have not one set of weights.
-
-    Raises:
-        RecipeError: saying why.
-    """
-    first = next(iter(models.values()))
-    if first.blueprint.ranges.is_learned:
-        raise RecipeError(
-            "quantize_aware: with several targets ranges can't be learned: each chip has scales of its own, which no "
-            "other's steps train. Leave train_ranges out, or train for one target."
-        )
-    known = _weights(first)
-    for name, model in models.items():
-        if _weights(model) != known:
-            raise RecipeError(
-                f"quantize_aware: the graph for target '{name}' is another one than for '{next(iter(models))}' (its "
-                "operators are written out in another way), so that they can't have one set of weights. Leave it out."
-            )
-
-
-def _weights(model: QuantizedModel) -> list[tuple[str, tuple[int, ...]]]:
-    return [(v.path.partition("/")[2], tuple(v.shape)) for v in model.trainable_variables]
