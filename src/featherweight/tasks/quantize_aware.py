@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -39,7 +40,7 @@ from featherweight.runtime.samples import as_feeds, input_tensors
 from featherweight.targets import target as device
 from featherweight.tasks.load import as_fed, load, peeked
 from featherweight.tasks.quantize import methods
-from featherweight.tasks.requirements import require_change, require_integer
+from featherweight.tasks.requirements import require_integer, unchanged
 from featherweight.tasks.verification import measured
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from featherweight.training.qat.dropout_places import Found
     from featherweight.training.qat.quantized_model import QuantizedModel
     from featherweight.training.qat.settings import Oscillations, RangeTraining
+
+_log = logging.getLogger("featherweight")
 
 
 def _source_of_dropout(value: Any, where: str) -> Any:
@@ -190,10 +193,13 @@ def quantize_aware(
         decided, integer = _carried_out(exposed.model, given, target, strict=strict, approximate=approximate)
     measured(exposed.model, integer, decided, {0: first} if verify else {}, limit)
     lost = dissolving(exposed, integer) if keep_clusters else ()
+    idle = tuple(filter(None, [unchanged(decided)]))
+    for note in idle:
+        _log.warning("%s. What is trained is the float model.", note)
     blueprint = draw_blueprint(
         exposed,
         integer,
-        replace(decided, notes=(*substitutes, *decided.notes, *frozen, *noise.notes, *lost)).to_json(),
+        replace(decided, notes=(*substitutes, *decided.notes, *frozen, *noise.notes, *lost, *idle)).to_json(),
         Origin(target, named),
         ranges=moving,
         keep_zeros=keep_zeros,
@@ -265,7 +271,6 @@ def _planned(
         float_joins=not strict,
         obstacle=obstacle,
     )
-    require_change(plan)
     integer = rewrite(model, plan)
     if strict:
         if missing := without_kernel(integer, profile, approximate=approximate):

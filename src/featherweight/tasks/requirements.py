@@ -23,17 +23,20 @@ if TYPE_CHECKING:
 STORES = DENSE, DECODE = ("dense", "decode")
 
 
-def require_change(plan: plans.Plan) -> None:
-    """Raises RecipeError if a plan leaves everything float: what it would return is the model that was given."""
+def unchanged(plan: plans.Plan) -> str | None:
+    """Returns that a plan leaves everything float, and why; None where it does not."""
     if plan.forms or plan.dropped:
-        return
+        return None
     reasons = Counter(reason.partition(": ")[2] for reason in plan.kept_float.values())
     found = [f"{reason} ({count} operators)" if count > 1 else reason for reason, count in reasons.most_common()]
     why = listed(found, 3) if found else "it computes nothing with real numbers"
-    raise RecipeError(
-        f"Recipe '{plan.recipe}' on target '{plan.target}' changes nothing of this model: {why}. Choose another recipe "
-        "or target, or deliver the float model as it is."
-    )
+    return f"Recipe '{plan.recipe}' on target '{plan.target}' changes nothing of this model: {why}"
+
+
+def require_change(plan: plans.Plan) -> None:
+    """Raises RecipeError if a plan leaves everything float: what it would return is the model that was given."""
+    if why := unchanged(plan):
+        raise RecipeError(f"{why}. Choose another recipe or target, or deliver the float model as it is.")
 
 
 def require_integer(model: Model, plan: plans.Plan) -> None:

@@ -150,10 +150,13 @@ def test_clusters_are_let_go_where_that_is_asked_for():
         assert {bool(model.blueprint.clustered) for model in several.models.values()} == {keep}
 
 
-def test_a_recipe_that_changes_nothing_on_one_of_them_is_refused():
-    options = {"targets": ["litert", "tflm"], "progress": False}
-    with pytest.raises(fw.RecipeError, match="Recipe 'weights8' on target 'tflm' changes nothing"):
-        fw.quantize_aware(models.lowered("convnet"), "weights8", **options)
+def test_a_recipe_that_changes_nothing_on_one_of_them_is_said(caplog):
+    with caplog.at_level("WARNING", "featherweight"):
+        several = fw.quantize_aware(models.lowered("convnet"), "weights8", targets=["litert", "tflm"], progress=False)
+    said = "Recipe 'weights8' on target 'tflm' changes nothing of this model: target 'tflm' does not turn int8 weights"
+    assert [said in record.message for record in caplog.records] == [True]
+    finished = fw.finalize(several)
+    assert [any(said in note for note in result.plan.notes) for result in finished.values()] == [False, True]
 
 
 def test_pruning_goes_on_in_every_arithmetic():
