@@ -166,8 +166,8 @@ class SeveralTargets(keras.Model):
         for step, rows in enumerate(batches):
             told.on_train_batch_begin(step)
             fed = {key: array[rows] for key, array in inputs.items()}
-            parts = [None if part is None else part[rows] for part in (labels, weights)]
-            scores = self._step(fed, *parts, class_weight)
+            truth, weight = (None if part is None else part[rows] for part in (labels, weights))
+            scores = self._step(fed, truth, weight, class_weight)
             found[self._last] = scores
             if not np.isfinite(scores["loss"]):
                 raise DataError(
