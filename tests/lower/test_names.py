@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests import models
 
 import featherweight as fw
 from featherweight.lower import names
 from featherweight.lower.names import after_layers
+from featherweight.recipes import recipe as recipes
+from featherweight.recipes.recipe import Recipe, Rule
 
 
 @pytest.mark.parametrize("name", ["convnet", "dense", "transformer", "gru"])
@@ -27,6 +30,34 @@ def test_weights_biases_and_outputs_are_named_after_layers() -> None:
     assert not [name for name in found if "general" in name or "broadcast" in name]
 
 
+def test_a_batch_norm_that_goes_into_a_layer_leaves_it_its_name() -> None:
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(2)
+    model = keras.Sequential([
+        keras.Input((8, 8, 3)),
+        layers.Conv2D(4, 3, use_bias=False, name="conv"), layers.BatchNormalization(name="conv_bn"), layers.ReLU(),
+        layers.DepthwiseConv2D(3, use_bias=False, name="dw"), layers.BatchNormalization(name="dw_bn"), layers.ReLU(6),
+        layers.Conv2D(4, 1, name="pw"), layers.BatchNormalization(name="pw_bn"),
+        layers.Flatten(),
+        layers.Dense(5, use_bias=False, name="dense"), layers.BatchNormalization(name="dense_bn"), layers.ReLU(),
+        layers.Dense(2, name="out"),
+    ])  # fmt: skip
+    random = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.set_weights([random.uniform(0.5, 2, w.shape).astype(np.float32) for w in layer.get_weights()])
+    lowered = fw.load(model)
+    for name in ("conv", "dw", "pw", "dense"):
+        assert {name, f"{name}/kernel", f"{name}/bias"} <= set(lowered.tensors)
+    assert not [name for name in lowered.tensors if "_bn" in name]
+    assert any("_bn/" in (tensor.former_name or "") for tensor in lowered.tensors.values())
+    assert [*after_layers(lowered).tensors] == [*lowered.tensors]
+    recipe = Recipe("mine", (Rule("dw"), *recipes.load("weights8").rules))
+    assert set(fw.quantize(lowered, recipe).plan.kept_float) >= {"dw"}
+
+
 def test_operations_of_no_layer_keep_their_names() -> None:
     body = models.lowered("gru").graphs[2]
     assert {"dot_general", "add_7"} <= set(body.tensors)
@@ -35,7 +66,7 @@ def test_operations_of_no_layer_keep_their_names() -> None:
 def test_a_file_holds_the_names(tmp_path: Path) -> None:
     fw.save(models.lowered("dense"), tmp_path / "dense.tflite")
     written = fw.load(tmp_path / "dense.tflite")
-    assert {"norm_1/kernel", "norm_1/bias", "norm_1"} <= set(written.tensors)
+    assert {"dense_1/kernel", "dense_1/bias", "dense_1"} <= set(written.tensors)
     assert {tensor.former_name for tensor in written.tensors.values()} == {None}
 
 

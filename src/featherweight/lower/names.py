@@ -13,6 +13,8 @@ from featherweight.operators.layers import is_named_after_layers, layer_in, laye
 # What tracing puts before and around every name: "jit(main)/", "jit(main):", "vmap(", …
 _TRACER = re.compile(r"(?:jit|pjit)\([^()]*\)[/:]?")
 _NUMBER = re.compile(r"_\d+$")
+# What JAX calls the operations that have weights.
+_PRODUCT = re.compile(r"/(?:conv_general_dilated|dot_general)\d*$")
 # Names that come from no layer: callees of the tracer and their like.
 _NAMELESS = re.compile(r"^(?:main|call|jaxpr|unknown|arith\.constant\d*|tfl\.[a-z_0-9.]+)?\d*$")
 
@@ -29,9 +31,8 @@ def renamed(model: Model, scope: str = "", layers: Collection[str] = ()) -> Mode
     raw = model.tensors
     names: dict[str, str] = {}
     taken: set[str] = set()
-    products = {
-        name for graph in model.graphs for node in graph.nodes if _has_weight(node, graph) for name in node.outputs
-    }
+    weighted = [node for graph in model.graphs for node in graph.nodes if _has_weight(node, graph)]
+    products = {name for node in weighted for name in node.outputs}
     for old, _ in sorted(raw.items(), key=lambda x: (x[0] not in public, x[1].is_constant, x[0] not in products)):
         wish = public.get(old) or cleaned(_unnumbered(old, raw), scope, layers) or "tensor"
         names[old] = _free(wish, taken)
@@ -40,17 +41,22 @@ def renamed(model: Model, scope: str = "", layers: Collection[str] = ()) -> Mode
         Signature(s.key, _mapped(s.inputs, names), _mapped(s.outputs, names), s.graph) for s in model.signatures
     )
     cleaned_model = replace(model, graphs=tuple(_renamed(g, names) for g in model.graphs), signatures=signatures)
-    return after_layers(cleaned_model, layers)
+    multiplied = {names[n.name]: layer for n in weighted if (layer := _multiplying(n.name, scope)) is not None}
+    return after_layers(cleaned_model, layers, multiplied)
 
 
-def after_layers(model: Model, layers: Collection[str] = ()) -> Model:
+def after_layers(model: Model, layers: Collection[str] = (), multiplied: Mapping[str, str] | None = None) -> Model:
     """Returns the model with weights, biases and outputs named after their layers; tensors know their former names.
 
     What no layer tells, and what the signatures name, stays as it is; so does a tensor of a loop whose name would be
     another one's outside. The same names come of naming twice. A weight called like one of `layers` is that one's.
+    Operators that are known to be `multiplied` by the weights of a layer are that one's, whatever batch norm went into
+    them.
     """
     public = {tensor for s in model.signatures for _, tensor in (*s.inputs, *s.outputs)}
     wishes = {name: wish for graph in model.graphs for name, wish in _wishes(graph, public, layers).items()}
+    for graph in model.graphs:
+        wishes |= _of_products(graph, wishes, public, multiplied or {})
     names = {name: name for name in model.tensors if name not in wishes}
     taken = set(names)
     for graph in model.graphs:
@@ -94,6 +100,30 @@ def _wishes(graph: Graph, public: Collection[str], weighted: Collection[str]) ->
             wishes[weight] = f"{layer}/kernel"
             wishes |= {bias: f"{layer}/bias"} if bias and graph.tensors[bias].is_constant else {}
     return wishes
+
+
+def _multiplying(name: str, scope: str) -> str | None:
+    """Returns the layer of the product among the operations that a name is fused from; None where none is told."""
+    parts = [part for part in name.split(";") if _PRODUCT.search(part)]
+    return layer_in(cleaned(parts[-1], scope)) or None if parts else None
+
+
+def _of_products(
+    graph: Graph, wishes: Mapping[str, str], public: Collection[str], multiplied: Mapping[str, str]
+) -> dict[str, str]:
+    """Returns what the tensors of products are to be called whose layer the names of their weights do not tell."""
+    changed: dict[str, str] = {}
+    for node in graph.nodes:
+        layer, op = multiplied.get(node.name), operators.lookup(node.op)
+        weight = op.input_of(node, op.weight)
+        other = wishes.get(weight, "").rpartition("/")[0]
+        if layer is None or not other or other == layer:
+            continue
+        for name in (weight, op.input_of(node, op.bias), *node.outputs):
+            wish = wishes.get(name, "")
+            if name not in public and (wish == other or wish.startswith(f"{other}/")):
+                changed[name] = layer + wish.removeprefix(other)
+    return changed
 
 
 def _has_weight(node: Node, graph: Graph) -> bool:

@@ -289,7 +289,7 @@ def test_layers_are_read_from_the_names_of_all_sources(name: str, layer: str) ->
 
 def test_layers_can_be_frozen() -> None:
     model, x = fw.graph_model(models.lowered("dense")), models.batch("dense", 8)
-    layer = next(part for part in model.layers if part.name == "norm_1")
+    layer = next(part for part in model.layers if part.name == "dense_1")
     layer.trainable = False
     before = [variable.numpy() for variable in layer.weights]
     model.compile("sgd", "mse")
