@@ -104,3 +104,14 @@ def test_a_table_whose_rows_are_too_unlike_is_stored_twice_and_says_so():
     done = fw.quantize(_tied(table), "dynamic", progress=False)
     assert len(_tables(done.model)) == 2
     assert any("its weight 'table' is stored twice" in note for note in done.plan.notes)
+
+
+def test_a_table_that_stays_float_for_another_has_no_copy_in_integers(tied):
+    """TFLite Micro multiplies by floats there: a copy of the table in int8 would make the file larger."""
+    with pytest.raises(
+        fw.RecipeError, match=r"changes nothing of this model: .*FULLY_CONNECTED 'scores' reads it in float"
+    ):
+        fw.quantize(tied, "dynamic", target="tflm", progress=False)
+    named = fw.Recipe("named", rules=(fw.Rule(op="GATHER", match="rows", weight=fw.Scheme("int8")), fw.Rule()))
+    asked = fw.quantize(tied, named, target="tflm", progress=False)
+    assert asked.plan.forms == {"rows": "int8"}

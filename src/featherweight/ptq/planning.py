@@ -13,7 +13,7 @@ from featherweight.operators.entries import callers, entries, joined
 from featherweight.ptq.fitness import form_in_8_bits
 from featherweight.ptq.forms.choosing import check_is_float, choose_forms, no_ranges
 from featherweight.ptq.forms.decisions import Obstacle, no_obstacle, reasons_said, set_free
-from featherweight.ptq.forms.following import share_tables
+from featherweight.ptq.forms.following import keep_tables_of_floats, share_tables
 from featherweight.ptq.forms.islands import (
     hidden_scores,
     keep_chains_float,
@@ -82,6 +82,7 @@ def plan(
     forms = choose_forms(model, recipe, target, obstacle, _unplanned(model, chosen))
     settle(forms, model, graph, recipe, target)
     share_tables(forms, graph, target)
+    keep_tables_of_floats(forms, graph)
     keep_small_weights(forms, model, target)
     _check_io(io, recipe)
     io = io or (target.io if recipe.needs_ranges else "float32")

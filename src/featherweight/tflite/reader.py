@@ -19,6 +19,7 @@ from featherweight.graph.numerics import QuantParams
 from featherweight.operators import lookup
 from featherweight.tflite import names
 from featherweight.tflite.absent_inputs import fill_absent_inputs
+from featherweight.tflite.equal_buffers import as_one
 from featherweight.tflite.memory_plan import fitted
 from featherweight.tflite.names import schema
 
@@ -78,8 +79,7 @@ def _parse(content: Any, where: str) -> Model:
         found = "it is empty" if size == 0 else f"its {size} bytes carry no 'TFL3' identifier"
         raise FormatError(f"{where} is not a .tflite model: {found}. {_way(where)}")
     try:
-        packed = fill_absent_inputs(schema.ModelT.InitFromPackedBuf(content, 0))
-        return _Reader(packed, content).model()
+        return _Reader(fill_absent_inputs(schema.ModelT.InitFromPackedBuf(content, 0)), content).model()
     except FormatError as error:
         raise FormatError(f"{where}: {error}") from None
     except _DAMAGE as error:
@@ -141,7 +141,8 @@ class _Reader:
     def __init__(self, packed: Any, content: Any) -> None:
         self.packed = packed
         self.bytes = np.frombuffer(content, np.uint8)
-        self.buffers = [self.buffer(b) for b in packed.buffers or ()]
+        written = {t.buffer for sub in packed.subgraphs or () for t in sub.tensors or () if t.isVariable}
+        self.buffers = as_one([self.buffer(b) for b in packed.buffers or ()], written)
         self.taken: set[str] = set()
         self.repeated: dict[str, int] = {}
 

@@ -9,7 +9,7 @@ from featherweight.graph import Graph, Model, Node, consumers, producers
 from featherweight.operators.families import control
 from featherweight.ptq import recurrent
 from featherweight.ptq.forms.decisions import Forms
-from featherweight.ptq.forms.nodes import is_constant, picks_rows, weight_roles
+from featherweight.ptq.forms.nodes import is_constant, looks_up, picks_rows, weight_roles
 from featherweight.targets.target import Target
 
 
@@ -66,6 +66,25 @@ def share_tables(result: Forms, graph: Graph, target: Target) -> None:
                 result.notes.append(
                     f"{node.op} '{node.name}': it reads its table in int8, as other operators do: it is stored once"
                 )
+
+
+def keep_tables_of_floats(result: Forms, graph: Graph) -> None:
+    """Leaves tables float whose recipe only wants them smaller, where another operator reads them in float.
+
+    They are stored in float then, and a copy in integers makes the file larger. What a rule names stays as it is.
+    """
+    found: dict[int, list[Node]] = {}
+    for node in graph.nodes:
+        for role in weight_roles(node, graph):
+            found.setdefault(id(graph.tensors[node.inputs[role.weight]].data), []).append(node)
+    for nodes in found.values():
+        floats = [node for node in nodes if result.forms.get(node.name, "float32") == "float32"]
+        for node in nodes if floats else ():
+            rule, is_table = result.rules.get(node.name), looks_up(node) or picks_rows(node, graph)
+            if rule is None or rule.match != "*" or rule.activation is not None or not is_table or node in floats:
+                continue
+            reader = f"{floats[0].op} '{floats[0].name}' reads it in float"
+            result.keep(node, f"{reader}, so that the table is stored so: a copy in integers takes more bytes")
 
 
 def follow_variables(result: Forms, model: Model, planned: Graph) -> None:
