@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from featherweight.calibration.infinity import holding_infinity
-from featherweight.graph import Graph
+from featherweight.graph import Graph, producers
 from featherweight.operators import lookup
 from featherweight.operators.relevance import LARGEST_ORDINARY
 
@@ -80,7 +80,8 @@ class Asked:
     Attributes:
         infinite: those that may hold infinity because a constant does; only their finite values count.
         rows: those whose rows are normalized.
-        curves: those that an operator follows a curve over, takes a power of, or divides by, and probabilities of rows.
+        curves: those that an operator follows a curve over, takes a power of, or divides by, what is multiplied for such
+            divisors, and probabilities of rows.
     """
 
     infinite: frozenset[str] = frozenset()
@@ -103,7 +104,27 @@ def asked(graph: Graph) -> Asked:
     divisors = [(lookup(node.op).input_of(node, lookup(node.op).divisor), True) for node in graph.nodes]
     curves |= first_inputs((name, wanted) for name, wanted in divisors if name)
     curves |= first_inputs((name, lookup(node.op).normalizes_rows) for node in graph.nodes for name in node.outputs)
-    return Asked(holding_infinity(graph, or_nan=True), rows, curves)
+    return Asked(
+        holding_infinity(graph, or_nan=True), rows, curves | _multiplied(graph, [name for name, _ in divisors])
+    )
+
+
+def _multiplied(graph: Graph, divisors: Iterable[str | None]) -> frozenset[str]:
+    """Returns what is multiplied, activation by activation, for divisors to be sums of it: linear attention."""
+    made, found = producers(graph), set[str]()
+    waiting = [name for name in divisors if name]
+    seen = set(waiting)
+    while waiting:
+        node = made.get(waiting.pop())
+        op = lookup(node.op) if node is not None else None
+        if node is None or op is None or op.weight is not None:
+            continue
+        names = [t.name for _, t in graph.float_inputs(node) if not t.is_constant]
+        if op.axes == "product":
+            found |= set(names)
+        waiting += [name for name in names if name not in seen]
+        seen |= set(names)
+    return frozenset(found)
 
 
 @dataclass

@@ -130,9 +130,17 @@ def coarse_divisors(
 
 
 def gains(node: Node, graph: Graph, measured: Mapping[str, TensorStats]) -> Iterator[tuple[str, float]]:
-    """Yields (input, by what a float operator multiplies the square of its error), where that is the same anywhere."""
+    """Yields (input, by what a float operator multiplies the square of its error), where that is the same anywhere.
+
+    Of a product of activations, it is that of a usual row: the other operand's power, where it was counted.
+    """
     op, sources = operators.lookup(node.op), [t for _, t in graph.float_inputs(node)]
-    if op.is_reduction:
+    if op.axes == "product" and len(sources) == 2:
+        terms = operators.macs(node, graph) / max(graph.tensors[node.outputs[0]].elements, 1)
+        for tensor, other in (sources, reversed(sources)):
+            if (power := _power(other, measured)) is not None:
+                yield tensor.name, terms * power
+    elif op.is_reduction:
         count = sources[0].elements / max(graph.tensors[node.outputs[0]].elements, 1)
         yield sources[0].name, 1.0 if op.picks else 1 / count if op.is_homogeneous else count
     elif op.is_mover or op.picks or op.finest is not None or (op.elementwise == 1 and not op.is_curved):
@@ -140,6 +148,14 @@ def gains(node: Node, graph: Graph, measured: Mapping[str, TensorStats]) -> Iter
     elif op.elementwise == 2 and op.divisor is None and len(sources) == 2:
         for tensor, other in (sources, reversed(sources)):
             yield tensor.name, _largest(other, measured) ** 2
+
+
+def _power(tensor: Tensor, measured: Mapping[str, TensorStats]) -> float | None:
+    """Returns the mean square of a tensor's values where calibration counted them."""
+    magnitudes = measured[tensor.name].magnitudes if tensor.name in measured else None
+    if magnitudes is None or not magnitudes.counts.sum():
+        return None
+    return float(magnitudes.counts @ magnitudes.values.astype(np.float64) ** 2) / float(magnitudes.counts.sum())
 
 
 def _largest(tensor: Tensor, measured: Mapping[str, TensorStats]) -> float:

@@ -140,7 +140,7 @@ def _keep_islands_float(result: Forms, graph: Graph) -> None:
     made, read = producers(graph), consumers(graph)
 
     def is_island(node: Node) -> bool:
-        if node.name not in result.forms or not operators.lookup(node.op).moves_data:
+        if node.name not in result.forms or not operators.lookup(node.op).is_mover:
             return False
         before = [made.get(t.name) for _, t in graph.float_inputs(node) if not t.is_constant]
         if not before or any(n is None or result.activation(n) for n in before):
