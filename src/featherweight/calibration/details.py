@@ -80,8 +80,8 @@ class Asked:
     Attributes:
         infinite: those that may hold infinity because a constant does; only their finite values count.
         rows: those whose rows are normalized.
-        curves: those that an operator follows a curve over, takes a power of, or divides by, what is multiplied for such
-            divisors, and probabilities of rows.
+        curves: those that an operator follows a curve over, takes a power of, or divides by, what is multiplied for
+            such divisors, and probabilities of rows.
     """
 
     infinite: frozenset[str] = frozenset()
