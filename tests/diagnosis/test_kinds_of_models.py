@@ -18,7 +18,7 @@ from featherweight.errors import DataError
 from featherweight.graph import Graph, Model, Signature
 from featherweight.report.diagnosis import Diagnosis
 from featherweight.tasks.diagnose import diagnose
-from featherweight.tasks.load import load
+from featherweight.tasks.load import load, load_with_notes
 from featherweight.tasks.quantize import quantize
 
 ROW = (1, 8)
@@ -197,6 +197,31 @@ def test_a_batch_norm_tells_data_that_are_normalized_otherwise(tmp_path: Path) -
         assert np.array_equal(before, after)
     model.save(tmp_path / "net.keras")
     assert diagnosed(tmp_path / "net.keras", samples=bytes_of).causes[0].name == "unlike-data"
+
+
+def test_quantize_warns_of_calibration_data_that_are_normalized_otherwise(tmp_path: Path) -> None:
+    model = trained_norm()
+    bytes_of = [(picture + 1) * 127.5 for picture in pictures(8)]
+    model.save(tmp_path / "net.keras")
+    for source in (model, tmp_path / "net.keras", load_with_notes(tmp_path / "net.keras")):
+        (note,) = quantize(source, calibration=bytes_of, progress=False).plan.notes
+        assert note.startswith("calibration data: What batch norm 'norm' reads of these samples is ")
+        assert note.endswith("Normalize them as in training")
+        assert not quantize(source, calibration=pictures(8), progress=False).plan.notes
+
+
+def test_a_few_hot_pixels_are_no_matter_of_normalization() -> None:
+    hot, random = np.concatenate(pictures(16)), np.random.default_rng(4)
+    hot[random.random(hot.shape) < 5e-4] = 90
+    assert not [cause for cause in diagnosed(trained_norm(), samples=list(hot[:, None])).causes if "data" in cause.name]
+
+
+def test_a_batch_norm_inside_of_a_layer_tells_diagnosis_too() -> None:
+    given = keras.Input((16, 16, 3))
+    model = keras.Model(given, trained_norm()(given))
+    bytes_of = [(picture + 1) * 127.5 for picture in pictures(8)]
+    assert diagnosed(model, samples=bytes_of).causes[0].name == "unlike-data"
+    assert not quantize(model, calibration=bytes_of, progress=False).plan.notes
 
 
 def test_a_batch_norm_that_was_not_trained_tells_nothing() -> None:

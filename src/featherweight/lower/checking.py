@@ -6,6 +6,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -34,11 +35,13 @@ class Lowered:
     Attributes:
         notes: what the caller should know (a batch that had to stay fixed, a layer that could not be fused …).
         recurrent: the styles that the loops of its source took: ``fused``, ``unrolled``, ``loop``; none if it had none.
+        source: what it was read from, as the caller gave it; None where that is not known.
     """
 
     model: Model
     notes: tuple[str, ...] = ()
     recurrent: tuple[str, ...] = ()
+    source: Any = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

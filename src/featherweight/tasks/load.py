@@ -75,7 +75,7 @@ def load_with_notes(
         notes += (f"Composites were written out in plain operators: {listed(gone)}; a delegate may know their names.",)
     if fused := count_fused(loaded.model, model):
         notes += (f"{fused} activations that were operators of their own are fused into those before them; exact.",)
-    return replace(loaded, model=model, notes=notes)
+    return replace(loaded, model=model, notes=notes, source=source if loaded.source is None else loaded.source)
 
 
 def opened(source: Any, where: str, samples: Iterable[Any] | None = None) -> Model | bytes | Path:

@@ -45,7 +45,7 @@ from featherweight.tasks.requirements import (
     require_undecided,
     stored_as,
 )
-from featherweight.tasks.verification import measured, notes_against_extremes
+from featherweight.tasks.verification import data_causes, measured, notes_against_extremes
 
 _log = logging.getLogger("featherweight")
 # Examples that show how far channels reach.
@@ -225,7 +225,8 @@ def quantize(
         decided = replace(decided, notes=(*decided.notes, *against))
         for note in against:
             _log.warning(note)
-    decided, errors = measured(exact, result, decided, seen, limit, reaches.odd())
+    wrong = data_causes(lowered.source, first if verify and decided.params else None, reaches)
+    decided, errors = measured(exact, result, decided, seen, limit, wrong)
     report = make_report(exact, result, decided, targets.check(result, target))
     return stored_as(store, Quantized(result, decided, replace(report, outputs=errors), model), target)
 

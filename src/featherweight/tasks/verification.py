@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from featherweight.analysis.noise import OutputError, most_examples, notes_on_noise, output_errors
 from featherweight.calibration import Stats
-from featherweight.calibration.odd_samples import OddSamples
+from featherweight.calibration.odd_samples import Reaches
 from featherweight.diagnosis.cause import REMEDIES
 from featherweight.diagnosis.finding import first_cause
+from featherweight.diagnosis.normalization import normalization_said
 from featherweight.errors import FeatherweightError, TargetViolation, listed
 from featherweight.graph import Model
 from featherweight.operators.entries import entries, with_main
@@ -100,12 +101,12 @@ def measured(
     plan: plans.Plan,
     seen: Mapping[int, Sequence[Any] | None],
     limit: int | None = None,
-    odd: Sequence[OddSamples] = (),
+    data: Sequence[DataCause] = (),
 ) -> tuple[plans.Plan, tuple[OutputError, ...]]:
     """Returns the errors of a quantized model's outputs on samples, and the plan with a note where they are noise.
 
-    Another note tells of odd samples. Notes are logged as warnings, too. Without quantized operators, there is nothing
-    to measure.
+    Other notes tell what is wrong with the samples. Notes are logged as warnings, too. Without quantized operators,
+    there is nothing to measure.
 
     Args:
         before: the float model.
@@ -113,7 +114,7 @@ def measured(
         plan: what it was made by.
         seen: index of a signature's graph → samples of it.
         limit: use at most so many examples.
-        odd: samples that were calibrated with and make a range.
+        data: what is wrong with the samples that it was calibrated with.
 
     Raises:
         TargetViolation: if LiteRT runs the float model, but not the quantized one.
@@ -127,7 +128,7 @@ def measured(
         where = f"signature '{entries(before)[index]}': " if len(seen) > 1 else ""
         try:
             errors = output_errors(*pair, samples, limit)
-            cause = functools.partial(_cause, *pair, samples, odd)
+            cause = functools.partial(_cause, *pair, samples, data)
             noise = notes_on_noise(*pair, samples, errors, plan.recipe, cause)
         except FeatherweightError as error:  # a file whose batch is not as free as it says
             if runs(pair[0]) and not runs(pair[1]):
@@ -140,16 +141,44 @@ def measured(
         found += [replace(error, name=f"{where}{error.name}") for error in errors]
         notes += [f"{where}{note}" for note in noise]
     if plan.forms and not notes:  # notes on noise name them already
-        notes = [f"{each}. {REMEDIES['odd-samples'][1]} (ranges='auto')" for each in odd]
+        notes = [f"calibration data: {each.said}{each.way}" for each in data]
     for note in notes:
         _log.warning(note)
     return replace(plan, notes=(*plan.notes, *notes)), tuple(found)
 
 
-def _cause(before: Model, after: Model, samples: Sequence[Any], odd: Sequence[OddSamples]) -> str:
-    """Returns the first cause of the error, in two sentences; odd samples come before any other."""
-    if not odd:
+def _cause(before: Model, after: Model, samples: Sequence[Any], data: Sequence[DataCause]) -> str:
+    """Returns the first cause of the error, in two sentences; what is wrong with the data comes before any other."""
+    if not data:
         return first_cause(in_units_of(before, after), after, samples)
-    repairs, remedy = REMEDIES["odd-samples"]
-    said = str(odd[0])
-    return f"First cause, odd-samples: {said[0].upper()}{said[1:]}. {remedy} (improve='{repairs[0]}')"
+    return f"First cause, {data[0].name}: {data[0].said}{data[0].way}"
+
+
+@dataclass(frozen=True)
+class DataCause:
+    """Something that is wrong with calibration data.
+
+    Attributes:
+        name: the cause's.
+        said: what is so, and what to do.
+        way: an argument that repairs it, in brackets.
+    """
+
+    name: str
+    said: str
+    way: str = ""
+
+
+def data_causes(source: Any, first: Sequence[Any] | None, reaches: Reaches) -> tuple[DataCause, ...]:
+    """Returns what is wrong with calibration data: odd samples, or other statistics than training had.
+
+    Args:
+        source: the model as the user gave it.
+        first: the first samples; None or none: their statistics are not looked at.
+        reaches: of all samples.
+    """
+    odd = [
+        DataCause("odd-samples", f"{each}. {REMEDIES['odd-samples'][1]}", " (ranges='auto')") for each in reaches.odd()
+    ]
+    strange = "" if odd else normalization_said(source, first)
+    return (*odd, *([DataCause("unlike-data", strange)] if strange else []))

@@ -92,12 +92,14 @@ class FirstNorm:
     normalized: np.ndarray
 
 
-def first_norm(model: keras.Model, batch: Any) -> FirstNorm | None:
+def first_norm(model: keras.Model, batch: Any, *, whole: bool = True) -> FirstNorm | None:
     """Returns what the first batch norm reads of a batch; None without one that was trained.
 
     Args:
         model: any Keras model; it stays as it is.
         batch: what it takes.
+        whole: run the whole model; else only what leads to the batch norm, where it is a layer of the model itself:
+            without outputs then, which are empty. None where it is not.
     """
     layers = _batch_norms(model)
     if not layers or not layers[0].built:
@@ -106,6 +108,13 @@ def first_norm(model: keras.Model, batch: Any) -> FirstNorm | None:
     if not expected[0].any() and (expected[1] == 1).all():
         return None
     pools = {layers[0]: _Pool()}
+    if not whole:
+        try:
+            read: Any = keras.Model(model.inputs[0], layers[0].input)(batch, training=False)
+        except (AttributeError, ValueError):  # it is part of another layer, or called several times
+            return None
+        pools[layers[0]].add(read, None, layers[0].axis)
+        return FirstNorm(layers[0].path, *pools[layers[0]].statistics(), *expected, np.zeros(0), np.zeros(0))
     outputs: Any = model(batch, training=False)
     try:
         normalized: Any = keras_internals.twin(model, partial(_normalize_by_batch, pools))(batch, training=False)
