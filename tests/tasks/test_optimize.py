@@ -34,9 +34,12 @@ def test_the_best_recipe_is_taken_where_one_keeps_the_budget_and_what_is_not_run
     assert f"not run: '{found.name}' keeps the budget" in _reasons(found)["mixed"]
 
 
-def test_it_goes_on_for_a_better_file_where_that_is_wanted(model):
+def test_it_goes_on_for_a_better_file_where_that_is_wanted_and_from_its_folder(model, tmp_path):
     asked = {"calibration": models.samples("convnet", 12), "min_sqnr_db": 15, "progress": False}
-    first, best = fw.optimize(model, **asked), fw.optimize(model, stop="best", **asked)
+    first, best = fw.optimize(model, **asked), fw.optimize(model, stop="best", folder=tmp_path, **asked)
+    again = fw.optimize(model, stop="best", folder=tmp_path, **asked)
+    assert fw.write(again.model) == fw.write(best.model)
+    assert {step.name for step in again.steps if step.measured} == {step.name for step in best.steps if step.measured}
     assert best.best.file_bytes <= first.best.file_bytes
     assert "could not be better in bytes" in _reasons(best)["int8 repaired"]
     assert {step.name for step in best.steps if step.measured} == {*RECIPES, "mixed"}

@@ -25,8 +25,9 @@ def fingerprints(setting: Setting, models: Iterable[Model], settings: object) ->
     for feed in (*setting.samples, *setting.held_out):
         for name, values in feed.items():
             samples.update(name.encode() + str(values.shape).encode() + np.ascontiguousarray(values).tobytes())
-    for model in {id(model): model for model in models}.values():
-        files.update(write(model))
+    # Each file once: a model that was read from a folder is another object than the one that it is equal to.
+    for digest in dict.fromkeys(hashlib.sha256(write(model)).digest() for model in models):
+        files.update(digest)
     return {
         "model": files.hexdigest(),
         "samples": samples.hexdigest(),
