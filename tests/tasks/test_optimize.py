@@ -45,6 +45,18 @@ def test_it_goes_on_for_a_better_file_where_that_is_wanted_and_from_its_folder(m
     assert {step.name for step in best.steps if step.measured} == {*RECIPES, "mixed"}
 
 
+def test_the_most_accurate_file_within_a_size_is_repaired_too(model):
+    asked = {"calibration": models.samples("convnet", 12), "objective": "accuracy", "progress": False}
+    with pytest.raises(fw.RecipeError, match=r"the most accurate model is the float one\. Give"):
+        fw.optimize(model, **asked)
+    most = len(fw.write(fw.quantize(model, "int8", calibration=asked["calibration"], progress=False).model)) + 500
+    found = fw.optimize(model, stop="best", max_bytes=most, **asked)
+    rows = {step.name: step.measured for step in found.steps if step.measured}
+    assert {"int8 repaired", "mixed"} <= set(rows)
+    small = [row for row in rows.values() if row.file_bytes <= most]
+    assert found.best.loss == min(row.loss for row in small) < max(row.loss for row in small)
+
+
 def test_it_goes_on_where_no_recipe_keeps_the_budget(model):
     found = fw.optimize(model, calibration=models.samples("convnet", 12), min_sqnr_db=90, progress=False)
     assert [step.name for step in found.steps if step.measured] == [*RECIPES, "int8 repaired", "mixed"]

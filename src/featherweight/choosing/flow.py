@@ -121,7 +121,8 @@ def _idle(flow: Flow, name: str) -> str:
     if best and rows[best].fits:
         if flow.stop == "first":
             return f"'{best}' keeps the budget, and the flow stops at the first that does (stop='best' goes on)"
-        if form in rows and goal(rows[best], flow.objective) <= goal(rows[form], flow.objective):
+        is_idle = flow.objective != "accuracy" and form in rows
+        if is_idle and goal(rows[best], flow.objective) <= goal(rows[form], flow.objective):
             return f"its file could not be better in {flow.objective} than that of '{best}', which keeps the budget"
     if form in rows and not rows[form].is_small:
         return f"it changes accuracy alone, and '{form}' misses limits of size or time"

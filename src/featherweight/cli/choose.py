@@ -245,8 +245,6 @@ def optimize(
 
     if train is None:
         refuse_idle(context, "without --train", "epochs")
-    if objective is Objective.accuracy:
-        raise typer.BadParameter("the most accurate file is the float one; choose bytes, latency or cycles.")
     found = run(**asked(context))
     _written(found, output, plan_out)
     if report is not None:

@@ -30,9 +30,7 @@ _RECIPES = ("float16", "dynamic", "weights4", "int8", "w4a8", "int16x8")
 _COMPRESSIBLE = "grid4"
 
 
-@checked(
-    **ON_SAMPLES, **OF_FILES, objective=choice(*OBJECTIVES[:-1]), stop=choice(*STOPS), train=stream, epochs=count()
-)
+@checked(**ON_SAMPLES, **OF_FILES, objective=choice(*OBJECTIVES), stop=choice(*STOPS), train=stream, epochs=count())
 def optimize(
     source: Any,
     data: Any = None,
@@ -76,7 +74,8 @@ def optimize(
         data: labelled samples, as `evaluate` takes them, for `max_drop`; None: outputs are judged by `min_sqnr_db`.
         calibration: samples of the training split, at least 8; a quarter of them judges.
         metric: as in `evaluate`.
-        objective: ``bytes``, ``latency`` or ``cycles`` (of an Ethos-U): what is least among files that keep the budget.
+        objective: ``bytes``, ``latency`` or ``cycles`` (of an Ethos-U): what is least among files that keep the budget;
+            or ``accuracy``, what is most within limits of size or time.
         max_drop: how much worse than the float model's the metric may be.
         confidence: the drop is taken with so many of its standard errors on top.
         max_bytes: of the file.
