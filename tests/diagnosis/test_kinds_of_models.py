@@ -172,6 +172,26 @@ def test_recurrent_layers_of_keras() -> None:
     assert diagnosed(model, made, samples).own_db < 60
 
 
+def test_batches_and_dictionaries_of_batches_are_examples_each(caplog: pytest.LogCaptureFixture) -> None:
+    given = {"small": keras.Input((8,), name="small"), "large": keras.Input((8,), name="large")}
+    model = keras.Model(given, keras.layers.Dense(3, name="y")(keras.layers.Concatenate()(list(given.values()))))
+    kernel, bias = model.layers[-1].get_weights()
+    kernel[8:] /= 1e5
+    model.layers[-1].set_weights([kernel, bias])
+    whole = np.concatenate(rows(80))
+    fed = {"small": whole[:40], "large": whole[40:] * np.float32(1e5)}
+    made = quantize(model, calibration=fed, progress=False)
+    assert made.report.outputs[0].examples == 16
+    assert "output 'y' is only" in caplog.text
+    assert any("unlike-ranges" in note for note in made.plan.notes)
+    batches = [{name: array[i : i + 10] for name, array in fed.items()} for i in range(0, 40, 10)]
+    for samples in (fed, batches):
+        found = diagnosed(model, samples=samples)
+        assert found.examples == 16
+        assert (found.causes[0].name, found.causes[0].repairs) == ("unlike-ranges", ("wide-places",))
+        assert not found.notes
+
+
 def trained_norm() -> keras.Model:
     """A convolution with a batch norm that was trained on pictures from −1 to 1."""
     keras.utils.set_random_seed(0)

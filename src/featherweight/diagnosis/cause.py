@@ -20,7 +20,7 @@ REMEDIES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "clipped-range": (("ranges",), "Calibrate with samples like these, by ranges that clip less"),
     "dead-range": (("ranges",), "Calibrate with samples like these, or give the range with a plan"),
-    "outliers": (("ranges", "smooth"), "Clip them, or keep the tensor in 16 bits"),
+    "outliers": (("ranges", "smooth", "wide-places"), "Clip them, or keep the tensor in 16 bits"),
     "constant-shift": (("bias-correction",), "Correct the bias by the mean of the error"),
     "output-shift": (("bias-correction",), "Correct the bias of the last layer by the mean of the error"),
     "softmax-input": (("wide-places",), "Keep the scores in 16 bits or float"),

@@ -22,7 +22,7 @@ Runs = Sequence[np.ndarray]
 
 # What the values of all tensors may take together: fewer examples are kept of a model with large ones.
 _MOST_BYTES = 512 << 20
-MOST_EXAMPLES, _FEW_EXAMPLES = 16, 8
+_MOST_EXAMPLES, _FEW_EXAMPLES = 16, 8
 _MANY_MACS = 300_000_000
 
 
@@ -118,6 +118,14 @@ class Carrier:
         return found | dict(computed)
 
 
+def most_examples(model: Model) -> int:
+    """Returns on how many examples a float model's values are held at most: on fewer where it is large."""
+    graph = model.main
+    macs = sum(operators.macs(node, graph) for node in graph.nodes)
+    bytes_each = sum(4 * math.prod(graph.tensors[name].shape) for name in computed(model))
+    return max(1, min(_MOST_EXAMPLES if macs < _MANY_MACS else _FEW_EXAMPLES, _MOST_BYTES // max(bytes_each, 1)))
+
+
 def exact_values(
     model: Model, samples: Iterable[Any], limit: int | None = None, *, stand_ins: Mapping[str, str] | None = None
 ) -> Exact:
@@ -135,10 +143,7 @@ def exact_values(
     graph, outputs = model.main, judged_outputs(model, stand_ins or {})
     if not outputs:
         raise DataError("No output of the model is a real number or computed from one: there is no error to find.")
-    names = computed(model)
-    macs = sum(operators.macs(node, graph) for node in graph.nodes)
-    bytes_each = sum(4 * math.prod(graph.tensors[name].shape) for name in names)
-    most = max(1, min(MOST_EXAMPLES if macs < _MANY_MACS else _FEW_EXAMPLES, _MOST_BYTES // max(bytes_each, 1)))
+    names, most = computed(model), most_examples(model)
     inputs, made = io_names(model)[0], [name for name in names if name not in graph.inputs]
     values: dict[str, list[np.ndarray]] = {name: [] for name in names}
     feeds: list[dict[str, np.ndarray]] = []

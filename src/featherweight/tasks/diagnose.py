@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from featherweight.calibration.copies import copies_said
 from featherweight.calibration.odd_samples import OddSamples, odd_samples
 from featherweight.diagnosis.cause import Cause
 from featherweight.diagnosis.evidence import Evidence, quantized_values
-from featherweight.diagnosis.exact import MOST_EXAMPLES, exact_values
+from featherweight.diagnosis.exact import exact_values, most_examples
 from featherweight.diagnosis.finding import Found, found_causes, ordered
 from featherweight.diagnosis.levels import Level
 from featherweight.diagnosis.normalization import normalization_causes
@@ -29,10 +29,11 @@ from featherweight.ptq import planning
 from featherweight.ptq.forms.choosing import check_is_float
 from featherweight.ptq.rewrite import rewrite
 from featherweight.recipes import recipe as recipes
+from featherweight.repair.candidate import Arrays
 from featherweight.report.diagnosis import Diagnosis, JudgedOutput, OwnErrorRow
-from featherweight.runtime.samples import by_signature, feeds, known_length
+from featherweight.runtime.samples import by_signature, feeds
 from featherweight.targets import target as targets
-from featherweight.tasks.load import as_fed, load, lowered_anew, nearest_form, opened, peeked
+from featherweight.tasks.load import load, lowered_anew, nearest_form, opened, peeked
 from featherweight.tasks.quantize import methods, quantize
 
 # Halves of the calibration data are held against each other from so many samples on.
@@ -96,7 +97,7 @@ def diagnose(
     first, samples = peeked(samples)
     model = load(float_model, samples=first, input_shapes=input_shapes)
     check_is_float(model)
-    parts = {index: _kept(part, model.graphs[index], limit) for index, part in by_signature(samples, model).items()}
+    parts = {index: _kept(part, with_main(model, index), limit) for index, part in by_signature(samples, model).items()}
     chosen = targets.load(target)
     other = None if quantized is None else tflite.read(opened(quantized, "diagnose: quantized", first))
     if other is not None:
@@ -128,8 +129,9 @@ def diagnose(
         (entries(model)[index] if len(parts) > 1 else "", _part(model, other, index, part, carried, maker, progress))
         for index, part in parts.items()
     ]
-    usual = _others(parts[0], _odd(parts[0], model)) if [*parts] == [0] else []
-    foreign = normalization_causes(float_model, _spread(usual, model)) if usual else []
+    usual = _others(parts[0], odd_samples(parts[0])) if [*parts] == [0] else []
+    alone = [next(iter(sample.values())) for sample in _spread(usual, model) if len(sample) == 1]
+    foreign = normalization_causes(float_model, alone) if alone else []
     return _told(what, found, foreign)
 
 
@@ -141,22 +143,16 @@ def _nearer(other: Model, *models: Model) -> Model:
     return max(models, key=lambda model: len(Pair(model, other).places))
 
 
-def _kept(samples: Any, graph: Any, limit: int | None) -> Sequence[Any]:
-    """Returns samples that can be gone through more than once."""
-    if hasattr(samples, "shape") and hasattr(samples, "dtype"):
-        rows = [samples[i : i + 1] for i in range(len(samples) if limit is None else min(limit, len(samples)))]
-        return as_fed(rows, graph) or rows
-    if isinstance(samples, Mapping):
-        return [samples]
-    kept = list(samples) if known_length(samples) is None else samples
-    return list(kept)[:limit] if limit is not None else list(kept)
+def _kept(samples: Any, model: Model, limit: int | None) -> list[Arrays]:
+    """Returns samples that can be gone through more than once, an example each where the model's batch is free."""
+    return [feed.arrays for feed in feeds(samples, model, limit=limit, batch=1 if model.main.inputs else None)]
 
 
 def _spread(samples: Sequence[Any], model: Model) -> Sequence[Any]:
     """Returns samples from all of them, evenly; of a model that keeps state, the first ones."""
     is_kept = any(tensor.is_variable or tensor.dtype == "resource" for tensor in model.tensors.values())
-    step = 1 if is_kept else max(1, len(samples) // MOST_EXAMPLES)
-    return samples[::step]
+    most = most_examples(model)
+    return samples if is_kept or len(samples) <= most else [samples[i * len(samples) // most] for i in range(most)]
 
 
 def _part(
@@ -186,7 +182,7 @@ def _part(
     found = replace(found, notes=notes)
     if maker is None or len(samples) < _LEAST_HALVES:
         return found
-    odd = _odd(samples, pair.before)
+    odd = odd_samples(samples)
     others = _others(samples, odd)
     causes = ordered((*found.causes, *_coverage(maker, found.evidence, others)), found.evidence.total)
     return replace(found, causes=(*_odd_causes(maker, found.evidence, odd, others), *causes))
@@ -232,16 +228,10 @@ def _coverage(maker: _Maker, evidence: Evidence, samples: Sequence[Any]) -> list
     return coverage_causes(evidence, halves, [maker.stats(part) for part in halves], maker.quantized, maker.level)
 
 
-def _odd(samples: Sequence[Any], model: Model) -> tuple[OddSamples, ...]:
-    fed = feeds(samples, model, batch=1 if model.main.inputs else None)
-    return odd_samples(feed.arrays for feed in fed)
-
-
 def _others(samples: Sequence[Any], odd: Sequence[OddSamples]) -> list[Any]:
-    """Returns the samples without odd ones; all of them where a sample is several examples."""
+    """Returns the samples without odd ones."""
     indices = {index for each in odd for index in each.indices}
-    is_single = all(each.samples == len(samples) for each in odd)
-    return [sample for index, sample in enumerate(samples) if not is_single or index not in indices]
+    return [sample for index, sample in enumerate(samples) if index not in indices]
 
 
 def _odd_causes(maker: _Maker, evidence: Evidence, odd: Sequence[OddSamples], others: Sequence[Any]) -> list[Cause]:

@@ -224,5 +224,6 @@ def as_fed(first: list[Any] | None, graph: Graph) -> list[Any] | None:
 
 def peeked_parts(samples: Any, model: Model) -> dict[int, tuple[list[Any] | None, Any]]:
     """Returns graph → (its first samples, all of them), for the graphs that samples are given for."""
-    found = {index: peeked(part) for index, part in by_signature(samples, model).items()}
+    parts = by_signature(samples, model)
+    found = {index: peeked([part] if isinstance(part, Mapping) else part) for index, part in parts.items()}
     return {index: (as_fed(first, model.graphs[index]), part) for index, (first, part) in found.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -191,7 +191,8 @@ def quantize_aware(
         )
     else:
         decided, integer = _carried_out(exposed.model, given, target, strict=strict, approximate=approximate)
-    measured(exposed.model, integer, decided, {0: first} if verify else {}, limit)
+    seen = [calibration] if isinstance(calibration, Mapping) else first
+    measured(exposed.model, integer, decided, {0: seen} if verify else {}, limit)
     lost = dissolving(exposed, integer) if keep_clusters else ()
     idle = tuple(filter(None, [unchanged(decided)]))
     for note in idle:
