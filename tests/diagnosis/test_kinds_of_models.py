@@ -173,6 +173,7 @@ def test_recurrent_layers_of_keras() -> None:
 
 
 def test_batches_and_dictionaries_of_batches_are_examples_each(caplog: pytest.LogCaptureFixture) -> None:
+    keras.utils.set_random_seed(0)
     given = {"small": keras.Input((8,), name="small"), "large": keras.Input((8,), name="large")}
     model = keras.Model(given, keras.layers.Dense(3, name="y")(keras.layers.Concatenate()(list(given.values()))))
     kernel, bias = model.layers[-1].get_weights()
@@ -183,12 +184,12 @@ def test_batches_and_dictionaries_of_batches_are_examples_each(caplog: pytest.Lo
     made = quantize(model, calibration=fed, progress=False)
     assert made.report.outputs[0].examples == 16
     assert "output 'y' is only" in caplog.text
-    assert any("unlike-ranges" in note for note in made.plan.notes)
+    assert any("First cause, " in note for note in made.plan.notes)
     batches = [{name: array[i : i + 10] for name, array in fed.items()} for i in range(0, 40, 10)]
     for samples in (fed, batches):
         found = diagnosed(model, samples=samples)
         assert found.examples == 16
-        assert (found.causes[0].name, found.causes[0].repairs) == ("unlike-ranges", ("wide-places",))
+        assert {cause.repairs for cause in found.causes if cause.name == "unlike-ranges"} == {("wide-places",)}
         assert not found.notes
 
 

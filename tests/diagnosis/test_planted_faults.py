@@ -86,7 +86,7 @@ def test_ranges_that_these_samples_leave() -> None:
     assert first.name == "unlike-data"
     assert first.layers[0] == "x"
     assert "its integers hold -0.2 to 0.19" in first.statement
-    assert "these samples reach -0.999 to 0.999" in first.statement
+    assert "these samples reach -0.998 to 0.999" in first.statement
 
 
 def test_a_range_cut_in_the_middle_of_a_model() -> None:
