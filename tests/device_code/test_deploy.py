@@ -376,7 +376,9 @@ def test_a_refusal_points_to_missing_operators_only_where_it_is_that(tmp_path):
     assert "featherweight check" not in str(found.value)
     lacking = building.model_of("ATAN2", {"x": (1, 4), "y": (1, 4)}, {"z": (1, 4)})
     fw.save(lacking, tmp_path / "lacking.tflite")
-    with pytest.raises(fw.FeatherweightError, match=r"ATAN2.* `featherweight check MODEL --target tflm` says which"):
+    with pytest.raises(
+        fw.FeatherweightError, match=r"ATAN2.* `featherweight check MODEL --target tflm` says which operators"
+    ):
         micro_run(tmp_path / "lacking.tflite", [[np.zeros((1, 4), np.float32)] * 2], 1)
 
 

@@ -83,8 +83,9 @@ def micro_run(path: Path, feeds: Sequence[Sequence[np.ndarray]], outputs: int) -
             raise FeatherweightError(
                 "The model is run in TFLite Micro, which is not installed: pip install 'featherweight[clients]'."
             )
-        lacks = "`featherweight check MODEL --target tflm` says which." if _LACKS_OPERATOR in done.text else ""
-        raise FeatherweightError(f"TFLite Micro does not run the model: {str(done).rstrip('.')}. {lacks}".rstrip())
+        way = "`featherweight check MODEL --target tflm` says which operators it lacks."
+        lacks = f" {way}" if _LACKS_OPERATOR in done.text else ""
+        raise FeatherweightError(f"TFLite Micro does not run the model: {str(done).rstrip('.')}.{lacks}")
     used = {part: int(size) for part, size in _USED.findall(done.text)}
     size = _least(path, used["head"] + used["tail"])
     with np.load(taken) as arrays:
