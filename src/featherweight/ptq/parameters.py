@@ -216,10 +216,12 @@ class ParameterPlanner:
 
     def group_params(self, names: list[str], fixed: dict[str, QuantParams]) -> QuantParams:
         """Returns the parameters that hold the values of all tensors of a group."""
-        for name in names:
-            if name in self.given and self.given[name].dtype == self.dtypes[name]:
-                return self.given[name]
-        measured = [self.ranges.of(name, self.dtypes[name]) for name in names]
+        dtype = self.dtypes[names[0]]
+        known = {n: params for n in names if (params := self.given.get(n)) is not None and params.dtype == dtype}
+        if len(set(known.values())) == 1:
+            return next(iter(known.values()))
+        # Several are joined on one grid: it holds what each of theirs does.
+        measured = [_held(known[n]) if n in known else self.ranges.of(n, dtype) for n in names]
         measured += [compared for name in names for compared in self.ranges.compared(name)]
         low, high = min(a for a, _ in measured), max(b for _, b in measured)
         least = max(self.least_width(name) for name in names)
@@ -229,8 +231,7 @@ class ParameterPlanner:
                 "so small that the bounds of its fused activation are no int32 numbers do not load"
             )
             high = min(low, 0.0) + least
-        dtype = self.dtypes[names[0]]
-        if dtype == "int16" and self.tight.isdisjoint(names):
+        if dtype == "int16" and not known and self.tight.isdisjoint(names):
             low, high = low * _HEADROOM, high * _HEADROOM
         params = self.from_range(low, high, dtype, names[0], symmetric=any(map(self.wants_symmetric, names)))
         if low < high and is_blank(params):
@@ -308,7 +309,7 @@ class ParameterPlanner:
         Integers of 16 bits are symmetric, and have room to spare: in 8 bits that would be two of them.
         """
         own = self.params[name]
-        low, high = (own.scale[0] * (q - own.zero_point[0]) for q in integer_range(own.dtype))
+        low, high = _held(own)
         stats = self.ranges.stats
         if dtype == "int16" or name in self.given or not stats or name not in stats.tensors:
             return low, high
@@ -319,3 +320,9 @@ class ParameterPlanner:
         """Records the parameters of one input: as the tensor's, if it has none yet, else for this edge alone."""
         if self.params.setdefault(name, wanted) != wanted:
             self.edges[edge(node.name, position)] = wanted
+
+
+def _held(params: QuantParams) -> tuple[float, float]:
+    """Returns the least and the largest number that integers of one scale hold."""
+    low, high = (params.scale[0] * (q - params.zero_point[0]) for q in integer_range(params.dtype))
+    return low, high

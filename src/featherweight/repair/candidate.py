@@ -140,6 +140,22 @@ def planned(
     return Candidate(model, recipe, stats, plan, methods=methods or {})
 
 
+def with_stored(found: Candidate, old: Candidate) -> Candidate:
+    """Returns a candidate with constants stored in the scales of another one, where these are of the same kind."""
+    tensors = old.model.tensors
+    stored = {
+        name: was
+        for name, params in found.plan.params.items()
+        if name not in tensors or tensors[name].is_constant
+        if (was := old.plan.params.get(name)) is not None and _kind(was) == _kind(params)
+    }
+    return replace(found, plan=replace(found.plan, params={**found.plan.params, **stored}))
+
+
+def _kind(params: QuantParams) -> tuple[str, int | None, int, int | None]:
+    return params.dtype, params.axis, len(params.scale), params.block_size
+
+
 def without_auto(recipe: Recipe) -> Recipe:
     """Returns a recipe whose rules take the extremes where they name no range method that statistics tell."""
 

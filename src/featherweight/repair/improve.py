@@ -22,7 +22,7 @@ from featherweight.repair.candidate import Arrays, Candidate, Repair, Setting, d
 from featherweight.repair.fingerprints import fingerprints
 from featherweight.repair.journal import Attempt, Improvement, Journal, attempts_said
 from featherweight.repair.judge import Gain, Judge, gain
-from featherweight.repair.ranges import RANGES, with_all_samples
+from featherweight.repair.ranges import with_all_samples
 from featherweight.repair.repairs import REPAIRS
 from featherweight.repair.weights.repairs import WEIGHT_REPAIRS
 from featherweight.repair.wide_places import WIDE_PLACES
@@ -195,9 +195,12 @@ def _tried(
     attempts = (*now.attempts, attempt)
     if not attempt.is_kept:
         return replace(now, attempts=attempts, waiting=waiting)
-    if repair is WIDE_PLACES:
+    were = [each.name for each in now.attempts if each.is_kept]
+    if repair is WIDE_PLACES and WIDE_PLACES.name not in were:
         kept = {each.name for each in attempts if each.is_kept and now.candidate.chosen is not None}
         waiting += tuple(each.name for each in repairs if _is_due_again(each, kept, is_auto=is_auto))
+    elif repair in WEIGHT_REPAIRS and WIDE_PLACES.name in were and WIDE_PLACES.name not in waiting:
+        waiting += (WIDE_PLACES.name,)
     return Improvement(found, after, attempts, waiting)
 
 
@@ -291,7 +294,7 @@ def repaired(
         journal = Journal(folder, fingerprints(setting, (model, reference), wished))
     candidate, attempts = improved(setting, start, reference, repairs, is_auto=is_auto, journal=journal)
     noted = with_notes(setting, candidate, reference, attempts)
-    if setting.held_out and tuple(repairs) == (RANGES,):
+    if setting.held_out:
         whole, said = with_all_samples(setting, candidate), noted.plan.notes[len(candidate.plan.notes) :]
         noted = replace(whole, plan=replace(whole.plan, notes=(*whole.plan.notes, *said)))
     return noted.model, noted.plan, setting.held_out

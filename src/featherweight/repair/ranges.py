@@ -18,7 +18,7 @@ from featherweight.ptq import planning
 from featherweight.ptq.plan import Plan
 from featherweight.ptq.rewrite import rewrite
 from featherweight.recipes.recipe import Recipe
-from featherweight.repair.candidate import AUTO_RANGES, Candidate, Repair, Setting, digest, planned
+from featherweight.repair.candidate import AUTO_RANGES, Candidate, Repair, Setting, digest, planned, with_stored
 from featherweight.repair.judge import Gain, Judge, gain
 from featherweight.repair.readers import Group, groups_of, reading_errors, rounded_runs
 from featherweight.runtime.progress import track
@@ -128,13 +128,25 @@ def choose_ranges(setting: Setting, candidate: Candidate) -> Candidate | str:
 
 
 def with_all_samples(setting: Setting, candidate: Candidate) -> Candidate:
-    """Returns the candidate planned with what held-out samples hold, too: where its range methods are chosen."""
+    """Returns the candidate planned with what held-out samples hold, too; weights stay as repairs have chosen them.
+
+    Where repairs have chosen parameters of activations, those stand, and nothing changes.
+    """
     if candidate.stats is None:
         return candidate
+    exact, recipe, methods = candidate.model, candidate.recipe, candidate.methods
+    if candidate.chosen is not None:
+        exact = candidate.chosen.model
+        usual = planned(setting, exact, recipe, stats=candidate.stats, methods=methods).plan.params
+        given = (name for name, tensor in exact.tensors.items() if not tensor.is_constant)
+        if any(usual.get(name) != candidate.plan.params.get(name) for name in given):
+            return candidate
     histograms = any(each.histogram is not None for each in candidate.stats.tensors.values())
-    others = calibrate(candidate.model, setting.held_out, histograms=histograms, progress=setting.progress)
-    stats = candidate.stats.merge(others)
-    return planned(setting, candidate.model, candidate.recipe, stats=stats, methods=candidate.methods)
+    others = calibrate(exact, setting.held_out, histograms=histograms, progress=setting.progress)
+    found = planned(setting, candidate.model, recipe, stats=candidate.stats.merge(others), methods=methods)
+    if candidate.chosen is not None:
+        found = with_stored(found, candidate)
+    return replace(found, notes=candidate.notes, chosen=candidate.chosen)
 
 
 def opened(recipe: Recipe, ranges: str) -> Recipe:

@@ -16,10 +16,9 @@ import numpy as np
 
 from featherweight.errors import listed
 from featherweight.graph import Model, Node
-from featherweight.graph.numerics import QuantParams
 from featherweight.recipes.matching import resolve
 from featherweight.recipes.recipe import Rule
-from featherweight.repair.candidate import Candidate, Chosen, Repair, Setting, integer_model, planned
+from featherweight.repair.candidate import Candidate, Chosen, Repair, Setting, integer_model, planned, with_stored
 from featherweight.repair.judge import Judge
 from featherweight.repair.ladder import Rungs, climbed, needed
 from featherweight.repair.roles import Group, Surroundings, groups, moves
@@ -31,6 +30,9 @@ _MOST_EXAMPLES = 16
 # What all groups that go back into integers may cost together: two fifths of the noise of what has none, or half the
 # gain where that is less.
 _MOST_LOST_DB = 1.5
+# The same once weights have been chosen beside wide operators: what integers cost is most of what is left then, and the
+# time of wide operators has been found worth it.
+_MOST_LOST_AGAIN_DB = 0.5
 # What wide operators must bring to be worth what they cost: anything where an output is poor (a sentence encoder finds
 # other neighbours below), but a lot where it is not.
 _POOR_DB, _LEAST_GAIN_DB, _LEAST_GAIN_OF_GOOD_DB = 20.0, 1.0, 10.0
@@ -41,6 +43,8 @@ _LEAST_DB, _MOST_DB = 15.0, 30.0
 # What a multiply-accumulate takes on each rung, in units of one in integers; and what a file twice as large is worth,
 # in units of a run of all in integers.
 _TIMES, _BYTES = (1.0, 1.5, 4.0, 4.0), 3.0
+# What a note of this repair begins with.
+_SAID = "wide places: "
 # What an output need not exceed, whatever it could have.
 _GOOD_ENOUGH_DB = 40.0
 
@@ -49,7 +53,8 @@ def wide_places(setting: Setting, candidate: Candidate) -> Candidate | str:
     """Returns the candidate with the groups of operators wide that need it, or why that is not possible.
 
     Weights that repairs chose stay where the outputs are better with them; else they start anew, for what they make up
-    for is another's error then. Either way what was chosen is due again.
+    for is another's error then. Either way what was chosen is due again. A model that has wide operators already gets
+    more of them, until the weights that were chosen beside these lose next to nothing by integers.
     """
     graph, forms = candidate.model.main, candidate.plan.forms
     integer = [node for node in graph.nodes if not forms.get(node.name, "float32").startswith("float32")]
@@ -72,20 +77,23 @@ def wide_places(setting: Setting, candidate: Candidate) -> Candidate | str:
     )
     least = max((search.measured(base) for base in bases), key=lambda level: float(level.noise.max(initial=0.0)))
     usual = search.level(all_wide)
+    is_again = any(note.startswith(_SAID) for note in candidate.notes)
     most = usual
-    if usual.db < _POOR_DB and any(len(found) > 1 for found in widths.values()):
+    if not is_again and usual.db < _POOR_DB and any(len(found) > 1 for found in widths.values()):
         most = search.level({group: search.height(group) for group in free})
     now, then = search.held_out_db(candidate), search.held_out_db(most.candidate)
     needed = _LEAST_GAIN_DB if now < _POOR_DB else _LEAST_GAIN_OF_GOOD_DB
+    needed = _MOST_LOST_AGAIN_DB if is_again else needed
     if then - now < needed:
         return (
             f"with all operators wide, the output has {then:.1f} dB instead of {now:.1f}: they are worth their time "
-            f"from {needed:.0f} dB more on"
+            f"from {needed:g} dB more on"
         )
-    kept = search.narrowed(free, least, usual) if most is usual else search.climbed(free, usual)
+    lost = _MOST_LOST_AGAIN_DB if is_again else _MOST_LOST_DB
+    kept = search.narrowed(free, least, usual, lost) if most is usual else search.climbed(free, usual)
     best = search.level(kept)
     note = (
-        f"wide places: {least.db:.1f} dB with all in integers, {usual.db:.1f} dB with all wide, {best.db:.1f} dB "
+        f"{_SAID}{least.db:.1f} dB with all in integers, {usual.db:.1f} dB with all wide, {best.db:.1f} dB "
         f"with {sum(len(group.nodes) for group in kept)} of {len(integer)} operators wide ("
         + listed((f"{len(group.nodes)} {group.role}{search.said(group, rung)}" for group, rung in kept.items()), 12)
         + f"): {best.bytes - least.bytes:+,} bytes"
@@ -198,8 +206,7 @@ class _Search:
         tensors = old.model.tensors
         given = {n: p for n, p in old.plan.params.items() if n in tensors and not tensors[n].is_constant}
         found = planned(setting, old.model, recipe, stats=old.stats, methods=old.methods, given=given)
-        stored = {n: old.plan.params[n] for n, p in found.plan.params.items() if n not in given and _is_like(p, old, n)}
-        return replace(found, plan=replace(found.plan, params={**found.plan.params, **stored}))
+        return with_stored(found, old)
 
     def is_between(self, node: Node, free: Container[str]) -> bool:
         """True for data that wide operators write and read, some of each: it moves as it is."""
@@ -211,11 +218,11 @@ class _Search:
             if side
         )
 
-    def narrowed(self, free: Sequence[Group], least: _Level, most: _Level) -> dict[Group, int]:
+    def narrowed(self, free: Sequence[Group], least: _Level, most: _Level, lost_db: float) -> dict[Group, int]:
         """Returns the groups that must stay wide: others go back into integers as long as all outputs allow it."""
         tiny = 1e-10
         gains = 10 * np.log10(np.maximum(least.noise, tiny) / np.maximum(most.noise, tiny))
-        allowed = most.noise * 10 ** (np.clip(gains / 2, 0.0, _MOST_LOST_DB) / 10)
+        allowed = most.noise * 10 ** (np.clip(gains / 2, 0.0, lost_db) / 10)
         allowed = np.maximum(allowed, np.where(gains > 0, 10 ** (-_GOOD_ENOUGH_DB / 10), most.noise))
         costs = dict[str, float]()
         for group in free:
@@ -247,14 +254,3 @@ class _Search:
         allowed = np.maximum(needed(levels, _LEAST_DB, _MOST_DB, spare), base.noise)
         state = climbed(ladders, allowed, lambda state: self.level({g: state[g.role] for g in free}).noise)
         return {group: state[group.role] for group in free if state[group.role]}
-
-
-def _is_like(params: QuantParams, old: Candidate, name: str) -> bool:
-    """True where a tensor is stored as before, in scales that only another repair may have chosen."""
-    was = old.plan.params.get(name)
-    return was is not None and (was.dtype, was.axis, len(was.scale), was.block_size) == (
-        params.dtype,
-        params.axis,
-        len(params.scale),
-        params.block_size,
-    )
