@@ -195,12 +195,9 @@ def _tried(
     attempts = (*now.attempts, attempt)
     if not attempt.is_kept:
         return replace(now, attempts=attempts, waiting=waiting)
-    were = [each.name for each in now.attempts if each.is_kept]
-    if repair is WIDE_PLACES and WIDE_PLACES.name not in were:
+    if repair is WIDE_PLACES:
         kept = {each.name for each in attempts if each.is_kept and now.candidate.chosen is not None}
         waiting += tuple(each.name for each in repairs if _is_due_again(each, kept, is_auto=is_auto))
-    elif repair in WEIGHT_REPAIRS and WIDE_PLACES.name in were and WIDE_PLACES.name not in waiting:
-        waiting += (WIDE_PLACES.name,)
     return Improvement(found, after, attempts, waiting)
 
 

@@ -30,9 +30,6 @@ _MOST_EXAMPLES = 16
 # What all groups that go back into integers may cost together: two fifths of the noise of what has none, or half the
 # gain where that is less.
 _MOST_LOST_DB = 1.5
-# The same once weights have been chosen beside wide operators: what integers cost is most of what is left then, and the
-# time of wide operators has been found worth it.
-_MOST_LOST_AGAIN_DB = 0.5
 # What wide operators must bring to be worth what they cost: anything where an output is poor (a sentence encoder finds
 # other neighbours below), but a lot where it is not.
 _POOR_DB, _LEAST_GAIN_DB, _LEAST_GAIN_OF_GOOD_DB = 20.0, 1.0, 10.0
@@ -43,8 +40,6 @@ _LEAST_DB, _MOST_DB = 15.0, 30.0
 # What a multiply-accumulate takes on each rung, in units of one in integers; and what a file twice as large is worth,
 # in units of a run of all in integers.
 _TIMES, _BYTES = (1.0, 1.5, 4.0, 4.0), 3.0
-# What a note of this repair begins with.
-_SAID = "wide places: "
 # What an output need not exceed, whatever it could have.
 _GOOD_ENOUGH_DB = 40.0
 
@@ -53,8 +48,7 @@ def wide_places(setting: Setting, candidate: Candidate) -> Candidate | str:
     """Returns the candidate with the groups of operators wide that need it, or why that is not possible.
 
     Weights that repairs chose stay where the outputs are better with them; else they start anew, for what they make up
-    for is another's error then. Either way what was chosen is due again. A model that has wide operators already gets
-    more of them, until the weights that were chosen beside these lose next to nothing by integers.
+    for is another's error then. Either way what was chosen is due again.
     """
     graph, forms = candidate.model.main, candidate.plan.forms
     integer = [node for node in graph.nodes if not forms.get(node.name, "float32").startswith("float32")]
@@ -77,23 +71,20 @@ def wide_places(setting: Setting, candidate: Candidate) -> Candidate | str:
     )
     least = max((search.measured(base) for base in bases), key=lambda level: float(level.noise.max(initial=0.0)))
     usual = search.level(all_wide)
-    is_again = any(note.startswith(_SAID) for note in candidate.notes)
     most = usual
-    if not is_again and usual.db < _POOR_DB and any(len(found) > 1 for found in widths.values()):
+    if usual.db < _POOR_DB and any(len(found) > 1 for found in widths.values()):
         most = search.level({group: search.height(group) for group in free})
     now, then = search.held_out_db(candidate), search.held_out_db(most.candidate)
     needed = _LEAST_GAIN_DB if now < _POOR_DB else _LEAST_GAIN_OF_GOOD_DB
-    needed = _MOST_LOST_AGAIN_DB if is_again else needed
     if then - now < needed:
         return (
             f"with all operators wide, the output has {then:.1f} dB instead of {now:.1f}: they are worth their time "
-            f"from {needed:g} dB more on"
+            f"from {needed:.0f} dB more on"
         )
-    lost = _MOST_LOST_AGAIN_DB if is_again else _MOST_LOST_DB
-    kept = search.narrowed(free, least, usual, lost) if most is usual else search.climbed(free, usual)
+    kept = search.narrowed(free, least, usual) if most is usual else search.climbed(free, usual)
     best = search.level(kept)
     note = (
-        f"{_SAID}{least.db:.1f} dB with all in integers, {usual.db:.1f} dB with all wide, {best.db:.1f} dB "
+        f"wide places: {least.db:.1f} dB with all in integers, {usual.db:.1f} dB with all wide, {best.db:.1f} dB "
         f"with {sum(len(group.nodes) for group in kept)} of {len(integer)} operators wide ("
         + listed((f"{len(group.nodes)} {group.role}{search.said(group, rung)}" for group, rung in kept.items()), 12)
         + f"): {best.bytes - least.bytes:+,} bytes"
@@ -218,11 +209,11 @@ class _Search:
             if side
         )
 
-    def narrowed(self, free: Sequence[Group], least: _Level, most: _Level, lost_db: float) -> dict[Group, int]:
+    def narrowed(self, free: Sequence[Group], least: _Level, most: _Level) -> dict[Group, int]:
         """Returns the groups that must stay wide: others go back into integers as long as all outputs allow it."""
         tiny = 1e-10
         gains = 10 * np.log10(np.maximum(least.noise, tiny) / np.maximum(most.noise, tiny))
-        allowed = most.noise * 10 ** (np.clip(gains / 2, 0.0, lost_db) / 10)
+        allowed = most.noise * 10 ** (np.clip(gains / 2, 0.0, _MOST_LOST_DB) / 10)
         allowed = np.maximum(allowed, np.where(gains > 0, 10 ** (-_GOOD_ENOUGH_DB / 10), most.noise))
         costs = dict[str, float]()
         for group in free:
