@@ -74,3 +74,5 @@ def test_quantize_warns_of_one_and_says_its_number(caplog: pytest.LogCaptureFixt
     (note,) = [note for note in found.plan.notes if "of its steps" in note]
     assert "ample 5 (of 12) reaches" in note
     assert note in caplog.text
+    repaired = fw.quantize(model, calibration=several, ranges="auto", progress=False)
+    assert any("improve: sample 5 (of 12) reaches" in note for note in repaired.plan.notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from featherweight.calibration.copies import copies, copies_said, counted
+from featherweight.calibration.odd_samples import odd_samples
 from featherweight.clustering.few_values import dissolved
 from featherweight.errors import DataError, FeatherweightError, RecipeError, listed
 from featherweight.graph import Model
@@ -273,17 +275,17 @@ def repaired(
             f"improve '{AUTO}' keeps what helps on samples: pass some of the training split (calibration=…, "
             "--calibration DATA), or name the repairs."
         )
-    said = ""
+    said: list[str] = []
     if parts:
         examples = _examples(parts[0][1], model, limit)
         samples, held_out = divided(examples, model, limit, is_auto=is_auto)
         setting = replace(setting, samples=samples, held_out=held_out)
-        said = copies_said(examples)
+        said = [copies_said(examples), *map(str, odd_samples(examples))]
 
     def start() -> Candidate:
         candidate = planned(setting, model, recipe)
         check(candidate.plan)
-        return candidate.with_note(f"improve: {said}") if said else candidate
+        return functools.reduce(lambda made, each: made.with_note(f"improve: {each}"), filter(None, said), candidate)
 
     journal = None
     if folder is not None:
@@ -292,6 +294,6 @@ def repaired(
     candidate, attempts = improved(setting, start, reference, repairs, is_auto=is_auto, journal=journal)
     noted = with_notes(setting, candidate, reference, attempts)
     if setting.held_out:
-        whole, said = with_all_samples(setting, candidate), noted.plan.notes[len(candidate.plan.notes) :]
-        noted = replace(whole, plan=replace(whole.plan, notes=(*whole.plan.notes, *said)))
+        whole, brought = with_all_samples(setting, candidate), noted.plan.notes[len(candidate.plan.notes) :]
+        noted = replace(whole, plan=replace(whole.plan, notes=(*whole.plan.notes, *brought)))
     return noted.model, noted.plan, setting.held_out
