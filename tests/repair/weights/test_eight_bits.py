@@ -1,4 +1,4 @@
-"""8 bits for the weights in 4 that cost the output most: the layer that is hurt, within a sixth of the file."""
+"""8 bits for the weights in 4 that cost the output most: the layer that is hurt, within a twelfth of the file."""
 
 from __future__ import annotations
 

@@ -29,11 +29,10 @@ from featherweight.tflite import write
 
 # Examples that show what a weight costs: it is a matter of several dB.
 _MOST_EXAMPLES = 16
-# What all of it may add to the bytes of the file.
-_LARGEST_SHARE = 1 / 6
-# A weight must bring this many times what its bytes bring elsewhere: more in files of small weights, which are made for
-# their size, than beside integer activations.
-_LEAST_RATE, _LEAST_RATE_BESIDE_INTEGERS = 1.25, 1.0
+# What all of it may add to the bytes of the file, and what it may add to any: in small files, one layer is a large part.
+_LARGEST_SHARE, _FEW_BYTES = 1 / 12, 6 << 10
+# A weight must bring this many times what its bytes bring elsewhere, but for those few bytes.
+_LEAST_RATE = 1.25
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,7 @@ def eight_bits(setting: Setting, candidate: Candidate) -> Candidate | str:
     if not places:
         return "no weight is in 4 bits that could have 8"
     costs = _measured(setting, base, places)
-    beside_integers = any(not base.plan.forms[k.node.name].startswith("float32") for p in places for k in p.kernels)
-    rate = _LEAST_RATE_BESIDE_INTEGERS if beside_integers else _LEAST_RATE
-    taken = worth(costs, _LARGEST_SHARE * len(write(integer_model(base))), rate)
+    taken = worth(costs, _LARGEST_SHARE * len(write(integer_model(base))))
     if not taken:
         return "no weight that rounding to 4 bits costs more than others has few enough bytes"
     nodes = [kernel.node for cost in taken for kernel in cost.place.kernels]
@@ -74,14 +71,18 @@ def eight_bits(setting: Setting, candidate: Candidate) -> Candidate | str:
     return changed.with_note(note)
 
 
-def worth(costs: Sequence[_Cost], most_bytes: float, least_rate: float) -> list[_Cost]:
-    """Returns the weights that cost so many times what weights do for their bytes, as many as there is room for."""
+def worth(costs: Sequence[_Cost], most_bytes: float) -> list[_Cost]:
+    """Returns the weights that cost a quarter more than weights do for their bytes, as many as there is room for.
+
+    A few kB go to those that cost most, whatever others do.
+    """
     noise, size = sum(cost.noise for cost in costs), sum(cost.bytes for cost in costs)
-    taken: list[_Cost] = []
+    taken, added = list[_Cost](), 0.0
     for cost in sorted(costs, key=lambda cost: cost.noise / cost.bytes, reverse=True):
-        if cost.noise / cost.bytes >= least_rate * noise / size and cost.bytes <= most_bytes:
+        is_dear = cost.noise / cost.bytes >= _LEAST_RATE * noise / size
+        if added + cost.bytes <= (max(most_bytes, _FEW_BYTES) if is_dear else _FEW_BYTES):
             taken.append(cost)
-            most_bytes -= cost.bytes
+            added += cost.bytes
     return taken
 
 
