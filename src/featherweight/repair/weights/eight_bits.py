@@ -29,7 +29,7 @@ from featherweight.tflite import write
 
 # Examples that show what a weight costs: it is a matter of several dB.
 _MOST_EXAMPLES = 16
-# What all of it may add to the bytes of the file, and what it may add to any: in small files, one layer is a large part.
+# What all of it may add to the bytes of the file, and what it may add to any: one layer is a large part of small files.
 _LARGEST_SHARE, _FEW_BYTES = 1 / 12, 6 << 10
 # A weight must bring this many times what its bytes bring elsewhere, but for those few bytes.
 _LEAST_RATE = 1.25
