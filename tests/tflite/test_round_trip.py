@@ -164,6 +164,13 @@ def test_metadata_with_one_name_twice() -> None:
     assert [bytes(again.buffers[i].data) for i in again.metadataBuffer] == [b"one", b"two"]
 
 
+def test_numbers_of_metadata_buffers_that_are_gone_stand_for_nothing() -> None:
+    graph = packed_graph([packed_tensor("x", (1,))], [], [0], [0])
+    packed = packed_model([graph], [], [packed_buffer(b) for b in (None, b"one")], metadataBuffer=[1, 7, -1])
+    again = unpacked(write(read(to_bytes(packed))))
+    assert [bytes(again.buffers[i].data) for i in again.metadataBuffer] == [b"one"]
+
+
 def test_metadata_that_is_taken_away_leaves_the_rest_under_its_names() -> None:
     model = read(write(replace(dense_model(), metadata={"a": b"1", "b": b"2", "c": b"3"})))
     kept = replace(model, metadata={name: value for name, value in model.metadata.items() if name != "a"})

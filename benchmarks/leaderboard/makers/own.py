@@ -43,7 +43,8 @@ def make(
         return np.concatenate([_first(fw.run(out, part, runtime="reference")) for part in parts])
 
     notes = tuple(note for note in made.plan.notes if note.startswith("improve") or " dB above" in note)
-    return Made(simulate if fed and target == "litert" else None, notes=notes)  # its kernels are LiteRT's
+    is_known = target == "litert" and all(node.op != "CUSTOM" for node in made.model.main.nodes)
+    return Made(simulate if fed and is_known else None, notes=notes)  # kernels are LiteRT's
 
 
 def _trained(

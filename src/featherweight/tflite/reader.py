@@ -160,8 +160,9 @@ class _Reader:
         originals = zip(metadata, packed.metadata or (), strict=True)
         if renamed := {name: _text(entry.name) for name, entry in originals if name != _text(entry.name)}:
             extras["metadata_names"] = renamed
-        if packed.metadataBuffer is not None:
-            extras["metadata_buffer"] = tuple(self.buffers[i] for i in packed.metadataBuffer)
+        if packed.metadataBuffer is not None:  # read by nobody: tools leave numbers in it of buffers that are gone
+            known = [i for i in packed.metadataBuffer if 0 <= i < len(self.buffers)]
+            extras["metadata_buffer"] = tuple(self.buffers[i] for i in known)
         for field in ("externalBufferGroups", "externalBuffers"):
             if getattr(packed, field) is not None:
                 extras[field] = getattr(packed, field)
