@@ -331,7 +331,7 @@ def test_noise_is_announced(caplog: pytest.LogCaptureFixture) -> None:
     q = quantize(model, "int8", calibration=[*x[1:], x[0]], progress=False)
     (note,) = (note for note in q.plan.notes if "dB above its error" in note)
     assert note.startswith("output 'y' is only ")
-    assert "First cause, odd-samples: Sample 7 (of 8) reaches 1e+05 in input 'x'" in note
+    assert "First cause, odd-samples: sample 7 (of 8) reaches 1e+05 in input 'x'" in note
     assert note in caplog.text
     assert not [n for n in quantize(model, "int8", calibration=list(x[1:]), verify=False).plan.notes if "dB" in n]
 
