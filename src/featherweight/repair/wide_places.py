@@ -31,8 +31,8 @@ _MOST_EXAMPLES = 16
 # gain where that is less.
 _MOST_LOST_DB = 1.5
 # What wide operators must bring to be worth what they cost: anything where an output is poor (a sentence encoder finds
-# other neighbours below), but a lot where it is not.
-_POOR_DB, _LEAST_GAIN_DB, _LEAST_GAIN_OF_GOOD_DB = 20.0, 1.0, 10.0
+# other neighbours below), a lot where it is good, and between the two in proportion.
+_POOR_DB, _GOOD_DB, _LEAST_GAIN_DB, _LEAST_GAIN_OF_GOOD_DB = 20.0, 30.0, 1.0, 10.0
 # Where an output is poor with activations quantized on the fly, too, some operators compute in float. Each output then
 # keeps what it has with all on the fly, and this level at least, but no more than the last; what these samples leave
 # unknown of a level comes on top.
@@ -75,11 +75,11 @@ def wide_places(setting: Setting, candidate: Candidate) -> Candidate | str:
     if usual.db < _POOR_DB and any(len(found) > 1 for found in widths.values()):
         most = search.level({group: search.height(group) for group in free})
     now, then = search.held_out_db(candidate), search.held_out_db(most.candidate)
-    needed = _LEAST_GAIN_DB if now < _POOR_DB else _LEAST_GAIN_OF_GOOD_DB
+    needed = least_gain_db(now)
     if then - now < needed:
         return (
             f"with all operators wide, the output has {then:.1f} dB instead of {now:.1f}: they are worth their time "
-            f"from {needed:.0f} dB more on"
+            f"from {needed:.1f} dB more on"
         )
     kept = search.narrowed(free, least, usual) if most is usual else search.climbed(free, usual)
     best = search.level(kept)
@@ -94,6 +94,15 @@ def wide_places(setting: Setting, candidate: Candidate) -> Candidate | str:
         start = _Search(setting, exact, widths, exact.model).planned(search.rungs(kept))
         found = replace(found, chosen=Chosen(start.model, start.plan, candidate.chosen.choices))
     return found.with_note(note)
+
+
+def least_gain_db(now: float) -> float:
+    """Returns what wide operators must bring where the worst output has so many dB without.
+
+    >>> [least_gain_db(level) for level in (5.0, 20.0, 25.0, 40.0)]
+    [1.0, 1.0, 5.5, 10.0]
+    """
+    return float(np.interp(now, (_POOR_DB, _GOOD_DB), (_LEAST_GAIN_DB, _LEAST_GAIN_OF_GOOD_DB)))
 
 
 def _unchosen(candidate: Candidate) -> Candidate:
