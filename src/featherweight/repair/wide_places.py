@@ -75,11 +75,11 @@ def wide_places(setting: Setting, candidate: Candidate) -> Candidate | str:
     if usual.db < _POOR_DB and any(len(found) > 1 for found in widths.values()):
         most = search.level({group: search.height(group) for group in free})
     now, then = search.held_out_db(candidate), search.held_out_db(most.candidate)
-    needed = least_gain_db(now)
-    if then - now < needed:
+    least_gain = least_gain_db(now)
+    if then - now < least_gain:
         return (
             f"with all operators wide, the output has {then:.1f} dB instead of {now:.1f}: they are worth their time "
-            f"from {needed:.1f} dB more on"
+            f"from {least_gain:.1f} dB more on"
         )
     kept = search.narrowed(free, least, usual) if most is usual else search.climbed(free, usual)
     best = search.level(kept)

@@ -11,7 +11,7 @@ from featherweight.recipes import recipe as recipes
 from featherweight.recipes.recipe import Recipe, Rule, Scheme
 from featherweight.repair.candidate import Setting, integer_model, planned
 from featherweight.repair.judge import Judge
-from featherweight.repair.weights.eight_bits import eight_bits
+from featherweight.repair.weights.eight_bits import _Cost, eight_bits, worth
 from featherweight.targets import target as targets
 
 
@@ -72,3 +72,12 @@ def test_the_file_with_8_bits_is_written_again_from_its_plan(setting):
     made = fw.quantize(_net(), "w4a8", calibration=list(setting.samples), improve=["eight-bits"], progress=False)
     again = fw.quantize(made.float_model, plan=made.plan, progress=False)
     assert fw.write(again.model) == fw.write(made.model)
+
+
+def test_a_few_kilobytes_go_to_the_dearest_weights_of_a_small_file():
+    alike = [_Cost(None, noise, 2048) for noise in (1.0, 1.1, 1.05, 0.9, 0.95)]  # type: ignore[arg-type]
+    assert [cost.noise for cost in worth(alike, 30_000 / 12)] == [1.1, 1.05, 1.0]
+    large = [_Cost(None, cost.noise, 1 << 20) for cost in alike]  # type: ignore[arg-type]
+    assert worth(large, 100 << 20) == []
+    dear = [*large, _Cost(None, 3.0, 1 << 20)]  # type: ignore[arg-type]
+    assert [cost.noise for cost in worth(dear, 100 << 20)] == [3.0]
