@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
-from tests.building import add, conv, dense, layer, net, softmax, unary, weights
+from tests.building import Layer, add, conv, dense, layer, net, softmax, unary, weights
 
 import featherweight as fw
 from featherweight.graph import Model
@@ -51,7 +52,7 @@ def stream(blocks: int = 2) -> Model:
     return net({"x": STREAM}, constants, layers, ["y"])
 
 
-def setting(model: Model, target: str = "litert", **more: bool) -> Setting:
+def setting(model: Model, target: str = "litert", **more: Any) -> Setting:
     shape = model.main.tensors["x"].shape
     feeds = tuple({"x": np.random.default_rng(i).normal(size=shape).astype(np.float32)} for i in range(12))
     return Setting(targets.load(target), feeds[:8], feeds[8:], **more)
@@ -64,6 +65,10 @@ def repaired(model: Model, where: Setting, recipe: str | Recipe = "int8") -> tup
 
 def level(where: Setting, candidate: Candidate) -> float:
     return float(Judge(candidate.model, where.held_out).levels(integer_model(candidate)).mean())
+
+
+def value(model: Model, name: str) -> np.ndarray:
+    return np.asarray(model.tensors[name].array)
 
 
 def test_a_stream_with_outliers_stays_wide_as_a_group():
@@ -207,6 +212,39 @@ def test_float_where_activations_on_the_fly_are_poor_too():
     assert "dense layers before 'y'" in found.notes[-1]
 
 
+def joined(*sizes: float) -> Model:
+    """Columns of unlike range under one scale, all of which the next layer reads as one size."""
+    width, constants, layers = 8, {"h": weights(32, WIDTH, seed=1), "y": weights(6, 16, seed=2)}, list[Layer]()
+    for i, size in enumerate(sizes):
+        constants[f"p{i}"] = weights(width, 32, seed=(1, i)) * np.float32(size)
+        layers.append(dense("t", f"p{i}", "", f"part{i}", (1, width)))
+    parts = tuple(f"part{i}" for i in range(len(sizes)))
+    columns = np.repeat(np.array(sizes, np.float32), width)
+    constants["d"] = weights(16, len(columns), seed=(1, 77)) / columns
+    layers = [
+        dense("x", "h", "", "m", (1, 32)),
+        unary("RELU", "m", "t", (1, 32)),
+        *layers,
+        layer("CONCATENATION", parts, {"all": (1, len(columns))}, axis=1),
+        dense("all", "d", "", "n", (1, 16)),
+        unary("RELU", "n", "r", (1, 16)),
+        dense("r", "y", "", "out", (1, 6)),
+    ]
+    return net({"x": (1, WIDTH)}, constants, layers, ["out"])
+
+
+@pytest.mark.parametrize("first", ["bias-correction", "least-squares"])
+def test_weights_that_make_up_for_rounding_are_no_bound_for_what_floats_reach(first: str):
+    model = joined(1, 30, 1000)
+    where = setting(model)
+    start, alone = repaired(model, where)
+    assert isinstance(alone, Candidate)
+    assert level(where, start) < 5
+    assert level(where, alone) > 20
+    end, _ = improved(where, start, model, asked_repairs([first, "wide-places"]), is_auto=False)
+    assert level(where, end) > level(where, alone) - 2
+
+
 def test_weights_start_anew_beside_wide_places():
     model = stream()
     where = setting(model)
@@ -217,7 +255,7 @@ def test_weights_start_anew_beside_wide_places():
     assert end.chosen is not None
     assert "float32*int8" in end.plan.forms.values()
     assert all(
-        np.array_equal(end.chosen.model.tensors[n].array, t.array) for n, t in model.tensors.items() if t.is_constant
+        np.array_equal(value(end.chosen.model, n), value(model, n)) for n, t in model.tensors.items() if t.is_constant
     )
 
 
@@ -236,8 +274,8 @@ def test_weights_in_4_bits_stay_where_outputs_are_better_with_them():
     assert found.chosen is not None
     for name, tensor in rounded.model.tensors.items():
         if tensor.is_constant:
-            assert np.array_equal(found.model.tensors[name].array, tensor.array)
-            assert np.array_equal(found.chosen.model.tensors[name].array, model.tensors[name].array)
+            assert np.array_equal(value(found.model, name), value(rounded.model, name))
+            assert np.array_equal(value(found.chosen.model, name), value(model, name))
     levels = [float(Judge(model, where.held_out).levels(integer_model(each)).mean()) for each in (anew, found)]
     assert levels[1] > levels[0]
     again = gptq.apply(where, found)  # anew, beside what is wide
@@ -256,7 +294,9 @@ def test_nothing_to_gain_is_said():
 
 def test_roles_of_a_transformer():
     shape, scores = (1, 8, 16), (1, 8, 8)
-    constants = {name: weights(WIDTH, WIDTH, seed=i) for i, name in enumerate("qkvo")} | {"scale": np.float32([0.25])}
+    constants = {name: weights(WIDTH, WIDTH, seed=i) for i, name in enumerate("qkvo")} | {
+        "scale": np.array([0.25], np.float32)
+    }
     layers = [
         dense("x", "q", "", "query", shape),
         dense("x", "k", "", "key", shape),

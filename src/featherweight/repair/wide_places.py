@@ -66,14 +66,15 @@ def wide_places(setting: Setting, candidate: Candidate) -> Candidate | str:
         return f"target '{setting.target.name}' runs none of its integer operators in float, hybrid or in 16 bits"
     all_wide = dict.fromkeys(free, 1)
     bases = (exact,) if candidate.chosen is None else (exact, candidate)
-    search = max(
-        (_Search(setting, base, widths, exact.model) for base in bases), key=lambda search: search.level(all_wide).db
-    )
-    least = max((search.measured(base) for base in bases), key=lambda level: float(level.noise.max(initial=0.0)))
-    usual = search.level(all_wide)
-    most = usual
+    searches = [_Search(setting, base, widths, exact.model) for base in bases]
+    search = max(searches, key=lambda search: search.held_out_db(search.level(all_wide).candidate))
+    most = usual = search.level(all_wide)
     if usual.db < _POOR_DB and any(len(found) > 1 for found in widths.values()):
-        most = search.level({group: search.height(group) for group in free})
+        # Weights that make up for rounding are wrong where nothing is rounded: what is reached at last decides.
+        all_float = {group: search.height(group) for group in free}
+        search = max(searches, key=lambda search: search.held_out_db(search.level(all_float).candidate))
+        usual, most = search.level(all_wide), search.level(all_float)
+    least = max((search.measured(base) for base in bases), key=lambda level: float(level.noise.max(initial=0.0)))
     now, then = search.held_out_db(candidate), search.held_out_db(most.candidate)
     least_gain = least_gain_db(now)
     if then - now < least_gain:
