@@ -270,7 +270,7 @@ def test_a_folder_in_use_is_refused(model, tmp_path):
 
 
 def test_a_form_that_there_is_not_is_named(model):
-    with pytest.raises(fw.RecipeError, match=r"'int7' is no form \(allowed: w4a8, int8"):
+    with pytest.raises(fw.RecipeError, match=r"'int7' is no form \(allowed: int8, w4a8, grid4"):
         fw.sensitivity(model, calibration=models.samples("convnet", 8), forms=["int7"], progress=False)
 
 

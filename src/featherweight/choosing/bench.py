@@ -5,29 +5,22 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from featherweight.analysis.datasets import Dataset
 from featherweight.analysis.evaluation import (
     Evaluation,
-    MetricLike,
-    evaluate,
-    paired_difference,
-    resolve_metric,
-    teacher_boxes,
 )
 from featherweight.calibration.stats import Stats
 from featherweight.choosing.budget import Budget, Tried, misses
-from featherweight.choosing.parts import parts_of, recipe_of
-from featherweight.detections.boxes import Boxes, is_boxes
-from featherweight.detections.truth import Truth, as_truth, is_truth
+from featherweight.choosing.parts import FLOAT, FORMS, parts_of, recipe_of
+from featherweight.choosing.task import Task, drop_of
+from featherweight.detections.truth import Truth
 from featherweight.device_code.vela import npu_figures
-from featherweight.errors import DataError, RecipeError
+from featherweight.errors import RecipeError
 from featherweight.graph import Model
 from featherweight.ptq.plan import Plan
 from featherweight.recipes.recipe import Recipe
@@ -42,44 +35,10 @@ from featherweight.runtime.benchmark import benchmark
 from featherweight.runtime.samples import feeds
 from featherweight.runtime.sizes import sizes_bytes
 from featherweight.targets.delivery import for_device
-from featherweight.tflite import read
 
 _LATENCY_RUNS = 20
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """How well a model does what it is for.
-
-    Attributes:
-        data: labelled samples, which can be gone over again; None where the float model's outputs are the task.
-        metric: as `evaluate` takes it.
-        limit: of the number of samples.
-    """
-
-    data: Dataset | None = None
-    metric: MetricLike = "accuracy"
-    limit: int | None = None
-
-    @property
-    def name(self) -> str:
-        """What the metric is called, or "" where there is none."""
-        if self.data is None:
-            return ""
-        labels = f" of {self.data.labels.digest}" if isinstance(self.data.labels, Truth) else ""
-        return str(getattr(self.metric, "__name__", self.metric)) + labels
-
-    def evaluate(self, model: Model) -> Evaluation:
-        """Returns the metric of a model."""
-        assert self.data is not None
-        return evaluate(model, self.data, self.metric, limit=self.limit, progress=False)
-
-
-def drop_of(after: Evaluation, before: Evaluation) -> tuple[float, float]:
-    """Returns how much worse a metric is, and the standard error of that paired difference."""
-    found = paired_difference(after, before)
-    sign = 1.0 if before.higher_is_better is False else -1.0
-    return sign * found.value + 0.0, found.standard_error  # (and no −0)
+# What bytes are of that forms are weighed by: of the file, of the deflated one, or else of flash by an accelerator.
+FILE, DEFLATED = "file", "deflated"
 
 
 class Bench:
@@ -93,7 +52,8 @@ class Bench:
         start: the float graph that parts are of, with its ranges, where repairs have made another of the model.
         repairs: of weights, to make on files that are nearly within a budget.
         is_auto: keep of these only what measurably helps.
-        accelerator: what Vela compiles files for, if it is to.
+        accelerator: what Vela compiles files for, if it is to; it counts the bytes, too.
+        is_deflated: forms are weighed by the bytes of deflated files, where there is no accelerator.
         is_unrolled: recurrent layers of the source are written out in `model`, as no recipe alone may want them.
         stats: what calibration measures of the model, where that is known.
     """
@@ -109,20 +69,29 @@ class Bench:
         repairs: Sequence[Repair] = (),
         is_auto: bool = True,
         accelerator: str = "",
+        is_deflated: bool = False,
         is_unrolled: bool = False,
         stats: Stats | None = None,
     ) -> None:
         self.setting, self.model, self.task, self.notes = setting, model, task, tuple(notes)
         self.repairs, self.is_auto, self.accelerator = tuple(repairs), is_auto, accelerator
-        self.is_unrolled = is_unrolled
+        self.is_deflated, self.is_unrolled = is_deflated, is_unrolled
         self.graph = model if start is None else start.model
         self.methods = {} if start is None else start.methods
         self.parts = parts_of(self.graph)
         self.judge = Judge(model, setting.held_out)
         self.float_bytes = sizes_bytes(self._file(model), compress=False)[0]
         self._file_bytes: dict[tuple[str, ...], int] = {}
+        self._counted_bytes: dict[tuple[str, ...], int] = {}
         everything = recipe_of({part.name: "int8" for part in self.parts}, self.parts)
         self.stats = (start and start.stats) or stats or planned(setting, self.graph, everything).stats
+
+    @property
+    def counted(self) -> str:
+        """What the bytes are of that forms are weighed by."""
+        if self.accelerator:
+            return f"flash of {self.accelerator}"
+        return DEFLATED if self.is_deflated else FILE
 
     @cached_property
     def before(self) -> Evaluation | None:
@@ -175,6 +144,25 @@ class Bench:
         if key not in self._file_bytes:
             self._file_bytes[key] = sizes_bytes(self.file(self.candidate(choice)), compress=False)[0]
         return self._file_bytes[key]
+
+    def counted_bytes(self, choice: Mapping[str, str]) -> int:
+        """Returns the bytes of a choice that `counted` speaks of, once."""
+        if self.counted == FILE:
+            return self.file_bytes(choice)
+        key = tuple(choice[part.name] for part in self.parts)
+        if key not in self._counted_bytes:
+            model = self.file(self.candidate(choice))
+            found = npu_figures(model, self.accelerator).flash_bytes if self.accelerator else sizes_bytes(model)[1]
+            self._counted_bytes[key] = found or 0
+        return self._counted_bytes[key]
+
+    def saved_bytes(self, whole: Mapping[str, str], part: str, form: str) -> int:
+        """Returns `Score.saved_bytes` of a part in a form, when all others are as in `whole`."""
+        real, formed = {**whole, part: FLOAT}, {**whole, part: form}
+        if not self.accelerator:
+            return self.counted_bytes(real) - self.counted_bytes(formed)
+        first = self.file_bytes(real) - self.file_bytes(whole)
+        return first + self.counted_bytes(whole) - self.counted_bytes(formed)
 
     def repaired(self, candidate: Candidate) -> tuple[Candidate, tuple[str, ...]]:
         """Returns a candidate with repairs of its weights, and the names of those that it has."""
@@ -241,56 +229,20 @@ def with_repairs(bench: Bench, repairs: Sequence[Repair], *, is_auto: bool, fold
         repairs=late,
         is_auto=is_auto,
         accelerator=bench.accelerator,
+        is_deflated=bench.is_deflated,
     )
 
 
-def as_dataset(data: Any) -> Dataset | None:
-    """Returns labelled data as a data set that can be gone over again; None for samples without labels."""
-    if isinstance(data, Dataset):
-        return None if data.labels is None else replace(data, samples=_held(data.samples))
-    if isinstance(data, tuple) and len(data) == 2:
-        return Dataset(_held(data[0]), data[1] if is_truth(data[1]) else np.asarray(data[1]), "data")
-    return None
-
-
-def has_metric(data: Any, metric: MetricLike) -> bool:
-    """Returns whether data and metric say what a model is for; boxes can be the float model's own."""
-    return as_dataset(data) is not None or (data is not None and is_boxes(metric))
-
-
-def task_of(data: Any, metric: MetricLike, limit: int | None, model: Model) -> Task:
-    """Returns what a model is for: a metric on labelled data, or, for boxes without labels, its own boxes on it.
-
-    Args:
-        data: the pair (samples, labels), a data set, or for a metric about boxes samples alone; None: the outputs.
-        metric: as `evaluate` takes it.
-        limit: of the number of samples.
-        model: the float model, whose boxes other forms are to find where nothing else is wanted.
+def counted_forms(bench: Bench, forms: Sequence[str]) -> tuple[str, ...]:
+    """Returns forms without those of fewer bytes that are none in the files that a bench counts.
 
     Raises:
-        DataError: for data without labels, where the metric needs them.
+        RecipeError: for such a form, where it is asked for by name.
     """
-    if data is None:
-        return Task(None, metric, limit)
-    found = as_dataset(data)
-    about = resolve_metric(metric)
-    if not isinstance(about, Boxes) and found is None:
-        raise DataError(
-            "search: data has no labels. Give the pair (samples, labels), or leave data out and judge by the outputs."
+    idle = [form for form in forms if FORMS[form].grid and bench.counted == FILE]
+    if idle and tuple(forms) != tuple(FORMS):
+        raise RecipeError(
+            f"search: '{idle[0]}' saves bytes only where files are compressed, and no limit here is about that. Give "
+            "max_compressed_bytes, or for an Ethos-U max_flash_bytes or max_cycles; or leave the form out."
         )
-    if isinstance(about, Boxes):
-        samples = found.samples if found else _held(data.samples if isinstance(data, Dataset) else data)
-        given = about.truth
-        if given is None and about.teacher is None and found is not None and is_truth(found.labels):
-            given = found.labels
-        if given is None:
-            teacher = model if about.teacher is None else read(about.teacher)
-            labels = teacher_boxes(teacher, samples, about, limit=limit)
-        else:
-            labels = as_truth(given, order=about.truth_order)
-        return Task(Dataset(samples, labels, "data"), replace(about, truth=None, teacher=None), limit)
-    return Task(found, metric, limit)
-
-
-def _held(samples: Any) -> Any:
-    return samples if hasattr(samples, "shape") or isinstance(samples, (list, dict)) else list(samples)
+    return tuple(form for form in forms if form not in idle)

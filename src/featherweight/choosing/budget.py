@@ -118,6 +118,11 @@ class Tried:
         return not any(miss.is_size for miss in self.misses)
 
     @property
+    def kept_bytes(self) -> int:
+        """What a device keeps of it: flash as Vela counts it, or the file."""
+        return self.file_bytes if self.npu is None else self.npu.flash_bytes
+
+    @property
     def loss(self) -> float:
         """What is lost: the drop of the metric, or without one the noise at the outputs, dB."""
         return self.drop if self.drop is not None else -self.sqnr_db

@@ -78,8 +78,8 @@ def _in_form(bench: Bench, form: str, exact: Exact) -> list[Score]:
 
 
 def _saved_bytes(elements: int, form: str) -> int:
-    weight, _ = FORMS[form]
-    return 0 if weight is None else round(elements * (INTEGER_BITS["int32"] - INTEGER_BITS[weight]) / 8)
+    steps = FORMS[form].steps
+    return 0 if steps is None else round(elements * (INTEGER_BITS["int32"] - INTEGER_BITS[steps]) / 8)
 
 
 def scaled(rows: Sequence[Score]) -> tuple[Score, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 from featherweight import operators
 from featherweight.errors import RecipeError, listed
@@ -15,15 +16,31 @@ from featherweight.recipes.recipe import Recipe, Rule, Scheme
 from featherweight.targets.target import Target
 
 FLOAT = "float32"
-# A form by the name of the recipe that asks for it everywhere: what is asked of weights and activations.
-FORMS: Mapping[str, tuple[str | None, str | None]] = MappingProxyType(
+
+
+class Form(NamedTuple):
+    """What is asked of weights and activations, as types; `grid` is that of `Scheme`: fewer bytes once compressed."""
+
+    weight: str | None
+    activation: str | None
+    grid: str | None = None
+
+    @property
+    def steps(self) -> str | None:
+        """The type whose steps the weights have."""
+        return self.grid or self.weight
+
+
+# By the name of the recipe that asks for it everywhere.
+FORMS: Mapping[str, Form] = MappingProxyType(
     {
-        "w4a8": ("int4", "int8"),
-        "int8": ("int8", "int8"),
-        "int16x8": ("int8", "int16"),
-        "weights4": ("int4", None),
-        "dynamic": ("int8", None),
-        FLOAT: (None, None),
+        "int8": Form("int8", "int8"),
+        "w4a8": Form("int4", "int8"),
+        "grid4": Form("int8", "int8", "int4"),
+        "int16x8": Form("int8", "int16"),
+        "dynamic": Form("int8", None),
+        "weights4": Form("int4", None),
+        FLOAT: Form(None, None),
     }
 )
 
@@ -68,14 +85,14 @@ def allowed_forms(part: Part, model: Model, target: Target, forms: Sequence[str]
     node = next(node for node in model.main.nodes if node.name == part.operators[0])
     found: list[str] = []
     for form in forms:
-        weight, activation = FORMS[form]
+        weight, activation, steps = FORMS[form].weight, FORMS[form].activation, FORMS[form].steps
         if form == FLOAT:
             runs = target.runs(node.op, FLOAT)
         elif not part.weight_elements:
-            runs = activation is not None and weight == "int8" and target.runs(node.op, activation)
+            runs = activation is not None and steps == "int8" and target.runs(node.op, activation)
         else:
             runs = target.runs(node.op, f"{activation or FLOAT}*{weight}")
-            runs = runs and not (weight == "int4" and operators.lookup(node.op).weight_kind == "depthwise")
+            runs = runs and not (steps == "int4" and operators.lookup(node.op).weight_kind == "depthwise")
         found += [form] if runs else []
     return tuple(found)
 
@@ -98,9 +115,9 @@ def recipe_of(choice: Mapping[str, str], parts: Sequence[Part], name: str = "sea
     """Returns the recipe that gives each part its form, and leaves the others float."""
     rules: list[Rule] = []
     for part in parts:
-        weight, activation = FORMS[choice.get(part.name, FLOAT)]
+        weight, activation, grid = FORMS[choice.get(part.name, FLOAT)]
         if weight is None:
             continue
         scheme = None if activation is None else Scheme(activation, per_channel=False)
-        rules += [Rule(exactly(each), weight=Scheme(weight), activation=scheme) for each in part.operators]
+        rules += [Rule(exactly(each), weight=Scheme(weight, grid=grid), activation=scheme) for each in part.operators]
     return Recipe(name, (*rules, Rule()))

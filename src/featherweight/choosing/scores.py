@@ -18,7 +18,7 @@ FORMAT = 2
 # The noise of a form that a part can't take, and an error that is not known.
 IMPOSSIBLE = 1e12
 # What scores depend on that can be read; the rest is told by fingerprints.
-_SAID = ("forms", "version")
+_SAID = ("forms", "bytes", "version")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Score:
             is quantized; `sqnr_db` is that of the mean.
         noise_error: standard error of that mean.
         saved_bytes: by how much the file is smaller than with this part float, when all others are in the first form
-            that they can take: between floats, conversions would outweigh what a small part saves.
+            that they can take: between floats, conversions would outweigh what a small part saves. Of what
+            `Bench.counted` says; where that is Vela's flash, which leaves floats out, the first form's is of the file.
         drop: how much worse the metric is (positive: worse) when this part alone is quantized, if it was measured.
         drop_error: the standard error of that paired difference.
         without: the same drop when all is quantized, minus that when all but this part is.

@@ -70,8 +70,8 @@ class Found:
 
     @property
     def front(self) -> tuple[Tried, ...]:
-        """The files that no other beats both in bytes and in what is lost, smallest first."""
-        rows = sorted(self.tried, key=lambda row: (row.file_bytes, row.loss))
+        """The files that no other beats in what is lost and in bytes (of flash, where Vela counts), smallest first."""
+        rows = sorted(self.tried, key=lambda row: (row.kept_bytes, row.file_bytes, row.loss))
         found: list[Tried] = []
         for row in rows:
             if not found or row.loss < found[-1].loss:
@@ -159,9 +159,8 @@ def _with_finer_ends(state: State, uniform: Mapping[str, Tried]) -> Iterator[dic
     """
     layers = [part.name for part in state.bench.parts if part.weight_elements]
     for form, row in uniform.items():
-        weight, activation = FORMS[form]
-        if weight == "int4" and not row.is_accurate and len(layers) > 2:
-            finer = {part: state.likest(part, "int8", activation) for part in (layers[0], layers[-1])}
+        if FORMS[form].steps == "int4" and not row.is_accurate and len(layers) > 2:
+            finer = {part: state.likest(part, "int8", FORMS[form].activation) for part in (layers[0], layers[-1])}
             yield {**row.choice, **{part: form for part, form in finer.items() if form in state.noise[part]}}
 
 
@@ -244,7 +243,7 @@ def _border_moves(state: State, best: Tried, bearable: float) -> list[tuple[floa
     What a border takes in the file is in no part's score: these are compared by the sizes of real files.
     """
     parts, found = list(best.choice), list[tuple[float, dict[str, str]]]()
-    held = [FORMS[best.choice[part]][1] for part in parts]
+    held = [FORMS[best.choice[part]].activation for part in parts]
     borders = [at for at in range(1, len(parts)) if held[at] != held[at - 1]]
     for at, steps in itertools.product(borders, (1, 2)):
         for moved, wanted in ((parts[at : at + steps], held[at - 1]), (parts[max(at - steps, 0) : at], held[at])):

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from featherweight.analysis.evaluation import Evaluation
-from featherweight.choosing.bench import Bench, drop_of
+from featherweight.choosing.bench import Bench
 from featherweight.choosing.estimates import estimated
 from featherweight.choosing.parts import FLOAT, Part, allowed_forms
 from featherweight.choosing.scores import IMPOSSIBLE, Score, Scores, resumed
+from featherweight.choosing.task import drop_of
 from featherweight.errors import FeatherweightError
 from featherweight.graph import Model
 from featherweight.repair.fingerprints import fingerprints
@@ -30,7 +31,11 @@ def about(bench: Bench, forms: Sequence[str]) -> dict[str, str]:
     setting = bench.setting
     repairs = [repair.name for repair in bench.repairs]
     settings = (setting.io, setting.ranges, setting.integers, sorted(bench.methods.items()), repairs, bench.is_auto)
-    return {**fingerprints(setting, (bench.model, bench.graph), settings), "forms": ", ".join(forms)}
+    return {
+        **fingerprints(setting, (bench.model, bench.graph), settings),
+        "forms": ", ".join(forms),
+        "bytes": bench.counted,
+    }
 
 
 def measured(
@@ -87,7 +92,7 @@ def measured(
     if not work:
         return scores
     whole, after = _whole(bench, forms), None
-    bench.file_bytes(whole)  # once, for all workers
+    bench.counted_bytes(whole)  # once, for all workers
     if is_task and bench.before is not None:
         after = bench.task.evaluate(bench.probe(whole)[0])
     results = mapped(partial(_scored, bench, whole, after), work, jobs=jobs, engine=engine)
@@ -139,12 +144,12 @@ def _scored(
     for form in forms:
         try:
             model, plan = bench.probe({part.name: form})
+            saved = bench.saved_bytes(whole, part.name, form)
         except FeatherweightError as error:  # a form that this part can't take: its reason is the score's
             rows.append(Score(part.name, form, IMPOSSIBLE, 0.0, 0, kept_float=str(error)))
             continue
         noise = bench.noise(model)
         error = float(noise.std(ddof=1) / np.sqrt(len(noise))) if len(noise) > 1 else IMPOSSIBLE
-        saved = bench.file_bytes({**whole, part.name: FLOAT}) - bench.file_bytes({**whole, part.name: form})
         reason = plan.kept_float.get(part.operators[0], "")
         row = Score(part.name, form, float(noise.mean()), error, saved, kept_float=reason)
         if after is not None and bench.before is not None:

@@ -187,8 +187,8 @@ class State:
 
     def likest(self, part: str, form: str, activation: str | None) -> str:
         """Returns a part's form with such activations, with the weights of another form if it can; else that form."""
-        others = [other for other in self.noise[part] if FORMS[other][1] == activation and other != FLOAT]
-        same = [other for other in others if FORMS[other][0] == FORMS[form][0]]
+        others = [other for other in self.noise[part] if FORMS[other].activation == activation and other != FLOAT]
+        same = [other for other in others if FORMS[other].steps == FORMS[form].steps]
         return next(iter(same or others), form)
 
     def solved(self, noise: float) -> dict[str, str] | None:

@@ -157,7 +157,7 @@ def search(
     max_sram_bytes: MaxSramBytes = None,
     max_cycles: MaxCycles = None,
     accelerator: Accelerator = None,
-    forms: Forms = "int8,w4a8,int16x8,dynamic,weights4,float32",
+    forms: Forms = "int8,w4a8,grid4,int16x8,dynamic,weights4,float32",
     improve: Annotated[str | None, typer.Option(metavar="LIST", help="Repairs to make, as for `quantize`.")] = None,
     target: Target = "litert",
     io: IoOption = None,
@@ -191,7 +191,7 @@ def search(
         from featherweight.report.choices import FRONT_HEADERS, front_rows, summary
 
         print_table(
-            "Files that no other beats in size and loss", FRONT_HEADERS, front_rows(found), right=(0, 1, 2, 3, 4)
+            "Files that no other beats in size and loss", FRONT_HEADERS, front_rows(found), right=(0, 1, 2, 3, 4, 5)
         )
         say(f"{output}: {summary(found)}" + (f" {found.doubt}." if found.doubt else ""))
     if not found.best.fits:

@@ -15,7 +15,7 @@ from featherweight.report.text import shortened
 
 SCORE_HEADERS = ("part", "form", "SQNR dB", "saved bytes", "drop", "drop but for it", "stays float")
 STEP_HEADERS = ("step", "bytes", "deflated", "SQNR dB", "drop", "latency", "what then")
-FRONT_HEADERS = ("bytes", "predicted dB", "SQNR dB", "drop", "latency", "forms")
+FRONT_HEADERS = ("bytes", "flash", "predicted dB", "SQNR dB", "drop", "latency", "forms")
 
 
 def score_rows(scores: Scores) -> list[tuple[str, ...]]:
@@ -34,6 +34,7 @@ def front_rows(found: Found) -> list[tuple[str, ...]]:
     return [
         (
             f"{row.file_bytes:,}",
+            "-" if row.npu is None else f"{row.npu.flash_bytes:,}",
             f"{row.predicted_db:.1f}",
             f"{row.sqnr_db:.1f}",
             _with_error(row.drop, row.drop_error),

@@ -104,6 +104,7 @@ def steps_page(steps: Sequence[StepLike], chosen: str, name: str) -> Page:
 _FILE_COLUMNS = (
     Column("bytes", "bytes"),
     Column("deflated", "bytes"),
+    Column("flash", "bytes", "As Vela counts it."),
     Column("predicted dB", "level"),
     Column("dB", "level", _LEVEL),
     *_DROP,
@@ -112,8 +113,8 @@ _FILE_COLUMNS = (
 
 
 def _file_cells(row: Tried) -> tuple[str | float | None, ...]:
-    sizes = (row.file_bytes, row.compressed_bytes, row.predicted_db, row.sqnr_db)
-    return (*sizes, row.drop, row.drop_error, row.latency)
+    sizes = (row.file_bytes, row.compressed_bytes, None if row.npu is None else row.npu.flash_bytes)
+    return (*sizes, row.predicted_db, row.sqnr_db, row.drop, row.drop_error, row.latency)
 
 
 def _files(title: str, rows: Sequence[Tried]) -> Table:

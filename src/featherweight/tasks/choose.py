@@ -25,7 +25,7 @@ from featherweight.arguments import (
 from featherweight.arguments import path as path_of
 from featherweight.calibration.collect import calibrate
 from featherweight.calibration.copies import counted
-from featherweight.choosing.bench import Bench, has_metric, task_of, with_repairs
+from featherweight.choosing.bench import Bench, counted_forms, with_repairs
 from featherweight.choosing.budget import (
     OBJECTIVES,
     Budget,
@@ -34,10 +34,12 @@ from featherweight.choosing.budget import (
 )
 from featherweight.choosing.folder import locked
 from featherweight.choosing.judging import check_examples, check_metric
-from featherweight.choosing.parts import check_forms
+from featherweight.choosing.parts import FORMS, check_forms
 from featherweight.choosing.scores import Scores, scores_in
 from featherweight.choosing.searching import Found, searched
 from featherweight.choosing.sensitivity import measured
+from featherweight.choosing.task import has_metric, task_of
+from featherweight.device_code.vela import USUAL, has_vela
 from featherweight.errors import DataError
 from featherweight.operators.families.control import keeps_state
 from featherweight.passes.substitutes import substituted
@@ -47,7 +49,6 @@ from featherweight.runtime.workers import ENGINES, MOST_JOBS
 from featherweight.targets import target as targets
 from featherweight.tasks.load import load_with_notes, peeked
 
-FORMS = ("int8", "w4a8", "int16x8", "dynamic", "weights4", "float32")
 # Kinds of arguments that the calls of this subject share.
 ON_SAMPLES: Mapping[str, Kind] = MappingProxyType(
     {
@@ -107,7 +108,9 @@ def sensitivity(
         data: the pair (samples, labels), or a `Dataset`; None: the outputs alone.
         calibration: samples of the training split, at least 8; a quarter of them judges the outputs.
         metric: as in `evaluate`.
-        forms: of ``w4a8``, ``int8``, ``int16x8``, ``weights4``, ``dynamic``, ``float32``.
+        forms: of ``w4a8``, ``int8``, ``grid4``, ``int16x8``, ``weights4``, ``dynamic``, ``float32``. What ``grid4``
+            saves shows once it is compressed: beside it bytes are of flash by Vela, where the target is an Ethos-U and
+            Vela is installed, and else of deflated files.
         target: the device; only forms that it runs are measured.
         limit: use at most so many labelled samples.
         task: measure the metric, too.
@@ -124,8 +127,10 @@ def sensitivity(
         DataError: for samples that are too few or do not fit.
     """
     forms = check_forms(forms)
+    is_deflated, name = any(FORMS[form].grid for form in forms), targets.load(target).name
+    npu = USUAL[name] if is_deflated and name in USUAL and has_vela() else ""
     asked = (source, data, calibration, metric, target, limit, input_shapes)
-    bench = bench_of(*asked, jobs=jobs, engine=engine, progress=progress)
+    bench = bench_of(*asked, npu=npu, is_deflated=is_deflated, jobs=jobs, engine=engine, progress=progress)
     with locked(folder) as held:
         is_task, only = task and not estimate, () if estimate else None
         path = scores_in(held)
@@ -155,7 +160,7 @@ def search(
     max_flash_bytes: int | None = None,
     max_sram_bytes: int | None = None,
     max_cycles: int | None = None,
-    forms: Sequence[str] = FORMS,
+    forms: Sequence[str] = tuple(FORMS),
     improve: str | Sequence[str] | None = None,
     target: str | Path | targets.Target = "litert",
     io: str | None = None,
@@ -185,7 +190,7 @@ def search(
         max_flash_bytes: as Vela estimates it; it compiles every file that is tried.
         max_sram_bytes: likewise.
         max_cycles: likewise.
-        forms: that parts may take, as in `sensitivity`.
+        forms: that parts may take, as in `sensitivity`; ``grid4`` where flash, cycles or deflated bytes count.
         improve: repairs, as in `quantize`: those of the float graph and of ranges come before parts are measured, those
             of weights are made on the best file, and on smaller ones that miss the accuracy by little.
         target: the device.
@@ -224,6 +229,7 @@ def search(
     with locked(folder) as held:
         if repairs:
             bench = with_repairs(bench, repairs, is_auto=AUTO in (improve or ()), folder=held)
+        forms = counted_forms(bench, forms)
         return searched(bench, forms, budget, objective, held, estimate=estimate, jobs=jobs, engine=engine)
 
 
@@ -253,7 +259,15 @@ def bench_within(
     check_budget(budget, objective, has_metric=has_metric(data, metric))
     npu = compiler_of(budget, objective, targets.load(target).name, accelerator)
     asked = (source, data, calibration, metric, target, limit, input_shapes)
-    bench = bench_of(*asked, io=io, npu=npu, jobs=jobs, engine=engine, progress=progress)
+    bench = bench_of(
+        *asked,
+        io=io,
+        npu=npu,
+        is_deflated=budget.max_compressed_bytes is not None,
+        jobs=jobs,
+        engine=engine,
+        progress=progress,
+    )
     check_examples(budget, bench.before)
     return bench
 
@@ -269,6 +283,7 @@ def bench_of(
     *,
     io: str | None = None,
     npu: str = "",
+    is_deflated: bool = False,
     jobs: int = 1,
     engine: str = ENGINES[0],
     progress: bool,
@@ -297,6 +312,15 @@ def bench_of(
     stats = None
     if (jobs > 1 or engine != ENGINES[0]) and not keeps_state(model):
         stats = calibrate(model, feeds, jobs=jobs, engine=engine, progress=progress)
-    bench = Bench(setting, model, task, notes, accelerator=npu, is_unrolled=bool(lowered.recurrent), stats=stats)
+    bench = Bench(
+        setting,
+        model,
+        task,
+        notes,
+        accelerator=npu,
+        is_deflated=is_deflated,
+        is_unrolled=bool(lowered.recurrent),
+        stats=stats,
+    )
     check_metric(bench)
     return bench

@@ -10,17 +10,18 @@ from typing import Any
 
 from featherweight.analysis.evaluation import MetricLike
 from featherweight.arguments import checked, choice, count, stream
-from featherweight.choosing.bench import Bench, with_repairs
+from featherweight.choosing.bench import Bench, counted_forms, with_repairs
 from featherweight.choosing.budget import OBJECTIVES, Budget
 from featherweight.choosing.flow import STOPS, Flow, Optimized, chosen, take
 from featherweight.choosing.folder import locked
+from featherweight.choosing.parts import FORMS
 from featherweight.choosing.searching import searched
 from featherweight.graph import Model
 from featherweight.ptq.plan import Plan
 from featherweight.recipes import recipe as recipes
 from featherweight.repair.improve import AUTO, asked_repairs
 from featherweight.targets import target as targets
-from featherweight.tasks.choose import FORMS, OF_FILES, ON_SAMPLES, bench_within
+from featherweight.tasks.choose import OF_FILES, ON_SAMPLES, bench_within
 from featherweight.tasks.quantize import quantize
 from featherweight.tasks.requirements import require_change
 
@@ -164,7 +165,7 @@ def _mixed(flow: Flow) -> tuple[Model, Plan]:
     """Mixes forms on the graph and with the ranges that repairs have made, and repairs weights of what comes near."""
     found = searched(
         _improved(flow),
-        FORMS,
+        counted_forms(flow.bench, tuple(FORMS)),
         flow.budget,
         flow.objective,
         flow.folder,
