@@ -28,7 +28,7 @@ def voice(options: Options) -> list[Figure]:
     read = run_job("word_reader", weights=folder / "checkpoint20.npz", words=600)
     lost = read["min-max"]["error"]
     note_read = f"min-max {lost:.2%}, weights4 {read['weights4']['error']:.2%}; {read['phonemes']:,} phonemes of "
-    note_read += f"{read['words']:,} words; {read['weights4, gptq']['bytes']:,} bytes"
+    note_read += f"{read['words']:,} words; {read['repaired']['bytes']:,} bytes"
     return [
         Figure(f"{heard}: SQNR", auto["sqnr_db"], "dB", at_least=max(_LEAST_DB, dynamic["sqnr_db"]), note=note),
         Figure(f"{heard}: decisions as float's", 100 * auto["agrees"], "%"),
