@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featherweight.calibration.copies import copies, copies_said, counted
+from featherweight.calibration.copies import copies_said
 from featherweight.calibration.odd_samples import odd_samples
 from featherweight.clustering.few_values import dissolved
 from featherweight.errors import DataError, FeatherweightError, RecipeError, listed
@@ -20,24 +20,21 @@ from featherweight.graph import Model
 from featherweight.operators.entries import entries
 from featherweight.ptq.plan import Plan
 from featherweight.recipes.recipe import Recipe
-from featherweight.repair.candidate import Arrays, Candidate, Repair, Setting, digest, integer_model, planned
+from featherweight.repair.candidate import Candidate, Repair, Setting, integer_model, planned
+from featherweight.repair.examples import LEAST_EXAMPLES, MOST_EXAMPLES, divided, examples
 from featherweight.repair.fingerprints import fingerprints
 from featherweight.repair.journal import Attempt, Improvement, Journal, attempts_said
 from featherweight.repair.judge import Gain, Judge, gain
 from featherweight.repair.ranges import with_all_samples
 from featherweight.repair.repairs import REPAIRS
+from featherweight.repair.superfluous import without_superfluous
 from featherweight.repair.weights.repairs import WEIGHT_REPAIRS
 from featherweight.repair.wide_places import WIDE_PLACES
 from featherweight.runtime.progress import track
-from featherweight.runtime.samples import feeds, input_tensors
 
 AUTO = "auto"
 _log = logging.getLogger("featherweight")
 
-# Examples that repairs work with, and those of them that judge: one in four, within these bounds.
-MOST_EXAMPLES = 256
-_LEAST_HELD_OUT, _MOST_HELD_OUT = 4, 32
-LEAST_EXAMPLES = 8
 # What takes longer than many minutes is tried where it is named.
 _MOST_COSTS = 3
 # What is tried once more when operators have become wide: weights then make up for other errors.
@@ -66,45 +63,6 @@ def asked_repairs(improve: str | Sequence[str] | None) -> tuple[Repair, ...]:
             raise RecipeError(f"improve: '{name}' is no repair (allowed: {AUTO}, none, {listed(known, len(known))}).")
     is_auto = AUTO in names
     return tuple(r for r in REPAIRS if r.name in names or (is_auto and r.costs <= _MOST_COSTS and not r.saves))
-
-
-def divided(
-    samples: Iterable[Any], model: Model, limit: int | None, *, is_auto: bool
-) -> tuple[tuple[Arrays, ...], tuple[Arrays, ...]]:
-    """Returns feeds of single runs to repair with, and others to judge by: the same ones in whatever order they come.
-
-    No example that judges repeats another, or nearly one of those that are repaired with (`calibration.copies`); where
-    nearly all are alike, as before a fixed camera, none that is the same as another. Of a model that keeps state from
-    run to run the last ones judge: samples follow each other there.
-
-    Raises:
-        DataError: if there are less than 8 different examples, and they are to decide.
-    """
-    found = _examples(samples, model, limit)
-    is_sequence = any(tensor.is_variable for tensor in model.main.tensors.values())
-    if not is_sequence:
-        found.sort(key=digest)
-    kinds = list(range(len(found))) if is_sequence else copies(found)
-    if len(set(kinds)) < LEAST_EXAMPLES:
-        kinds = kinds if is_sequence else copies(found, nearly=False)
-    different = sorted(set(kinds))
-    if len(different) < LEAST_EXAMPLES and not is_auto:
-        return tuple(found), ()
-    if len(different) < LEAST_EXAMPLES:
-        raise DataError(
-            f"improve: {counted(found)} are too few to tell what helps (at least {LEAST_EXAMPLES}; a hundred are "
-            "better). Pass more calibration samples, or name the repairs that are to be applied unmeasured."
-        )
-    count = min(max(_LEAST_HELD_OUT, len(different) // 4), _MOST_HELD_OUT)
-    if is_sequence:
-        return tuple(found[:-count]), tuple(found[-count:])
-    judging = sorted({different[int(place)] for place in (np.arange(count) + 0.5) * len(different) / count})
-    return tuple(found[i] for i, kind in enumerate(kinds) if kind not in judging), tuple(found[i] for i in judging)
-
-
-def _examples(samples: Iterable[Any], model: Model, limit: int | None) -> list[Arrays]:
-    most = min(limit or MOST_EXAMPLES, MOST_EXAMPLES)
-    return [feed.arrays for feed in feeds(samples, model, limit=most, batch=1 if input_tensors(model) else None)]
 
 
 def check_improvable(model: Model) -> None:
@@ -142,9 +100,10 @@ def improved(
     """
     known = {repair.name: repair for repair in repairs}
     judge = Judge(reference, setting.held_out) if setting.held_out else None
+    begin = functools.cache(candidate) if callable(candidate) else lambda: candidate
     now = journal.read() if journal else None
     if now is None:
-        start = candidate() if callable(candidate) else candidate
+        start = begin()
         now = Improvement(start, judge.levels(integer_model(start)) if judge else np.zeros(0), (), tuple(known))
         if journal:
             journal.keep(now)
@@ -154,7 +113,10 @@ def improved(
         if not now.waiting:
             break
         try:
-            now = _tried(setting, now, known[now.waiting[0]], judge, repairs, is_auto=is_auto)
+            repair = known[now.waiting[0]]
+            now = _tried(setting, now, repair, judge, repairs, is_auto=is_auto)
+            if is_auto and judge and repair is WIDE_PLACES and now.attempts[-1].is_kept:
+                now = without_superfluous(setting, begin(), now, judge)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted. {_how_to_go_on(journal)}") from None
         _log.info("improve: %s", now.attempts[-1])
@@ -277,10 +239,10 @@ def repaired(
         )
     said: list[str] = []
     if parts:
-        examples = _examples(parts[0][1], model, limit)
-        samples, held_out = divided(examples, model, limit, is_auto=is_auto)
+        found = examples(parts[0][1], model, limit)
+        samples, held_out = divided(found, model, limit, is_auto=is_auto)
         setting = replace(setting, samples=samples, held_out=held_out)
-        said = [copies_said(examples), *map(str, odd_samples(examples))]
+        said = [copies_said(found), *map(str, odd_samples(found))]
 
     def start() -> Candidate:
         candidate = planned(setting, model, recipe)
@@ -295,5 +257,6 @@ def repaired(
     noted = with_notes(setting, candidate, reference, attempts)
     if setting.held_out:
         whole, brought = with_all_samples(setting, candidate), noted.plan.notes[len(candidate.plan.notes) :]
-        noted = replace(whole, plan=replace(whole.plan, notes=(*whole.plan.notes, *brought)))
+        notes = (*whole.plan.notes, *brought, *whole.notes[len(candidate.notes) :])
+        noted = replace(whole, plan=replace(whole.plan, notes=notes))
     return noted.model, noted.plan, setting.held_out

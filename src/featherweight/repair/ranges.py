@@ -130,7 +130,8 @@ def choose_ranges(setting: Setting, candidate: Candidate) -> Candidate | str:
 def with_all_samples(setting: Setting, candidate: Candidate) -> Candidate:
     """Returns the candidate planned with what held-out samples hold, too; weights stay as repairs have chosen them.
 
-    Where repairs have chosen parameters of activations, those stand, and nothing changes.
+    Where repairs have chosen parameters of activations, those stand, and nothing changes. Nor where held-out samples
+    lose by it, which is noted: ranges that come out a little different can move an operator to another form.
     """
     if candidate.stats is None:
         return candidate
@@ -146,6 +147,13 @@ def with_all_samples(setting: Setting, candidate: Candidate) -> Candidate:
     found = planned(setting, candidate.model, recipe, stats=candidate.stats.merge(others), methods=methods)
     if candidate.chosen is not None:
         found = with_stored(found, candidate)
+    judge = Judge(exact, setting.held_out)
+    brought = gain(*(judge.levels(rewrite(each.model, each.plan)) for each in (candidate, found)))
+    if brought.is_loss:
+        return candidate.with_note(
+            f"improve: ranges are those of {len(setting.samples)} samples: with the {len(setting.held_out)} held-out "
+            f"ones, {brought} at the output"
+        )
     return replace(found, notes=candidate.notes, chosen=candidate.chosen)
 
 

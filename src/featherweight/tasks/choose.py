@@ -44,7 +44,8 @@ from featherweight.errors import DataError
 from featherweight.operators.families.control import keeps_state
 from featherweight.passes.substitutes import substituted
 from featherweight.repair.candidate import Setting
-from featherweight.repair.improve import AUTO, LEAST_EXAMPLES, MOST_EXAMPLES, asked_repairs, check_improvable, divided
+from featherweight.repair.examples import LEAST_EXAMPLES, MOST_EXAMPLES, divided
+from featherweight.repair.improve import AUTO, asked_repairs, check_improvable
 from featherweight.runtime.workers import ENGINES, MOST_JOBS
 from featherweight.targets import target as targets
 from featherweight.tasks.load import load_with_notes, peeked
