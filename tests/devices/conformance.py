@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from tests.devices import elementwise_grid, movers_grid, weighted_grid
+from tests.devices import elementwise_grid, movers_grid, stateful_grid, weighted_grid
 from tests.devices.grid import GRID, Tried, tried
 from tests.devices.judges import ACCELERATORS, Judge, Verdict
 from tests.devices.judging import WRONG, judged
@@ -28,7 +28,7 @@ from featherweight.runtime.progress import track
 from featherweight.targets import target as targets
 from featherweight.tflite import write
 
-FAMILIES = (elementwise_grid, movers_grid, weighted_grid)  # importing them fills GRID
+FAMILIES = (elementwise_grid, movers_grid, stateful_grid, weighted_grid)  # importing them fills GRID
 PAGE = Path(__file__).parents[2] / "docs" / "devices.md"
 TARGETS = ("tflm", *ACCELERATORS)
 HEAD = """\
@@ -36,10 +36,11 @@ HEAD = """\
 
 Written by `make devices`: one-operator models over every operator and type that the reference kernels know, and over
 ranks, axes, broadcasting, strides, windows, paddings, dilations, fused activations, batches, kept dimensions, types of
-sizes and places, and constants in place of computed operands. Each goes to `check` and to the target's client, in a
-process of its own: TFLite Micro's interpreter, whose results must be the reference kernels' (profile `tflm`; integers
-exactly, floats as in [conformance.md](conformance.md)), and Vela, which must put all of it on the NPU. Where `check`
-says nothing the client must run the model, and where it complains the client must not.
+sizes and places, and constants in place of computed operands; recurrent layers of every kind that files have, loops and
+branches with what they carry along, variables that are assigned and read. Each goes to `check` and to the target's
+client, in a process of its own: TFLite Micro's interpreter, whose results must be the reference kernels' (profile
+`tflm`; integers exactly, floats as in [conformance.md](conformance.md)), and Vela, which must put all of it on the NPU.
+Where `check` says nothing the client must run the model, and where it complains the client must not.
 
 - Clients: tflite-micro {} (x86-64, its reference kernels); ethos-u-vela {} for {}.
 - {}; the same models on every run: `make devices`, or some rows only: `make devices OPS='PAD CONV_2D'`.
@@ -50,8 +51,9 @@ COUNTED = (f"| target | {' | '.join(COLUMNS)} |", f"|---|{'---:|' * len(COLUMNS)
 FOOT = """
 *Not judged*: conversions of floats on NPU targets, which are the processor's, and models that TFLite Micro runs
 although `check` complains, of which the reference kernels can't say whether rightly (GREATER of int16, which is wrong
-where they can). *Client ended*: it aborted, or Vela made no file at all. What Vela compiles is not run: there is no
-simulator among the clients.
+where they can); on NPU targets, too, variables, of which nothing says whether Vela's files keep them from run to run,
+and recurrent layers that the reference kernels do not compute. *Client ended*: it aborted, or Vela made no file at all.
+What Vela compiles is not run: there is no simulator among the clients.
 
 ## By operator
 

@@ -10,6 +10,7 @@ from tests.devices.judges import Verdict
 from tests.operators.checking import FLOAT_ULPS, Finding, differences, magnitude_of_terms
 
 from featherweight.errors import FeatherweightError
+from featherweight.operators.families.control import keeps_state
 from featherweight.targets import target as targets
 
 Outcome = Literal["runs", "refused", "processor", "unproven", "refused unsaid", "wrong unsaid", "said in vain"]
@@ -45,7 +46,7 @@ def judged(tried: Tried, target: targets.Target, verdict: Verdict) -> Judgement:
     # Vela has no word for a file that it compiles in part: an error is that of a whole file.
     fatal = ("killed by", "no answer") if target.is_float_allowed else ("killed by", "no answer", "Error: ")
     is_crash = not verdict.runs and any(word in verdict.text for word in fatal)
-    ends = {graph.tensors[name].dtype for name in (graph.nodes[0].inputs[0], graph.outputs[0])}
+    ends = {graph.tensors[name].dtype for name in (*graph.nodes[0].inputs[:1], graph.outputs[0])}
     if targets.converts(graph.nodes[0]) and not target.is_float_allowed and "float32" in ends:
         return Judgement("processor", 0, words, is_crash)
     found = _compared(tried, verdict) if verdict.outputs else Finding()
@@ -55,7 +56,9 @@ def judged(tried: Tried, target: targets.Target, verdict: Verdict) -> Judgement:
         return Judgement("refused" if said else "wrong unsaid", found.elements, found.broken, is_crash)
     if not said:
         return Judgement("runs", found.elements, words, is_crash)
-    is_open = bool(verdict.outputs) and tried.expected is None
+    # What Vela compiles is not run: whether variables stay from run to run, and what a recurrent layer computes.
+    is_run, states = bool(verdict.outputs), any(tensor.is_variable for tensor in graph.tensors.values())
+    is_open = (tried.expected is None and (is_run or states)) or (keeps_state(tried.model) and not is_run)
     return Judgement("unproven" if is_open else "said in vain", found.elements, words, is_crash)
 
 

@@ -9,11 +9,12 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from tests.devices import elementwise_grid, movers_grid, weighted_grid
+from tests.devices import elementwise_grid, movers_grid, stateful_grid, weighted_grid
 from tests.devices.grid import GRID, Tried, params, tried, values
 from tests.devices.judges import ACCELERATORS, Judge
 from tests.devices.judging import WRONG, judged
 from tests.operators.building import Case
+from tests.operators.recurrent_cases import LSTM
 
 from featherweight.graph import constant
 from featherweight.graph.numerics import QuantParams
@@ -22,7 +23,7 @@ from featherweight.runtime import run_reference
 from featherweight.targets import target as targets
 from featherweight.tflite import write
 
-FAMILIES = (elementwise_grid, movers_grid, weighted_grid)
+FAMILIES = (elementwise_grid, movers_grid, stateful_grid, weighted_grid)
 SAMPLED_OPS, MODELS_PER_OP = 14, 4
 
 
@@ -100,3 +101,23 @@ def test_places_that_32_bits_can_not_hold_stay_as_they_are() -> None:
     tensors = {**graph.tensors, "size": constant("size", np.full(1, 1 << 40, np.int64))}
     found = narrow_indices(replace(graph, tensors=tensors), set(tensors))
     assert [found.tensors[name].dtype for name in found.nodes[0].inputs[1:]] == ["int32", "int64"]
+
+
+def test_recurrent_layers_that_clients_do_not_compute_are_refused(judge: Judge) -> None:
+    chosen = {model.what: model for model in tried(LSTM) if model.form == "int8*int8"}
+    refused = {
+        "peephole",
+        "projection",
+        "normalized layers",
+        "coupled gates",
+        "no biases",
+        "then RELU",
+        "scales per channel",
+    }
+    one_unit = "batch 1, 1 steps, 1 features, 1 units, time major False"
+    for what in sorted({*refused, one_unit}):
+        assert bool(targets.check(chosen[what].model, judge.target)) == (what in refused or judge.target != "tflm"), (
+            what
+        )
+        asked(chosen[what], judge)
+    assert targets.check(chosen["cell_clip 0.75"].model, judge.target) == ()

@@ -269,5 +269,7 @@ def refused_gates(call: Call, pairs: Iterable[tuple[int, int]]) -> str | None:
     """Integer LSTMs: ``2**12 s_in s_w`` of every (operand, weight), and ``2**-30 / s_out`` of what they give."""
     if call.input(0).is_float or call.outputs[0].is_float:
         return None
-    factors = [scale_of(call, operand) * scale_of(call, weight) * 2.0**12 for operand, weight in pairs]
+    # (Coupled input and forget gates have no weights of their own for the former.)
+    there = [(operand, weight) for operand, weight in pairs if call.inputs[weight] is not None]
+    factors = [scale_of(call, operand) * scale_of(call, weight) * 2.0**12 for operand, weight in there]
     return too_large(max(*factors, 2.0**-30 / result_scale(call)))

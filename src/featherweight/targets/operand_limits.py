@@ -42,6 +42,33 @@ def _check_constant_operand(node: Node, graph: Graph, limits: Limits) -> str | N
     return f"'{name}' is computed" if name and not graph.tensors[name].is_constant else None
 
 
+@constraint_check()
+def _check_plain_gates(node: Node, graph: Graph, limits: Limits) -> str | None:
+    """Recurrent layers: an input, states, and weights and biases of all gates, and no more."""
+    record = operators.lookup(node.op)
+    wanted = {0, *(place for role in record.weights for place in (role.weight, role.bias, role.activation))} - {None}
+    missing = next((place for place in wanted if not record.input_of(node, place)), None)
+    if missing is not None:
+        return f"it has no input {missing}"
+    other = next(
+        (name for place, name in enumerate(node.inputs) if name and place not in (*wanted, *_states(node, graph))), ""
+    )
+    return f"it reads '{other}', too" if other else None
+
+
+@constraint_check("min")
+def _check_state(node: Node, graph: Graph, limits: Limits) -> str | None:
+    for place in _states(node, graph):
+        state = graph.tensors[node.inputs[place]]
+        if state.elements < limits["min"]:
+            return f"its state '{state.name}' has {state.elements} value"
+    return None
+
+
+def _states(node: Node, graph: Graph) -> list[int]:
+    return [place for place, name in enumerate(node.inputs) if name and graph.tensors[name].is_variable]
+
+
 @constraint_check(ALLOWED)
 def _check_index_types(node: Node, graph: Graph, limits: Limits) -> str | None:
     wrong = next((tensor for tensor in indices_of(node, graph) if tensor.dtype not in limits[ALLOWED]), None)
