@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,8 +20,10 @@ from featherweight.device_code.borders import Border
 from featherweight.device_code.c_text import comment, number
 from featherweight.device_code.selftest import selftest_sources
 from featherweight.device_code.sources import model_header, resolver_calls
+from featherweight.graph import Signature
 from featherweight.graph.numerics import QuantParams, quantize
 from featherweight.memory.ordering import ordered
+from featherweight.operators.entries import with_main
 
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 
@@ -365,6 +368,80 @@ def test_the_model_itself_is_never_written_over(model, tmp_path):
 def test_names_neither_begin_nor_end_a_comment(text):
     said = comment(f"input '{text}'")
     assert not {"*/", "/*", "\n"} & {said[i : i + n] for i in range(len(said)) for n in (1, 2)}
+
+
+@pytest.fixture(scope="module")
+def several():
+    """Two integer graphs behind signatures, and one that nothing enters."""
+    parts = {}
+    for name in ("convnet", "dense"):
+        given = {"calibration": models.samples(name), "target": "tflm", "progress": False, "verify": False}
+        parts[name] = fw.quantize(models.lowered(name), **given).model
+    graphs, signatures = [], []
+    for at, (name, part) in enumerate(parts.items()):
+        graph = part.main
+
+        def named(text, name=name):
+            return text and f"{name}/{text}"
+
+        nodes = [
+            replace(n, inputs=tuple(map(named, n.inputs)), outputs=tuple(map(named, n.outputs))) for n in graph.nodes
+        ]
+        tensors = {named(t.name): replace(t, name=named(t.name), file_name=None) for t in graph.tensors.values()}
+        inputs, outputs = (tuple(map(named, names)) for names in (graph.inputs, graph.outputs))
+        graphs.append(fw.Graph(name, inputs, outputs, tuple(nodes), tensors))
+        pairs = [tuple((text.split("/")[-1], text) for text in names) for names in (inputs, outputs)]
+        signatures.append(Signature(name, *pairs, at))
+    return replace(parts["convnet"], graphs=tuple(graphs), signatures=tuple(signatures)), parts
+
+
+@pytest.mark.parametrize("key", ["convnet", "dense"])
+def test_what_the_device_does_not_run_is_left_out(several, key, tmp_path):
+    both, parts = several
+    done = fw.deploy(both, tmp_path / "one", name="net", signature=key, samples=models.samples(key, 2), tests=2)
+    left = next(name for name in parts if name != key)
+    (note,) = (note for note in done.notes if "first graph only" in note)
+    assert re.search(rf"without signatures {left}, [\d,]+ bytes of flash are saved", note)
+    assert done.operators == fw.deploy(parts[key], tmp_path / "alone", name="net").operators
+    x = quantize(
+        models.samples(key, 1)[0][next(iter(models.samples(key, 1)[0]))],
+        parts[key].main.tensors[parts[key].main.inputs[0]].quant,
+    )
+    found, own = tmp_path / "one" / "net.tflite", tmp_path / "alone" / "net.tflite"
+    np.testing.assert_array_equal(clients.tflm_run(found, x)[0], clients.tflm_run(own, x)[0])
+    assert done.file_bytes < own.stat().st_size + 200
+    (said,) = fw.check(both, "tflm")
+    assert "Graph 'dense', behind signature 'dense' is not run: target 'tflm' runs the first one" in said.message
+    assert fw.check(both, "litert") == ()
+
+
+def test_graphs_that_are_not_run_can_end_the_interpreter(several, tmp_path):
+    both, _ = several
+    fw.save(with_main(both, 1), tmp_path / "model.tflite")
+    with pytest.raises(fw.FeatherweightError, match="SIGSEGV"):
+        micro_run(tmp_path / "model.tflite", [[np.zeros((1, 64), np.int8)]], 1)
+
+
+def test_a_signature_that_there_is_not_is_named(several, tmp_path):
+    with pytest.raises(
+        fw.RecipeError, match=r"signature: there is no signature 'train' \(allowed: 'convnet', 'dense'\)"
+    ):
+        fw.deploy(several[0], tmp_path, signature="train")
+
+
+def test_graphs_that_the_device_does_not_run_are_not_held_against_it(several, tmp_path):
+    _, parts = several
+    floats = models.lowered("dense").main
+    lacking = replace(floats.nodes[0], op="ATAN2", inputs=(floats.inputs[0],) * 2, attrs={})
+    graph = replace(
+        floats,
+        nodes=(lacking,),
+        outputs=lacking.outputs,
+        tensors={n: floats.tensors[n] for n in (*floats.inputs, *lacking.outputs)},
+    )
+    model = replace(parts["convnet"], graphs=(parts["convnet"].main, graph))
+    assert any("ATAN2" in said.message for said in fw.check(model, "tflm"))
+    assert any("without graphs that nothing runs" in note for note in fw.deploy(model, tmp_path).notes)
 
 
 def test_a_refusal_points_to_missing_operators_only_where_it_is_that(tmp_path):

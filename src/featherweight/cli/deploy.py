@@ -57,6 +57,9 @@ def deploy(
         bool,
         typer.Option("--keep-order", help="Leave operators and tensors as they came, if others need less RAM, too."),
     ] = False,
+    signature: Annotated[
+        str | None, typer.Option(metavar="KEY", help="What the device runs of a file of several signatures.")
+    ] = None,
 ) -> None:
     """Write C sources for TFLite Micro, with a self-test.
 
@@ -64,10 +67,12 @@ def deploy(
     by which the device proves that it computes the same integers.
     """
     from featherweight import tflite
+    from featherweight.operators.entries import entry_of, with_main
     from featherweight.tasks.device.deploy import deploy as write
 
     graph = tflite.read(model)
-    samples = None if data is None else open_data(data, graph).samples
+    entered = with_main(graph, entry_of(graph, signature, "--signature"))
+    samples = None if data is None else open_data(data, entered).samples
     done = write(
         model,
         output,
@@ -77,6 +82,7 @@ def deploy(
         tests=tests,
         max_arena=max_arena,
         keep_order=keep_order,
+        signature=signature,
     )
     for file in done.files:
         say(f"{file}: {file.stat().st_size:,} bytes")

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from featherweight.graph import Graph, Model, Node, Tensor, replace_graph
 from featherweight.graph.editor import Editor, without_unused
-from featherweight.operators import lookup
+from featherweight.operators.entries import without_uncalled
 
 COMPOSITE = "STABLEHLO_COMPOSITE"
 _BODY = "decomposition_subgraph_index"
@@ -33,7 +33,7 @@ def written_out(model: Model) -> Model:
             for node in graph.nodes:
                 if node.op == COMPOSITE and _has_plain_body(model, node, index):
                     model, called = replace_graph(model, index, _with_body(model, index, node)), called + 1
-    return _without_uncalled(model) if called else model
+    return without_uncalled(model) if called else model
 
 
 def _has_plain_body(model: Model, node: Node, caller: int) -> bool:
@@ -78,25 +78,3 @@ def _copied(node: Node, names: Mapping[str, str]) -> Node:
     if "intermediates" in extras:
         extras["intermediates"] = of(extras["intermediates"])
     return replace(node, inputs=of(node.inputs), outputs=of(node.outputs), extras=extras)
-
-
-def _without_uncalled(model: Model) -> Model:
-    """Leaves out the graphs that are called no more, but for those that signatures name."""
-    kept = {0, *(signature.graph for signature in model.signatures)}
-    waiting = list(kept)
-    while waiting:
-        for node in model.graphs[waiting.pop()].nodes:
-            new = {int(node.attrs[name]) for name in lookup(node.op).calls if name in node.attrs} - kept
-            kept |= new
-            waiting += new
-    places = {old: new for new, old in enumerate(sorted(kept))}
-    if len(places) == len(model.graphs):
-        return model
-
-    def moved(node: Node) -> Node:
-        calls = {name: places[int(node.attrs[name])] for name in lookup(node.op).calls if name in node.attrs}
-        return replace(node, attrs={**node.attrs, **calls}) if calls else node
-
-    graphs = tuple(replace(model.graphs[i], nodes=tuple(map(moved, model.graphs[i].nodes))) for i in places)
-    signatures = tuple(replace(signature, graph=places[signature.graph]) for signature in model.signatures)
-    return replace(model, graphs=graphs, signatures=signatures)

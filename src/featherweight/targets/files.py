@@ -15,7 +15,7 @@ from featherweight.tflite.names import OP_CODES
 
 TEXTS, _FLAGS = (
     ("name", "description", "profile"),
-    ("complete", "float", "ordered", "per_channel", "power_of_two", "symmetric"),
+    ("complete", "float", "one_entry", "ordered", "per_channel", "power_of_two", "symmetric"),
 )
 _KEYS = (
     "complete",
@@ -24,6 +24,7 @@ _KEYS = (
     "float",
     "io",
     "name",
+    "one_entry",
     "ops",
     "ordered",
     "packs",

@@ -17,10 +17,11 @@ import numpy as np
 
 from featherweight import operators
 from featherweight.errors import FormatError, listed
-from featherweight.graph import Graph, ModelLike, Node
+from featherweight.graph import Graph, Model, ModelLike, Node
 from featherweight.graph.numerics import QuantParams
 from featherweight.operators import profiles
 from featherweight.operators.call import Call, tensors_of
+from featherweight.operators.entries import reached
 from featherweight.recipes.toml import Table, read_chain, shipped
 from featherweight.targets import constraints, files, operand_limits, shape_limits
 from featherweight.targets import xnnpack_nchw_obstacles as conditions
@@ -54,6 +55,7 @@ class Target:
         unread: what its files need not hold, of `tflite.lean.UNREAD`.
         packs: type → output channels that its kernels compute together.
         is_ordered: whether operators are put in the order that keeps least memory alive: its runtime takes a file's.
+        is_one_entry: whether its runtime runs the first graph only, and what that calls.
         codings: of weights, which its runtime decodes while it runs, of `tflite.codings.CODINGS`.
         unoptimized: operator → how many times as long as in float it takes with int16 activations.
     """
@@ -75,6 +77,7 @@ class Target:
     is_complete: bool = False
     unread: tuple[str, ...] = ()
     is_ordered: bool = False
+    is_one_entry: bool = False
     packs: Mapping[str, int] = field(default_factory=dict[str, int])
     codings: tuple[str, ...] = ()
     is_symmetric: bool = False
@@ -171,6 +174,7 @@ def load(target: str | Path | Target) -> Target:
         is_complete=merged.get("complete", bool, False),
         unread=merged.several("unread", str) if "unread" in merged else (),
         is_ordered=merged.get("ordered", bool, False),
+        is_one_entry=merged.get("one_entry", bool, False),
         packs=packs,
         codings=merged.several("codings", str) if "codings" in merged else (),
         is_symmetric=merged.get("symmetric", bool, False),
@@ -233,7 +237,21 @@ def check(model: ModelLike, target: str | Path | Target) -> tuple[Violation, ...
     except FormatError:  # a coding that nobody knows, which is said already
         return decoding
     found = (violation for graph in model.graphs for node in graph.nodes for violation in _check(node, graph, target))
-    return (*decoding, *found)
+    return (*decoding, *_check_entries(model, target), *found)
+
+
+def _check_entries(model: Model, target: Target) -> Iterator[Violation]:
+    """Yields the graphs that a runtime of one entry loads, but plans no memory for."""
+    run = reached(model, [0]) if target.is_one_entry else range(len(model.graphs))
+    for index, graph in enumerate(model.graphs):
+        if index not in run and graph.nodes:
+            keys = listed(repr(one.key) for one in model.signatures if one.graph == index)
+            behind = f", behind signature {keys}" if keys else ""
+            message = (
+                f"Graph '{graph.name or index}'{behind} is not run: target '{target.name}' runs the first one, and may end "
+                "where others are in the file. `deploy` leaves them out (signature= runs another)."
+            )
+            yield Violation(graph.nodes[0].name, graph.nodes[0].op, "one_entry", message)
 
 
 def _check_codings(node: Node, graph: Graph, target: Target) -> Iterator[Violation]:

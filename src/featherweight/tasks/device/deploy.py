@@ -23,6 +23,7 @@ from featherweight.device_code.selftest import selftest_sources
 from featherweight.errors import FeatherweightError, RecipeError, TargetViolation, UnsupportedOp, listed
 from featherweight.graph import Model, io_names
 from featherweight.memory.ordering import ordered
+from featherweight.operators.entries import entry_of, with_main, without_uncalled
 from featherweight.targets import target as targets
 from featherweight.tasks.load import opened
 
@@ -41,7 +42,7 @@ class Deployed:
         operators: methods of the resolver that register what the model uses.
         tests: sets of golden inputs and outputs.
         notes: what another order of the operators, and a plan of tensors' places, brought, before and after; and which
-            signatures are not run.
+            signatures are left out, or not run.
     """
 
     files: tuple[Path, ...]
@@ -52,7 +53,9 @@ class Deployed:
     notes: tuple[str, ...] = ()
 
 
-@checked(folder=path_of, name=text, samples=stream, tests=count(1, 100), max_arena=count(), keep_order=flag)
+@checked(
+    folder=path_of, name=text, samples=stream, tests=count(1, 100), max_arena=count(), keep_order=flag, signature=text
+)
 def deploy(
     model: Any,
     folder: str | Path,
@@ -63,12 +66,14 @@ def deploy(
     tests: int = 3,
     max_arena: int | None = None,
     keep_order: bool = False,
+    signature: str | None = None,
 ) -> Deployed:
     """Writes a model for TFLite Micro: a C array, its operators, scales, and a test of the device's own.
 
     ``NAME.h``, ``NAME.c`` hold the array (aligned), the arena and the conversions of inputs and outputs; ``NAME_ops.h``
     registers exactly the operators in use; ``NAME_test.h``, ``NAME_test.c`` compare what the device computes with
-    golden integers, which TFLite Micro's interpreter gave here.
+    golden integers, which TFLite Micro's interpreter gave here. It runs the first graph of a file and what that calls:
+    the graphs of other signatures are left out, which is said.
 
     Args:
         model: what `load` takes, as it is to run: quantized for the target.
@@ -80,11 +85,12 @@ def deploy(
         max_arena: bytes that there are for the arena.
         keep_order: leave the model as it came, also where another order of operators, or a plan of places in the arena,
             needs a smaller one.
+        signature: what the device runs of a file of several; None: the first graph.
 
     Raises:
         TargetViolation: for a model that the target does not run.
         UnsupportedOp: for one without inputs, with types that C has not, or custom operators that the target has not.
-        RecipeError: for a name that C can't use, or a target of another runtime.
+        RecipeError: for a name that C can't use, a target of another runtime, or a signature that there is not.
         FeatherweightError: if the arena is too large, the interpreter is not installed, or files can't be written.
     """
     check_identifier(name)
@@ -102,6 +108,7 @@ def deploy(
         raise FeatherweightError(
             f"deploy: '{source}' would be written over by the file of that name. Choose another folder or name."
         )
+    graph, unrun = _entered(graph, signature)
     if violations := targets.check(graph, target):
         found = listed((f"{row.op} '{row.node}': {row.message.rstrip('.')}" for row in violations), 5)
         raise TargetViolation(f"Target '{target.name}' does not run the model: {found}. Quantize it for that target.")
@@ -115,8 +122,7 @@ def deploy(
     run, notes = _run(graph, feeds), ()
     if not keep_order:
         graph, run, notes = _small(graph, feeds, run)
-    if unread := [signature.key for signature in graph.signatures if signature.graph]:
-        notes += (f"TFLite Micro runs the first graph only, not the signatures {listed(unread)}",)
+    notes += unrun
     content = tflite.write(graph)
     if max_arena is not None and run.arena.total > max_arena:
         raise FeatherweightError(
@@ -145,6 +151,20 @@ def deploy(
 def _files(name: str) -> tuple[str, ...]:
     """Returns the names of the files that a deployed model is."""
     return tuple(f"{name}{end}" for end in (".tflite", ".h", ".c", "_ops.h", "_test.h", "_test.c"))
+
+
+def _entered(model: Model, signature: str | None) -> tuple[Model, tuple[str, ...]]:
+    """Returns the model with the graph that is run in the first place, and no other that is not called; and a note."""
+    entry = entry_of(model, signature, "deploy: signature")
+    unread = [one.key for one in model.signatures if one.graph != entry]
+    found = without_uncalled(with_main(model, entry), [0])
+    if len(found.graphs) == len(model.graphs):
+        return found, (
+            f"TFLite Micro runs the first graph only, not the signatures {listed(unread)}",
+        ) if unread else ()
+    what = f"signatures {listed(unread)}" if unread else "graphs that nothing runs"
+    saved = len(tflite.write(model)) - len(tflite.write(found))
+    return found, (f"TFLite Micro runs the first graph only: without {what}, {saved:,} bytes of flash are saved",)
 
 
 def _run(graph: Model, feeds: Sequence[Sequence[np.ndarray]]) -> MicroRun:
