@@ -248,8 +248,8 @@ def _check_entries(model: Model, target: Target) -> Iterator[Violation]:
             keys = listed(repr(one.key) for one in model.signatures if one.graph == index)
             behind = f", behind signature {keys}" if keys else ""
             message = (
-                f"Graph '{graph.name or index}'{behind} is not run: target '{target.name}' runs the first one, and may end "
-                "where others are in the file. `deploy` leaves them out (signature= runs another)."
+                f"Graph '{graph.name or index}'{behind} is not run: target '{target.name}' runs the first one, and may "
+                "end where others are in the file. `deploy` leaves them out (signature= runs another)."
             )
             yield Violation(graph.nodes[0].name, graph.nodes[0].op, "one_entry", message)
 
