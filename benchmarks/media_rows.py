@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.measuring import FILES, Figure, Options, run_job, say
+from functools import partial
+
+from benchmarks.measuring import FILES, Figure, Options, cell, run_job, say
 
 # The wheels that hold the files: both Apache-2.0.
 MEDIAPIPE, _PITCH = "mediapipe==0.10.14", "basic-pitch==0.4.0"
@@ -30,7 +32,8 @@ def media(options: Options) -> list[Figure]:
     for name, (_, file, kind, lowest) in NETS.items():
         say(name)
         path = folder / file.rpartition("/")[2]
-        found = run_job("improved_media", model=path, kind=kind, lowest=lowest, calibration=48, unseen=32)
+        given = {"model": path, "kind": kind, "lowest": lowest, "calibration": 48, "unseen": 32}
+        found = cell(f"media_{path.stem}", partial(run_job, "improved_media", **given))
         auto, dynamic, plain = (found[key] for key in ("auto", "dynamic", "int8"))
         sizes = f"{auto['bytes']:,} bytes (dynamic {dynamic['bytes']:,}), {auto['seconds']:.0f} s"
         for index, output in enumerate(found["outputs"]):

@@ -27,9 +27,9 @@ from featherweight.tflite import write
 
 # Examples that the search runs, spread over the samples: it compares differences of several dB.
 _MOST_EXAMPLES = 16
-# What all groups that go back into integers may cost together: two fifths of the noise of what has none, or half the
-# gain where that is less.
-_MOST_LOST_DB = 1.5
+# What all groups that go back into integers may cost an output together: two fifths of the noise of what has none where
+# it is good, an eighth where it is poor, or half the gain where that is less.
+_MOST_LOST_DB, _MOST_LOST_OF_GOOD_DB = 0.5, 1.5
 # What wide operators must bring to be worth what they cost: anything where an output is poor (a sentence encoder finds
 # other neighbours below), a lot where it is good, and between the two in proportion.
 _POOR_DB, _GOOD_DB, _LEAST_GAIN_DB, _LEAST_GAIN_OF_GOOD_DB = 20.0, 30.0, 1.0, 10.0
@@ -223,7 +223,9 @@ class _Search:
         """Returns the groups that must stay wide: others go back into integers as long as all outputs allow it."""
         tiny = 1e-10
         gains = 10 * np.log10(np.maximum(least.noise, tiny) / np.maximum(most.noise, tiny))
-        allowed = most.noise * 10 ** (np.clip(gains / 2, 0.0, _MOST_LOST_DB) / 10)
+        levels = -10 * np.log10(np.maximum(most.noise, tiny))
+        lost = np.interp(levels, (_POOR_DB, _GOOD_DB), (_MOST_LOST_DB, _MOST_LOST_OF_GOOD_DB))
+        allowed = most.noise * 10 ** (np.clip(gains / 2, 0.0, lost) / 10)
         allowed = np.maximum(allowed, np.where(gains > 0, 10 ** (-_GOOD_ENOUGH_DB / 10), most.noise))
         costs = dict[str, float]()
         for group in free:
