@@ -11,12 +11,14 @@ from dataclasses import replace
 from featherweight.errors import listed
 from featherweight.repair.candidate import Candidate, Setting, integer_model, planned
 from featherweight.repair.factors.equalize import EQUALIZE
+from featherweight.repair.factors.fill import FILL_POWERS
 from featherweight.repair.factors.smooth import SMOOTH
 from featherweight.repair.journal import Improvement
 from featherweight.repair.judge import Judge, gain
+from featherweight.repair.outputs import SPLIT_OUTPUTS
 from featherweight.repair.ranges import RANGES
 
-_EARLY = frozenset(repair.name for repair in (EQUALIZE, SMOOTH, RANGES))
+_EARLY = frozenset(repair.name for repair in (EQUALIZE, SMOOTH, FILL_POWERS, SPLIT_OUTPUTS, RANGES))
 
 
 def without_superfluous(setting: Setting, start: Candidate, now: Improvement, judge: Judge) -> Improvement:
