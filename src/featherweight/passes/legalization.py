@@ -17,6 +17,7 @@ from featherweight.graph.editor import Editor, is_plain, with_values, without_or
 from featherweight.operators import lookup
 from featherweight.operators.call import FUSED_BOUNDS
 from featherweight.passes.activations import recognized_activations, softmax_over_any_axis, without_signed_zeros
+from featherweight.passes.branches import merged_branches
 from featherweight.passes.composites import written_out
 from featherweight.passes.folding import folded_constants, settled_conditions
 from featherweight.passes.fusing import fused_activations
@@ -188,6 +189,7 @@ PASSES: tuple[Pass, ...] = (
     add_of_negative,
     negative_as_product,
     quotient_as_product,
+    merged_branches,
     fused_activations,
     narrow_indices,
 )

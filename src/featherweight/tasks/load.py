@@ -15,6 +15,7 @@ from featherweight.errors import FormatError, LoweringError, listed
 from featherweight.graph import Graph, Model
 from featherweight.lower import Lowered, keras, lower_with_notes
 from featherweight.lower.source import as_row
+from featherweight.passes.branches import count_merged
 from featherweight.passes.composites import composites
 from featherweight.passes.fusing import count_fused
 from featherweight.passes.legalization import prepare
@@ -73,6 +74,8 @@ def load_with_notes(
     model, notes = prepare(loaded.model), loaded.notes
     if gone := [name for name in composites(loaded.model) if name not in composites(model)]:
         notes += (f"Composites were written out in plain operators: {listed(gone)}; a delegate may know their names.",)
+    if merged := count_merged(loaded.model, model):
+        notes += (f"{merged} convolutions stand for parallel branches, merged with norms and scales; exact in float.",)
     if fused := count_fused(loaded.model, model):
         notes += (f"{fused} activations that were operators of their own are fused into those before them; exact.",)
     return replace(loaded, model=model, notes=notes, source=source if loaded.source is None else loaded.source)
