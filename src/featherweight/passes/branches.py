@@ -40,7 +40,7 @@ def merged_branches(graph: Graph, taken: Names = frozenset()) -> Graph:
     It has no more multiply-accumulates and weights than the operators that nothing else reads, of which it leaves
     fewer. Where one branch's weights are so much larger than another's that a scale for each channel would not hold
     both in eight bits, what each channel counts of itself stays a product of its own, and single pixels a convolution;
-    or all does. Weights that are pruned or clustered are left alone.
+    or all does. Weights that are pruned or clustered are left alone, and what adds a tensor to one convolution of it.
     """
     while (merged := _merged_once(graph, taken)) is not graph:
         graph = merged
@@ -80,7 +80,8 @@ class _Trees:
         for source, tree in self._candidates(root):
             gone = self._read_by_none_else(root, tree)
             weighted = [node for node in tree if node.name in gone and node.op in _WEIGHTED]
-            form = self._form(tree, source) if weighted else None
+            is_residual = len(weighted) == 1 and len(gone) == 2 and len(self._operands(root)) == 2
+            form = self._form(tree, source) if weighted and not is_residual else None
             place = None if form is None else place_of(form)
             if form is None or place is None or not self._may_be_cheaper(form, place, gone):
                 continue

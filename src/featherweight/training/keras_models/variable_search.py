@@ -89,13 +89,18 @@ class Unfolding:
         self.done: dict[str, UnfoldedWeight] = {}
 
     def rows(self) -> Iterator[UnfoldedWeight]:
-        """Yields one row for each constant, in the order of the table."""
+        """Yields one row for each constant, in the order of the table; a bias goes with its kernel."""
+        kernels = {e.node: e.tensor for e in self.table if e.tensor != self.biases.get(e.node)}
         for entry in self.table:
             if entry.tensor not in self.done and entry.tensor != self.biases.get(entry.node):
                 self._kernel(entry.node, entry.tensor, entry.layer)
         for entry in self.table:
             if entry.tensor not in self.done and not self._is_copy_done(entry.tensor, entry.variable):
-                self._alone(entry.tensor, entry.layer)
+                missing = kernels.get(entry.node, "") if entry.tensor == self.biases.get(entry.node) else ""
+                if missing in self.done and (reason := self.done[missing].reason):
+                    self.done[entry.tensor] = UnfoldedWeight(entry.tensor, entry.layer, reason=reason)
+                else:
+                    self._alone(entry.tensor, entry.layer)
         yield from {entry.tensor: self.done[entry.tensor] for entry in self.table}.values()
 
     def _is_copy_done(self, tensor: str, variable: str | None) -> bool:
