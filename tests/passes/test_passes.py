@@ -11,6 +11,7 @@ from tests.ptq.nets import operators, planned, samples
 from tests.single_ops import FACTORIES
 from tests.tflite.files import if_model, plain, while_model
 
+import featherweight as fw
 from featherweight.graph import Graph, Model, Node, Tensor, constant
 from featherweight.passes.legalization import PASSES, Pass, prepare
 from featherweight.runtime import run
@@ -185,3 +186,19 @@ def test_added_names_are_new_to_the_whole_model() -> None:
     prepared = prepare(Model((MODELS["-x"].main, other)))
     names = [name for graph in prepared.graphs for name in graph.tensors]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("recipe", ["float16", "dynamic", "int8"])
+def test_depthwise_convolutions_without_bias_run(recipe: str) -> None:
+    """LiteRT's kernels end the process without one, those of floats too."""
+    bare = FACTORIES["DEPTHWISE_CONV_2D"]()
+    (node,) = bare.main.nodes
+    model = replace(bare, graphs=(replace(bare.main, nodes=(replace(node, inputs=node.inputs[:2]),)),))
+    (prepared,) = prepare(model).main.nodes
+    assert len(prepared.inputs) == 3
+    given = samples(model, 2)
+    quantized = fw.quantize(model, recipe, calibration=given if recipe == "int8" else None, progress=False)
+    assert not quantized.plan.kept_float
+    expected = np.asarray(run(model, given[0], runtime="reference"))
+    found = np.asarray(run(quantized.model, given[0]))
+    np.testing.assert_allclose(found, expected, atol=0.05 * float(np.abs(expected).max()))

@@ -151,6 +151,21 @@ def _as_product(graph: Graph, factor_of: Callable[[Node], np.ndarray | np.float3
     return edit.result()
 
 
+def with_biases(graph: Graph, taken: Names = _NOTHING) -> Graph:
+    """Operators whose kernels are right with a bias only get one of zeros."""
+    edit = Editor(graph, set(taken))
+    for node in graph.nodes:
+        op = lookup(node.op)
+        is_bare = op.bias is not None and not op.input_of(node, op.bias) and len(node.inputs) >= op.bias
+        if is_bare and "float32" in op.biased and graph.tensors[node.name].is_float:
+            zeros = np.zeros(graph.tensors[node.name].shape[-1], np.float32)
+            bias = edit.constant(f"{node.name}/bias", zeros)
+            edit.nodes.append(replace(node, inputs=(*node.inputs[: op.bias], bias)))
+        else:
+            edit.nodes.append(node)
+    return edit.result()
+
+
 def narrow_indices(graph: Graph, taken: Names = _NOTHING) -> Graph:
     """Constant sizes, places and axes of int64 become int32; the same numbers, which TFLite Micro reads as int32."""
     edit, made = Editor(graph, set(taken)), dict[str, str]()
@@ -191,6 +206,7 @@ PASSES: tuple[Pass, ...] = (
     quotient_as_product,
     merged_branches,
     fused_activations,
+    with_biases,
     narrow_indices,
 )
 

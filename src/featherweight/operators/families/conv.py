@@ -72,6 +72,7 @@ register(
         nibbles=("int8",),  # with int16 activations LiteRT reads int4 weights as if they were int8
         sparse_blocks={"float32": (1,)},
         bias=2,
+        biased=("float32", "int8"),  # without, LiteRT's kernels read it all the same, and end the process
         versions={"float32*int8": 6, "int8*int8": 3, "int16*int8": 5, "int8*int4": 7},
         delegated=_delegate_takes_depthwise,
         refused=refused_depthwise,
