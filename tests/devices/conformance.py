@@ -1,7 +1,8 @@
 """`make devices`: `check` against TFLite Micro and Vela over the whole table, and what came out.
 
 `python -m tests.devices.conformance [OPERATOR …]` builds the models of the table, gives each to the clients, and writes
-docs/devices.md. With operators named it only prints. It ends with 1 where they disagree.
+docs/devices.md. With operators named it only prints; with `--add` it adds those that the page has not. It ends with 1
+where they disagree.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import datetime
 import hashlib
 import importlib.metadata
 import pickle
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -48,6 +50,7 @@ Where `check` says nothing the client must run the model, and where it complains
 COLUMNS = ("models", "run", "refused, and said", "refused, not said", "wrong, not said", "said in vain", "not judged",
            "client ended", "elements compared")  # fmt: skip
 COUNTED = (f"| target | {' | '.join(COLUMNS)} |", f"|---|{'---:|' * len(COLUMNS)}")
+OPERATORS = f"| operator | {' | '.join(TARGETS)} |"
 FOOT = """
 *Not judged*: conversions of floats on NPU targets, which are the processor's, and models that TFLite Micro runs
 although `check` complains, of which the reference kernels can't say whether rightly (GREATER of int16, which is wrong
@@ -118,7 +121,7 @@ def page(rows: Sequence[Row]) -> str:
         cells += [counts["processor"] + counts["unproven"], sum(row.crashes for row in own)]
         cells.append(sum(row.elements for row in own))
         lines.append(f"| {name} | {' | '.join(f'{cell:,}' for cell in cells)} |")
-    lines += [FOOT, f"| operator | {' | '.join(TARGETS)} |", f"|---|{'---:|' * len(TARGETS)}"]
+    lines += [FOOT, OPERATORS, f"|---|{'---:|' * len(TARGETS)}"]
     by = {(row.op, row.target): row for row in rows}
     for op in sorted({row.op for row in rows}):
         cells = [f"{by[op, name].outcomes['runs']:,} / {by[op, name].cases:,}" for name in TARGETS]
@@ -126,21 +129,57 @@ def page(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def added(old: str, new: str) -> str:
+    """Returns a page with the rows of another one of other operators, and the sums of both.
+
+    Raises:
+        ValueError: for pages of other clients.
+    """
+    (clients, day), (now, today) = (re.findall(r"^- (?:Clients|\d).*$", part, re.MULTILINE)[:2] for part in (old, new))
+    if clients != now:
+        raise ValueError(f"the page is about other clients ({clients}): run all")
+    sums, later = {cells[0]: cells[1:] for cells in _cells(old, COUNTED[0])}, _cells(new, OPERATORS)
+    rows = {cells[0]: cells for cells in (*_cells(old, OPERATORS), *later)}
+    lines = [f"{day}\n- {today[2:12]}: {', '.join(cells[0] for cells in later)}.", "", *COUNTED]
+    for name, *cells in _cells(new, COUNTED[0]):
+        pairs = zip(sums[name], cells, strict=True)
+        total = (sum(int(cell.replace(",", "")) for cell in pair) for pair in pairs)
+        lines.append(f"| {name} | {' | '.join(f'{cell:,}' for cell in total)} |")
+    lines += [
+        FOOT,
+        OPERATORS,
+        f"|---|{'---:|' * len(TARGETS)}",
+        *(f"| {' | '.join(rows[op])} |" for op in sorted(rows)),
+    ]
+    return new.split(today)[0] + "\n".join(lines) + "\n"
+
+
+def _cells(content: str, header: str) -> list[list[str]]:
+    """Returns the cells of the rows of a table, by its header."""
+    rows = content.split(header + "\n", 1)[1].split("\n\n", 1)[0].splitlines()[1:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows if row.startswith("|")]
+
+
 def main() -> int:
     """Measures, writes the page; 1 where something differs."""
     parser = argparse.ArgumentParser(prog="python -m tests.devices.conformance", description=__doc__)
     parser.add_argument("ops", nargs="*", metavar="OPERATOR", help="operators; default: all")
     parser.add_argument("--jobs", type=int, default=2, help="processes beside the clients (2)")
+    parser.add_argument("--add", action="store_true", help="add operators that the page has not")
     parser.add_argument("--answers", type=Path, help="a folder in which verdicts are kept, for other runs")
     arguments = parser.parse_args()
     if unknown := set(arguments.ops) - set(GRID):
         parser.error(f"unknown: {', '.join(sorted(unknown))} (known: {', '.join(sorted(GRID))})")
-    ops = sorted(arguments.ops or GRID)
+    known = {cells[0] for cells in _cells(PAGE.read_text(encoding="utf-8"), OPERATORS)} if arguments.add else set[str]()
+    ops = sorted(set(arguments.ops or GRID) - known)
     with ProcessPoolExecutor(arguments.jobs) as pool:
         found = track(pool.map(partial(measure, answers=arguments.answers), ops), "Judging", total=len(ops))
         rows = [row for rows in found for row in rows]
     content = page(rows)
-    if arguments.ops:
+    if arguments.add:
+        PAGE.write_text(added(PAGE.read_text(encoding="utf-8"), content), encoding="utf-8")
+        print(f"{', '.join(ops)} in {PAGE}")
+    elif arguments.ops:
         print(content)
     else:
         PAGE.write_text(content, encoding="utf-8")
