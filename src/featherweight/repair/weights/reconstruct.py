@@ -2,13 +2,15 @@
 
 A block ends where a single tensor leads on: after a residual sum, or after each layer of a chain. It is trained by
 `training.courses.blocks` on the arithmetic of the file, from the weights that rounding has chosen, and what it learns
-is kept where that block's output is nearer to the float model's on samples that it was not trained on.
+is kept where that block's output is nearer to the float model's on samples that it was not trained on. What lessens a
+block's error can take from what later ones live on, which these may make up for: where the outputs of the whole model
+are surely further off at last, it has as many blocks, from the first on, as they are nearest with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +20,7 @@ from featherweight.graph import Graph, Model
 from featherweight.operators import lookup
 from featherweight.ptq.plan import Plan
 from featherweight.ptq.rewrite import rewrite
+from featherweight.repair.judge import Judge, gain
 from featherweight.repair.weights.places import written
 from featherweight.repair.weights.prefix import Prefix, keeps_state, most_runs, restricted
 from featherweight.targets.target import Target
@@ -67,6 +70,9 @@ def reconstructed(
     train = _trainer()
     graph, rows, values = rounded.main, list[BlockRepair](), dict[str, np.ndarray]()
     prefix = Prefix(exact, plan, samples[: most_runs(exact, samples)])
+    judge = Judge(exact, prefix.samples[::_JUDGING])
+    now = judge.levels(rewrite(rounded, plan))
+    best = now, 0, values
     for start, stop in blocks(graph):
         prefix.model = written(rounded, values)
         prefix.advance(start)
@@ -85,10 +91,16 @@ def reconstructed(
         levels = [_level(prefix, part)]
         prefix.model = written(rounded, values | known)
         levels.append(_level(prefix, part))
-        is_better = levels[1] > levels[0]
-        values |= known if is_better else {}
-        reason = "" if is_better else "its output on other samples is nearer without training"
+        reason = "" if levels[1] > levels[0] else "its output on other samples is nearer without training"
+        if not reason:
+            values = values | known
+            now = judge.levels(rewrite(prefix.model, plan))
+            best = max(best, (now, len(rows) + 1, values), key=lambda each: float(each[0].mean()))
         rows.append(BlockRepair(*where, levels[0], levels[1], reason))
+    if gain(best[0], now).is_loss:
+        _, count, values = best
+        late = "the model's outputs on other samples are nearer without this block and those behind it"
+        rows[count:] = [each if each.reason else replace(each, reason=late) for each in rows[count:]]
     return written(rounded, values), tuple(rows)
 
 
