@@ -110,8 +110,11 @@ def deploy(
         )
     graph, unrun = _entered(graph, signature)
     if violations := targets.check(graph, target):
-        found = listed((f"{row.op} '{row.node}': {row.message.rstrip('.')}" for row in violations), 5)
-        raise TargetViolation(f"Target '{target.name}' does not run the model: {found}. Quantize it for that target.")
+        found = listed((row.message.rstrip(".") for row in violations), 5)
+        raise TargetViolation(
+            f"Target '{target.name}' does not run the model: {found}. Quantize it for that target; an operator that is "
+            "unknown to it wants another layer in its place."
+        )
     inputs, outputs = io_names(graph)
     if not inputs:
         raise UnsupportedOp(
@@ -122,7 +125,7 @@ def deploy(
     run, notes = _run(graph, feeds), ()
     if not keep_order:
         graph, run, notes = _small(graph, feeds, run)
-    notes += unrun
+    notes += (*unrun, *_of_rows(graph))
     content = tflite.write(graph)
     if max_arena is not None and run.arena.total > max_arena:
         raise FeatherweightError(
@@ -165,6 +168,21 @@ def _entered(model: Model, signature: str | None) -> tuple[Model, tuple[str, ...
     what = f"signatures {listed(unread)}" if unread else "graphs that nothing runs"
     saved = len(tflite.write(model)) - len(tflite.write(found))
     return found, (f"TFLite Micro runs the first graph only: without {what}, {saved:,} bytes of flash are saved",)
+
+
+def _of_rows(model: Model) -> tuple[str, ...]:
+    """Returns a note where dense layers have a scale for each row, which not every interpreter knows.
+
+    Source: pull requests 2602 (refused, May 2024) and 2673 (computed, September 2024) of tensorflow/tflite-micro.
+    """
+    nodes = [(node, graph) for graph in model.graphs for node in graph.nodes if node.op == "FULLY_CONNECTED"]
+    weights = (graph.tensors[name] for node, graph in nodes if (name := node.inputs[1]))
+    if not any(weight.quant is not None and len(weight.quant.scale) > 1 for weight in weights):
+        return ()
+    return (
+        "dense layers have a scale for each row: TFLite Micro before September 2024, and vendors' kernels made of it, "
+        "refuse them or compute noise, as the self-test finds; improve='one-scale' makes files with one",
+    )
 
 
 def _run(graph: Model, feeds: Sequence[Sequence[np.ndarray]]) -> MicroRun:
