@@ -58,7 +58,8 @@ def rounded(values: np.ndarray, params: QuantParams) -> np.ndarray:
     """Returns values after a way through the integers, float32; what is no number stays."""
     scale, zero_point = np.float32(params.scale[0]), params.zero_point[0]
     low, high = (np.float32(q - zero_point) for q in integer_range(params.dtype))
-    result = values / scale
+    with np.errstate(over="ignore"):  # infinity is beyond every integer and clipped as such
+        result = values / scale
     np.rint(result, out=result)
     np.clip(result, low, high, out=result)
     return np.multiply(result, scale, out=result)

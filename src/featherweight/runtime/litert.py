@@ -19,7 +19,7 @@ import numpy as np
 
 from featherweight import tflite
 from featherweight.errors import DataError, FeatherweightError, RecipeError, UnsupportedOp, listed
-from featherweight.graph import Model, Tensor, io_names
+from featherweight.graph import Model, Tensor, io_names, producers
 from featherweight.graph.numerics import storage_dtype
 from featherweight.operators import lookup
 from featherweight.runtime.batches import split
@@ -99,7 +99,8 @@ class Session:
         self._index = {name: index for index, name in enumerate(self.model.main.tensors)}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self.is_stateful = any(tensor.is_variable for tensor in self.model.main.tensors.values())
-        self._interpreter = _create(content or model, threads or default_threads(), resolver)
+        self._resolver, self._threads = resolver, threads or default_threads()
+        self._interpreter = _create(content or model, self._threads, resolver)
         self._allocate()
 
     def __enter__(self) -> Session:
@@ -146,10 +147,10 @@ class Session:
         Raises:
             FeatherweightError: if LiteRT fails.
         """
-        interpreter = self._running()
         shapes = {name: array.shape for name, array in arrays.items()}
         if shapes != self._shapes:
             self._resize(shapes)
+        interpreter = self._running()
         with _reported("run the model"):
             for name, array in arrays.items():
                 interpreter.set_tensor(self._index[self.inputs[name].name], array)
@@ -214,6 +215,9 @@ class Session:
 
     def _resize(self, shapes: dict[str, tuple[int, ...]]) -> None:
         interpreter = self._running()
+        if self._shapes and self._resolver == "auto" and keeps_its_sizes(self.model):
+            interpreter = self._interpreter = _create(self.model, self._threads, self._resolver)
+            self._shapes = {name: tensor.shape for name, tensor in self.inputs.items()}
         changed = {name: shape for name, shape in shapes.items() if shape != self._shapes.get(name)}
         self._shapes = {}  # until it has worked: what a failed attempt leaves is unknown
         with _reported("resize the inputs to " + listed(f"{name}: {list(s)}" for name, s in changed.items())):
@@ -230,6 +234,20 @@ def weight_bytes(model: Model) -> dict[int, int]:
         if tensor.is_constant:
             found[len(tensor.shape)] = found.get(len(tensor.shape), 0) + tensor.stored_bytes
     return found
+
+
+def keeps_its_sizes(model: Model) -> bool:
+    """True for a model that LiteRT 2.3 computes wrong after its inputs were resized once they had been allocated.
+
+    Behind XNNPACK's float BATCH_MATMUL whose second operand DEQUANTIZE writes, outputs of a larger batch are noise, each
+    time another one. Of an interpreter that is resized before its first allocation they are right.
+    """
+    return any(
+        node.op == "BATCH_MATMUL" and (writer := made.get(node.inputs[1])) is not None and writer.op == "DEQUANTIZE"
+        for graph in model.graphs
+        for made in [producers(graph)]
+        for node in graph.nodes
+    )
 
 
 def with_outputs(model: Model, outputs: Sequence[str]) -> Model:
