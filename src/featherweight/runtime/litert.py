@@ -239,8 +239,8 @@ def weight_bytes(model: Model) -> dict[int, int]:
 def keeps_its_sizes(model: Model) -> bool:
     """True for a model that LiteRT 2.3 computes wrong after its inputs were resized once they had been allocated.
 
-    Behind XNNPACK's float BATCH_MATMUL whose second operand DEQUANTIZE writes, outputs of a larger batch are noise, each
-    time another one. Of an interpreter that is resized before its first allocation they are right.
+    Behind XNNPACK's float BATCH_MATMUL whose second operand DEQUANTIZE writes, outputs of a larger batch are noise,
+    each time another one. Of an interpreter that is resized before its first allocation they are right.
     """
     return any(
         node.op == "BATCH_MATMUL" and (writer := made.get(node.inputs[1])) is not None and writer.op == "DEQUANTIZE"
