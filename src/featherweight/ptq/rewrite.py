@@ -20,6 +20,7 @@ from featherweight.graph.editor import Editor, without_orphans, without_unused
 from featherweight.graph.numerics import QuantParams, bias_params, bias_type
 from featherweight.operators.entries import entries
 from featherweight.operators.families.quantize import conversion
+from featherweight.passes.copied_operands import with_copied_operands
 from featherweight.ptq import recurrent
 from featherweight.ptq.constants import quantized_constant
 from featherweight.ptq.forms.nodes import casts_of_bytes
@@ -46,7 +47,7 @@ def rewrite(model: ModelLike, plan: Plan) -> Model:
         _Rewriter(graph, plan, plan.io if index in callable_graphs else "float32", taken, shared, public)
         for index, graph in enumerate(model.graphs)
     ]
-    graphs = tuple(rewriter.rewritten() for rewriter in rewriters)
+    graphs = tuple(with_copied_operands(rewriter.rewritten(), taken) for rewriter in rewriters)
     signatures = tuple(
         replace(
             signature,

@@ -243,7 +243,10 @@ def keeps_its_sizes(model: Model) -> bool:
     each time another one. Of an interpreter that is resized before its first allocation they are right.
     """
     return any(
-        node.op == "BATCH_MATMUL" and (writer := made.get(node.inputs[1])) is not None and writer.op == "DEQUANTIZE"
+        node.op == "BATCH_MATMUL"
+        and (writer := made.get(node.inputs[1])) is not None
+        and writer.op == "DEQUANTIZE"
+        and not graph.tensors[writer.inputs[0]].is_constant
         for graph in model.graphs
         for made in [producers(graph)]
         for node in graph.nodes
