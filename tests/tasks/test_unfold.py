@@ -109,3 +109,20 @@ def test_a_difference_puts_everything_back(monkeypatch):
         fw.unfold(trained, net)
     for one, other in zip(before, net.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def branched() -> keras.Model:
+    """A block of parallel branches, as it is trained."""
+    inputs = keras.Input((8, 8, 4), name="image")
+    three = keras.layers.Conv2D(4, 3, padding="same", name="three")(inputs)
+    one = keras.layers.Conv2D(4, 1, name="one")(inputs)
+    total = keras.layers.Add()([three, one, keras.layers.BatchNormalization(name="norm")(inputs)])
+    return keras.Model(inputs, keras.layers.Dense(3, name="out")(keras.layers.Flatten()(keras.layers.ReLU()(total))))
+
+
+def test_branches_of_a_keras_model_keep_their_layers() -> None:
+    net = branched()
+    assert not fw.unfold(fw.graph_model(net), net).unmapped
+    merged = fw.graph_model(fw.load(fw.load(net)))
+    assert "three/kernel" not in merged.graph.tensors
+    assert fw.unfold(merged, net).unmapped

@@ -211,14 +211,20 @@ PASSES: tuple[Pass, ...] = (
 )
 
 
-def prepare(model: Model) -> Model:
+def prepare(model: Model, *, keep_layers: bool = False) -> Model:
     """Returns the model with its composites written out and all passes applied, in order, to all its graphs.
+
+    Args:
+        model: as it was read or lowered.
+        keep_layers: leave branches as they are, for the sake of what knows the layers that they come from.
 
     Raises:
         FormatError: for encoded weights that can't be decoded.
     """
     model = written_out(with_plain_weights(model))
     for rewrite_graph in PASSES:
+        if keep_layers and rewrite_graph is merged_branches:
+            continue
         for index, graph in enumerate(model.graphs):
             model = replace_graph(model, index, rewrite_graph(graph, set(model.tensors)))
     return model

@@ -71,7 +71,9 @@ def load_with_notes(
 ) -> Lowered:
     """Like `load`, with what lowering noted; what it returns can be quantized as it is."""
     loaded = _read_or_lower(source, unroll, fuse, samples, input_shapes)
-    model, notes = prepare(loaded.model), loaded.notes
+    # Training places dropout, and `unfold` weights, by the layers of a Keras model.
+    layered = _is_of_keras(source if loaded.source is None else loaded.source)
+    model, notes = prepare(loaded.model, keep_layers=layered), loaded.notes
     if gone := [name for name in composites(loaded.model) if name not in composites(model)]:
         notes += (f"Composites were written out in plain operators: {listed(gone)}; a delegate may know their names.",)
     if merged := count_merged(loaded.model, model):
@@ -127,7 +129,7 @@ def nearest_form(model: Model, other: Model, lower: Callable[[bool], Model]) -> 
 
 def lowered_anew(source: Any, model: Model, samples: Any = None, input_shapes: Any = None) -> Callable[[bool], Model]:
     """Returns what `nearest_form` lowers with: a Keras model in another form, and any other source as it was loaded."""
-    is_keras = keras.is_keras_model(source) or (isinstance(source, (str, Path)) and _is_framework_file(source))
+    is_keras = _is_of_keras(source)
 
     def lower(fuse: bool) -> Model:
         if not is_keras:
@@ -174,6 +176,10 @@ def _trained(model: Any) -> Any:
 
         return finalize(model).model
     return float_graph(model) if isinstance(model, GraphModel) else model
+
+
+def _is_of_keras(source: Any) -> bool:
+    return keras.is_keras_model(source) or (isinstance(source, (str, Path)) and _is_framework_file(source))
 
 
 def _is_framework_file(path: str | Path) -> bool:
