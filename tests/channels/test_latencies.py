@@ -29,7 +29,7 @@ def branches(wide: int = 48, narrow: int = 48, side: int = 12):
         building.conv("x", "v", "", "g", (1, side, side, narrow)),
         building.conv("h", "r", "", "a", (1, side, side, 4)),
         building.conv("g", "s", "", "b", (1, side, side, 4)),
-        building.concat("a", "b", shape=(1, side, side, 8)),
+        building.add("a", "b", "y", (1, side, side, 4)),
     ]
     return building.net({"x": (1, side, side, 8)}, constants, layers, ("y",))
 

@@ -71,8 +71,7 @@ def load_with_notes(
 ) -> Lowered:
     """Like `load`, with what lowering noted; what it returns can be quantized as it is."""
     loaded = _read_or_lower(source, unroll, fuse, samples, input_shapes)
-    # Training places dropout, and `unfold` weights, by the layers of a Keras model.
-    layered = _is_of_keras(source if loaded.source is None else loaded.source)
+    layered = _has_layers(source if loaded.source is None else loaded.source)
     model, notes = prepare(loaded.model, keep_layers=layered), loaded.notes
     if gone := [name for name in composites(loaded.model) if name not in composites(model)]:
         notes += (f"Composites were written out in plain operators: {listed(gone)}; a delegate may know their names.",)
@@ -176,6 +175,11 @@ def _trained(model: Any) -> Any:
 
         return finalize(model).model
     return float_graph(model) if isinstance(model, GraphModel) else model
+
+
+def _has_layers(source: Any) -> bool:
+    """True for Keras models, by whose layers training places dropout and `unfold` weights, and for graphs: of them."""
+    return isinstance(source, Model) or isinstance(getattr(source, "model", None), Model) or _is_of_keras(source)
 
 
 def _is_of_keras(source: Any) -> bool:

@@ -6,7 +6,6 @@ its values are those of the graph (`featherweight.training.keras_models.variable
 
 from __future__ import annotations
 
-import itertools
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -108,10 +107,8 @@ def _lowered_alike(graph: Model, keras_model: Any) -> Model:
     """Returns the Keras model's float graph in the form of this one."""
     from featherweight.training.graph.exposed import expose
 
-    for unroll, again in itertools.product((False, True), (False, True)):
-        lowered = load(keras_model, unroll=unroll)
-        # A graph that was loaded once more has its branches merged.
-        found = expose(load(lowered) if again else lowered).model
+    for unroll in (False, True):
+        found = expose(load(keras_model, unroll=unroll)).model
         if all(_form(a.tensors) == _form(b.tensors) for a, b in zip(found.graphs, graph.graphs, strict=False)):
             return found
     raise RecipeError(

@@ -194,8 +194,7 @@ def test_branches_that_are_added_agree_on_one_factor() -> None:
     """The sum of two convolutions is read by two: four weights, one factor for each channel."""
     scaled = (2.0 ** np.linspace(-3, 3, 8)).astype(np.float32)
     model = wide(
-        unary("RELU", "x", "r", (1, 6, 6, 3)),
-        layer("CONV_2D", ("r", "w2", "b"), {"c": M}, **CONV),
+        layer("CONV_2D", ("x", "w2", "b"), {"c": M}, **CONV),
         add("a", "c", "sum", M),
         unary("RELU", "sum", "m", M),
         layer("CONV_2D", ("m", "u", "b5"), {"z": (1, 6, 6, 5)}, **CONV),
