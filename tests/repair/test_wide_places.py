@@ -325,3 +325,30 @@ def test_a_pattern_for_one_name(name: str):
     model = net({"x": (1, WIDTH)}, w, [dense("x", "w", "", name, (1, 4))], [name])
     rule = Rule(exactly(name))
     assert resolve(Recipe("mine", (rule,)), model) == {name: rule}
+
+
+def cell() -> Model:
+    """Two layers of integers before a cell of gates, whose states come in and go out as floats."""
+    import keras
+    from keras import ops
+
+    keras.utils.set_random_seed(0)
+    x, hidden, state = (keras.Input((n,), name=name) for name, n in (("x", 24), ("h", 16), ("c", 16)))
+    values = keras.layers.Dense(32, activation="relu", name="first")(x * np.geomspace(0.01, 40, 24, dtype=np.float32))
+    gates = keras.layers.Dense(64, name="input")(values) + keras.layers.Dense(64, name="recurrent")(hidden)
+    into, forget, new, out = ops.split(gates, 4, axis=1)
+    after = ops.sigmoid(forget) * state + ops.sigmoid(into) * ops.tanh(new)
+    outputs = {"c2": after, "h2": ops.sigmoid(out) * ops.tanh(after)}
+    return fw.load(keras.Model([x, hidden, state], outputs))
+
+
+def test_what_the_plan_keeps_in_float_beside_integers_stays_so_beside_wide_operators():
+    model, random = cell(), np.random.default_rng(0)
+    shapes = {name: model.main.tensors[name].shape for name in model.main.inputs}
+    feeds = [{n: random.normal(size=(1, *s[1:])).astype(np.float32) for n, s in shapes.items()} for _ in range(24)]
+    where = Setting(targets.load("litert"), tuple(feeds[:16]), tuple(feeds[16:]), io="float32")
+    start, found = repaired(model, where)
+    kept = {node.name for node in model.main.nodes if start.plan.forms.get(node.name, "float32") == "float32"}
+    assert len(kept) > 3
+    assert isinstance(found, Candidate)
+    assert {found.plan.forms.get(name, "float32") for name in kept} == {"float32"}

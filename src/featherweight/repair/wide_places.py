@@ -16,7 +16,7 @@ import numpy as np
 
 from featherweight.errors import listed
 from featherweight.graph import Model, Node
-from featherweight.recipes.matching import resolve
+from featherweight.recipes.matching import exactly, resolve
 from featherweight.recipes.recipe import Rule
 from featherweight.repair.candidate import Candidate, Chosen, Repair, Setting, integer_model, planned, with_stored
 from featherweight.repair.judge import Judge
@@ -69,7 +69,8 @@ def wide_places(setting: Setting, candidate: Candidate) -> Candidate | str:
     searches = [_Search(setting, base, widths, exact.model) for base in bases]
     search = max(searches, key=lambda search: search.held_out_db(search.level(all_wide).candidate))
     most = usual = search.level(all_wide)
-    if usual.db < _POOR_DB and any(len(found) > 1 for found in widths.values()):
+    reached = min(usual.db, search.held_out_db(usual.candidate))
+    if reached < _POOR_DB and any(len(found) > 1 for found in widths.values()):
         # Weights that make up for rounding are wrong where nothing is rounded: what is reached at last decides.
         all_float = {group: search.height(group) for group in free}
         search = max(searches, key=lambda search: search.held_out_db(search.level(all_float).candidate))
@@ -134,6 +135,10 @@ class _Level:
         return _db(self.noise)
 
 
+def _is_float(node: Node, candidate: Candidate) -> bool:
+    return candidate.plan.forms.get(node.name, "float32") == "float32"
+
+
 def _db(noise: np.ndarray) -> float:
     return -10 * math.log10(max(float(noise.max(initial=0.0)), 1e-10))
 
@@ -192,15 +197,24 @@ class _Search:
     def planned(self, rungs: Mapping[str, int]) -> Candidate:
         """Returns the candidate with these operators on these rungs, and what only moves data between them.
 
-        Where repairs before this one chose parameters, those stand.
+        Where repairs before this one chose parameters, those stand; and what the plan kept in float beside integers
+        stays so where these become wide.
         """
-        old, setting = self.candidate, self.setting
+        old = self.candidate
         if not rungs:
             return old
         moved = {node.name: 1 for node in self.movers if self.is_between(node, rungs)}
         taken = {**moved, **rungs}
-        nodes = [node.name for node in old.model.main.nodes if node.name in taken]
-        rules = [self.widths[name][min(taken[name], len(self.widths[name])) - 1] for name in nodes]
+        named = [node.name for node in old.model.main.nodes if node.name in taken]
+        rules = [self.widths[name][min(taken[name], len(self.widths[name])) - 1] for name in named]
+        found, beside = self._planned(rules), [node for node in old.model.main.nodes if _is_float(node, old)]
+        while fallen := [node for node in beside if not _is_float(node, found)]:
+            rules += [Rule(exactly(node.outputs[0])) for node in fallen]
+            found, beside = self._planned(rules), [node for node in beside if node not in fallen]
+        return found
+
+    def _planned(self, rules: Sequence[Rule]) -> Candidate:
+        old, setting = self.candidate, self.setting
         recipe = replace(old.recipe, rules=(*rules, *old.recipe.rules))
         if self.is_usual:
             return planned(setting, old.model, recipe, stats=old.stats, methods=old.methods)
