@@ -29,7 +29,10 @@ REMEDIES: dict[str, tuple[tuple[str, ...], str]] = {
     "activation-rounding": (("wide-places", "ranges"), "Keep it in 16 bits or float"),
     "int4-depthwise": (("weight-scales", "gptq"), "Keep depthwise kernels in 8 bits with a rule of the recipe"),
     "int4-weights": (("gptq", "weight-scales", "reconstruct"), "Round against the layer's output, or keep 8 bits here"),
-    "unlike-channels": (("equalize", "smooth"), "Give channels like ranges, or use a target with a scale per channel"),
+    "unlike-channels": (
+        ("equalize", "smooth", "wide-places"),
+        "Give channels like ranges, or use a target with a scale per channel",
+    ),
     "weight-outliers": (("weight-scales",), "Choose weight scales by error"),
     "weight-rounding": (("gptq", "least-squares"), "Round the weights against the layer's output"),
     "spectral-front-end": (

@@ -84,6 +84,8 @@ def wide_places(setting: Setting, candidate: Candidate) -> Candidate | str:
             f"from {least_gain:.1f} dB more on"
         )
     kept = search.narrowed(free, least, usual) if most is usual else search.climbed(free, usual)
+    if not kept:
+        return f"all outputs keep what is asked of them with all operators in integers ({least.db:.1f} dB)"
     best = search.level(kept)
     note = (
         f"wide places: {least.db:.1f} dB with all in integers, {usual.db:.1f} dB with all wide, {best.db:.1f} dB "
