@@ -35,6 +35,9 @@ NAMED_OFTEN = {
     "TANH": "the name of a fused activation as well, which all code of LSTM layers checks",
     "UNIDIRECTIONAL_SEQUENCE_LSTM": "a layer with states: lowering, planning, kernels and training have code for it",
     "PAD": "what lowering writes graphs with; XNNPACK makes it a part of a convolution (three modules)",
+    "RESHAPE": "what passes write graphs with; XNNPACK's channels first know it (two modules)",
+    "CONV_2D": "what a pass merges branches into; XNNPACK's channels first know it (two modules); a training function",
+    "DEPTHWISE_CONV_2D": "as CONV_2D",
     "AVERAGE_POOL_2D": "written as a mean for XNNPACK (three modules); a training kernel",
 }
 

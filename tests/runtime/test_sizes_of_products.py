@@ -10,7 +10,8 @@ from featherweight.graph import Model, Tensor
 from featherweight.graph.numerics import QuantParams
 from featherweight.ptq.plan import Plan
 from featherweight.ptq.rewrite import rewrite
-from featherweight.runtime.litert import Session, keeps_its_sizes
+from featherweight.runtime.litert import Session
+from featherweight.runtime.resizing import keeps_its_sizes
 
 
 def _free(name: str, shape: tuple[int, ...], dtype: str = "float32") -> Tensor:

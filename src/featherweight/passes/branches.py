@@ -15,14 +15,13 @@ from featherweight import operators
 from featherweight.graph import Graph, Model, Node, Tensor, consumers, producers
 from featherweight.graph.editor import Editor, without_orphans, without_unused
 from featherweight.operators.call import fused_activation
-from featherweight.passes.linear_forms import Form, behind, form_of, identity, total
+from featherweight.passes.linear_forms import Form, behind, form_of, identity, is_convolution, total
 from featherweight.passes.merged_convolutions import Merged, Place, kernel_of, place_of, power, ways, written
 
 Names = Set[str]
 _SUMS = ("ADD", "SUB")
 _ROOTS = (*_SUMS, "MUL")
-_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D")
-_LINEAR = frozenset({*_ROOTS, *_WEIGHTED, "PAD"})
+_LINEAR = frozenset({*_ROOTS, "PAD"})
 # A tree of branches has no more operators than this.
 _LONGEST = 64
 # Weights of which more are zero are pruned; of so few values, clustered: merged ones would be neither.
@@ -79,7 +78,7 @@ class _Trees:
         """
         for source, tree in self._candidates(root):
             gone = self._read_by_none_else(root, tree)
-            weighted = [node for node in tree if node.name in gone and node.op in _WEIGHTED]
+            weighted = [node for node in tree if node.name in gone and is_convolution(node)]
             is_residual = len(weighted) == 1 and len(gone) == 2 and len(self._operands(root)) == 2
             form = self._form(tree, source) if weighted and not is_residual else None
             place = None if form is None else place_of(form)
@@ -111,7 +110,12 @@ class _Trees:
         return [(source, tree) for source, tree in reversed(found) if self._is_image(source)]
 
     def _is_link(self, node: Node, root: Node) -> bool:
-        if node.op not in _LINEAR or len(node.outputs) != 1 or len(node.inputs) < 2 or not self._operands(node):
+        if (
+            not (node.op in _LINEAR or is_convolution(node))
+            or len(node.outputs) != 1
+            or len(node.inputs) < 2
+            or not self._operands(node)
+        ):
             return False
         is_plain = node is root or fused_activation(node) == "NONE"
         return is_plain and self._is_image(node.name) and all(map(self._is_image, self._operands(node)))
@@ -188,5 +192,5 @@ def _is_compressed(weight: Tensor) -> bool:
 def count_merged(before: Model, after: Model) -> int:
     """Returns how many convolutions of one model stand for trees of operators of another."""
     known = before.tensors.keys()
-    nodes = [node for graph in after.graphs for node in graph.nodes if node.op in _WEIGHTED]
+    nodes = [node for graph in after.graphs for node in graph.nodes if is_convolution(node)]
     return sum(node.inputs[1] not in known for node in nodes)

@@ -10,8 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from featherweight.graph import Graph
+from featherweight.graph import Graph, producers
 from featherweight.graph.editor import Editor
+from featherweight.runtime.resizing import reads_integers_second
 
 
 def with_copied_operands(graph: Graph, taken: set[str]) -> Graph:
@@ -24,10 +25,10 @@ def with_copied_operands(graph: Graph, taken: set[str]) -> Graph:
     tensors = graph.tensors
     if not any(-1 in (tensors[name].shape_signature or ())[:1] for name in graph.inputs):
         return graph
-    read = {n.outputs[0] for n in graph.nodes if n.op == "DEQUANTIZE" and not tensors[n.inputs[0]].is_constant}
-    edit, copies = Editor(graph, taken), dict[str, str]()
+    made, edit, copies = producers(graph), Editor(graph, taken), dict[str, str]()
     for node in graph.nodes:
-        if node.op == "BATCH_MATMUL" and (name := node.inputs[1]) in read:
+        if reads_integers_second(node, made, graph):
+            name = node.inputs[1]
             if name not in copies:
                 shape = edit.constant(f"{name}_shape", np.array([-1, *tensors[name].shape[1:]], np.int32))
                 copies[name] = edit.add(replace(tensors[name], name=f"{name}_copy", file_name=None))

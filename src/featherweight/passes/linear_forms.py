@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from featherweight import operators
 from featherweight.graph import Graph, Node, Tensor
 from featherweight.operators.call import Call, tensors_of
 from featherweight.operators.geometry import Pair, Window
@@ -56,13 +57,18 @@ def identity(tensor: Tensor) -> Form:
     return _pointwise(tensor, np.ones(tensor.shape[3]), np.zeros(tensor.shape[3]))
 
 
+def is_convolution(node: Node) -> bool:
+    """True for a convolution, of each channel alone or not."""
+    return operators.lookup(node.op).weight_kind in ("conv", "depthwise")
+
+
 def form_of(node: Node, operand: str, graph: Graph, *, rounded: bool = False) -> Form | None:
     """Returns what an operator makes of one operand, where all others are constants and the rule is linear.
 
     `rounded`: the weights of convolutions are what integers of eight bits would make of them.
     """
     x = graph.tensors[operand]
-    if node.op in ("CONV_2D", "DEPTHWISE_CONV_2D"):
+    if is_convolution(node):
         return _of_convolution(node, x, graph, rounded)
     if node.op == "PAD":
         return _of_padding(node, x, graph)
@@ -229,7 +235,7 @@ def _of_convolution(node: Node, x: Tensor, graph: Graph, rounded: bool) -> Form 
     if not _is_convolution(node, graph):
         return None
     values = np.asarray(graph.tensors[node.inputs[1]].array)
-    is_depthwise = node.op == "DEPTHWISE_CONV_2D"
+    is_depthwise = operators.lookup(node.op).weight_kind == "depthwise"
     count, made = x.shape[3], values.shape[3 if is_depthwise else 0]
     depth = 1 if is_depthwise else values.shape[3]
     groups = count // depth

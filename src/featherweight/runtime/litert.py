@@ -19,10 +19,11 @@ import numpy as np
 
 from featherweight import tflite
 from featherweight.errors import DataError, FeatherweightError, RecipeError, UnsupportedOp, listed
-from featherweight.graph import Model, Tensor, io_names, producers
+from featherweight.graph import Model, Tensor, io_names
 from featherweight.graph.numerics import storage_dtype
 from featherweight.operators import lookup
 from featherweight.runtime.batches import split
+from featherweight.runtime.resizing import keeps_its_sizes
 from featherweight.runtime.samples import checked_arrays, input_tensors
 from featherweight.tflite.decode_operator import has_decode, with_plain_weights
 
@@ -234,23 +235,6 @@ def weight_bytes(model: Model) -> dict[int, int]:
         if tensor.is_constant:
             found[len(tensor.shape)] = found.get(len(tensor.shape), 0) + tensor.stored_bytes
     return found
-
-
-def keeps_its_sizes(model: Model) -> bool:
-    """True for a model that LiteRT 2.3 computes wrong after its inputs were resized once they had been allocated.
-
-    Behind XNNPACK's float BATCH_MATMUL whose second operand DEQUANTIZE writes, outputs of a larger batch are noise,
-    each time another one. Of an interpreter that is resized before its first allocation they are right.
-    """
-    return any(
-        node.op == "BATCH_MATMUL"
-        and (writer := made.get(node.inputs[1])) is not None
-        and writer.op == "DEQUANTIZE"
-        and not graph.tensors[writer.inputs[0]].is_constant
-        for graph in model.graphs
-        for made in [producers(graph)]
-        for node in graph.nodes
-    )
 
 
 def with_outputs(model: Model, outputs: Sequence[str]) -> Model:
