@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import statistics
+from functools import partial
+from typing import Any
 
-from benchmarks.measuring import FILES, Figure, Options, figure_of, float_file, run_job, say, wait_until_calm
+from benchmarks.measuring import FILES, Figure, Options, cell, figure_of, float_file, run_job, say, wait_until_calm
 
 # Sentences to calibrate with, and sets of those that are not seen: neighbours are looked for within a set.
 _CALIBRATION, _SETS, _SET = 256, 5, 300
@@ -38,7 +40,7 @@ def sentence_encoder(options: Options) -> list[Figure]:
     if not source.is_file():
         say("lowering the sentence encoder")
         run_job("encoder_data", out=source, sentences=sentences, calibration=_CALIBRATION, unseen=_SETS * _SET)
-    files, made = {"float": source}, {}
+    files, made = {"float": source}, dict[str, Any]()
     wishes = {
         "dynamic": ("dynamic", []),
         "int8": ("int8", []),
@@ -49,14 +51,14 @@ def sentence_encoder(options: Options) -> list[Figure]:
     for name, (recipe, improve) in wishes.items():
         say(name)
         files[name] = FILES / f"minilm_{name.replace(', ', '_').replace(' ', '_')}.tflite"
-        taken = {"recipe": recipe, "improve": improve, "calibration": _CALIBRATION}
-        made[name] = run_job("quantize_encoder", model=source, sentences=sentences, out=files[name], **taken)
+        taken = {"model": source, "sentences": sentences, "calibration": _CALIBRATION}
+        taken |= {"out": files[name], "recipe": recipe, "improve": improve}
+        made[name] = cell(files[name].stem, partial(run_job, "quantize_encoder", **taken))
     found = run_job("encoder_scores", files=files, sentences=sentences, skipped=_CALIBRATION, size=_SET)
     bounds = {"int8, improve=auto": ("sqnr_db", 19.5, 0.92, 24e6), "weights4, GPTQ": ("cosine", 0.985, 0.87, 13.5e6)}
     figures: list[Figure] = []
-    for name, row in found.items():
-        if name == "float":
-            continue
+    for name in made:
+        row = found[name]
         key, least, neighbours, largest = bounds.get(name, ("", None, None, None))
         what, size = f"all-MiniLM-L6-v2, {name}", made[name]["bytes"]
         note = "; ".join(made[name]["notes"])
