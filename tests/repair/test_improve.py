@@ -23,10 +23,10 @@ def _setting(count: int = 12) -> Setting:
     return Setting(targets.load("litert"), samples, held_out)
 
 
-def _spoilt(setting: Setting, candidate: Candidate, factor: float = 1.1) -> Candidate:
+def _spoilt(setting: Setting, candidate: Candidate) -> Candidate:
     """All weights a tenth larger than they were planned for."""
     constants = {t.name: t.array for t in candidate.model.main.tensors.values() if t.is_constant and t.is_float}
-    larger = {name: values * np.float32(factor) for name, values in constants.items() if values.ndim > 1}
+    larger = {name: values * np.float32(1.1) for name, values in constants.items() if values.ndim > 1}
     return replace(candidate, model=with_constants(candidate.model, larger))
 
 
@@ -44,25 +44,6 @@ def test_what_makes_it_worse_is_not_kept():
     assert attempts[0].gain is not None
     assert attempts[0].gain.db < -3
     assert attempts[1].reason == "there is nothing to do"
-
-
-def test_what_other_weights_may_have_made_worth_while_is_tried_again(monkeypatch: pytest.MonkeyPatch):
-    model, setting = models.lowered("convnet"), _setting()
-    start = _spoilt(setting, planned(setting, model, recipes.load("int8")), 1.21)
-
-    def mended(setting: Setting, candidate: Candidate) -> Candidate:
-        return _spoilt(setting, candidate, 1 / 1.1).with_note("mended")
-
-    def mends_what_is_mended(setting: Setting, candidate: Candidate) -> Candidate:
-        return (mended if "mended" in candidate.notes else _spoilt)(setting, candidate)
-
-    tried = (Repair("bias-correction", "", mends_what_is_mended), Repair("least-squares", "", mended))
-    monkeypatch.setattr("featherweight.repair.improve.WEIGHT_REPAIRS", tried)
-    _, attempts = improved(setting, start, model, tried, is_auto=True)
-    verdicts = [(each.name, each.is_kept) for each in attempts]
-    assert verdicts == [("bias-correction", False), ("least-squares", True), ("bias-correction", True)]
-    _, attempts = improved(setting, start, model, tried[::-1], is_auto=True)
-    assert [each.is_kept for each in attempts] == [True, True]
 
 
 def test_what_is_asked_for_is_kept_and_said_to_do_harm(caplog: pytest.LogCaptureFixture):

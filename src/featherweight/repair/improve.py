@@ -39,9 +39,6 @@ _log = logging.getLogger("featherweight")
 _MOST_COSTS = 3
 # What is tried once more when operators have become wide: weights then make up for other errors.
 _BESIDE_WIDE_PLACES = ("bias-correction", "gptq")
-# What is tried once more when other repairs of weights were kept after it was not: a mean can be right for weights that
-# make up for errors of their inputs, and wrong for others.
-_BESIDE_OTHER_WEIGHTS = "bias-correction"
 # A gain below this is nobody's business, however sure it is.
 _LEAST_GAIN_DB = 0.05
 # A difference between the samples that were calibrated with and those held out that says something about them.
@@ -165,8 +162,6 @@ def _tried(
     if repair is WIDE_PLACES:
         kept = {each.name for each in attempts if each.is_kept and now.candidate.chosen is not None}
         waiting += tuple(each.name for each in repairs if _is_due_again(each, kept, is_auto=is_auto))
-    elif repair in WEIGHT_REPAIRS and is_auto:
-        waiting = _with_another_try(waiting, attempts)
     return Improvement(found, after, attempts, waiting)
 
 
@@ -179,15 +174,6 @@ def _why_not(brought: Gain) -> str:
 def _is_due_again(repair: Repair, kept: Container[str], *, is_auto: bool) -> bool:
     """True for a repair of weights that wide places have undone, or that is worth a try beside them."""
     return repair in WEIGHT_REPAIRS and (repair.name in kept or (is_auto and repair.name in _BESIDE_WIDE_PLACES))
-
-
-def _with_another_try(waiting: tuple[str, ...], attempts: Sequence[Attempt]) -> tuple[str, ...]:
-    """Returns what waits, and the repair that weights since kept may have made worth while, before wide places."""
-    tried = [each for each in attempts if each.name == _BESIDE_OTHER_WEIGHTS]
-    if len(tried) != 1 or tried[0].is_kept or tried[0].gain is None or _BESIDE_OTHER_WEIGHTS in waiting:
-        return waiting
-    place = waiting.index(WIDE_PLACES.name) if WIDE_PLACES.name in waiting else len(waiting)
-    return (*waiting[:place], _BESIDE_OTHER_WEIGHTS, *waiting[place:])
 
 
 def with_notes(setting: Setting, candidate: Candidate, reference: Model, attempts: Sequence[Attempt]) -> Candidate:
