@@ -16,7 +16,7 @@ from benchmarks.leaderboard.cells import Cell, Store, digest, key_of
 from benchmarks.leaderboard.making import RAN, SIMULATED
 from benchmarks.leaderboard.record import Inputs, Net, Way
 from benchmarks.leaderboard.roster import why_not
-from benchmarks.measuring import RESULTS, JobError, busy_fraction, say
+from benchmarks.measuring import RESULTS, ROOT, JobError, busy_fraction, say
 from benchmarks.processes import Limits, run_limited
 
 FOLDER = RESULTS / "leaderboard"
@@ -208,7 +208,8 @@ def reason_of(result: Mapping[str, Any], seconds: float, what: str) -> str:
         return f"{what} took more than {seconds:.0f} s"
     if status == "memory":
         return f"{what} took more than 12 GB of memory"
-    return f"{what}: {result.get('error', 'it ended without a word')}"
+    # A published reason holds no path of this machine.
+    return f"{what}: {result.get('error', 'it ended without a word')}".replace(f"{ROOT}/", "")
 
 
 def line(cell: Mapping[str, Any]) -> str:
