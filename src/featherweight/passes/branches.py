@@ -28,7 +28,6 @@ _LONGEST = 64
 _MANY_ZEROS = 0.25
 _FEW_VALUES = 256
 # What eight bits may lose of merged weights, times what they lose of the branches' (1 dB); and what of all they may.
-
 _MOST_LOST = 10**0.1
 _NEVER_LOST = 10**-4.2
 
